@@ -1,0 +1,60 @@
+"""The entry of `genre-lightning` and `python -m genre_lightning`."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from genre_lightning import __version__, cli
+from genre_lightning.errors import ConfigError, GenreLightningError, one_line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit status: 2 for bad use, with one line on the error stream."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(cli.help_text())
+        return 0
+    if words[0] == "--version":
+        print(f"genre-lightning {__version__}")
+        return 0
+    try:
+        name, rest = cli.find_command(words)
+        if name is None:
+            raise ConfigError(_unknown(words))
+        _quiet_libraries()
+        return cli.run(name, rest)
+    except GenreLightningError as error:
+        print(f"genre-lightning: {one_line(error)}", file=sys.stderr)
+        return error.exit_status
+
+
+def _unknown(words: Sequence[str]) -> str:
+    near = difflib.get_close_matches(" ".join(words[:2]), cli.COMMANDS, n=1) or difflib.get_close_matches(
+        words[0], cli.COMMANDS, n=1
+    )
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"there is no command '{words[0]}': {hint}'genre-lightning --help' lists them"
+
+
+def _quiet_libraries() -> None:
+    """Silences news from libraries that no user can act on; each with its reason."""
+    # which devices Lightning found, what it loads and when it stops is said in our own lines; warnings still show
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning calls torch's pytree by a name that torch has renamed
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
+    # a fork after tokenising would warn; the tokenisers' threads are done by then
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # batches are slices of a mapped file: worker processes would only add start-up time
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # checkpoints are written into their directory again and again by design
+    warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

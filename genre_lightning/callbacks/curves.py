@@ -1,0 +1,101 @@
+"""CurvesLogger: the curves of a run in one CSV file that goes on where a resumed run does."""
+
+from __future__ import annotations
+
+import csv
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from typing_extensions import override
+
+
+class CurvesLogger(Logger):
+    """Writes one row for each logged step or epoch, in the form of Lightning's CSVLogger.
+
+    Args:
+        path: of the CSV file; an existing one is continued.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        self._columns: list[str] = ["epoch", "step"]
+        self._written = 0
+
+    @property
+    @override
+    def name(self) -> str:
+        return "curves"
+
+    @property
+    @override
+    def version(self) -> str:
+        return ""
+
+    @property
+    @override
+    def log_dir(self) -> str:
+        return str(self.path.parent)
+
+    @override
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run directory's config.yaml holds them."""
+
+    @rank_zero_only
+    def resume_at(self, step: int) -> None:
+        """Takes up an existing file, without the rows past `step` that the resumed run will log again.
+
+        Args:
+            step: optimizer steps done in the checkpoint.
+        """
+        if not self.path.is_file():
+            return
+        with self.path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            self._columns = list(reader.fieldnames or self._columns)
+            self._rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+        self._rewrite()
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row: dict[str, Any] = {name: value for name, value in metrics.items()}
+        row["step"] = step
+        last = self._rows[-1] if len(self._rows) > self._written else None
+        if last is not None and str(last["step"]) == str(step) and not set(last) & set(row) - {"step", "epoch"}:
+            last.update(row)
+        else:
+            self._rows.append(row)
+
+    @override
+    @rank_zero_only
+    def save(self) -> None:
+        new = [name for row in self._rows[self._written :] for name in row if name not in self._columns]
+        if new or not self.path.is_file():
+            self._columns += list(dict.fromkeys(new))
+            self._rewrite()
+            return
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerows(self._rows[self._written :])
+        self._written = len(self._rows)
+
+    @override
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._rows:
+            self.save()
+
+    def _rewrite(self) -> None:
+        draft = self.path.with_name(f".{self.path.name}.part")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+        draft.replace(self.path)
+        self._written = len(self._rows)

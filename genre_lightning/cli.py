@@ -1,0 +1,63 @@
+"""The commands of `genre-lightning` and where each is done; nothing is imported before it is needed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it is for, and "module:function" that takes the arguments and returns the exit status."""
+
+    about: str
+    target: str
+
+
+COMMANDS = {
+    "fit": Command("train a model, evaluate it and leave a run directory; again: go on", "fit:fit"),
+    "validate": Command("evaluate a run on its validation split", "evaluate:validate"),
+    "test": Command("evaluate a run on its test split", "evaluate:test"),
+    "predict": Command("tag the films of a file with a run", "predict:predict"),
+    "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),
+    "data sample": Command("write the embedded sample of a movies file", "data:sample"),
+}
+
+
+def help_text() -> str:
+    """What `genre-lightning --help` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.about}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: genre-lightning COMMAND [OPTIONS]",
+            "",
+            "Fine-tunes language models to tag films with genres.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "options:",
+            "  --help       show this, or the options of a command: genre-lightning fit --help",
+            "  --version    show the version",
+            "",
+            "a first run:  genre-lightning fit --config configs/quickstart.yaml",
+            "exit status:  0 done, 1 the run failed, 2 bad use, 75 stopped after saving its state",
+        ]
+    )
+
+
+def find_command(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The command that the words start with, and the words after it; None where they name none."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if len(words) >= length and name in COMMANDS:
+            return name, list(words[length:])
+    return None, list(words)
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Runs a command and returns its exit status."""
+    module, function = COMMANDS[name].target.split(":")
+    return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)

@@ -1,0 +1,1 @@
+"""What each command of `genre-lightning` does; `genre_lightning.cli` names them."""

@@ -1,0 +1,171 @@
+"""From a checked configuration to data, model and trainer: one visible line for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
+from genre_lightning.callbacks.curves import CurvesLogger
+from genre_lightning.callbacks.progress import progress_bar, say, task_progress
+from genre_lightning.commands.parser import GenreTrainer
+from genre_lightning.data.datamodule import MovieDataModule, PreparedData
+from genre_lightning.data.genres import pos_weight
+from genre_lightning.data.tokenizers import TRAINED
+from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
+from genre_lightning.distributed.precision import accelerator_of, resolve_precision
+from genre_lightning.errors import ConfigError
+from genre_lightning.models.base import GenreClassifier, Labelling
+from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.models.validation import VALIDATION_METRICS
+from genre_lightning.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from genre_lightning.commands.parser import _Parser
+
+MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
+
+
+@dataclass
+class Setup:
+    """What a command works with once its configuration has been checked; nothing large is loaded yet."""
+
+    config: Namespace
+    config_text: str
+    run: RunDirectory
+    data: MovieDataModule
+    model: GenreClassifier
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes the run's files."""
+    return rank_zero_only.rank == 0
+
+
+def tell(line: str) -> None:
+    """Says a line once, however many ranks there are."""
+    if is_first_rank():
+        say(line)
+
+
+def check_setup(config: Namespace, parser: _Parser) -> Setup:
+    """Checks a configuration as a whole; every problem found is named at once.
+
+    Raises:
+        ConfigError, DataError: nothing has been written, and no model loaded.
+    """
+    config = config.clone()
+    config.data.csv = str(Path(config.data.csv).expanduser().absolute())
+    run = RunDirectory(Path(config.run_dir).expanduser().absolute())
+    problems = _trainer_problems(config)
+    instances = parser.parser.instantiate_classes(config)
+    data, model = instances.data, instances.model
+    _choose_tokenizer(data, model, run)
+    for check in (data.check, lambda: model.check(data.max_tokens), run.check_writable):
+        try:
+            check()
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; and ".join(problems))
+    data.order_seed = config.seed
+    data.progress = task_progress if is_first_rank() else data.progress
+    return Setup(config, parser.parser.dump(config, skip_none=False), run, data, model)
+
+
+def _trainer_problems(config: Namespace) -> list[str]:
+    """Resolves the precision in place, and lists what is wrong with the trainer's options."""
+    problems = []
+    trainer = config.trainer
+    try:
+        trainer.accelerator = accelerator_of(trainer.accelerator)
+        trainer.precision, reason = resolve_precision(trainer.precision, trainer.accelerator)
+        tell(f"precision {trainer.precision}: {reason}")
+    except ConfigError as error:
+        problems.append(str(error))
+    if trainer.accumulate_grad_batches != 1:
+        problems.append(
+            "trainer.accumulate_grad_batches is planned from data.global_batch_size and data.micro_batch_tokens: "
+            "leave it out and set those"
+        )
+    if trainer.max_epochs is not None and trainer.max_epochs < 1 and trainer.max_steps < 1:
+        problems.append(f"trainer.max_epochs is {trainer.max_epochs}: say how long to train, such as 3")
+    for name in ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs"):
+        if trainer[name] not in (None, 0, 0.0, 1.0):
+            problems.append(f"trainer.{name} would break the plan of the steps: use data.max_films for a quick try")
+    if trainer.log_every_n_steps < 1:
+        problems.append(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}: give 1 or more")
+    if config.checkpoint.monitor not in MONITORS:
+        problems.append(f"checkpoint.monitor is {config.checkpoint.monitor}: choose one of {', '.join(MONITORS)}")
+    if config.early_stopping.patience < 0:
+        problems.append(f"early_stopping.patience is {config.early_stopping.patience}: give 0 or more")
+    return problems
+
+
+def _choose_tokenizer(data: MovieDataModule, model: GenreClassifier, run: RunDirectory) -> None:
+    """The run's own tokenizer where there is one, else the configured one, else the backbone's."""
+    if run.tokenizer.is_dir():
+        data.tokenizer_name, data.revision = str(run.tokenizer), None
+    elif data.tokenizer_name is None and isinstance(model, DistilBertClassifier):
+        data.tokenizer_name = TRAINED if model.from_scratch else model.backbone_name
+        data.revision = None if model.from_scratch else data.revision or model.revision
+
+
+def bind_model(setup: Setup) -> PreparedData:
+    """Prepares the data and tells the model what it must know of them."""
+    data = setup.data.prepare()
+    model = setup.model
+    train = data.splits["train"]
+    weight = pos_weight(train.labels, data.vocabulary.names, model.pos_weight_mode, model.pos_weight_cap)
+    model.bind(
+        Labelling(
+            genres=data.vocabulary.names,
+            pos_weight=weight,
+            vocab_size=len(data.tokenizer),
+            pad_token_id=data.tokenizer.pad_token_id or 0,
+            max_tokens=setup.data.max_tokens,
+            seed=setup.config.seed,
+        )
+    )
+    return data
+
+
+def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
+    """The trainer of a run with its callbacks and loggers."""
+    config, run = setup.config, setup.run
+    options: dict[str, Any] = dict(config.trainer.as_dict())
+    checkpoints = RunCheckpoint(
+        run.checkpoints, config.checkpoint.monitor, config.checkpoint.every_minutes, config.checkpoint.every_steps
+    )
+    curves = CurvesLogger(run.curves)
+    callbacks = [*_as_list(options.pop("callbacks", None)), checkpoints]
+    if options.get("enable_progress_bar") is not False:
+        callbacks.append(progress_bar())
+    if config.early_stopping.patience:
+        callbacks.append(
+            EarlyStopping(
+                config.checkpoint.monitor,
+                patience=config.early_stopping.patience,
+                min_delta=config.early_stopping.min_delta,
+                mode="max" if better_is_higher(config.checkpoint.monitor) else "min",
+            )
+        )
+    loggers = [curves, *(log for log in _as_list(options.pop("logger", None)) if not isinstance(log, bool))]
+    plugins = [*_as_list(options.pop("plugins", None)), AtomicCheckpointIO()]
+    trainer = GenreTrainer(
+        **{**options, "default_root_dir": str(run.path)}, callbacks=callbacks, logger=loggers, plugins=plugins
+    )
+    # the metrics of a run are read from its files; the process-wide switch is what makes fp32 products fast
+    torch.set_float32_matmul_precision("high")
+    return trainer, checkpoints, curves
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]

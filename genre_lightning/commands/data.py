@@ -1,0 +1,113 @@
+"""`genre-lightning data`: a look at a movies file, and the embedded sample."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from genre_lightning.errors import ConfigError
+
+
+def sample(arguments: Sequence[str]) -> int:
+    """Writes the embedded sample."""
+    from genre_lightning.data.sample import write_sample
+
+    parser = argparse.ArgumentParser(
+        prog="genre-lightning data sample", description="Writes a made-up movies file in The Movies Dataset's format."
+    )
+    parser.add_argument("file", type=Path, help="where to: a .csv or .csv.gz file")
+    parser.add_argument("--films", type=int, default=2000, help="films that are fit to learn from (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds write equal files (default: 0)")
+    options = parser.parse_args(list(arguments))
+    if options.films < 100:
+        raise ConfigError(f"--films is {options.films}: a sample of all genres needs at least 100")
+    path = write_sample(options.file, films=options.films, seed=options.seed)
+    print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+def inspect(arguments: Sequence[str]) -> int:
+    """Prints the audit, the genres, the lengths and the splits of a file."""
+    from genre_lightning.commands.build import check_setup
+    from genre_lightning.commands.fit import with_run_config
+    from genre_lightning.commands.parser import parse
+
+    words = list(arguments)
+    if words and not words[0].startswith("-"):
+        words[:1] = ["--data.csv", words[0]]
+    if not any(word.startswith(("--model", "--config", "-c", "--run_dir")) for word in words):
+        words = ["--model.backbone", "small", *words]  # its tokenizer is trained here: no model is needed for a look
+    config, parser = parse("data inspect", with_run_config(words))
+    if config.run_dir is None:
+        config.run_dir = Path("runs/inspect")
+    setup = check_setup(config, parser)
+    data = setup.data.prepare()
+    lengths = data.tokens.lengths
+    facts = {
+        **data.audit,
+        "tokens": {
+            "tokenizer": setup.data.tokenizer_name,
+            "max_tokens": setup.data.max_tokens,
+            "mean": float(lengths.mean()),
+            **{f"p{p}": int(np.percentile(lengths, p)) for p in (5, 50, 95, 99)},
+            "longest": int(lengths.max()),
+            "cut": int((lengths == setup.data.max_tokens).sum()),
+        },
+        "genres_a_film": float(np.concatenate([s.labels for s in _distinct(data.splits)]).sum(axis=1).mean()),
+    }
+    if config.json:
+        print(json.dumps(facts))
+    else:
+        _print(facts, Console(width=None if sys.stdout.isatty() else 100))
+    return 0
+
+
+def _distinct(splits: dict[str, Any]) -> list[Any]:
+    return list({split.sha256: split for split in splits.values()}.values())
+
+
+def _print(facts: dict[str, Any], console: Console) -> None:
+    from genre_lightning.data.movies import REASONS
+
+    rows = Table(title=f"{facts['file']}: {facts['rows']:,} rows", title_justify="left", box=box.ASCII)
+    rows.add_column("what became of them")
+    rows.add_column("rows", justify="right")
+    rows.add_column("share", justify="right")
+    for reason in (*REASONS, "kept"):
+        rows.add_row(reason, f"{facts[reason]:,}", f"{facts[reason] / max(facts['rows'], 1):.2%}")
+    console.print(rows)
+
+    splits = facts["splits"]
+    genres = Table(title="films of each genre", title_justify="left", box=box.ASCII)
+    genres.add_column("genre")
+    for name in ("all", *splits):
+        genres.add_column(name, justify="right")
+    genres.add_column("share", justify="right")
+    shown = ["train", "validation"] if facts["validation_is_test"] else list(splits)
+    totals = {genre: sum(splits[s]["genres"][genre] for s in shown) for genre in splits["train"]["genres"]}
+    for genre, total in sorted(totals.items(), key=lambda item: -item[1]):
+        counts = [f"{splits[name]['genres'][genre]:,}" for name in splits]
+        genres.add_row(genre, f"{total:,}", *counts, f"{total / facts['films_used']:.1%}")
+    genres.add_section()
+    genres.add_row("films", f"{facts['films_used']:,}", *(f"{splits[name]['films']:,}" for name in splits), "")
+    console.print(genres)
+
+    tokens = facts["tokens"]
+    console.print(
+        f"tokens a text: mean {tokens['mean']:.1f}, 5% under {tokens['p5']}, median {tokens['p50']}, 95% under "
+        f"{tokens['p95']}, longest {tokens['longest']}; {tokens['cut']:,} at the limit of {tokens['max_tokens']}"
+    )
+    console.print(f"genres a film: mean {facts['genres_a_film']:.2f}")
+    for name in splits:
+        console.print(f"{name:<10} ids sha256 {splits[name]['ids_sha256'][:16]}…")
+    if facts["validation_is_test"]:
+        console.print("validation and test are the same films (the paper's protocol): figures on them are optimistic")

@@ -1,0 +1,77 @@
+"""`genre-lightning validate`, `test` and `predict`: a trained run at work, from its directory alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
+from genre_lightning.commands.evaluation import (
+    evaluate_split,
+    fit_and_store_decision,
+    load_decision,
+    predict_split,
+    restore_weights,
+)
+from genre_lightning.commands.fit import with_run_config
+from genre_lightning.commands.parser import parse
+from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.evaluation.console import print_headlines
+from genre_lightning.runs import RunDirectory, check_same_training
+
+
+def open_run(command: str, arguments: Sequence[str]) -> Setup:
+    """The setup of a run that has been trained.
+
+    Raises:
+        ConfigError, CheckpointError: no run directory, no run in it, or one that has not finished training.
+    """
+    words = list(arguments)
+    if words and not words[0].startswith("-"):
+        words[:1] = ["--run_dir", words[0]]
+    given = [w for w in words if w.split("=")[0] == "--run_dir"]
+    if not given and "--help" not in words and "-h" not in words:
+        raise ConfigError(f"{command} needs a run: genre-lightning {command} --run_dir runs/NAME")
+    if given:
+        place = words.index(given[0])
+        value = given[0].partition("=")[2] or (words[place + 1] if place + 1 < len(words) else "")
+        RunDirectory(Path(value)).require_run()
+    config, parser = parse(command, with_run_config(words))
+    run = RunDirectory(Path(config.run_dir))
+    if run.status not in ("evaluating", "finished"):
+        raise CheckpointError(
+            f"{run.path} has not finished training: run 'genre-lightning fit --run_dir {run.path}' to its end first"
+        )
+    setup = check_setup(config, parser)
+    check_same_training(setup.run, setup.config_text, override=config.override)
+    return setup
+
+
+def validate(arguments: Sequence[str]) -> int:
+    """Evaluates the validation split, and fits the decision on it where the run has none."""
+    return _evaluate("validation", open_run("validate", arguments))
+
+
+def test(arguments: Sequence[str]) -> int:
+    """Evaluates the test split with the decision that was fitted on validation."""
+    return _evaluate("test", open_run("test", arguments))
+
+
+def _evaluate(split: str, setup: Setup) -> int:
+    bind_model(setup)
+    trainer, _, _ = build_trainer(setup)
+    restore_weights(setup.model, setup.run.best)
+    fits = split == "validation" and not setup.run.decision.is_file()
+    decision = None if fits else load_decision(setup)
+    predictions = predict_split(trainer, setup.model, setup.data, split)
+    if not is_first_rank():
+        return 0
+    result = evaluate_split(setup, predictions, decision or fit_and_store_decision(setup, predictions), split)
+    if setup.config.json:
+        print(json.dumps(result))
+    else:
+        print_headlines(result, sys.stdout)
+        tell(f"written to {setup.run.evaluation(split)}")
+    return 0

@@ -1,0 +1,137 @@
+"""From a checkpoint to the evaluation of a split: the same for every command that evaluates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from genre_lightning.commands.build import Setup, is_first_rank, tell
+from genre_lightning.data.datamodule import MovieDataModule
+from genre_lightning.distributed.checkpoint_io import read_checkpoint, verify_checkpoint, write_checkpoint
+from genre_lightning.errors import CheckpointError
+from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit_decision, read_decision, write_decision
+from genre_lightning.evaluation.evaluate import write_evaluation
+from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier
+from genre_lightning.models.distilbert import DistilBertClassifier
+
+
+def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
+    """Builds the model and puts a checkpoint's trained weights into it.
+
+    Returns:
+        the checkpoint's facts.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another model.
+    """
+    content = read_checkpoint(checkpoint)
+    facts = content.get(CHECKPOINT_KEY) or {}
+    if isinstance(model, DistilBertClassifier) and model.backbone_config is None and "backbone_config" in facts:
+        from transformers import AutoConfig
+
+        model.backbone_config = AutoConfig.for_model(**facts["backbone_config"])
+    model.configure_model()
+    model.on_load_checkpoint(content)
+    try:
+        model.load_state_dict(content["state_dict"], strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint} is of another shape of model: use its own configuration") from error
+    return facts
+
+
+def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModule, split: str) -> Predictions:
+    """Logits of every film of a split, each once, in the split's order, on every rank."""
+    part = data.prepare().splits[split]
+    data.trainer = trainer
+    logits = collect_logits(trainer, model, data.evaluation_dataloader(split), part.labels.shape)
+    films, rows = data.prepare().films, data.prepare().rows[part.films]
+    return Predictions(
+        genres=data.prepare().vocabulary.names,
+        ids=films.ids[rows],
+        titles=films.strings("title", rows),
+        texts=films.strings("text", rows),
+        labels=part.labels,
+        logits=logits,
+    )
+
+
+def collect_logits(
+    trainer: Trainer, model: GenreClassifier, loader: DataLoader[Any], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Logits (films, genres) in the order of the data set, from the batches of all ranks."""
+    outputs = trainer.predict(model, dataloaders=loader) or []
+    logits = np.full(shape, np.nan, dtype=np.float32)
+    for index, values in _from_all_ranks(outputs):
+        logits[index] = values
+    return logits
+
+
+def _from_all_ranks(outputs: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    pairs = [(batch["index"].numpy(), batch["logits"].numpy()) for batch in outputs]
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return pairs
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, pairs)
+    return [pair for of_rank in gathered for pair in of_rank]
+
+
+def fit_and_store_decision(setup: Setup, validation: Predictions) -> Decision:
+    """Fits temperature and thresholds on validation, and stores them in the best checkpoint and in decision.json."""
+    decision = fit_decision(validation, "validation", seed=setup.config.seed)
+    content = read_checkpoint(setup.run.best)
+    content[CHECKPOINT_KEY]["decision"] = decision.to_dict()
+    decision = decision.with_checkpoint(write_checkpoint(content, setup.run.best))
+    write_decision(decision, setup.run.decision)
+    return decision
+
+
+def load_decision(setup: Setup) -> Decision:
+    """The run's decision, after a look that it is the best checkpoint's.
+
+    Raises:
+        CheckpointError: it is missing or was fitted for another checkpoint.
+    """
+    decision = read_decision(setup.run.decision)
+    check_checkpoint(decision, str(verify_checkpoint(setup.run.best)["sha256"]))
+    return decision
+
+
+def evaluate_split(setup: Setup, predictions: Predictions, decision: Decision, split: str) -> dict[str, Any]:
+    """Writes evaluation/SPLIT of the run."""
+    tell(f"evaluating {len(predictions):,} films of {split}")
+    return write_evaluation(
+        setup.run.evaluation(split),
+        predictions,
+        decision,
+        split=split,
+        seed=setup.config.seed,
+        curves_csv=setup.run.curves,
+        metadata={
+            "split_sha256": setup.data.prepare().splits[split].sha256,
+            "checkpoint_sha256": decision.checkpoint_sha256,
+        },
+    )
+
+
+def evaluate_run(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Fits the decision on validation and evaluates validation and test.
+
+    Returns:
+        what each split's metrics.json holds; nothing on other ranks than the first.
+    """
+    results = {}
+    tell("evaluating the best checkpoint")
+    validation = predict_split(trainer, setup.model, setup.data, "validation")
+    test = predict_split(trainer, setup.model, setup.data, "test")
+    if is_first_rank():
+        decision = fit_and_store_decision(setup, validation)
+        for split, predictions in (("validation", validation), ("test", test)):
+            results[split] = evaluate_split(setup, predictions, decision, split)
+    return results

@@ -1,0 +1,97 @@
+"""Samples to one tensor batch: texts of like length padded to the longest of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from genre_lightning.data.steps import Indices, MicroBatch
+from genre_lightning.data.tokens import TokenStore
+
+Batch = dict[str, Tensor]
+"""input_ids int64 (rows, tokens), attention_mask int64 (rows, tokens), labels float32 (rows, genres),
+weights float32 (rows,): 1 for a film and 0 for a row that only keeps a collective company,
+index int64 (rows,): position of the film in its split, -1 for such a row,
+step_films float32 (): films of the whole optimizer step."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What fills a batch up.
+
+    Attributes:
+        token: id of the pad token.
+        left: pad before the text rather than after it.
+        filler: token ids of the one row of a batch without films.
+    """
+
+    token: int
+    left: bool = False
+    filler: tuple[int, ...] = (0,)
+
+
+class TokenisedFilms(Dataset[Batch]):
+    """The films of a split; an item is the whole batch for a `MicroBatch`.
+
+    Args:
+        store: token ids of all films of the file's subset.
+        films: positions in the store of the split's films.
+        labels: bool (films of the split, genres), or None where they are not known.
+        padding: see `Padding`.
+    """
+
+    def __init__(
+        self, store: TokenStore, films: Indices, labels: NDArray[np.bool_] | None, padding: Padding
+    ) -> None:
+        self.store = store
+        self.films = films
+        self.labels = labels
+        self.padding = padding
+
+    def __len__(self) -> int:
+        return len(self.films)
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """int32 (films of the split,): tokens of each."""
+        return self.store.lengths[self.films]
+
+    def __getitem__(self, batch: MicroBatch) -> Batch:
+        rows = [self.store[self.films[film]] for film in batch.films]
+        tokens, mask = pad_rows(rows or [np.asarray(self.padding.filler, dtype=np.int32)], self.padding)
+        real = len(rows) > 0
+        item = {
+            "input_ids": torch.from_numpy(tokens),
+            "attention_mask": torch.from_numpy(mask),
+            "weights": torch.full((len(tokens),), float(real)),
+            "index": torch.from_numpy(batch.films.astype(np.int64)) if real else torch.full((1,), -1),
+            "step_films": torch.tensor(float(batch.step_films)),
+        }
+        if self.labels is not None:
+            genres = self.labels.shape[1]
+            item["labels"] = (
+                torch.from_numpy(self.labels[batch.films].astype(np.float32)) if real else torch.zeros(1, genres)
+            )
+        return item
+
+
+def pad_rows(
+    rows: list[NDArray[np.int32]], padding: Padding
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pads token rows to the longest.
+
+    Returns:
+        token ids and attention mask, both int64 (rows, tokens of the longest).
+    """
+    lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    width = int(lengths.max())
+    places = np.arange(width)
+    mask = (places >= (width - lengths)[:, None]) if padding.left else (places < lengths[:, None])
+    tokens = np.full((len(rows), width), padding.token, dtype=np.int64)
+    tokens[mask] = np.concatenate(rows)
+    return tokens, mask.astype(np.int64)

@@ -1,0 +1,332 @@
+"""MovieDataModule: from a movies file to the batches of each rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule, Trainer
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from genre_lightning.data.cache import default_cache_dir, key_of
+from genre_lightning.data.cells import GenreFormat
+from genre_lightning.data.collate import Batch, Padding, TokenisedFilms
+from genre_lightning.data.films import FilmSource, FilmTable, load_films
+from genre_lightning.data.genres import GenreVocabulary
+from genre_lightning.data.movies import ColumnNames, TextTemplate, check_columns
+from genre_lightning.data.splits import SPLIT_NAMES, check_fractions, ids_digest, split_films, text_groups
+from genre_lightning.data.steps import EvaluationSampler, StepSampler, micro_batches_per_step, steps_per_epoch
+from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
+from genre_lightning.data.tokens import Progress, TokenStore, tokenise
+from genre_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EVALUATION_BUDGET_FACTOR = 4
+
+ProgressBar = Callable[[str, int], AbstractContextManager[Progress | None]]
+"""Shows the progress of a task of so many units: a context that gives the function to report units done to."""
+
+
+def no_progress(task: str, total: int) -> AbstractContextManager[None]:
+    """The progress bar of a process that shows none."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Split:
+    """The films of a split.
+
+    Attributes:
+        films: int64, positions in the module's films.
+        labels: bool (films of the split, genres).
+        sha256: of the sorted ids: names the split.
+    """
+
+    films: NDArray[np.int64]
+    labels: NDArray[np.bool_]
+    sha256: str
+
+
+@dataclass
+class PreparedData:
+    """What `MovieDataModule.prepare` has made of the file; `films` and `tokens` are memory-mapped."""
+
+    films: FilmTable
+    rows: NDArray[np.int64]
+    """int64: positions in `films` of the films in use, all of them or `max_films`."""
+    vocabulary: GenreVocabulary
+    splits: dict[str, Split]
+    tokenizer: PreTrainedTokenizerBase
+    tokens: TokenStore
+    audit: dict[str, Any] = field(default_factory=dict)
+
+
+class MovieDataModule(LightningDataModule):
+    """Films, their texts as tokens and their genres, split and batched.
+
+    Args:
+        csv: the movies file: .csv, .csv.gz or .parquet.
+        columns: names of the file's columns.
+        genre_format: of the genres column: "literal" for Python lists, "json", "separated", or "auto" to find out.
+        genre_separator: of names in a "separated" column; null finds out.
+        text: template over the columns of what the model reads, such as "{title}. {overview}".
+        tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
+            trained on the training split; null takes the backbone's.
+        revision: of the tokenizer on the hub; null takes the backbone's.
+        vocab_size: tokens of a trained vocabulary.
+        max_tokens: of a text, special tokens included; longer texts are cut.
+        split: shares of train, validation and test; two shares give the paper's protocol, in which one part
+            serves as validation and as test.
+        seed: of the subset and the splits.
+        max_films: use a seeded random subset of so many films; null uses all.
+        global_batch_size: films of one optimizer step, over all devices.
+        micro_batch_tokens: processed tokens that a device takes at once, padding included; it changes the speed and
+            the memory of a run, never its training. null chooses 1,024 on a CPU and 16,384 on an accelerator.
+        num_workers: processes that load batches; loading is cheap, so 0 is right for most.
+        cache_dir: where films and tokens are kept between runs; null takes $GENRE_LIGHTNING_CACHE or ~/.cache.
+    """
+
+    def __init__(
+        self,
+        csv: Path,
+        columns: ColumnNames | None = None,
+        genre_format: GenreFormat = "auto",
+        genre_separator: str | None = None,
+        text: str = "{overview}",
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        vocab_size: int = 8000,
+        max_tokens: int = 256,
+        split: list[float] = [0.8, 0.1, 0.1],  # noqa: B006  # read only; a list is what YAML and --help show
+        seed: int = 0,
+        max_films: int | None = None,
+        global_batch_size: int = 32,
+        micro_batch_tokens: int | None = None,
+        num_workers: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.source = FilmSource(Path(csv), columns or ColumnNames(), TextTemplate(text), genre_format, genre_separator)
+        self.tokenizer_name = tokenizer
+        self.revision = revision
+        self.vocab_size = vocab_size
+        self.max_tokens = max_tokens
+        self.fractions = list(split)
+        self.seed = seed
+        self.order_seed = seed
+        """Of the films' order; the commands set it to the seed of the whole run."""
+        self.max_films = max_films
+        self.global_batch_size = global_batch_size
+        self.micro_batch_tokens = micro_batch_tokens
+        self.num_workers = num_workers
+        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+        self.progress: ProgressBar = no_progress
+        self._prepared: PreparedData | None = None
+        self._sampler: StepSampler | None = None
+        self._resume_state: dict[str, int] | None = None
+
+    def check(self) -> None:
+        """Everything about the options and the file that can be told without reading more than its header.
+
+        Raises:
+            ConfigError, DataError: with the option and the cure.
+        """
+        check_fractions(self.fractions)
+        for name in ("max_tokens", "global_batch_size", "vocab_size", "micro_batch_tokens", "max_films"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"data.{name} is {value}: give a positive whole number")
+        if self.max_tokens < 3:
+            raise ConfigError(f"data.max_tokens is {self.max_tokens}: a text and its special tokens need at least 3")
+        check_columns(self.source.path, self.source.columns, self.source.template)
+
+    def prepare(self) -> PreparedData:
+        """Reads, audits, splits and tokenises the file, or opens what an earlier run left in the cache."""
+        if self._prepared is None:
+            films = load_films(self.source, self.cache_dir)
+            rows = self._subset(len(films))
+            genres = films.genres()
+            genres = [genres[row] for row in rows]
+            vocabulary = GenreVocabulary.from_films(genres)
+            labels = vocabulary.encode(genres)
+            splits = self._splits(films, rows, labels)
+            tokenizer = self._tokenizer(films, rows, splits["train"])
+            content = key_of([films.digest, self.seed if self.max_films else None, len(rows)])
+            with self.progress("Tokenising", len(rows)) as progress:
+                tokens = tokenise(
+                    LazyTexts(films, rows),
+                    tokenizer,
+                    max_tokens=self.max_tokens,
+                    cache_dir=self.cache_dir,
+                    content=content,
+                    progress=progress,
+                )
+            audit = self._audit(films, vocabulary, splits)
+            self._prepared = PreparedData(films, rows, vocabulary, splits, tokenizer, tokens, audit)
+        return self._prepared
+
+    def _subset(self, films: int) -> NDArray[np.int64]:
+        if self.max_films is None or self.max_films >= films:
+            return np.arange(films)
+        return np.sort(np.random.default_rng([self.seed, 0xF115]).choice(films, self.max_films, replace=False))
+
+    def _splits(
+        self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]
+    ) -> dict[str, Split]:
+        groups = text_groups(films.strings("overview", rows))
+        parts = split_films(labels, groups, self.fractions, self.seed)
+        if len(parts) == 2:  # the paper's protocol: what chooses the threshold is what it is judged on
+            parts.append(parts[1])
+        ids = films.ids[rows]
+        return {
+            name: Split(part, labels[part], ids_digest(ids[part]))
+            for name, part in zip(SPLIT_NAMES, parts, strict=True)
+        }
+
+    def _tokenizer(self, films: FilmTable, rows: NDArray[np.int64], train: Split) -> PreTrainedTokenizerBase:
+        if self.tokenizer_name is None:
+            raise ConfigError("data.tokenizer is not set: name a model of the hub, a local directory, or 'wordpiece'")
+        if self.tokenizer_name != TRAINED:
+            return load_tokenizer(self.tokenizer_name, self.revision)
+        return train_wordpiece(
+            films.strings("text", rows[train.films]),
+            vocab_size=self.vocab_size,
+            max_tokens=self.max_tokens,
+            cache_dir=self.cache_dir,
+            content=key_of([films.digest, train.sha256]),
+        )
+
+    def _audit(self, films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]) -> dict[str, Any]:
+        return {
+            **films.audit.as_dict(),
+            "file": self.source.path.name,
+            "films_used": sum(len(split.films) for split in splits.values()) if not self.is_paper_protocol else
+            len(splits["train"].films) + len(splits["test"].films),
+            "validation_is_test": self.is_paper_protocol,
+            "splits": {
+                name: {
+                    "films": len(split.films),
+                    "ids_sha256": split.sha256,
+                    "genres": vocabulary.counts(split.labels),
+                }
+                for name, split in splits.items()
+            },
+        }  # fmt: skip
+
+    @property
+    def is_paper_protocol(self) -> bool:
+        """Whether validation and test are the same films."""
+        return len(self.fractions) == 2
+
+    def dataset(self, split: str) -> TokenisedFilms:
+        """The films of a split as batches."""
+        data = self.prepare()
+        part = data.splits[split]
+        return TokenisedFilms(data.tokens, part.films, part.labels, padding_of(data.tokenizer))
+
+    def setup(self, stage: str) -> None:
+        """Plans the steps of a fit, and has Lightning accumulate gradients over their micro-batches."""
+        self.prepare()
+        trainer = self.trainer
+        if stage != "fit" or trainer is None:
+            return
+        dataset = self.dataset("train")
+        steps = steps_per_epoch(len(dataset), self.global_batch_size)
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else -(-trainer.max_steps // steps)
+        if epochs < 1:
+            raise ConfigError("neither trainer.max_epochs nor trainer.max_steps is set: say how long to train")
+        trainer.accumulate_grad_batches = micro_batches_per_step(
+            dataset.lengths,
+            global_batch_size=self.global_batch_size,
+            budget=self._budget(trainer),
+            world_size=trainer.world_size,
+            seed=self.order_seed,
+            epochs=epochs,
+        )
+        self._sampler = StepSampler(
+            dataset.lengths,
+            global_batch_size=self.global_batch_size,
+            micro_batches=trainer.accumulate_grad_batches,
+            seed=self.order_seed,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    def _budget(self, trainer: Trainer | None) -> int:
+        if self.micro_batch_tokens is not None:
+            return self.micro_batch_tokens
+        on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
+        return 1024 if on_cpu else 16_384
+
+    def evaluation_budget(self, trainer: Trainer | None) -> int:
+        """Processed tokens of a batch of an evaluation: without gradients there is room for more than in training."""
+        return EVALUATION_BUDGET_FACTOR * self._budget(trainer)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Micro-batches of the steps, from the step that the restored run had reached."""
+        assert self._sampler is not None, "setup('fit') comes first"
+        assert self.trainer is not None
+        # optimizer steps done are the whole state: an epoch has the same number of them on any number of ranks
+        self._sampler.load_state_dict({"epoch": 0, "step": self.trainer.global_step})
+        return self._loader(self.dataset("train"), self._sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every validation film once over all ranks."""
+        return self.evaluation_dataloader("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every test film once over all ranks."""
+        return self.evaluation_dataloader("test")
+
+    def evaluation_dataloader(self, split: str) -> DataLoader[Batch]:
+        """Batches of like lengths that hold each film of a split once over all ranks."""
+        dataset = self.dataset(split)
+        trainer = self.trainer
+        sampler = EvaluationSampler(
+            dataset.lengths,
+            budget=self.evaluation_budget(trainer),
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return self._loader(dataset, sampler)
+
+    def _loader(self, dataset: TokenisedFilms, sampler: StepSampler | EvaluationSampler) -> DataLoader[Batch]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            dataset, sampler=sampler, batch_size=None, num_workers=self.num_workers, pin_memory=on_gpu
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the data for a checkpoint: optimizer steps done name epoch and step."""
+        done = self.trainer.global_step if self.trainer else 0
+        epoch, step = divmod(done, self._sampler.steps) if self._sampler else (0, 0)
+        return {"epoch": epoch, "step": step}
+
+
+class LazyTexts(Sequence[str]):
+    """The texts of films, taken from the mapped table a slice at a time."""
+
+    def __init__(self, films: FilmTable, rows: NDArray[np.int64]) -> None:
+        self.films = films
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: Any) -> Any:
+        if not isinstance(places, slice):
+            return self.films.strings("text", self.rows[[places]])[0]
+        return self.films.strings("text", self.rows[places])
+
+
+def padding_of(tokenizer: PreTrainedTokenizerBase) -> Padding:
+    """How batches for this tokenizer's model are filled up."""
+    filler = tuple(tokenizer("")["input_ids"]) or (tokenizer.pad_token_id or 0,)
+    return Padding(token=tokenizer.pad_token_id or 0, left=False, filler=filler)

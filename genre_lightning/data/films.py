@@ -1,0 +1,136 @@
+"""The films of a file as a memory-mapped Arrow table: read and audited once for each content and setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from genre_lightning.data.cache import build_once, file_digest, key_of
+from genre_lightning.data.cells import GenreFormat
+from genre_lightning.data.movies import Audit, ColumnNames, Movie, TextTemplate, read_movies
+from genre_lightning.errors import DataError
+
+_FORMAT = 1  # raised when what is kept of a film, or how it is read, changes
+_SCHEMA = pa.schema(
+    {"id": pa.int64(), "title": pa.large_string(), "overview": pa.large_string(), "text": pa.large_string(),
+     "genres": pa.list_(pa.string())}
+)  # fmt: skip
+_BATCH_FILMS = 4096
+
+
+@dataclass(frozen=True)
+class FilmSource:
+    """Where films come from and how they are read.
+
+    Attributes:
+        path: the movies file.
+        columns: names of its columns.
+        template: of the text that the model reads.
+        genre_format: of the genres column.
+        genre_separator: of names in it, where it is "separated"; None to find out.
+        require_genres: drop films without genres.
+    """
+
+    path: Path
+    columns: ColumnNames
+    template: TextTemplate
+    genre_format: GenreFormat = "auto"
+    genre_separator: str | None = None
+    require_genres: bool = True
+
+
+@dataclass(frozen=True)
+class FilmTable:
+    """Films in columns; the table is memory-mapped, so its size is not the process's.
+
+    Attributes:
+        table: id, title, overview, text and genres of each kept film, in the file's order.
+        audit: of the file.
+        digest: names the content of the table.
+    """
+
+    table: pa.Table
+    audit: Audit
+    digest: str
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """int64 (films,)."""
+        return self.table["id"].to_numpy()
+
+    def strings(self, column: str, films: NDArray[np.int64] | None = None) -> list[str]:
+        """A text column, of all films or of those at the given positions."""
+        values = self.table[column]
+        return (values if films is None else values.take(pa.array(films))).to_pylist()
+
+    def genres(self) -> list[list[str]]:
+        """The genres of each film."""
+        return self.table["genres"].to_pylist()
+
+
+def load_films(source: FilmSource, cache_dir: Path) -> FilmTable:
+    """Reads the films of a file, or opens what an earlier reading left in the cache.
+
+    Raises:
+        DataError: the file cannot be read, or leaves no film.
+    """
+    settings = {
+        "format": _FORMAT,
+        "file": file_digest(source.path) if source.path.is_file() else None,
+        "kind": source.path.suffixes[-2:],
+        "columns": asdict(source.columns),
+        "text": source.template.template,
+        "genre_format": source.genre_format,
+        "genre_separator": source.genre_separator,
+        "require_genres": source.require_genres,
+    }
+    key = key_of(settings)
+
+    def build(folder: Path) -> dict[str, Any]:
+        audit = Audit()
+        films = read_movies(
+            source.path,
+            source.columns,
+            source.template,
+            audit,
+            genre_format=source.genre_format,
+            genre_separator=source.genre_separator,
+            require_genres=source.require_genres,
+        )
+        _write(folder / "films.arrow", films)
+        if audit.kept == 0:
+            dropped = ", ".join(f"{count} {reason}" for reason, count in audit.as_dict().items() if count)
+            raise DataError(f"{source.path} leaves no usable film ({dropped or 'no rows'}): give a movies file")
+        return audit.as_dict()
+
+    folder, facts = build_once(cache_dir / "films", key, build)
+    with pa.memory_map(str(folder / "films.arrow")) as file:
+        table = pa.ipc.open_stream(file).read_all()
+    return FilmTable(table, Audit(**facts), key)
+
+
+def _write(path: Path, films: Iterable[Movie]) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+        for batch in _batches(films):
+            columns = {name: [getattr(film, name) for film in batch] for name in _SCHEMA.names}
+            writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
+
+
+def _batches(films: Iterable[Movie]) -> Iterator[list[Movie]]:
+    batch: list[Movie] = []
+    for film in films:
+        batch.append(film)
+        if len(batch) == _BATCH_FILMS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

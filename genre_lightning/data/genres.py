@@ -1,0 +1,98 @@
+"""The genres of a data set: their order, their encoding as multi-hot rows, and their weights in the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.errors import DataError
+
+PosWeightMode = Literal["full", "sqrt", "none"]
+
+
+@dataclass(frozen=True)
+class GenreVocabulary:
+    """The sorted names of the genres; position in `names` is the column of every label and probability array."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise DataError("the films name no genre at all: check data.columns.genres and data.genre_format")
+        if list(self.names) != sorted(set(self.names)):
+            raise DataError(f"the genres of a vocabulary are sorted and distinct, not {list(self.names)}")
+
+    @classmethod
+    def from_films(cls, genres_of_films: Iterable[Iterable[str]]) -> GenreVocabulary:
+        """The vocabulary of all genres that any of the films has."""
+        return cls(tuple(sorted({name for genres in genres_of_films for name in genres})))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def encode(self, genres_of_films: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+        """Multi-hot rows.
+
+        Args:
+            genres_of_films: the names of each film's genres.
+
+        Returns:
+            bool array (films, genres).
+
+        Raises:
+            DataError: a genre that the vocabulary lacks.
+        """
+        column = {name: index for index, name in enumerate(self.names)}
+        labels = np.zeros((len(genres_of_films), len(self.names)), dtype=bool)
+        for row, genres in enumerate(genres_of_films):
+            for name in genres:
+                if name not in column:
+                    raise DataError(
+                        f"genre {name!r} is not one of the {len(self)} genres that the model knows: "
+                        "use a file with the genres of the training file"
+                    )
+                labels[row, column[name]] = True
+        return labels
+
+    def decode(self, labels: NDArray[Any]) -> list[list[str]]:
+        """The names behind multi-hot rows (films, genres), in the vocabulary's order."""
+        return [[self.names[column] for column in np.flatnonzero(row)] for row in np.atleast_2d(labels)]
+
+    def counts(self, labels: NDArray[np.bool_]) -> dict[str, int]:
+        """How many films have each genre."""
+        return dict(zip(self.names, labels.sum(axis=0).astype(int).tolist(), strict=True))
+
+
+def pos_weight(
+    labels: NDArray[np.bool_], names: Sequence[str], mode: PosWeightMode = "full", cap: float | None = None
+) -> NDArray[np.float32]:
+    """The weight of each genre's positives in the loss: negatives / positives, as in the paper.
+
+    Args:
+        labels: bool (films, genres) of the training split, and of no other.
+        names: the genres, for the message of an error.
+        mode: "full" for the ratio, "sqrt" for its square root, "none" for ones.
+        cap: largest weight allowed, after the mode; None for no limit.
+
+    Returns:
+        float32 array (genres,).
+
+    Raises:
+        DataError: a genre without a positive, whose ratio has no value.
+    """
+    positives = labels.sum(axis=0)
+    if missing := [name for name, count in zip(names, positives, strict=True) if count == 0]:
+        raise DataError(
+            f"no film of the training split has the genre{'s' if len(missing) > 1 else ''} {', '.join(missing)}: "
+            "use more films (data.max_films), or another data.seed"
+        )
+    if mode == "none":
+        return np.ones(len(names), dtype=np.float32)
+    weight = (len(labels) - positives) / positives
+    if mode == "sqrt":
+        weight = np.sqrt(weight)
+    return np.minimum(weight, np.inf if cap is None else cap).astype(np.float32)

@@ -1,0 +1,111 @@
+"""Seeded splits, stratified over several labels, with no film and no text on two sides."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.errors import ConfigError
+
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Refuses fractions that are not (train, validation, test) or (train, rest).
+
+    Raises:
+        ConfigError: with the option's name and the cure.
+    """
+    if len(fractions) not in (2, 3) or any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
+        raise ConfigError(
+            f"data.split is {list(fractions)}: give three positive shares of train, validation and test that add up to 1 "
+            "([0.8, 0.1, 0.1]), or two for the paper's protocol ([0.8, 0.2])"
+        )
+
+
+def normalised_text(text: str) -> str:
+    """A text without case, accents' forms, punctuation and spacing: equal for two copies of one overview."""
+    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def text_groups(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Numbers the films by their normalised text: films of one group must stay together.
+
+    Returns:
+        int64 array (films,): for each film the first index of a film with its text.
+    """
+    first: dict[bytes, int] = {}
+    groups = np.empty(len(texts), dtype=np.int64)
+    for index, text in enumerate(texts):
+        # a digest, as a dictionary of millions of whole texts would hold them twice
+        key = hashlib.blake2b(normalised_text(text).encode(), digest_size=16).digest()
+        groups[index] = first.setdefault(key, index)
+    return groups
+
+
+def split_films(
+    labels: NDArray[np.bool_], groups: NDArray[np.int64], fractions: Sequence[float], seed: int
+) -> list[NDArray[np.int64]]:
+    """Deals films to splits so that each genre's films lie in the splits in the wanted shares.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-label Data", 2011):
+    the genre with the fewest films left is dealt first, each split getting what it still lacks of that genre. The
+    films of a genre are dealt at once here, which keeps the cost at one pass for each genre.
+
+    Args:
+        labels: bool (films, genres).
+        groups: int64 (films,): films with equal numbers are never parted.
+        fractions: shares of the splits.
+        seed: of the shuffles; equal seeds give equal splits.
+
+    Returns:
+        for each share the sorted int64 indices of its films; together every film once.
+    """
+    rng = np.random.default_rng([seed, 0x5711])
+    _, unit_of_film = np.unique(groups, return_inverse=True)
+    units = int(unit_of_film.max()) + 1 if len(labels) else 0
+    unit_labels = np.zeros((units, labels.shape[1]), dtype=bool)
+    np.logical_or.at(unit_labels, unit_of_film, labels)
+    shares = np.asarray(fractions, dtype=np.float64)
+    wanted = shares[:, None] * unit_labels.sum(axis=0)[None, :]  # (splits, genres): what each split still lacks
+    wanted_films = shares * units
+    split_of_unit = np.full(units, -1, dtype=np.int64)
+    left = unit_labels.sum(axis=0)
+    while left.any():
+        genre = int(np.argmin(np.where(left > 0, left, np.iinfo(left.dtype).max)))
+        members = rng.permutation(np.flatnonzero(unit_labels[:, genre] & (split_of_unit < 0)))
+        _deal(members, wanted[:, genre], wanted_films, split_of_unit, rng)
+        for split in range(len(shares)):
+            got = members[split_of_unit[members] == split]
+            wanted[split] -= unit_labels[got].sum(axis=0)
+            wanted_films[split] -= len(got)
+        left -= unit_labels[members].sum(axis=0)
+    rest = rng.permutation(np.flatnonzero(split_of_unit < 0))
+    _deal(rest, wanted_films.copy(), wanted_films, split_of_unit, rng)
+    return [np.flatnonzero(split_of_unit[unit_of_film] == split) for split in range(len(shares))]
+
+
+def _deal(
+    members: NDArray[np.int64],
+    wanted: NDArray[np.float64],
+    tie_break: NDArray[np.float64],
+    split_of_unit: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> None:
+    """Gives each split the part of `members` that it lacks: largest remainders, ties by the splits' need of films."""
+    need = np.maximum(wanted, 0)
+    quota = len(members) * (need / need.sum() if need.sum() > 0 else np.full(len(need), 1 / len(need)))
+    counts = np.floor(quota).astype(np.int64)
+    order = np.lexsort((rng.random(len(quota)), -tie_break, -(quota - counts)))
+    counts[order[: len(members) - counts.sum()]] += 1
+    split_of_unit[members] = np.repeat(np.arange(len(counts)), counts)
+
+
+def ids_digest(ids: NDArray[np.int64]) -> str:
+    """SHA-256 of a split's sorted ids: two runs may be compared only where it is equal."""
+    return hashlib.sha256(np.sort(np.asarray(ids, dtype="<i8")).tobytes()).hexdigest()

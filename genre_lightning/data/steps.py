@@ -1,0 +1,247 @@
+"""Which films make optimizer step k, and which rank takes which of them: pure functions, and a sampler over them.
+
+A step is a set of `global_batch_size` films chosen by (seed, epoch, step) alone. Ranks and micro-batches only share
+those films out: that is packing, and it changes the speed of a run, never its training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The films that one rank puts through the model at once.
+
+    Attributes:
+        films: positions in the data set; empty where a rank has nothing to do but take part in a collective.
+        step_films: how many films the whole optimizer step has, over all ranks and micro-batches.
+    """
+
+    films: Indices
+    step_films: int
+
+
+def steps_per_epoch(films: int, global_batch_size: int) -> int:
+    """Number of optimizer steps that show every film once; the last one may be short."""
+    return -(-films // global_batch_size)
+
+
+def epoch_order(films: int, seed: int, epoch: int) -> Indices:
+    """The films in the order of an epoch: a permutation drawn from (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(films)
+
+
+def films_of_step(order: Indices, global_batch_size: int, step: int) -> Indices:
+    """The films of optimizer step `step` of the epoch with this order."""
+    return order[step * global_batch_size : (step + 1) * global_batch_size]
+
+
+def parts_needed(lengths: NDArray[np.integer], budget: int) -> int:
+    """How many micro-batches hold texts of these lengths, each padded to its longest, within `budget` tokens."""
+    return int(_parts_needed_by_row(np.asarray(lengths)[None, :], budget)[0]) if len(lengths) else 0
+
+
+def _parts_needed_by_row(lengths: NDArray[np.integer], budget: int) -> NDArray[np.int64]:
+    """`parts_needed` for each row of (steps, films); a length of 0 stands for no film.
+
+    Longest first, each part takes as many texts as its first one leaves room for, which is the fewest parts possible
+    where every text of a part costs what the longest one costs. A text over the budget goes alone.
+    """
+    descending = -np.sort(-lengths, axis=1)
+    steps, width = descending.shape
+    films = (descending > 0).sum(axis=1)
+    position = np.zeros(steps, dtype=np.int64)
+    parts = np.zeros(steps, dtype=np.int64)
+    while (open_steps := position < films).any():
+        longest = descending[np.arange(steps), np.minimum(position, width - 1)]
+        taken = np.maximum(budget // np.maximum(longest, 1), 1)
+        position = np.where(open_steps, position + taken, position)
+        parts += open_steps
+    return parts
+
+
+def micro_batches_per_step(
+    lengths: NDArray[np.integer], *, global_batch_size: int, budget: int, world_size: int, seed: int, epochs: int
+) -> int:
+    """The number of micro-batches that every step of a run is cut into on each rank.
+
+    It is the fewest that keep every micro-batch of every step of `epochs` epochs within the budget, and it is one
+    number for the whole run so that gradients are accumulated over a fixed count.
+
+    Args:
+        lengths: tokens of each film of the training split.
+        global_batch_size: films of a step.
+        budget: processed tokens (padding included) of a micro-batch.
+        world_size: number of ranks.
+        seed: of the epochs' orders.
+        epochs: how many epochs are looked at.
+    """
+    films = len(lengths)
+    steps = steps_per_epoch(films, global_batch_size)
+    most = 1
+    for epoch in range(epochs):
+        padded = np.zeros(steps * global_batch_size, dtype=np.int32)
+        padded[:films] = np.asarray(lengths)[epoch_order(films, seed, epoch)]
+        most = max(most, int(_parts_needed_by_row(padded.reshape(steps, global_batch_size), budget).max()))
+    return -(-most // world_size)
+
+
+def partition(lengths: NDArray[np.integer], parts: int) -> list[Indices]:
+    """Cuts texts into `parts` groups so that the largest padded group is as small as it can be.
+
+    Args:
+        lengths: tokens of each text.
+        parts: number of groups; some stay empty where there are fewer texts.
+
+    Returns:
+        `parts` arrays of positions in `lengths`, the longest texts first; every position in one of them.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    descending = np.asarray(lengths)[order].tolist()
+    if not descending:
+        return [order] * parts
+    low, high = descending[0], descending[0] * -(-len(descending) // parts)
+    while low < high:
+        middle = (low + high) // 2
+        if len(_cut(descending, middle, parts)) > parts:
+            low = middle + 1
+        else:
+            high = middle
+    cuts = _cut(descending, low, parts)
+    groups = [order[start:end] for start, end in cuts]
+    return groups + [order[:0]] * (parts - len(groups))
+
+
+def _cut(descending: list[int], largest: int, parts: int) -> list[tuple[int, int]]:
+    """Greedy groups of at most `largest` padded tokens; gives up one group after `parts`."""
+    cuts = []
+    start = 0
+    while start < len(descending) and len(cuts) <= parts:
+        end = min(start + max(largest // descending[start], 1), len(descending))
+        cuts.append((start, end))
+        start = end
+    return cuts
+
+
+def shares_of_step(
+    films: Indices, lengths: NDArray[np.integer], *, world_size: int, micro_batches: int
+) -> list[list[Indices]]:
+    """Deals the films of a step to ranks and micro-batches.
+
+    Neighbouring groups of `partition` go to the ranks of one micro-batch, so ranks that wait for each other have
+    texts of like length; the direction turns at each micro-batch, so no rank always has the longer ones.
+
+    Returns:
+        [rank][micro_batch] → the films.
+    """
+    groups = partition(lengths[films], world_size * micro_batches)
+    shares: list[list[Indices]] = [[] for _ in range(world_size)]
+    for micro_batch in range(micro_batches):
+        ranks = range(world_size) if micro_batch % 2 == 0 else range(world_size - 1, -1, -1)
+        for place, rank in enumerate(ranks):
+            shares[rank].append(films[groups[micro_batch * world_size + place]])
+    return shares
+
+
+class StepSampler:
+    """Yields a rank's micro-batches of an epoch, from any step on; its whole state is (epoch, step).
+
+    Args:
+        lengths: tokens of each film of the training split.
+        global_batch_size: films of a step.
+        micro_batches: of each step, on each rank.
+        seed: of the epochs' orders.
+        rank: of this process.
+        world_size: number of ranks.
+    """
+
+    def __init__(
+        self,
+        lengths: NDArray[np.integer],
+        *,
+        global_batch_size: int,
+        micro_batches: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.lengths = lengths
+        self.global_batch_size = global_batch_size
+        self.micro_batches = micro_batches
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.steps = steps_per_epoch(len(lengths), global_batch_size)
+        self.epoch = 0
+        self.step = 0
+
+    def __len__(self) -> int:
+        """Micro-batches of a whole epoch on this rank."""
+        return self.steps * self.micro_batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Moves to the start of an epoch; a no-op for the epoch it is in, so that a restored step stays."""
+        if epoch != self.epoch:
+            self.epoch, self.step = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The state of the data: the same for every rank and any number of ranks."""
+        return {"epoch": self.epoch, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on at a saved state; a step past the epoch's end is the next epoch's start."""
+        epochs, self.step = divmod(int(state["step"]), self.steps)
+        self.epoch = int(state["epoch"]) + epochs
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        order = epoch_order(len(self.lengths), self.seed, self.epoch)
+        first, self.step = self.step, 0  # the epoch after this one starts at its first step
+        for step in range(first, self.steps):
+            films = films_of_step(order, self.global_batch_size, step)
+            shares = shares_of_step(films, self.lengths, world_size=self.world_size, micro_batches=self.micro_batches)
+            for micro_batch in shares[self.rank]:
+                yield MicroBatch(micro_batch, len(films))
+
+
+def evaluation_shards(
+    lengths: NDArray[np.integer], *, budget: int, rank: int, world_size: int
+) -> list[Indices]:
+    """A rank's batches of an evaluation: every film once over all ranks, texts of like length together.
+
+    All ranks get the same number of batches, as collectives inside the model need; missing ones are empty arrays.
+
+    Args:
+        lengths: tokens of each film of the split.
+        budget: processed tokens of a batch.
+        rank: of this process.
+        world_size: number of ranks.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    descending = np.asarray(lengths)[order].tolist()
+    cuts = _cut(descending, budget, len(descending))
+    batches = [order[start:end] for start, end in cuts]
+    batches += [order[:0]] * (-len(batches) % world_size)
+    return batches[rank::world_size]
+
+
+class EvaluationSampler:
+    """Yields a rank's batches of a split, in a fixed order; see `evaluation_shards`."""
+
+    def __init__(self, lengths: NDArray[np.integer], *, budget: int, rank: int = 0, world_size: int = 1) -> None:
+        self.films = len(lengths)
+        self.batches = evaluation_shards(lengths, budget=budget, rank=rank, world_size=world_size)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        for films in self.batches:
+            yield MicroBatch(films, self.films)

@@ -1,0 +1,115 @@
+"""Texts as token ids: tokenised once, kept as memory-mapped Arrow, shared by all ranks and all later runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.data.cache import build_once, key_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FORMAT = 1
+_BATCH_TEXTS = 1000
+
+Progress = Callable[[int], None]
+"""Called with the number of texts done since the last call."""
+
+
+class TokenStore:
+    """Token ids of texts, read from a memory-mapped Arrow file without copying it.
+
+    Attributes:
+        lengths: int32 (texts,): tokens of each text.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from datasets import Dataset
+
+        column = Dataset.from_file(str(path)).data["input_ids"]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
+        self._values = [chunk.values.to_numpy() for chunk in column.chunks]
+        self._first = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
+        self.lengths: NDArray[np.int32] = (
+            np.concatenate([np.diff(offsets) for offsets in self._offsets]).astype(np.int32)
+            if self._offsets
+            else np.zeros(0, dtype=np.int32)
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, text: int) -> NDArray[np.int32]:
+        """int32 (tokens,): a read-only view of the mapped file."""
+        chunk = int(np.searchsorted(self._first, text, side="right")) - 1
+        place = text - self._first[chunk]
+        start, end = self._offsets[chunk][place : place + 2]
+        return self._values[chunk][start:end]
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of everything that decides a fast tokenizer's output: its serialised form."""
+    serialised = json.loads(tokenizer.backend_tokenizer.to_str())
+    # how the file was last used is no part of it, and we set both ourselves
+    serialised.pop("truncation", None)
+    serialised.pop("padding", None)
+    return hashlib.sha256(json.dumps(serialised, sort_keys=True).encode()).hexdigest()
+
+
+def tokenise(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    cache_dir: Path,
+    content: str,
+    progress: Progress | None = None,
+) -> TokenStore:
+    """Token ids of each text, cut to `max_tokens` with its special tokens, from the cache where they are there.
+
+    Args:
+        texts: what to tokenise; read only when the cache does not hold it.
+        tokenizer: a fast tokenizer.
+        max_tokens: of a text, special tokens included.
+        cache_dir: root of the cache.
+        content: names the texts and their order; equal names promise equal texts.
+        progress: told of every batch done.
+    """
+    settings = {"format": _FORMAT, "content": content, "tokenizer": tokenizer_digest(tokenizer), "max": max_tokens}
+
+    def build(folder: Path) -> dict[str, Any]:
+        from datasets import Features, List, Value
+        from datasets.arrow_writer import ArrowWriter
+
+        features = Features({"input_ids": List(Value("int32"))})
+        with ArrowWriter(path=str(folder / "tokens.arrow"), features=features) as writer:
+            for start in range(0, len(texts), _BATCH_TEXTS):
+                batch = list(texts[start : start + _BATCH_TEXTS])
+                writer.write_batch({"input_ids": encode(batch, tokenizer, max_tokens)})
+                if progress:
+                    progress(len(batch))
+            writer.finalize()
+        return {"texts": len(texts)}
+
+    folder, _ = build_once(cache_dir / "tokens", key_of(settings), build)
+    return TokenStore(folder / "tokens.arrow")
+
+
+def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
+    """Token ids of texts, each cut to `max_tokens`; whatever truncation the tokenizer's file had is overruled."""
+    encoded = tokenizer(
+        texts,
+        truncation=True,
+        max_length=max_tokens,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    return encoded["input_ids"]

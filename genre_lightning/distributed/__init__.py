@@ -1,0 +1,1 @@
+"""All that knows of ranks, devices, precision and checkpoints on disk."""

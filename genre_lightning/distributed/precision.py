@@ -1,0 +1,63 @@
+"""Which precision a machine can train in, and which one to choose."""
+
+from __future__ import annotations
+
+import torch
+
+from genre_lightning.errors import ConfigError
+
+AUTO = "auto"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices natively (AVX-512 BF16 or AMX)."""
+    return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def resolve_precision(precision: str | int, accelerator: str) -> tuple[str, str]:
+    """The precision to train in and the reason, as a clause to print.
+
+    Args:
+        precision: what the configuration says; "auto" chooses.
+        accelerator: "cpu", "cuda" or another of Lightning's names.
+
+    Raises:
+        ConfigError: the machine cannot compute in that precision.
+    """
+    wanted = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}.get(str(precision), str(precision))
+    if wanted == AUTO:
+        if accelerator == "cuda":
+            return "16-mixed", "fp16 with a loss scaler, on CUDA"
+        if accelerator == "cpu" and cpu_has_bf16():
+            return "bf16-mixed", "this CPU multiplies bfloat16 natively"
+        return "32-true", f"no half precision is fast on this {accelerator}"
+    if accelerator == "cpu" and wanted.startswith(("16-", "transformer-engine")):
+        raise ConfigError(
+            f"trainer.precision is {precision} on a CPU, which has no fp16 matrix units: "
+            "set trainer.precision=bf16-mixed or auto"
+        )
+    if accelerator == "cuda" and wanted.startswith("bf16") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(
+            f"trainer.precision is {precision}, but {torch.cuda.get_device_name()} has no bfloat16 units: "
+            "set trainer.precision=16-mixed or auto"
+        )
+    return wanted, "as configured"
+
+
+def accelerator_of(name: str) -> str:
+    """The accelerator that Lightning's name stands for on this machine.
+
+    Raises:
+        ConfigError: one that the machine does not have.
+    """
+    if name in ("auto", "gpu"):
+        if torch.cuda.is_available():
+            return "cuda"
+        if torch.backends.mps.is_available():
+            return "mps"
+        if name == "gpu":
+            raise ConfigError("trainer.accelerator is gpu, but no GPU is visible: set trainer.accelerator=cpu or auto")
+        return "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator is cuda, but no CUDA GPU is visible: set trainer.accelerator=cpu or auto")
+    return name

@@ -1,0 +1,30 @@
+"""Errors that a user can cause and cure. Each message is one line: what is wrong, then the cure."""
+
+from __future__ import annotations
+
+
+class GenreLightningError(Exception):
+    """Base of the errors below; the command prints its message as one line and exits with `exit_status`.
+
+    Attributes:
+        exit_status: 2 for bad use (nothing was started), 1 for a run that failed.
+    """
+
+    exit_status = 2
+
+
+class ConfigError(GenreLightningError):
+    """An option, a configuration file or the machine does not allow what was asked."""
+
+
+class DataError(GenreLightningError):
+    """An input file is missing, is not what it should be, or leaves nothing to work on."""
+
+
+class CheckpointError(GenreLightningError):
+    """A checkpoint or a run directory is damaged, unfinished, or belongs to something else."""
+
+
+def one_line(message: object) -> str:
+    """Fold any message into one line, so that an error is one line whatever a library put in it."""
+    return " ".join(str(message).split())

@@ -1,0 +1,194 @@
+"""Bootstrap over films: percentile intervals and paired p-values, without a Python loop over resamples.
+
+A resample of n films with replacement is a row of weights, how often each film was drawn; every metric is then a
+weighted count, and a batch of resamples one matrix product or one cumulative sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.metrics import (
+    CALIBRATION_BINS,
+    BoolArray,
+    FloatArray,
+    bin_index,
+    f1_from_counts,
+    film_cross_entropy,
+    film_f1,
+    mean_defined,
+    ratio,
+)
+
+LEVEL = 0.95
+RESAMPLES = 1000
+_BATCH_CELLS = 2_000_000
+"""Film weights held at once: 8 MB of float32, which the cumulative sums of a genre read again and again."""
+
+Samples = dict[str, FloatArray]
+
+
+def film_weights(films: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[NDArray[np.float32]]:
+    """Yield batches of resamples, float32 (some, films): how often each film is drawn; rows sum to `films`."""
+    generator = np.random.default_rng(seed)
+    batch = max(1, _BATCH_CELLS // max(films, 1))
+    for start in range(0, resamples, batch):
+        drawn = generator.integers(0, films, size=(min(batch, resamples - start), films))
+        yield np.stack([np.bincount(row, minlength=films) for row in drawn]).astype(np.float32)
+
+
+def policy_samples(labels: BoolArray, decided: BoolArray, weights: NDArray[np.float32]) -> Samples:
+    """Give the figures of `metrics.policy_metrics` for each resample.
+
+    Args:
+        labels: bool (films, genres).
+        decided: bool (films, genres).
+        weights: float32 (resamples, films).
+
+    Returns:
+        float64 (resamples,) for each name, NaN where a resample leaves it undefined, and `f1` (resamples, genres).
+    """
+    films, genres = labels.shape
+    tp = _weighted(weights, labels & decided)
+    positives, taken = _weighted(weights, labels), _weighted(weights, decided)
+    wrong = labels != decided
+    f1 = f1_from_counts(tp, taken - tp, positives - tp)
+    return {
+        "f1_micro": f1_from_counts(tp.sum(1), (taken - tp).sum(1), (positives - tp).sum(1)),
+        "f1_macro": mean_defined(f1, axis=1),
+        "f1_samples": _weighted(weights, film_f1(labels, decided)) / films,
+        "precision_micro": ratio(tp.sum(1), taken.sum(1)),
+        "recall_micro": ratio(tp.sum(1), positives.sum(1)),
+        "subset_accuracy": _weighted(weights, ~wrong.any(axis=1)) / films,
+        "hamming_loss": _weighted(weights, wrong.sum(axis=1)) / (films * genres),
+        "f1": f1,
+    }
+
+
+def threshold_free_samples(labels: BoolArray, probabilities: FloatArray, weights: NDArray[np.float32]) -> Samples:
+    """Give the figures of `metrics.threshold_free_metrics` for each resample, float64 (resamples,) for each name."""
+    films, genres = labels.shape
+    precision = np.full((len(weights), genres), np.nan)
+    area = np.full((len(weights), genres), np.nan)
+    for genre in np.flatnonzero(labels.any(axis=0)):
+        precision[:, genre], area[:, genre] = _ranking_samples(labels[:, genre], probabilities[:, genre], weights)
+    place = bin_index(probabilities)
+    # each bin's sum of (label - probability) for each film: their weighted sums are the gaps of a resample
+    gap = np.zeros((films, CALIBRATION_BINS))
+    rows = np.repeat(np.arange(films), genres)
+    np.add.at(gap, (rows, place.ravel()), (labels - probabilities.astype(np.float64)).ravel())
+    return {
+        "map_macro": mean_defined(precision, axis=1),
+        "auroc_macro": mean_defined(area, axis=1),
+        "ece": np.abs(_weighted(weights, gap)).sum(axis=1) / (films * genres),
+        "loss": _weighted(weights, film_cross_entropy(labels, probabilities)) / films,
+    }
+
+
+def bootstrap_samples(
+    labels: BoolArray,
+    probabilities: FloatArray,
+    decided: Mapping[str, BoolArray],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Samples]:
+    """Resample all figures, the same films for each of them.
+
+    The films drawn depend on (number of films, resamples, seed) alone, so that two models evaluated on the same films
+    in the same order have paired samples.
+
+    Args:
+        labels: bool (films, genres), at least one film.
+        probabilities: floating (films, genres), calibrated.
+        decided: bool (films, genres) for each policy.
+        resamples: how many.
+        seed: of the drawing.
+
+    Returns:
+        "threshold_free" and each policy, with the samples of each figure.
+    """
+    parts: dict[str, list[Samples]] = {name: [] for name in ("threshold_free", *decided)}
+    for weights in film_weights(len(labels), resamples, seed):
+        parts["threshold_free"].append(threshold_free_samples(labels, probabilities, weights))
+        for policy, chosen in decided.items():
+            parts[policy].append(policy_samples(labels, chosen, weights))
+    return {
+        name: {figure: np.concatenate([part[figure] for part in batches]) for figure in batches[0]}
+        for name, batches in parts.items()
+    }
+
+
+def percentile_interval(samples: FloatArray, level: float = LEVEL) -> FloatArray:
+    """Give the percentile interval over resamples where the figure is defined; NaN where it never is.
+
+    Args:
+        samples: floating (resamples, ...).
+        level: share of the resamples inside, 0.95 for 2.5% on either side.
+
+    Returns:
+        float64 (2, ...): low and high.
+    """
+    tails = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
+    if np.isnan(samples).all(axis=0).any():
+        defined = ~np.isnan(samples).all(axis=0)
+        filled = np.nanpercentile(np.where(defined, samples, 0.0), tails, axis=0)
+        return np.where(defined, filled, np.nan)
+    return np.nanpercentile(samples, tails, axis=0)
+
+
+def paired_p_value(first: FloatArray, second: FloatArray) -> float:
+    """Two-sided p-value of "no difference" from paired resamples of one figure for two models.
+
+    p = 2 min(#{difference <= 0} + 1, #{difference >= 0} + 1) / (resamples + 1), at most 1: the smallest level at which
+    the percentile interval of the difference leaves out 0. The one added keeps it above 0, which no finite bootstrap
+    shows.
+
+    Args:
+        first: floating (resamples,).
+        second: floating (resamples,), from the same films drawn.
+
+    Returns:
+        The p-value; NaN where no resample defines both figures.
+    """
+    difference = (first - second)[~np.isnan(first - second)]
+    if difference.size == 0:
+        return float("nan")
+    beyond = min(int((difference <= 0).sum()), int((difference >= 0).sum())) + 1
+    return min(1.0, 2 * beyond / (difference.size + 1))
+
+
+def _weighted(weights: NDArray[np.float32], values: NDArray) -> FloatArray:
+    """Sum values over films by weight: exact for counts, which float32 holds up to 2^24."""
+    kind = np.float32 if values.dtype.kind in "bi" else np.float64
+    return (weights.astype(kind, copy=False) @ values.astype(kind)).astype(np.float64)
+
+
+def _ranking_samples(
+    truth: BoolArray, scores: FloatArray, weights: NDArray[np.float32]
+) -> tuple[FloatArray, FloatArray]:
+    """Average precision and ROC area of one genre in each resample; formulas as in `metrics`, with weighted counts."""
+    order = np.argsort(-scores)
+    ranked = scores[order]
+    places = np.flatnonzero(truth[order])
+    # the group of scores equal to a positive's: its first film, and the one after its last
+    falling = -ranked
+    first = np.searchsorted(falling, falling[places], side="left")
+    after = np.searchsorted(falling, falling[places], side="right")
+    drawn = weights[:, order]
+    decided = np.zeros((len(weights), len(order) + 1), dtype=np.float32)
+    np.cumsum(drawn, axis=1, out=decided[:, 1:])
+    hit_weights = drawn[:, places]
+    hits = np.zeros((len(weights), len(places) + 1), dtype=np.float32)
+    np.cumsum(hit_weights, axis=1, out=hits[:, 1:])
+    hits_before, hits_through = np.searchsorted(places, first), np.searchsorted(places, after)
+    through, hit_through = decided[:, after], hits[:, hits_through]
+    positives = hits[:, -1].astype(np.float64)
+    # through is 0 only where nothing up to here was drawn, and then the positive weighs 0 as well
+    gained = hit_weights * (hit_through / np.maximum(through, 1))
+    average_precision = ratio(gained.sum(axis=1, dtype=np.float64), positives)
+    misses = (decided[:, first] - hits[:, hits_before]) + (through - hit_through)
+    passed = (hit_weights * misses).sum(axis=1, dtype=np.float64) / 2
+    return average_precision, 1 - ratio(passed, positives * (len(order) - positives))

@@ -1,0 +1,102 @@
+"""Calibration of logits by likelihood on held-out films: one temperature, or Platt scaling for each genre."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from genre_lightning.metrics import BoolArray, FloatArray
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+
+
+def calibrated_probabilities(
+    logits: FloatArray, temperature: float = 1.0, platt: tuple[FloatArray, FloatArray] | None = None
+) -> NDArray[np.float32]:
+    """Give sigmoid(logits / temperature) or sigmoid(scale * logits + shift), float32 (films, genres)."""
+    wide = np.asarray(logits, dtype=np.float64)
+    scaled = wide / temperature if platt is None else wide * platt[0] + platt[1]
+    return expit(scaled).astype(np.float32)
+
+
+def fit_temperature(logits: FloatArray, labels: BoolArray) -> float:
+    """Find the temperature T of least mean binary cross-entropy of sigmoid(logits / T) (Guo et al. 2017).
+
+    The loss is convex in 1/T, so its derivative, the sum of z (sigmoid(z/T) - y), has one root, found by bracketing.
+    The answer stays in [0.05, 20]: logits that separate the labels perfectly have no finite best temperature.
+
+    Args:
+        logits: floating (films, genres).
+        labels: bool (films, genres).
+
+    Returns:
+        The temperature, positive.
+    """
+    z = np.asarray(logits, dtype=np.float64).ravel()
+    y = np.asarray(labels, dtype=np.float64).ravel()
+
+    def slope(inverse: float) -> float:
+        return float(z @ (expit(z * inverse) - y))
+
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
+    if slope(high) <= 0:
+        return MIN_TEMPERATURE
+    if slope(low) >= 0:
+        return MAX_TEMPERATURE
+    return 1 / float(brentq(slope, low, high, xtol=1e-10, rtol=1e-10))
+
+
+def fit_platt(logits: FloatArray, labels: BoolArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find for each genre the scale and shift of least binary cross-entropy (Platt 1999).
+
+    As in Platt's paper the targets are (n+ + 1)/(n+ + 2) and 1/(n- + 2), not 1 and 0: that keeps the fit finite where a
+    genre's few films are separated perfectly. A genre without positives or without negatives, and one whose fitted
+    scale would reverse its ranking, is scaled by the common temperature only.
+
+    Args:
+        logits: floating (films, genres).
+        labels: bool (films, genres).
+
+    Returns:
+        scale and shift, float64 (genres,) each; the scales are positive.
+    """
+    common = 1 / fit_temperature(logits, labels)
+    scale, shift = np.full(labels.shape[1], common), np.zeros(labels.shape[1])
+    for genre in range(labels.shape[1]):
+        truth = labels[:, genre]
+        if truth.any() and not truth.all():
+            fitted = _platt_of_genre(np.asarray(logits[:, genre], dtype=np.float64), truth)
+            if fitted[0] > 0:
+                scale[genre], shift[genre] = fitted
+    return scale, shift
+
+
+def _platt_of_genre(logits: FloatArray, truth: BoolArray) -> tuple[float, float]:
+    """Minimise the cross-entropy of one genre by Newton steps on standardised logits, halved while they do not help."""
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    centre, spread = float(logits.mean()), float(logits.std()) or 1.0
+    z = (logits - centre) / spread
+    design = np.stack([z, np.ones_like(z)], axis=1)
+
+    def loss(weights: FloatArray) -> float:
+        score = design @ weights
+        return float((np.logaddexp(0, score) - target * score).sum())
+
+    weights = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    current = loss(weights)
+    for _ in range(50):
+        probability = expit(design @ weights)
+        curvature = design.T @ (design * (probability * (1 - probability))[:, None]) + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curvature, design.T @ (probability - target))
+        size = 1.0
+        while (trial := loss(weights - size * step)) > current and size > 1e-6:
+            size /= 2
+        if current - trial < 1e-10 * max(current, 1.0):
+            break
+        weights, current = weights - size * step, trial
+    scale = float(weights[0]) / spread
+    return scale, float(weights[1]) - scale * centre

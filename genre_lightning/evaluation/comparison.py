@@ -1,0 +1,202 @@
+"""Several runs on the same films: one table with intervals and paired p-values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.evaluation import bootstrap
+from genre_lightning.evaluation.console import figure_text
+from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
+from genre_lightning.evaluation.files import write_csv, write_text
+from genre_lightning.evaluation.predictions import StoredPredictions
+from genre_lightning.evaluation.report import render
+from genre_lightning.evaluation.runs import Run, open_run
+from genre_lightning.metrics import policy_metrics, threshold_free_metrics
+
+COMPARED = (
+    ("f1_micro", "micro-F1"),
+    ("f1_macro", "macro-F1"),
+    ("map_macro", "mAP"),
+    ("subset_accuracy", "subset accuracy"),
+)
+PAPER_ROW = {
+    "f1_micro": 0.5687,
+    "f1_macro": None,
+    "map_macro": None,
+    "subset_accuracy": 0.162,
+    "precision_micro": 0.519,
+    "recall_micro": 0.630,
+    "threshold": 0.70,
+}
+"""The published figures, at the threshold that was chosen on the same 20% of films that they are of."""
+PAPER_NAME = "paper, as published (another split, threshold chosen on it)"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare_runs` found."""
+
+    n: int
+    """Films that every run was evaluated on."""
+    split: str
+    best: str
+    """The run of highest micro-F1, which the p-values are against."""
+    rows: list[dict[str, Any]]
+    """A run each, best first: run, each figure, its `_low` and `_high`, its `_p`, seconds, trainable_parameters."""
+
+
+def compare_runs(
+    directories: Sequence[str | os.PathLike[str]],
+    *,
+    split: str = "test",
+    seed: int = 0,
+    resamples: int = bootstrap.RESAMPLES,
+) -> Comparison:
+    """Compare runs on the films of one split, as each decides with its own thresholds for each genre.
+
+    Args:
+        directories: of at least two finished runs.
+        split: of the predictions.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+
+    Raises:
+        ConfigError: there are fewer than two directories, or one is given twice.
+        CheckpointError: a directory is no finished run.
+        DataError: the runs were evaluated on different films, labels or vocabularies.
+    """
+    if len({Path(directory).resolve() for directory in directories}) < max(2, len(directories)):
+        raise ConfigError("compare needs at least two different run directories: name two or more finished runs")
+    runs = [open_run(directory, split) for directory in directories]
+    stored = [run.predictions(split) for run in runs]
+    names = _names(runs)
+    for other, name in zip(stored[1:], names[1:], strict=True):
+        require_same_films(stored[0], other, names[0], name)
+    rows, samples = [], []
+    for run, name, one in zip(runs, names, stored, strict=True):
+        row, drawn = _row(one, seed, resamples)
+        metrics = run.metrics(split)
+        cost = {key: metrics.get(key) for key in ("seconds", "trainable_parameters")}
+        rows.append({"run": name, **row, **cost})
+        samples.append(drawn)
+    best = int(np.argmax([-1.0 if np.isnan(row["f1_micro"]) else row["f1_micro"] for row in rows]))
+    for index, row in enumerate(rows):
+        for name, _ in COMPARED:
+            same = index == best
+            row[f"{name}_p"] = None if same else bootstrap.paired_p_value(samples[best][name], samples[index][name])
+    order = sorted(range(len(rows)), key=lambda index: (index != best, -np.nan_to_num(rows[index]["f1_micro"])))
+    return Comparison(len(stored[0].predictions), split, names[best], [rows[index] for index in order])
+
+
+def require_same_films(first: StoredPredictions, second: StoredPredictions, name: str, other: str) -> None:
+    """Refuse two sets of predictions that are not of the same films with the same labels.
+
+    Raises:
+        DataError: they differ; the message says in what.
+    """
+    second.predictions.require_genres(first.predictions.genres)
+    hashes = [stored.metadata.get("split_sha256") for stored in (first, second)]
+    left, right = (np.argsort(stored.predictions.ids, kind="stable") for stored in (first, second))
+    ids = np.array_equal(first.predictions.ids[left], second.predictions.ids[right])
+    if not ids or (None not in hashes and hashes[0] != hashes[1]):
+        shared = len(np.intersect1d(first.predictions.ids, second.predictions.ids))
+        raise DataError(
+            f"{name} and {other} were evaluated on different splits ({len(first.predictions)} and "
+            f"{len(second.predictions)} films, {shared} in both): run both with the same data settings and seed"
+        )
+    if not np.array_equal(first.predictions.labels[left], second.predictions.labels[right]):
+        raise DataError(
+            f"{name} and {other} have other genres for the same films: run both on the same version of the movies file"
+        )
+
+
+def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) -> dict[str, Path]:
+    """Write comparison.md, comparison.csv and comparison.html, each whole or not at all; give their paths."""
+    place = Path(directory)
+    paths = {kind: place / f"comparison.{kind}" for kind in ("md", "csv", "html")}
+    write_text(paths["md"], markdown(comparison))
+    paper = {name: PAPER_ROW.get(name) for name in comparison.rows[0]} | {"run": PAPER_NAME}
+    write_csv(paths["csv"], [*comparison.rows, paper])
+    heads, cells = table_cells(comparison)
+    values = {
+        "title": f"{len(comparison.rows)} runs on {comparison.n:,} films of the {comparison.split} split",
+        "notes": notes(comparison),
+        "tables": [{"title": "", "heads": heads, "rows": cells}],
+    }
+    write_text(paths["html"], render("tables.html.j2", values))
+    return paths
+
+
+def markdown(comparison: Comparison) -> str:
+    """Write the table and its notes as Markdown."""
+    heads, cells = table_cells(comparison)
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *([_escaped(cell) for cell in row] for row in cells)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n" + "\n".join(f"- {note}" for note in notes(comparison)) + "\n"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Say what the table's figures are."""
+    return [
+        f"{comparison.n:,} films of the {comparison.split} split, each run with its own threshold for each genre.",
+        "In brackets: 95% bootstrap intervals over films.",
+        f"p: paired bootstrap, two-sided, against {comparison.best} (best micro-F1), not adjusted for several runs.",
+        "The paper's row is of another split, with one threshold (0.70) chosen on the films it is scored on: "
+        "no p-value can be given, and it is optimistic.",
+    ]
+
+
+def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Lay out heads and rows of texts, the paper's row last."""
+    heads = ["run"]
+    for _, title in COMPARED:
+        heads += [title, "p"]
+    heads += ["time (s)", "parameters trained"]
+    rows = []
+    for row in comparison.rows:
+        cells = [row["run"]]
+        for name, _ in COMPARED:
+            value, p = row[name], row[f"{name}_p"]
+            defined = None if np.isnan(value) else float(value)
+            cells.append(figure_text(defined, (float(row[f"{name}_low"]), float(row[f"{name}_high"]))))
+            cells.append("" if p is None else "-" if np.isnan(p) else f"{p:.3f}")
+        cells += ["" if row[key] is None else f"{float(row[key]):,.0f}" for key in ("seconds", "trainable_parameters")]
+        rows.append(cells)
+    paper = [PAPER_NAME]
+    for name, _ in COMPARED:
+        paper += [figure_text(PAPER_ROW[name]), ""]
+    return heads, [*rows, [*paper, "", ""]]
+
+
+def _row(stored: StoredPredictions, seed: int, resamples: int) -> tuple[dict[str, Any], bootstrap.Samples]:
+    """Compute a run's figures, intervals and samples; films in the order of their ids, so that samples are paired."""
+    order = np.argsort(stored.predictions.ids, kind="stable")
+    labels, probabilities = stored.predictions.labels[order], stored.probabilities[order]
+    decided = stored.decided[order]
+    figures = {**policy_metrics(labels, decided), **threshold_free_metrics(labels, probabilities)}
+    drawn = bootstrap.bootstrap_samples(labels, probabilities, {SHIPPED_POLICY: decided}, resamples, seed)
+    samples = {**drawn["threshold_free"], **drawn[SHIPPED_POLICY]}
+    row: dict[str, Any] = {}
+    for name, _ in COMPARED:
+        low, high = bootstrap.percentile_interval(samples[name])
+        row |= {name: figures[name], f"{name}_low": float(low), f"{name}_high": float(high)}
+    return row, samples
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Name runs by their directories, and by their paths where two directories share a name."""
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.directory) for run in runs]
+
+
+def _escaped(cell: str) -> str:
+    for mark in ("\\", "|", "<", "*", "_", "`"):
+        cell = cell.replace(mark, f"\\{mark}")
+    return cell

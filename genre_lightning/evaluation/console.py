@@ -1,0 +1,84 @@
+"""The headline figures as a table for a terminal, and for the log file of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from genre_lightning.evaluation.decisions import POLICIES
+
+HEADLINES = (
+    ("f1_micro", "micro-F1"),
+    ("f1_macro", "macro-F1"),
+    ("f1_samples", "samples F1"),
+    ("precision_micro", "precision"),
+    ("recall_micro", "recall"),
+    ("subset_accuracy", "subset accuracy"),
+    ("hamming_loss", "Hamming loss"),
+)
+THRESHOLD_FREE = (("map_macro", "mAP"), ("auroc_macro", "AUROC"), ("ece", "calibration error"), ("loss", "loss (nats)"))
+POLICY_NAMES = {"fixed_0.5": "at 0.5", "global": "one threshold", "per_genre": "per genre"}
+LOG_WIDTH = 100
+"""Columns of a table written to a file, which has no width of its own."""
+
+
+def figure_text(value: float | None, interval: Sequence[float | None] | None = None) -> str:
+    """Write a figure with its interval, "0.605 [0.597, 0.613]"; an undefined one is a dash."""
+    if value is None:
+        return "-"
+    if not interval or interval[0] is None or interval[1] is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def headline_table(result: Mapping[str, Any]) -> Table:
+    """Lay out what `evaluate` gave: one row a figure, one column a policy, with 95% intervals."""
+    spans = result.get("intervals", {})
+    # ASCII: a log may be read with any encoding
+    table = Table(
+        box=box.ASCII, title=f"{result['split'] or 'evaluation'}: {result['n']:,} films", title_justify="left"
+    )
+    table.add_column("figure", no_wrap=True)
+    for policy in POLICIES:
+        table.add_column(POLICY_NAMES[policy], justify="right", no_wrap=True)
+    for name, title in HEADLINES:
+        cells = []
+        for policy in POLICIES:
+            span = spans.get("policies", {}).get(policy, {}).get(name)
+            cells.append(figure_text(result["policies"][policy][name], span))
+        table.add_row(title, *cells)
+    return table
+
+
+def probability_table(result: Mapping[str, Any]) -> Table:
+    """Lay out the figures that need no threshold."""
+    spans = result.get("intervals", {}).get("threshold_free", {})
+    table = Table(box=box.ASCII)
+    table.add_column("of the probabilities", no_wrap=True)
+    table.add_column("any threshold", justify="right", no_wrap=True)
+    for name, title in THRESHOLD_FREE:
+        table.add_row(title, figure_text(result["threshold_free"][name], spans.get(name)))
+    return table
+
+
+def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> None:
+    """Print the headline table, and the genres whose figures are undefined."""
+    console = Console(file=file, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=file, highlight=False, width=LOG_WIDTH, color_system=None)
+    console.print(headline_table(result))
+    console.print(probability_table(result))
+    level = result.get("bootstrap", {}).get("level")
+    if level:
+        console.print(f"in brackets: {level:.0%} bootstrap intervals over films", soft_wrap=True)
+    if result["undefined"]:
+        names = ", ".join(result["undefined"])
+        console.print(f"left out of the macro means, having no films with (or without) them: {names}", markup=False)
+    absent = result["decision"]["without_positives"]
+    if absent:
+        names = ", ".join(absent)
+        console.print(f"decided by the global threshold, having no films to fit their own: {names}", markup=False)

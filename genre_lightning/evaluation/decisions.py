@@ -1,0 +1,272 @@
+"""From logits to genres: calibration and thresholds, fitted on validation and kept as a part of the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.evaluation.calibration import calibrated_probabilities, fit_platt, fit_temperature
+from genre_lightning.evaluation.files import read_json, write_json
+from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.evaluation.thresholds import (
+    PAPER_GRID,
+    RESAMPLES,
+    SHRINKAGE,
+    best_genre_thresholds,
+    best_global_threshold,
+    threshold_grid,
+)
+from genre_lightning.metrics import BoolArray, FloatArray, policy_metrics
+
+__all__ = [
+    "CALIBRATIONS",
+    "PAPER_GRID",
+    "POLICIES",
+    "Calibration",
+    "Decision",
+    "Policy",
+    "best_genre_thresholds",
+    "best_global_threshold",
+    "calibrated_probabilities",
+    "check_checkpoint",
+    "default_decision",
+    "fit_decision",
+    "fit_platt",
+    "fit_temperature",
+    "read_decision",
+    "threshold_grid",
+    "write_decision",
+]
+
+Policy = Literal["fixed_0.5", "global", "per_genre"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+Calibration = Literal["none", "temperature", "platt"]
+CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """How logits become probabilities and probabilities genres."""
+
+    genres: tuple[str, ...]
+    """The vocabulary, in the order of the logits' columns."""
+    temperature: float
+    """Logits are divided by it; 1 with Platt scaling."""
+    threshold_global: float
+    """Of the policy `global`; compared with calibrated probabilities."""
+    threshold_per_genre: NDArray[np.float64]
+    """Of the policy `per_genre`, (genres,)."""
+    platt: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    """Scale and shift of each genre, (genres,) each, in place of the temperature."""
+    fitted_on: str = "none"
+    """The split that it was fitted on; "none" for the default 0.5 everywhere."""
+    n_films: int = 0
+    """Films of that split."""
+    checkpoint_sha256: str | None = None
+    """Of the checkpoint whose logits it was fitted on; None for a model without one."""
+    without_positives: tuple[str, ...] = ()
+    """Genres that no film of the split has: their threshold is the global one."""
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Each policy's f1_micro and f1_macro on the films it was fitted on: optimistic, for orientation only."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold_per_genre", np.asarray(self.threshold_per_genre, dtype=np.float64))
+
+    @property
+    def calibration(self) -> Calibration:
+        """Name what the logits go through."""
+        if self.platt is not None:
+            return "platt"
+        return "none" if self.temperature == 1 else "temperature"
+
+    def probabilities(self, logits: FloatArray) -> NDArray[np.float32]:
+        """Calibrate raw logits (films, genres) into float32 probabilities of the same shape."""
+        return calibrated_probabilities(logits, self.temperature, self.platt)
+
+    def thresholds(self, policy: Policy) -> NDArray[np.float64]:
+        """Give a policy's threshold of each genre, float64 (genres,).
+
+        Raises:
+            ConfigError: there is no such policy.
+        """
+        if policy == "per_genre":
+            return self.threshold_per_genre
+        if policy == "global":
+            return np.full(len(self.genres), self.threshold_global)
+        if policy == "fixed_0.5":
+            return np.full(len(self.genres), 0.5)
+        raise ConfigError(f"there is no decision policy {policy!r}: choose one of {', '.join(POLICIES)}")
+
+    def decide(self, probabilities: FloatArray, policy: Policy = "per_genre") -> BoolArray:
+        """Choose genres where probability >= threshold: bool (films, genres), from calibrated probabilities."""
+        return np.asarray(probabilities, dtype=np.float64) >= self.thresholds(policy)
+
+    def with_checkpoint(self, sha256: str | None) -> Decision:
+        """Bind the decision to a checkpoint by its SHA-256."""
+        return replace(self, checkpoint_sha256=sha256)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what JSON or a checkpoint holds; `from_dict` restores it exactly."""
+        platt = None
+        if self.platt is not None:
+            platt = {
+                "scale": dict(zip(self.genres, self.platt[0].tolist(), strict=True)),
+                "shift": dict(zip(self.genres, self.platt[1].tolist(), strict=True)),
+            }
+        return {
+            "genres": list(self.genres),
+            "calibration": self.calibration,
+            "temperature": float(self.temperature),
+            "platt": platt,
+            "thresholds": {
+                "global": float(self.threshold_global),
+                "per_genre": dict(zip(self.genres, self.threshold_per_genre.tolist(), strict=True)),
+            },
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "fitted_on": self.fitted_on,
+            "n_films": self.n_films,
+            "without_positives": list(self.without_positives),
+            "scores": self.scores,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Decision:
+        """Restore a decision.
+
+        Raises:
+            CheckpointError: the values are not those of a decision.
+        """
+        try:
+            genres = tuple(str(genre) for genre in values["genres"])
+            thresholds, platt = values["thresholds"], values.get("platt")
+            decision = cls(
+                genres=genres,
+                temperature=float(values["temperature"]),
+                threshold_global=float(thresholds["global"]),
+                threshold_per_genre=_column(thresholds["per_genre"], genres),
+                platt=None if platt is None else (_column(platt["scale"], genres), _column(platt["shift"], genres)),
+                fitted_on=str(values.get("fitted_on", "none")),
+                n_films=int(values.get("n_films", 0)),
+                checkpoint_sha256=values.get("checkpoint_sha256"),
+                without_positives=tuple(values.get("without_positives", ())),
+                scores=dict(values.get("scores", {})),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the decision is damaged ({error!r}): fit it again with `validate`") from None
+        fitted = [decision.threshold_global, *decision.threshold_per_genre, *np.ravel(decision.platt or ())]
+        if not (decision.temperature > 0 and np.isfinite([decision.temperature, *fitted]).all()):
+            raise CheckpointError(
+                "the decision holds a temperature that is not positive or a value that is not finite: "
+                "fit it again with `validate`"
+            )
+        return decision
+
+
+def default_decision(genres: tuple[str, ...]) -> Decision:
+    """Give the decision of a model without a fitted one: no calibration and 0.5 everywhere."""
+    return Decision(genres=genres, temperature=1.0, threshold_global=0.5, threshold_per_genre=np.full(len(genres), 0.5))
+
+
+def fit_decision(
+    predictions: Predictions,
+    split: str,
+    *,
+    calibration: Calibration = "temperature",
+    shrinkage: float = SHRINKAGE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    checkpoint_sha256: str | None = None,
+) -> Decision:
+    """Fit calibration and thresholds on held-out predictions.
+
+    Training weighs positives (pos_weight), which shifts the logits of each genre by another amount: one temperature
+    cannot undo that, Platt scaling can. Either way the thresholds of each genre are fitted after it.
+
+    Args:
+        predictions: of films that the model was not trained on.
+        split: their split's name; "test" is refused.
+        calibration: "none", "temperature" or "platt".
+        shrinkage: pull of a genre's threshold to the global one, in positives.
+        resamples: bootstrap resamples that a genre's threshold is averaged over.
+        seed: of the resampling.
+        checkpoint_sha256: of the checkpoint that made the predictions.
+
+    Raises:
+        ConfigError: the split is test, or there is no such calibration.
+        DataError: there is no film, or no film has a genre.
+    """
+    if split == "test":
+        raise ConfigError("a decision fitted on test would flatter the test figures: fit it on validation")
+    if calibration not in CALIBRATIONS:
+        raise ConfigError(f"there is no calibration {calibration!r}: choose one of {', '.join(CALIBRATIONS)}")
+    predictions.require_films(f"fit the decision on {split}")
+    logits, labels = predictions.logits, predictions.labels
+    temperature, platt = 1.0, None
+    if calibration == "temperature":
+        temperature = fit_temperature(logits, labels)
+    elif calibration == "platt":
+        platt = fit_platt(logits, labels)
+    probabilities = calibrated_probabilities(logits, temperature, platt)
+    threshold = best_global_threshold(probabilities, labels)
+    decision = Decision(
+        genres=predictions.genres,
+        temperature=temperature,
+        threshold_global=threshold,
+        threshold_per_genre=best_genre_thresholds(probabilities, labels, threshold, shrinkage, resamples, seed),
+        platt=platt,
+        fitted_on=split,
+        n_films=len(predictions),
+        checkpoint_sha256=checkpoint_sha256,
+        without_positives=tuple(np.array(predictions.genres, dtype=object)[~labels.any(axis=0)]),
+    )
+    return replace(decision, scores=_scores(decision, probabilities, labels))
+
+
+def write_decision(decision: Decision, path: str | os.PathLike[str]) -> None:
+    """Write decision.json, whole or not at all."""
+    write_json(path, decision.to_dict())
+
+
+def read_decision(path: str | os.PathLike[str]) -> Decision:
+    """Read decision.json.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path} is missing: fit the decision with `validate`, or let `fit` finish")
+    return Decision.from_dict(read_json(path))
+
+
+def check_checkpoint(decision: Decision, sha256: str | None) -> None:
+    """Refuse a decision that was fitted on another checkpoint's logits; one bound to no checkpoint fits any.
+
+    Raises:
+        CheckpointError: the SHA-256 differ.
+    """
+    expected = decision.checkpoint_sha256
+    if expected is not None and expected != sha256:
+        raise CheckpointError(
+            f"the decision belongs to the checkpoint with SHA-256 {expected[:12]}… and this one has "
+            f"{(sha256 or 'none')[:12]}…: fit the decision again with `validate`, or restore the checkpoint"
+        )
+
+
+def _scores(decision: Decision, probabilities: FloatArray, labels: BoolArray) -> dict[str, dict[str, float]]:
+    """Score each policy on the films it was fitted on."""
+    scores: dict[str, dict[str, float]] = {}
+    for policy in POLICIES:
+        figures = policy_metrics(labels, decision.decide(probabilities, policy))
+        scores[policy] = {name: figures[name] for name in ("f1_micro", "f1_macro")}
+    return scores
+
+
+def _column(values: Mapping[str, float], genres: tuple[str, ...]) -> NDArray[np.float64]:
+    return np.array([float(values[genre]) for genre in genres])

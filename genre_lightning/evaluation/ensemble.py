@@ -1,0 +1,135 @@
+"""Weighted mean of several runs' probabilities, evaluated like any run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from genre_lightning.errors import ConfigError
+from genre_lightning.evaluation import bootstrap
+from genre_lightning.evaluation.comparison import require_same_films
+from genre_lightning.evaluation.decisions import Calibration, fit_decision, write_decision
+from genre_lightning.evaluation.evaluate import write_evaluation
+from genre_lightning.evaluation.files import write_json
+from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
+from genre_lightning.evaluation.runs import open_run
+from genre_lightning.metrics import BoolArray, FloatArray
+
+_EDGE = 1e-7  # keeps the log-odds of a saturated mean finite
+
+
+def fit_weights(
+    probabilities: Sequence[FloatArray], labels: BoolArray, steps: int = 500, tolerance: float = 1e-9
+) -> NDArray[np.float64]:
+    """Find the weights of least binary cross-entropy of the weighted mean of probabilities.
+
+    The mean is a mixture, so expectation-maximisation finds them: each step multiplies a weight by the mean of its
+    run's likelihood over the mixture's. The loss is convex in the weights and falls with every step.
+
+    Args:
+        probabilities: one floating (films, genres) array for each run.
+        labels: bool (films, genres).
+        steps: the most to take.
+        tolerance: change of a weight below which to stop.
+
+    Returns:
+        float64 (runs,), not negative, of sum 1.
+    """
+    likelihood = np.stack([np.where(labels, p, 1 - p).ravel().astype(np.float64) for p in probabilities])
+    likelihood = np.clip(likelihood, _EDGE, None)
+    weights = np.full(len(likelihood), 1 / len(likelihood))
+    for _ in range(steps):
+        updated = weights * (likelihood / (weights @ likelihood)).mean(axis=1)
+        if np.abs(updated - weights).max() < tolerance:
+            break
+        weights = updated
+    return weights / weights.sum()
+
+
+def combine(stored: Sequence[StoredPredictions], weights: NDArray[np.float64]) -> Predictions:
+    """Give the predictions whose log-odds are those of the weighted mean, films in the first run's order."""
+    first = stored[0].predictions
+    mean = np.tensordot(weights, np.stack(_aligned(stored)).astype(np.float64), axes=1)
+    return Predictions(
+        first.genres,
+        first.ids,
+        first.titles,
+        first.texts,
+        first.labels,
+        logit(np.clip(mean, _EDGE, 1 - _EDGE)).astype(np.float32),
+    )
+
+
+def write_ensemble(
+    run_directory: str | os.PathLike[str],
+    directories: Sequence[str | os.PathLike[str]],
+    *,
+    calibration: Calibration = "temperature",
+    figures: bool = True,
+    seed: int = 0,
+    resamples: int = bootstrap.RESAMPLES,
+) -> dict[str, float]:
+    """Fit an ensemble on validation, evaluate it on test, and write both as a run directory.
+
+    Args:
+        run_directory: of the ensemble.
+        directories: of at least two runs evaluated on validation and test.
+        calibration: of the mean.
+        figures: also draw.
+        seed: of the bootstrap and of the thresholds' resampling.
+        resamples: of the bootstrap.
+
+    Returns:
+        The weight of each run directory.
+
+    Raises:
+        ConfigError: there are fewer than two runs, or the ensemble's directory is one of theirs.
+        CheckpointError: a directory is no finished run.
+        DataError: the runs are of different splits.
+    """
+    paths = [Path(directory).resolve() for directory in directories]
+    if len(set(paths)) < max(2, len(paths)):
+        raise ConfigError("ensemble needs at least two different run directories: name two or more finished runs")
+    if Path(run_directory).resolve() in paths:
+        raise ConfigError(f"run_dir {run_directory} is one of the runs to combine: give the ensemble its own directory")
+    runs = [open_run(directory, "validation", "test") for directory in directories]
+    sets = {split: [run.predictions(split) for run in runs] for split in ("validation", "test")}
+    for stored in sets.values():
+        for other, run in zip(stored[1:], runs[1:], strict=True):
+            require_same_films(stored[0], other, runs[0].name, run.name)
+    held = sets["validation"]
+    weights = fit_weights(_aligned(held), held[0].predictions.labels)
+    named = {str(path): float(weight) for path, weight in zip(directories, weights, strict=True)}
+    place = Path(run_directory)
+    # JSON is YAML too
+    write_json(place / "config.yaml", {"ensemble": {"weights": named, "fitted_on": "validation"}})
+    decision = fit_decision(combine(held, weights), "validation", calibration=calibration, seed=seed)
+    write_decision(decision, place / "decision.json")
+    for split, stored in sets.items():
+        write_evaluation(
+            place / "evaluation" / split,
+            combine(stored, weights),
+            decision,
+            split=split,
+            figures=figures,
+            seed=seed,
+            resamples=resamples,
+            metadata={"split_sha256": stored[0].metadata.get("split_sha256")},
+        )
+    return named
+
+
+def _aligned(stored: Sequence[StoredPredictions]) -> list[NDArray[np.float32]]:
+    """Give each run's probabilities with films in the first run's order."""
+    first = np.argsort(stored[0].predictions.ids, kind="stable")
+    aligned = []
+    for one in stored:
+        rows = np.empty_like(first)
+        rows[first] = np.argsort(one.predictions.ids, kind="stable")
+        aligned.append(one.probabilities[rows])
+    return aligned

@@ -1,0 +1,206 @@
+"""Evaluation of predictions under a decision: figures, and the files of an evaluation directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genre_lightning.evaluation import bootstrap
+from genre_lightning.evaluation.decisions import POLICIES, Decision, Policy, threshold_grid
+from genre_lightning.evaluation.files import write_csv, write_json
+from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.metrics import (
+    BoolArray,
+    FloatArray,
+    average_precision,
+    calibration_bins,
+    confusion_counts,
+    expected_calibration_error,
+    film_cross_entropy,
+    genre_calibration_error,
+    genre_policy_metrics,
+    json_value,
+    policy_metrics,
+    roc_auc,
+    threshold_free_metrics,
+    undefined_genres,
+)
+
+SHIPPED_POLICY: Policy = "per_genre"
+"""The policy of the genres column, of per_genre.csv, and of the commands that tag films."""
+
+
+def evaluate(
+    predictions: Predictions,
+    decision: Decision,
+    seed: int = 0,
+    *,
+    split: str = "",
+    resamples: int = bootstrap.RESAMPLES,
+) -> dict[str, Any]:
+    """Compute the figures of metrics.json.
+
+    Plain numbers are at `threshold_free.<name>` and `policies.<policy>.<name>`, and their 95% intervals [low, high] at
+    the same path under `intervals`. Undefined figures are None. `raw` holds loss and ece before calibration.
+
+    Args:
+        predictions: of at least one film.
+        decision: fitted on other films.
+        seed: of the bootstrap.
+        split: name of the split.
+        resamples: of the bootstrap; 0 for no intervals.
+
+    Raises:
+        DataError: there is no film, or the decision is of another vocabulary.
+    """
+    predictions.require_films(f"evaluate on {split}" if split else "evaluate")
+    predictions.require_genres(decision.genres)
+    labels = predictions.labels
+    probabilities = decision.probabilities(predictions.logits)
+    decided: dict[str, BoolArray] = {policy: decision.decide(probabilities, policy) for policy in POLICIES}
+    policies: dict[str, dict[str, float]] = {name: policy_metrics(labels, chosen) for name, chosen in decided.items()}
+    policies["fixed_0.5"]["threshold"] = 0.5
+    policies["global"]["threshold"] = decision.threshold_global
+    raw = Decision(decision.genres, 1.0, 0.5, np.full(labels.shape[1], 0.5)).probabilities(predictions.logits)
+    marked = undefined_genres(labels)
+    result: dict[str, Any] = {
+        "n": len(predictions),
+        "split": split,
+        "threshold_free": threshold_free_metrics(labels, probabilities),
+        "policies": policies,
+        "raw": {
+            "ece": expected_calibration_error(labels, raw),
+            "loss": float(film_cross_entropy(labels, raw).mean()),
+        },
+        "intervals": {},
+        "undefined": [genre for genre, mark in zip(predictions.genres, marked, strict=True) if mark],
+        "decision": {
+            "calibration": decision.calibration,
+            "temperature": decision.temperature,
+            "fitted_on": decision.fitted_on,
+            "n_films": decision.n_films,
+            "without_positives": list(decision.without_positives),
+        },
+    }
+    if resamples:
+        samples = bootstrap.bootstrap_samples(labels, probabilities, decided, resamples, seed)
+        plain = {place: {k: v for k, v in figures.items() if v.ndim == 1} for place, figures in samples.items()}
+        spans = {
+            place: {name: bootstrap.percentile_interval(drawn) for name, drawn in figures.items()}
+            for place, figures in plain.items()
+        }
+        result["intervals"] = {"threshold_free": spans.pop("threshold_free"), "policies": spans}
+        result["bootstrap"] = {"level": bootstrap.LEVEL, "resamples": resamples, "seed": seed, "unit": "film"}
+    value = json_value(result)
+    assert isinstance(value, dict)
+    return value
+
+
+def genre_rows(
+    predictions: Predictions, decision: Decision, policy: Policy = SHIPPED_POLICY, *, seed: int = 0, resamples: int = 0
+) -> list[dict[str, Any]]:
+    """Give the rows of per_genre.csv: one a genre, for one policy; with `resamples` also the 95% interval of its F1.
+
+    `calibration_error` is the ECE of the genre's calibrated probabilities; undefined figures are NaN.
+    """
+    labels = predictions.labels
+    probabilities = decision.probabilities(predictions.logits)
+    decided = decision.decide(probabilities, policy)
+    figures = genre_policy_metrics(labels, decided)
+    columns: dict[str, Any] = {
+        "genre": predictions.genres,
+        "policy": [policy] * labels.shape[1],
+        "support": figures["support"],
+        "decided": figures["decided"],
+        "precision": figures["precision"],
+        "recall": figures["recall"],
+        "f1": figures["f1"],
+    }
+    if resamples:
+        batches = bootstrap.film_weights(len(labels), resamples, seed)
+        drawn = np.concatenate([bootstrap.policy_samples(labels, decided, weights)["f1"] for weights in batches])
+        columns["f1_low"], columns["f1_high"] = bootstrap.percentile_interval(drawn)
+    columns |= {
+        "average_precision": average_precision(labels, probabilities),
+        "auroc": roc_auc(labels, probabilities),
+        "threshold": decision.thresholds(policy),
+        "calibration_error": genre_calibration_error(labels, probabilities),
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def confusion_rows(predictions: Predictions, decision: Decision) -> list[dict[str, Any]]:
+    """Give the rows of confusion.csv: tn, fp, fn, tp for each policy and genre."""
+    probabilities = decision.probabilities(predictions.logits)
+    rows = []
+    for policy in POLICIES:
+        counts = confusion_counts(predictions.labels, decision.decide(probabilities, policy))
+        for genre, (tn, fp, fn, tp) in zip(predictions.genres, counts, strict=True):
+            rows.append({"genre": genre, "policy": policy, "tn": tn, "fp": fp, "fn": fn, "tp": tp})
+    return rows
+
+
+def reliability_rows(predictions: Predictions, probabilities: FloatArray) -> list[dict[str, Any]]:
+    """Give the calibration bins over all film-genre pairs: count, mean probability, share of positives."""
+    table = calibration_bins(predictions.labels, probabilities)
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+
+
+def write_evaluation(
+    directory: str | os.PathLike[str],
+    predictions: Predictions,
+    decision: Decision,
+    *,
+    split: str,
+    figures: bool = True,
+    seed: int = 0,
+    resamples: int = bootstrap.RESAMPLES,
+    metadata: Mapping[str, str | None] | None = None,
+    curves_csv: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Evaluate and write the files of an evaluation directory, each whole or not at all.
+
+    metrics.json comes last: where it is, the others are.
+
+    Args:
+        directory: such as RUN/evaluation/test.
+        predictions: of at least one film.
+        decision: fitted on other films.
+        split: name of the split.
+        figures: also draw figures/*.png.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+        metadata: kept in predictions.parquet and metrics.json, such as split_sha256 and checkpoint_sha256.
+        curves_csv: the run's curves, for the figure of the loss.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        DataError: there is no film, or the decision is of another vocabulary.
+    """
+    place = Path(directory)
+    result = evaluate(predictions, decision, seed, split=split, resamples=resamples)
+    kept = {key: value for key, value in (metadata or {}).items() if value is not None}
+    probabilities = decision.probabilities(predictions.logits)
+    (place / "metrics.json").unlink(missing_ok=True)
+    stored = {**kept, "split": split, "policy": SHIPPED_POLICY}
+    predictions.write_parquet(
+        place / "predictions.parquet", probabilities, decision.decide(probabilities, SHIPPED_POLICY), stored
+    )
+    rows = genre_rows(predictions, decision, seed=seed, resamples=resamples)
+    write_csv(place / "per_genre.csv", rows)
+    write_csv(place / "thresholds.csv", threshold_grid(probabilities, predictions.labels))
+    write_csv(place / "confusion.csv", confusion_rows(predictions, decision))
+    if figures:
+        # matplotlib takes a second to import, and not every evaluation draws
+        from genre_lightning.evaluation.figures import write_figures
+
+        write_figures(place / "figures", predictions, decision, curves_csv=curves_csv)
+    result |= kept
+    write_json(place / "metrics.json", result)
+    return result

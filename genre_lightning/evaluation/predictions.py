@@ -1,0 +1,222 @@
+"""The table of predictions that every model writes and that all of the evaluation reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from genre_lightning.errors import CheckpointError, DataError
+from genre_lightning.evaluation.files import replacing
+from genre_lightning.metrics import BoolArray
+
+COLUMNS = ("id", "title", "text", "true_genres", "labels", "logits", "probabilities", "genres")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says of films, beside the truth; arrays are brought to the dtypes below.
+
+    Raises:
+        DataError: the shapes do not fit each other, or a logit is NaN or infinite.
+    """
+
+    genres: tuple[str, ...]
+    """The vocabulary: names of the columns, in order."""
+    ids: NDArray[np.int64]
+    """Film ids, (films,)."""
+    titles: list[str]
+    """One for each film."""
+    texts: list[str]
+    """The text that the model read of each film."""
+    labels: BoolArray
+    """The truth, (films, genres)."""
+    logits: NDArray[np.float32]
+    """Raw log-odds before any calibration, (films, genres)."""
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__  # the dataclass is frozen
+        set_field(self, "genres", tuple(str(genre) for genre in self.genres))
+        set_field(self, "ids", np.asarray(self.ids, dtype=np.int64).reshape(-1))
+        set_field(self, "titles", [str(title) for title in self.titles])
+        set_field(self, "texts", [str(text) for text in self.texts])
+        shape = (len(self.ids), len(self.genres))
+        for name, dtype in (("labels", bool), ("logits", np.float32)):
+            array = np.asarray(getattr(self, name)).astype(dtype)
+            if array.size == 0 and 0 in shape:
+                array = array.reshape(shape)
+            if array.shape != shape:
+                raise DataError(
+                    f"predictions have {name} of shape {array.shape} for {shape[0]} films and {shape[1]} genres: "
+                    "predict again with the model and the data of one run"
+                )
+            set_field(self, name, array)
+        if len(self.titles) != shape[0] or len(self.texts) != shape[0]:
+            raise DataError(
+                f"predictions have {len(self.titles)} titles and {len(self.texts)} texts for {shape[0]} films: "
+                "give one of each for each film"
+            )
+        bad = ~np.isfinite(self.logits).all(axis=1)
+        if bad.any():
+            raise DataError(
+                f"predictions of {int(bad.sum())} films are NaN or infinite, first of film id "
+                f"{self.ids[bad.argmax()]}: the model diverged; train with a lower model.lr or in "
+                "trainer.precision=32-true"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def require_films(self, purpose: str) -> None:
+        """Refuse to go on without films.
+
+        Raises:
+            DataError: there is none.
+        """
+        if len(self) == 0:
+            raise DataError(f"there is no film to {purpose}: give the split a larger share or a larger data.max_films")
+
+    def require_genres(self, genres: Sequence[str]) -> None:
+        """Refuse predictions of another vocabulary, the order of its genres included.
+
+        Raises:
+            DataError: the genres are not `genres`.
+        """
+        if self.genres != tuple(genres):
+            other = sorted(set(self.genres) ^ set(genres))
+            reason = f"{', '.join(other[:5])} in only one of them" if other else "the same genres in another order"
+            raise DataError(
+                f"the predictions are of another vocabulary ({reason}): "
+                "use predictions of a run on the same data settings"
+            )
+
+    def genre_names(self, chosen: BoolArray) -> list[list[str]]:
+        """Name the chosen genres of each film; `chosen` is bool (films, genres)."""
+        return [[self.genres[column] for column in np.flatnonzero(row)] for row in chosen]
+
+    def write_parquet(
+        self,
+        path: str | os.PathLike[str],
+        probabilities: NDArray[np.float32],
+        decided: BoolArray,
+        metadata: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Write the table, whole or not at all.
+
+        Columns: id, title, text, true_genres, labels (0/1), logits (raw), probabilities (calibrated), genres (decided).
+
+        Args:
+            path: where to.
+            probabilities: float32 (films, genres), after calibration.
+            decided: bool (films, genres).
+            metadata: texts kept in the file's schema beside the vocabulary, such as split and split_sha256.
+        """
+        genres = len(self.genres)
+        table = pa.table(
+            {
+                "id": pa.array(self.ids, pa.int64()),
+                "title": pa.array([_storable(title) for title in self.titles], pa.string()),
+                "text": pa.array([_storable(text) for text in self.texts], pa.string()),
+                "true_genres": pa.array(self.genre_names(self.labels), pa.list_(pa.string())),
+                "labels": _fixed(self.labels.astype(np.int8), pa.int8(), genres),
+                "logits": _fixed(self.logits, pa.float32(), genres),
+                "probabilities": _fixed(np.asarray(probabilities, dtype=np.float32), pa.float32(), genres),
+                "genres": pa.array(self.genre_names(decided), pa.list_(pa.string())),
+            }
+        )
+        texts = {key: value for key, value in (metadata or {}).items() if value is not None}
+        table = table.replace_schema_metadata({**texts, "vocabulary": json.dumps(self.genres, ensure_ascii=False)})
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPredictions:
+    """A predictions file: the predictions, and what was made of them when it was written."""
+
+    predictions: Predictions
+    probabilities: NDArray[np.float32]
+    """Calibrated, (films, genres)."""
+    decided: BoolArray
+    """The genres decided, (films, genres)."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Such as split and split_sha256."""
+
+
+def read_stored_predictions(path: str | os.PathLike[str]) -> StoredPredictions:
+    """Read a predictions file with its probabilities, decided genres and metadata.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no predictions file.
+        DataError: its values are not usable (NaN, shapes).
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path} is missing: the run has not finished; run its command again to finish it")
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise CheckpointError(
+            f"{path} is no readable Parquet file ({_first_line(error)}): evaluate the run again"
+        ) from None
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    missing = [column for column in COLUMNS if column not in table.column_names]
+    if missing or "vocabulary" not in metadata:
+        raise CheckpointError(
+            f"{path} is no predictions file (it lacks {', '.join(missing) or 'its vocabulary'}): "
+            "give the predictions.parquet of a run"
+        )
+    genres = tuple(json.loads(metadata.pop("vocabulary")))
+    shape = (table.num_rows, len(genres))
+    predictions = Predictions(
+        genres=genres,
+        ids=table["id"].to_numpy(),
+        titles=table["title"].to_pylist(),
+        texts=table["text"].to_pylist(),
+        labels=_unfixed(table["labels"], shape, path).astype(bool),
+        logits=_unfixed(table["logits"], shape, path),
+    )
+    place = {genre: column for column, genre in enumerate(genres)}
+    decided = np.zeros(shape, dtype=bool)
+    for row, names in enumerate(table["genres"].to_pylist()):
+        decided[row, [place[name] for name in names]] = True
+    return StoredPredictions(predictions, _unfixed(table["probabilities"], shape, path), decided, metadata)
+
+
+def read_predictions(path: str | os.PathLike[str], genres: Sequence[str] | None = None) -> Predictions:
+    """Read the predictions of a file, refusing another vocabulary than `genres` when given.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no predictions file.
+        DataError: its values are not usable, or its vocabulary is another one.
+    """
+    predictions = read_stored_predictions(path).predictions
+    if genres is not None:
+        predictions.require_genres(genres)
+    return predictions
+
+
+def _fixed(values: NDArray, kind: pa.DataType, width: int) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1), kind), width)
+
+
+def _unfixed(column: pa.ChunkedArray, shape: tuple[int, int], path: str | os.PathLike[str]) -> NDArray:
+    values = np.concatenate([np.asarray(chunk.flatten()) for chunk in column.chunks] or [np.zeros(0)])
+    if values.size != shape[0] * shape[1]:
+        raise CheckpointError(f"{path} holds rows of another width than its {shape[1]} genres: evaluate the run again")
+    return values.reshape(shape)
+
+
+def _storable(text: str) -> str:
+    """Replace lone surrogates, which are no UTF-8 and which Parquet refuses."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,199 @@
+"""One self-contained page about a run, made from its directory alone."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from genre_lightning.errors import CheckpointError
+from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE
+from genre_lightning.evaluation.curves import loss_by_epoch
+from genre_lightning.evaluation.decisions import POLICIES
+from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
+from genre_lightning.evaluation.figures import FIGURES
+from genre_lightning.evaluation.files import write_text
+from genre_lightning.evaluation.predictions import StoredPredictions
+from genre_lightning.evaluation.runs import Run, open_run
+from genre_lightning.metrics import BoolArray
+
+MISTAKES = 20
+_LONGEST_TEXT = 1200
+_CARDS = ("f1_micro", "f1_macro", "subset_accuracy")
+
+
+def write_report(run_directory: str | os.PathLike[str]) -> Path:
+    """Write report.html into a run directory.
+
+    The page speaks of the test split, or of validation, plainly marked, where test was not evaluated.
+
+    Args:
+        run_directory: of a run that has been evaluated.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        CheckpointError: the directory is no run, or has no finished evaluation.
+    """
+    run = open_run(run_directory)
+    split = next((name for name in ("test", "validation") if run.has(name)), None)
+    if split is None:
+        raise CheckpointError(f"{run.directory} has no finished evaluation: run its command again to finish it")
+    path = run.directory / "report.html"
+    write_text(path, render("report.html.j2", report_values(run, split)))
+    return path
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Fill a template of the package; every value is escaped, and a missing one is an error."""
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["figure"] = _figure
+    environment.filters["span"] = _span
+    return environment.get_template(template).render(values)
+
+
+def report_values(run: Run, split: str) -> dict[str, Any]:
+    """Gather what the page shows of one split."""
+    metrics = run.metrics(split)
+    spans = metrics.get("intervals", {})
+    curves = run.directory / "curves.csv"
+    return {
+        "run": run.name,
+        "split": split,
+        "metrics": metrics,
+        "cards": _cards(metrics),
+        "policies": [(policy, POLICY_NAMES[policy]) for policy in POLICIES],
+        "headlines": HEADLINES,
+        "threshold_free": THRESHOLD_FREE,
+        "policy_spans": spans.get("policies", {}),
+        "free_spans": spans.get("threshold_free", {}),
+        "genres": run.table(split, "per_genre.csv"),
+        "grid": run.table(split, "thresholds.csv"),
+        "losses": loss_by_epoch(curves) if curves.is_file() else [],
+        "figures": _figures(run.evaluation(split) / "figures"),
+        "mistakes": confident_mistakes(run.predictions(split)),
+        "config": run.config(),
+        "audit": audit_tables(run.audit() or {}),
+    }
+
+
+def confident_mistakes(stored: StoredPredictions, count: int = MISTAKES) -> list[dict[str, Any]]:
+    """Choose the mistakes made with the highest probability: half of genres given wrongly, half of genres missed.
+
+    Misses of rare genres are nearly always confident and would fill the list alone. A film appears once.
+
+    Returns:
+        Rows of id, title, text, true and decided genres, the genre in question, `missed`, and the probability given to
+        the wrong answer.
+    """
+    labels, decided = stored.predictions.labels, stored.decided
+    given = _most_confident(decided & ~labels, stored.probabilities)
+    missed = _most_confident(labels & ~decided, 1 - stored.probabilities)
+    chosen: dict[int, tuple[int, bool]] = {}
+    for queue, limit, is_missed in ((given, count // 2, False), (missed, count, True), (given, count, False)):
+        for row, column in queue:
+            if len(chosen) >= limit:
+                break
+            chosen.setdefault(row, (column, is_missed))
+    predictions, rows = stored.predictions, []
+    true, taken = predictions.genre_names(labels), predictions.genre_names(decided)
+    for row, (column, is_missed) in chosen.items():
+        probability = float(stored.probabilities[row, column])
+        text = predictions.texts[row]
+        rows.append(
+            {
+                "id": int(predictions.ids[row]),
+                "title": predictions.titles[row],
+                "text": text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …",
+                "true": true[row],
+                "decided": taken[row],
+                "genre": predictions.genres[column],
+                "missed": is_missed,
+                "probability": probability,
+                "wrong": 1 - probability if is_missed else probability,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["missed"], -row["wrong"]))
+
+
+def audit_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Lay out data_audit.json: its plain counts in one table, and each nested part in one of its own.
+
+    A part that holds mappings, such as each genre's count in each split, becomes a table with a column for each of
+    them.
+
+    Returns:
+        Tables of title, columns (heads after the first) and rows of cells.
+    """
+    plain = [[key, _cell(value)] for key, value in audit.items() if not isinstance(value, Mapping)]
+    tables: list[dict[str, Any]] = [{"title": "", "columns": [], "rows": plain}] if plain else []
+    for title, part in audit.items():
+        if not isinstance(part, Mapping):
+            continue
+        if part and all(isinstance(value, Mapping) for value in part.values()):
+            keys = list(dict.fromkeys(key for value in part.values() for key in value))
+            rows = [[key, *(_cell(value.get(key, "")) for value in part.values())] for key in keys]
+            tables.append({"title": title, "columns": list(part), "rows": rows})
+        else:
+            rows = [[key, _cell(value)] for key, value in part.items()]
+            tables.append({"title": title, "columns": ["count"], "rows": rows})
+    return tables
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _most_confident(wrong: BoolArray, confidence: np.ndarray, most: int = 400) -> list[tuple[int, int]]:
+    """List the wrong film-genre pairs by falling confidence; some more than are shown, since films repeat."""
+    rows, columns = np.nonzero(wrong)
+    order = np.argsort(-confidence[rows, columns], kind="stable")[:most]
+    return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
+
+
+def _cards(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Choose the figures that head the page."""
+    titles, spans = dict(HEADLINES), metrics.get("intervals", {})
+    cards = [
+        {
+            "title": titles[name],
+            "value": metrics["policies"][SHIPPED_POLICY][name],
+            "span": spans.get("policies", {}).get(SHIPPED_POLICY, {}).get(name),
+        }
+        for name in _CARDS
+    ]
+    free = spans.get("threshold_free", {}).get("map_macro")
+    cards.insert(2, {"title": "mAP", "value": metrics["threshold_free"]["map_macro"], "span": free})
+    return cards
+
+
+def _figures(directory: Path) -> list[dict[str, str]]:
+    """Read the figures there are, as data URIs."""
+    found = []
+    for name, title in FIGURES.items():
+        path = directory / f"{name}.png"
+        if path.is_file():
+            encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+            found.append({"name": name, "title": title, "uri": f"data:image/png;base64,{encoded}"})
+    return found
+
+
+def _figure(value: object, digits: int = 3) -> str:
+    """Write a number from JSON or CSV; an undefined one is a dash."""
+    if value is None or value == "":
+        return "–"
+    return f"{float(str(value)):.{digits}f}"
+
+
+def _span(value: list[float | None] | None) -> str:
+    """Write an interval, or nothing without one."""
+    if not value or value[0] is None or value[1] is None:
+        return ""
+    return f"{value[0]:.3f}–{value[1]:.3f}"

@@ -1,0 +1,93 @@
+"""Losses for multi-label targets: a pure function for each, giving one value for each film.
+
+A film's loss is the mean over its genres, so the mean over films is what `torch.nn.BCEWithLogitsLoss` calls "mean".
+Logits and targets are (films, genres); every function returns (films,) in the logits' dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LossName = Literal["bce", "focal", "asymmetric"]
+
+
+def bce(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy: -(w y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), averaged over genres.
+
+    Args:
+        logits: (films, genres).
+        targets: (films, genres), 0 or 1.
+        pos_weight: w, (genres,); None for ones.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none").mean(dim=-1)
+
+
+def focal(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None, *, gamma: float = 2.0) -> Tensor:
+    """Focal loss (Lin et al., "Focal Loss for Dense Object Detection", 2017), averaged over genres.
+
+    -(w y (1 - p)^gamma log p + (1 - y) p^gamma log(1 - p)): pairs that are already right count less. With gamma 0 it
+    is `bce`.
+    """
+    log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
+    # (1 - p)^gamma as exp(gamma log(1 - p)): finite, with finite gradients, for logits of any size
+    positive = targets * torch.exp(gamma * log_not_p) * log_p
+    negative = (1 - targets) * torch.exp(gamma * log_p) * log_not_p
+    if pos_weight is not None:
+        positive = positive * pos_weight
+    return -(positive + negative).mean(dim=-1)
+
+
+def asymmetric(
+    logits: Tensor,
+    targets: Tensor,
+    pos_weight: Tensor | None = None,
+    *,
+    gamma_positive: float = 0.0,
+    gamma_negative: float = 4.0,
+    margin: float = 0.05,
+) -> Tensor:
+    """Asymmetric loss (Ridnik et al., "Asymmetric Loss For Multi-Label Classification", 2021), averaged over genres.
+
+    -(w y (1 - p)^g+ log p + (1 - y) q^g- log(1 - q)) with q = max(p - margin, 0): negatives below the margin count
+    nothing. With both gammas and the margin 0 it is `bce`.
+    """
+    log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
+    positive = targets * torch.exp(gamma_positive * log_not_p) * log_p
+    if margin > 0:
+        shifted = (torch.sigmoid(logits) - margin).clamp(min=0)
+        # 0^gamma has no finite slope for gamma < 1, and log1p(-0) is 0 there anyway
+        inside = shifted > 0
+        base = torch.where(inside, shifted, torch.ones_like(shifted))
+        negative = torch.where(inside, base**gamma_negative, torch.zeros_like(base)) * torch.log1p(-shifted)
+    else:
+        negative = torch.exp(gamma_negative * log_p) * log_not_p
+    if pos_weight is not None:
+        positive = positive * pos_weight
+    return -(positive + (1 - targets) * negative).mean(dim=-1)
+
+
+def loss_function(
+    name: LossName,
+    *,
+    focal_gamma: float = 2.0,
+    asymmetric_gamma_positive: float = 0.0,
+    asymmetric_gamma_negative: float = 4.0,
+    asymmetric_margin: float = 0.05,
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """The loss of that name with its parameters bound: (logits, targets, pos_weight) → (films,)."""
+    if name == "focal":
+        return partial(focal, gamma=focal_gamma)
+    if name == "asymmetric":
+        return partial(
+            asymmetric,
+            gamma_positive=asymmetric_gamma_positive,
+            gamma_negative=asymmetric_gamma_negative,
+            margin=asymmetric_margin,
+        )
+    return bce

@@ -1,0 +1,377 @@
+"""GenreClassifier: what every trained model shares: the loss of a step, optimizer, logging and checkpoint content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.losses import LossName, loss_function
+from genre_lightning.models.optimizer import (
+    HEAD_LEARNING_RATE_FACTOR,
+    Schedule,
+    default_learning_rate,
+    parameter_groups,
+    schedule_factor,
+)
+from genre_lightning.models.validation import GenreMetrics
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch.optim import Optimizer
+
+CHECKPOINT_KEY = "genre_lightning"
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What a model must know of the data before it can be built.
+
+    Attributes:
+        genres: names, in the order of the columns of the labels.
+        pos_weight: float32 (genres,): weight of each genre's positives in the loss.
+        vocab_size: tokens that the tokenizer knows.
+        pad_token_id: of the tokenizer.
+        max_tokens: of a text.
+        seed: of new weights and of dropout.
+    """
+
+    genres: tuple[str, ...]
+    pos_weight: NDArray[np.float32]
+    vocab_size: int
+    pad_token_id: int
+    max_tokens: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What `model_step` makes of a batch.
+
+    Attributes:
+        logits: float32 (rows, genres).
+        loss_sum: float32 (): sum of the films' losses; rows of weight 0 add nothing.
+    """
+
+    logits: Tensor
+    loss_sum: Tensor
+
+
+class GenreClassifier(LightningModule):
+    """A backbone with a head of one logit for each genre.
+
+    A subclass builds `self.backbone` and `self.head` in `build()` and maps a batch to logits in `forward()`.
+
+    Args:
+        loss: "bce" with pos_weight, "focal" or "asymmetric".
+        pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
+            square root, "none" one.
+        pos_weight_cap: largest such weight; null for no limit.
+        focal_gamma: exponent of the focal loss.
+        asymmetric_gamma_positive: exponent of the asymmetric loss for positives.
+        asymmetric_gamma_negative: exponent of the asymmetric loss for negatives.
+        asymmetric_margin: probability below which a negative counts nothing in the asymmetric loss.
+        lr: peak learning rate of the backbone; null chooses by its size.
+        head_lr: peak learning rate of the head; null is ten times the backbone's.
+        weight_decay: of AdamW; biases and norms are never decayed.
+        warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
+        schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
+        beta2: AdamW's second moment decay.
+    """
+
+    backbone: nn.Module
+    head: nn.Module
+
+    def __init__(
+        self,
+        loss: LossName = "bce",
+        pos_weight: str = "sqrt",
+        pos_weight_cap: float | None = None,
+        focal_gamma: float = 2.0,
+        asymmetric_gamma_positive: float = 0.0,
+        asymmetric_gamma_negative: float = 4.0,
+        asymmetric_margin: float = 0.05,
+        lr: float | None = None,
+        head_lr: float | None = None,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        schedule: Schedule = "linear",
+        beta2: float = 0.999,
+    ) -> None:
+        super().__init__()
+        self.loss_function = loss_function(
+            loss,
+            focal_gamma=focal_gamma,
+            asymmetric_gamma_positive=asymmetric_gamma_positive,
+            asymmetric_gamma_negative=asymmetric_gamma_negative,
+            asymmetric_margin=asymmetric_margin,
+        )
+        self.pos_weight_mode = pos_weight
+        self.pos_weight_cap = pos_weight_cap
+        self.lr = lr
+        self.head_lr = head_lr
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.schedule: Schedule = schedule
+        self.beta2 = beta2
+        self.labelling: Labelling | None = None
+        self.decision: dict[str, Any] | None = None
+        self._built = False
+
+    # What a subclass provides
+
+    def build(self, labelling: Labelling) -> None:
+        """Makes `self.backbone` and `self.head`, with weights."""
+        raise TypeError(f"{type(self).__name__} does not say how it is built")
+
+    def check(self, max_tokens: int | None = None) -> None:
+        """Everything about the options and the backbone that can be told before weights are loaded.
+
+        Args:
+            max_tokens: of a text; the backbone must have as many positions.
+
+        Raises:
+            ConfigError: with the option and the cure.
+        """
+        for name in ("lr", "head_lr", "pos_weight_cap"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"model.{name} is {value}: give a positive number")
+        if self.weight_decay < 0:
+            raise ConfigError(f"model.weight_decay is {self.weight_decay}: give 0 or more")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ConfigError(f"model.warmup_fraction is {self.warmup_fraction}: give a share from 0 to below 1")
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return False
+
+    @property
+    def adapters(self) -> bool:
+        """Whether only adapters of the backbone train."""
+        return False
+
+    # Building
+
+    def bind(self, labelling: Labelling) -> None:
+        """Tells the model the data's facts; `configure_model` can build it then."""
+        self.labelling = labelling
+        weight = torch.as_tensor(labelling.pos_weight, dtype=torch.float32)
+        self.register_buffer("pos_weight", weight, persistent=False)
+
+    def configure_model(self) -> None:
+        """Builds the model once; Lightning calls it inside the strategy's context."""
+        if self._built:
+            return
+        if self.labelling is None:
+            raise RuntimeError("bind() comes before the model is built")
+        # every rank and every start of a run draws the same new weights
+        torch.manual_seed(self.labelling.seed)
+        self.build(self.labelling)
+        self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
+        self.validation_metrics = GenreMetrics(len(self.labelling.genres))
+        self.register_buffer("_step_sums", torch.zeros(3, dtype=torch.float64), persistent=False)
+        self.register_buffer("_epoch_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
+        self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
+        self._built = True
+
+    # Steps
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, float32 (rows, genres), of a batch."""
+        raise TypeError(f"{type(self).__name__} does not map a batch to logits")
+
+    def model_step(self, batch: Batch) -> StepOutput:
+        """Logits and summed loss of a batch: the one computation of training, validation and test."""
+        logits = self(batch).float()
+        losses = self.loss_function(logits, batch["labels"], self.pos_weight)
+        return StepOutput(logits, (losses * batch["weights"]).sum())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The micro-batch's share of the step's loss: sum over its films / films of the whole step.
+
+        Lightning divides by the micro-batches and the ranks' gradients are averaged, so both are multiplied in first.
+        """
+        self._seed_dropout(batch_idx)
+        output = self.model_step(batch)
+        micro_batches = self.trainer.accumulate_grad_batches
+        mask = batch["attention_mask"]
+        self._step_sums += torch.stack(
+            [output.loss_sum.detach(), mask.sum() * batch["weights"].amax(), mask.new_tensor(mask.numel())]
+        )
+        if (batch_idx + 1) % micro_batches == 0:
+            self._finish_step(batch["step_films"])
+        return output.loss_sum * (micro_batches * self.trainer.world_size / batch["step_films"])
+
+    def _seed_dropout(self, batch_idx: int) -> None:
+        """Seeds dropout by (seed, step, micro-batch, rank): a resumed run draws what the unbroken one would have."""
+        assert self.labelling is not None
+        place = (self.labelling.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=7).digest()))
+
+    def _finish_step(self, step_films: Tensor) -> None:
+        """Sums the step over ranks and logs it; every rank then holds the same numbers."""
+        sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
+        self._epoch_sums += torch.stack([sums[0], step_films.double()])
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self.log("train/loss", sums[0] / step_films, prog_bar=True)
+            self.log("train/padding_efficiency", sums[1] / sums[2])
+            for group in self.trainer.optimizers[0].param_groups:
+                self.log(f"lr/{group['name']}", group["lr"])
+        self._step_sums.zero_()
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the mean loss of the epoch's films."""
+        self.log("train/loss_epoch", self._epoch_sums[0] / self._epoch_sums[1])
+        self._epoch_sums.zero_()
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation."""
+        self._validation_sums.zero_()
+        self.validation_metrics.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the figures of the split."""
+        output = self.model_step(batch)
+        self._validation_sums += torch.stack([output.loss_sum, batch["weights"].sum()])
+        self.validation_metrics.update(output.logits, batch["labels"], batch["weights"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the figures of the split, each film counted once whatever the number of ranks."""
+        sums = self.trainer.strategy.reduce(self._validation_sums, reduce_op="sum")
+        figures = {"loss": sums[0] / sums[1], **self.validation_metrics.compute()}
+        shown = ("loss", "f1_micro_tuned", "map_macro")
+        for name, value in figures.items():
+            self.log(f"val/{name}", value.float(), prog_bar=name in shown, rank_zero_only=False)
+        self.validation_metrics.reset()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Logits of the batch's films: index int64 (films,) and logits float32 (films, genres), on the CPU."""
+        real = batch["weights"] > 0
+        return {"index": batch["index"][real].cpu(), "logits": self(batch).float()[real].cpu()}
+
+    # Optimisation
+
+    def learning_rates(self) -> tuple[float, float]:
+        """Peak learning rates of backbone and head."""
+        size = sum(p.numel() for p in self.backbone.parameters())
+        lr = self.lr or default_learning_rate(size, adapters=self.adapters, from_scratch=self.from_scratch)
+        factor = 1.0 if self.from_scratch else HEAD_LEARNING_RATE_FACTOR
+        return lr, self.head_lr or (min(factor * lr, 5e-3) if self.head_lr is None else self.head_lr)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with linear warm-up and decay over the steps of the whole run."""
+        lr, head_lr = self.learning_rates()
+        groups = parameter_groups(
+            self.backbone.named_parameters(),
+            self.head.named_parameters(),
+            lr=lr,
+            head_lr=head_lr,
+            weight_decay=self.weight_decay,
+        )
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, self.beta2), fused=self._may_fuse())
+        total = int(self.trainer.estimated_stepping_batches)
+        factor = schedule_factor(
+            self.schedule, warmup_steps=round(self.warmup_fraction * total), total_steps=total
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _may_fuse(self) -> bool:
+        """A fused optimizer takes the loss scale off by itself, after clipping: wrong under fp16 with clipping."""
+        return not (str(self.trainer.precision) == "16-mixed" and self.trainer.gradient_clip_val)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by the global norm and logs the norm before it."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        limit = gradient_clip_val if gradient_clip_val else float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        # this hook runs before the step's count goes up
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self.log("train/gradient_norm", norm)
+
+    # Checkpoints
+
+    @property
+    def strict_loading(self) -> bool:
+        """False: a checkpoint holds what was trained, and `on_load_checkpoint` checks that nothing of it is missing."""
+        return False
+
+    @strict_loading.setter
+    def strict_loading(self, value: bool) -> None:
+        """Lightning's own switch; it has no effect here."""
+
+    def trained_names(self) -> set[str]:
+        """Names of the parameters and persistent buffers that a checkpoint must hold."""
+        frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
+        kept = set(self.state_dict()) - (frozen if self.adapters else set())
+        return {name for name in kept if not name.startswith("validation_metrics.")}
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """What besides weights is needed to use them: genres, size of the input, and what a subclass adds."""
+        assert self.labelling is not None
+        return {
+            "genres": list(self.labelling.genres),
+            "pos_weight": [float(w) for w in self.labelling.pos_weight],
+            "vocab_size": self.labelling.vocab_size,
+            "pad_token_id": self.labelling.pad_token_id,
+            "max_tokens": self.labelling.max_tokens,
+            "decision": self.decision,
+            "epoch_sums": self._epoch_sums.tolist(),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the trained part of the weights, and the facts."""
+        kept = self.trained_names()
+        checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
+        checkpoint[CHECKPOINT_KEY] = self.checkpoint_facts()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other genres or another shape of model.
+
+        Raises:
+            CheckpointError: with what differs.
+        """
+        assert self.labelling is not None
+        facts = checkpoint.get(CHECKPOINT_KEY)
+        if facts is None:
+            raise CheckpointError("the checkpoint was not written by genre-lightning: give a run directory of its own")
+        check_same_genres(facts["genres"], self.labelling.genres)
+        names, wanted = set(checkpoint["state_dict"]), self.trained_names()
+        if names != wanted:
+            differ = sorted(names ^ wanted)
+            raise CheckpointError(
+                f"the checkpoint is of another model: {len(differ)} tensors differ, the first is {differ[0]}: "
+                "use the configuration that it was trained with"
+            )
+        self.decision = facts["decision"]
+        if self._built:
+            self._epoch_sums.copy_(torch.tensor(facts["epoch_sums"], dtype=torch.float64))
+
+
+def check_same_genres(theirs: Sequence[str], ours: Iterable[str]) -> None:
+    """Refuses a checkpoint of another vocabulary.
+
+    Raises:
+        CheckpointError: naming the genres that only one side has.
+    """
+    ours = list(ours)
+    if list(theirs) != ours:
+        differ = ", ".join(sorted(set(theirs) ^ set(ours))) or "their order"
+        raise CheckpointError(f"the checkpoint knows other genres than the data (differing: {differ}): use its own data")

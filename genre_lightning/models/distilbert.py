@@ -1,0 +1,152 @@
+"""DistilBertClassifier: an encoder (DistilBERT or any other), pooled, with a linear head."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from genre_lightning.errors import ConfigError
+from genre_lightning.models.backbones import check_backbone, empty_backbone, load_backbone, set_dropout
+from genre_lightning.models.base import Batch, GenreClassifier, Labelling
+from genre_lightning.models.lora import LoraOptions, add_lora
+from genre_lightning.models.pooling import Pooling, pool
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+SMALL = "small"
+"""The value of `model.backbone` that asks for a small encoder with random weights."""
+
+
+@dataclass
+class Architecture:
+    """The shape of a small encoder that is trained from random weights; its vocabulary is the tokenizer's.
+
+    Attributes:
+        layers: transformer blocks.
+        width: of a token's state; a multiple of `heads`.
+        heads: of the attention.
+        inner_width: of the feed-forward layers.
+    """
+
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    inner_width: int = 512
+
+
+class DistilBertClassifier(GenreClassifier):
+    """An encoder of the hub or of a local directory, fine-tuned in full or by LoRA, with a linear head.
+
+    Args:
+        backbone: model of the hub (DistilBERT, BERT, RoBERTa, DeBERTa, MiniLM, ModernBERT, …) or local directory;
+            "small" makes `architecture` with random weights.
+        revision: commit or tag of the backbone on the hub.
+        pooling: "mean" over a text's tokens, or its first token's state ("cls").
+        dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
+        lora: train low-rank adapters in the attention and the head in full; null trains everything.
+        architecture: used with backbone "small".
+        kwargs: loss and optimizer, see `GenreClassifier`.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "distilbert-base-uncased",
+        revision: str | None = None,
+        pooling: Pooling = "mean",
+        dropout: float | None = None,
+        lora: LoraOptions | None = None,
+        architecture: Architecture | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backbone_name = backbone
+        self.revision = revision
+        self.pooling: Pooling = pooling
+        self.dropout = dropout
+        self.lora = lora
+        self.architecture = architecture or Architecture()
+        self.backbone_config: PretrainedConfig | None = None
+        """Set to rebuild the model for weights that are loaded next: the hub is not asked then."""
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return self.backbone_name == SMALL
+
+    @property
+    def adapters(self) -> bool:
+        """Whether only adapters of the backbone train."""
+        return self.lora is not None
+
+    def check(self, max_tokens: int | None = None) -> None:
+        """See `GenreClassifier.check`."""
+        super().check(max_tokens)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}: give a share from 0 to below 1")
+        if self.architecture.width % self.architecture.heads:
+            raise ConfigError(
+                f"model.architecture.width is {self.architecture.width}, no multiple of its {self.architecture.heads} "
+                "heads: change one of them"
+            )
+        if self.from_scratch and self.lora:
+            raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
+        if not self.from_scratch:
+            check_backbone(self.backbone_name, self.revision, max_tokens)
+
+    def build(self, labelling: Labelling) -> None:
+        """Loads the backbone, puts adapters on it where asked, and makes the head."""
+        restored = self.backbone_config is not None
+        config = self.backbone_config or self._new_config(labelling)
+        set_dropout(config, self.dropout)
+        if self.from_scratch or (restored and not self.adapters):
+            backbone: nn.Module = empty_backbone(config)
+        else:
+            backbone = load_backbone(self.backbone_name, self.revision, config)
+        self.backbone_config = config
+        self.backbone = add_lora(backbone, self.lora, config.model_type) if self.lora else backbone
+        width = config.hidden_size
+        self.head = nn.Sequential(
+            nn.Dropout(0.1 if self.dropout is None else self.dropout), nn.Linear(width, len(labelling.genres))
+        )
+        # small weights: the first logits are near 0, whatever the scale of the backbone's states
+        nn.init.normal_(self.head[1].weight, std=0.02)
+        nn.init.zeros_(self.head[1].bias)
+
+    def _new_config(self, labelling: Labelling) -> PretrainedConfig:
+        if not self.from_scratch:
+            return check_backbone(self.backbone_name, self.revision, labelling.max_tokens)
+        from transformers import DistilBertConfig
+
+        shape = self.architecture
+        return DistilBertConfig(
+            vocab_size=labelling.vocab_size,
+            pad_token_id=labelling.pad_token_id,
+            max_position_embeddings=labelling.max_tokens,
+            n_layers=shape.layers,
+            dim=shape.width,
+            n_heads=shape.heads,
+            hidden_dim=shape.inner_width,
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, float32 (rows, genres), of a batch of token ids."""
+        mask = batch["attention_mask"]
+        states = self.backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+        pooled = pool(states, mask, self.pooling)
+        # the head is a sliver of the work: in float32 its logits keep their digits under any precision
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(pooled)
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """See `GenreClassifier.checkpoint_facts`; with the backbone's name and configuration."""
+        assert self.backbone_config is not None
+        return {
+            **super().checkpoint_facts(),
+            "backbone": {"name": self.backbone_name, "revision": self.revision},
+            "backbone_config": self.backbone_config.to_diff_dict(),
+            "lora": asdict(self.lora) if self.lora else None,
+        }

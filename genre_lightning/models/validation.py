@@ -1,0 +1,165 @@
+"""The metrics of a validation epoch, gathered over ranks by torchmetrics."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MultilabelAUROC,
+    MultilabelAveragePrecision,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelPrecisionRecallCurve,
+    MultilabelRecall,
+    MultilabelStatScores,
+)
+from torchmetrics.utilities.data import dim_zero_cat
+
+VALIDATION_METRICS = (
+    "f1_micro",
+    "f1_macro",
+    "precision_micro",
+    "recall_micro",
+    "subset_accuracy",
+    "map_macro",
+    "auroc_macro",
+    "f1_micro_tuned",
+)
+
+_EXPECTED = (
+    # a genre without positives or negatives: such genres are left out of the means
+    "No positive samples in targets",
+    "No negative samples in targets",
+    "No positive samples found in target",
+    # a rank without films
+    "The ``compute`` method of metric",
+)
+"""Warnings of torchmetrics about cases that are dealt with here."""
+
+
+def tuned_micro_f1(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Give micro-F1 at the best single threshold for these very films: optimistic, and free of the threshold's choice.
+
+    Args:
+        probabilities: floating, any shape.
+        labels: 0/1, the same shape.
+
+    Returns:
+        A float32 scalar; NaN without positives.
+    """
+    scores, order = probabilities.flatten().sort(descending=True)
+    hits = labels.flatten()[order].long().cumsum(0)
+    if hits.numel() == 0:
+        return torch.full((), torch.nan, device=scores.device)
+    # a threshold decides equal scores together: only the end of each group of them is possible
+    ends = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])
+    decided = torch.arange(1, len(scores) + 1, device=scores.device)
+    f1 = 2 * hits / (decided + hits[-1])
+    best = torch.where(ends, f1, 0.0).max().float()
+    return torch.where(hits[-1] > 0, best, torch.nan)
+
+
+class TunedMicroF1(MultilabelPrecisionRecallCurve):
+    """Module form of `tuned_micro_f1`, with the state of the curve metrics so that they share it."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # a scalar in place of the curve
+        """Give the score over all films of all ranks."""
+        return tuned_micro_f1(dim_zero_cat(self.preds), dim_zero_cat(self.target))
+
+
+class GenreMetrics(nn.Module):
+    """Metrics of a validation epoch over all ranks, each film counted once.
+
+    Decisions are at probability 0.5. A genre that lacks positives (or, for AUROC, negatives) is left out of the macro
+    means; a figure without any data is NaN.
+
+    Args:
+        num_genres: width of the logits.
+    """
+
+    def __init__(self, num_genres: int) -> None:
+        super().__init__()
+        self.num_genres = num_genres
+        # validate_args checks values, which waits for the device at every step
+        each: dict[str, Any] = {"num_labels": num_genres, "average": "none", "validate_args": False}
+        micro = {**each, "average": "micro"}
+        self.metrics = MetricCollection(
+            {
+                "counts": MultilabelStatScores(**each),
+                "f1_micro": MultilabelF1Score(**micro),
+                "f1": MultilabelF1Score(**each),
+                "precision_micro": MultilabelPrecision(**micro),
+                "recall_micro": MultilabelRecall(**micro),
+                "subset_accuracy": MultilabelExactMatch(num_labels=num_genres, validate_args=False),
+                "average_precision": MultilabelAveragePrecision(**each),
+                "auroc": MultilabelAUROC(**each),
+                "f1_micro_tuned": TunedMicroF1(num_labels=num_genres, validate_args=False),
+            },
+            # metrics of one group share one state: it is updated and kept once
+            compute_groups=[
+                ["counts", "f1_micro", "f1", "precision_micro", "recall_micro"],
+                ["subset_accuracy"],
+                ["average_precision", "auroc", "f1_micro_tuned"],
+            ],
+        )
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, labels: Tensor, weights: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            logits: floating (films, genres), raw.
+            labels: 0/1 of any dtype, (films, genres).
+            weights: (films,); rows of weight 0 are padding and are not counted.
+        """
+        real = weights > 0
+        probabilities, truth = logits[real].float().sigmoid(), labels[real].long()
+        if len(probabilities):  # torchmetrics cannot count a batch without rows
+            self.metrics.update(probabilities, truth)
+
+    @torch.no_grad()
+    def compute(self) -> dict[str, Tensor]:
+        """Give the names of `VALIDATION_METRICS` as float32 scalars; on several ranks all of them must call it."""
+        curves = cast(MultilabelAveragePrecision, self.metrics.average_precision)
+        if not curves.preds:
+            # a rank without films must still join the gathers of the others, with no rows
+            curves.preds.append(torch.zeros(0, self.num_genres, device=curves.device))
+            curves.target.append(torch.zeros(0, self.num_genres, dtype=torch.long, device=curves.device))
+        with warnings.catch_warnings():
+            for message in _EXPECTED:
+                warnings.filterwarnings("ignore", message=message, category=UserWarning)
+            return self._compute()
+
+    def _compute(self) -> dict[str, Tensor]:
+        # the attribute, not metrics["counts"], which would copy every state
+        counts = cast(MultilabelStatScores, self.metrics.counts)
+        tp, fp, tn, fn, _ = counts.compute().unbind(dim=1)
+        nan = torch.full((), torch.nan, device=tp.device)
+        if int((tp + fp + tn + fn).sum()) == 0:
+            return dict.fromkeys(VALIDATION_METRICS, nan)
+        values = self.metrics.compute()
+        positives, negatives = tp + fn > 0, tn + fp > 0
+        return {
+            "f1_micro": torch.where(positives.any(), values["f1_micro"], nan),
+            "f1_macro": _mean_where(values["f1"], positives),
+            "precision_micro": torch.where((tp + fp).sum() > 0, values["precision_micro"], nan),
+            "recall_micro": torch.where(positives.any(), values["recall_micro"], nan),
+            "subset_accuracy": values["subset_accuracy"],
+            "map_macro": _mean_where(values["average_precision"], positives),
+            "auroc_macro": _mean_where(values["auroc"], positives & negatives),
+            "f1_micro_tuned": values["f1_micro_tuned"],
+        }
+
+    def reset(self) -> None:
+        """Forget all films."""
+        self.metrics.reset()
+
+
+def _mean_where(values: Tensor, defined: Tensor) -> Tensor:
+    """Mean over the entries marked as defined; NaN where none is."""
+    return torch.where(defined, values, 0.0).sum() / defined.sum()

@@ -1,0 +1,194 @@
+"""A run directory: its fixed names, its configuration, and whether a run may go on in it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.evaluation.files import read_json, write_json, write_text
+
+Status = Literal["new", "training", "evaluating", "finished"]
+
+# Settings that change how or where a run is done, never what is trained; data.csv is compared by its content.
+_WITHOUT_EFFECT = (
+    "run_dir", "override", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
+    "data.csv", "data.micro_batch_tokens", "data.num_workers", "data.cache_dir",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
+    "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
+    "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
+    "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Names of what lies in a run directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def audit(self) -> Path:
+        """The data audit, with the splits and each genre's count in them."""
+        return self.path / "data_audit.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of last.ckpt and best.ckpt."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a resumed run starts from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that is evaluated and used."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def curves(self) -> Path:
+        """One row for each logged step or epoch."""
+        return self.path / "curves.csv"
+
+    @property
+    def decision(self) -> Path:
+        """Temperature and thresholds."""
+        return self.path / "decision.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's own files: what a run needs to read new texts without the hub."""
+        return self.path / "tokenizer"
+
+    @property
+    def state(self) -> Path:
+        """How far the run has come."""
+        return self.path / "run_state.json"
+
+    def evaluation(self, split: str) -> Path:
+        """Folder of a split's evaluation."""
+        return self.path / "evaluation" / split
+
+    @property
+    def status(self) -> Status:
+        """How far the run has come; "new" where there is none yet."""
+        return self._read_state().get("status", "new") if self.state.is_file() else "new"
+
+    def _read_state(self) -> dict[str, Any]:
+        return read_json(self.state)
+
+    def set_status(self, status: Status, **facts: Any) -> None:
+        """Notes how far the run has come, and facts about it that stay until they are given anew."""
+        before = self._read_state() if self.state.is_file() else {}
+        write_json(self.state, {**before, **facts, "status": status})
+
+    def facts(self) -> dict[str, Any]:
+        """What `set_status` has kept."""
+        return self._read_state() if self.state.is_file() else {}
+
+    def check_writable(self) -> None:
+        """Refuses a place where no run directory can be, and leaves nothing behind.
+
+        Raises:
+            ConfigError: with the cure.
+        """
+        place = self.path
+        while not place.exists() and place.parent != place:
+            place = place.parent
+        if not place.is_dir():
+            raise ConfigError(f"run_dir {self.path} cannot be made: {place} is a file: name another with --run_dir")
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"run_dir {self.path} cannot be written ({error.strerror}): name another with --run_dir"
+            ) from None
+        # hidden files are what a start that was killed leaves
+        others = self.path.is_dir() and any(not file.name.startswith(".") for file in self.path.iterdir())
+        if others and not self.config.is_file():
+            raise ConfigError(
+                f"run_dir {self.path} holds other files and no run: name another with --run_dir, or empty it"
+            )
+
+    def require_run(self) -> None:
+        """Refuses a directory that is no run.
+
+        Raises:
+            CheckpointError: with the cure.
+        """
+        if not self.config.is_file():
+            raise CheckpointError(
+                f"{self.path} is no run directory (it has no config.yaml): train one with "
+                f"'genre-lightning fit --config configs/distilbert.yaml --run_dir {self.path}'"
+            )
+
+    def write_config(self, text: str) -> None:
+        """Keeps the resolved configuration."""
+        write_text(self.config, text)
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{key}."))
+        else:
+            flat[key] = value
+    return flat
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
+
+    Args:
+        before: the configuration that the run was started with.
+        now: the one that it would go on with.
+    """
+    old, new = flatten(before), flatten(now)
+    changed = []
+    for key in sorted(set(old) | set(new)):
+        short = key.replace(".init_args.", ".")
+        if old.get(key) != new.get(key) and not any(short == k or short.startswith(f"{k}.") for k in _WITHOUT_EFFECT):
+            changed.append(f"{short}: {_shown(old.get(key))} → {_shown(new.get(key))}")
+    return changed
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def check_same_training(run: RunDirectory, config_text: str, *, override: bool) -> list[str]:
+    """Compares a configuration with the one that the run directory was started with.
+
+    Returns:
+        the differences that `override` lets pass.
+
+    Raises:
+        ConfigError: settings that would change the training differ, and `override` is not set.
+    """
+    if not run.config.is_file():
+        return []
+    before = yaml.safe_load(run.config.read_text(encoding="utf-8")) or {}
+    changed = differences(before, yaml.safe_load(config_text))
+    if changed and not override:
+        raise ConfigError(
+            f"{run.path} was started with other settings ({'; '.join(changed)}): "
+            "take those back, name another --run_dir, or go on with the new ones by --override"
+        )
+    return changed

@@ -1,0 +1,23 @@
+"""Made-up predictions with the shape of real ones: frequent and rare genres, logits that know something."""
+
+import numpy as np
+
+from genre_lightning.evaluation.predictions import Predictions
+
+GENRES = ("Drama", "Comedy", "Horror", "War", "Western")
+SHIFTS = np.array([0.3, -0.4, -1.8, -3.0, -3.6])
+
+
+def make_predictions(seed=0, films=300, genres=GENRES, noise=0.0):
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0, 1.6, (films, len(genres))) + SHIFTS[: len(genres)]
+    labels = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
+    logits = 1.8 * truth + 0.5 + noise * rng.normal(size=truth.shape)
+    return Predictions(
+        genres=genres,
+        ids=np.arange(films) + 100,
+        titles=[f"Film {i}" for i in range(films)],
+        texts=[" ".join(["A word"] * (1 + i % 40)) + "." for i in range(films)],
+        labels=labels,
+        logits=logits.astype(np.float32),
+    )

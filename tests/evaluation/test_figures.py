@@ -1,0 +1,59 @@
+"""Figures are drawn for all data, also odd ones; what they count is tested as numbers."""
+
+import numpy as np
+import pytest
+from made_predictions import make_predictions
+from PIL import Image
+
+from genre_lightning.errors import CheckpointError
+from genre_lightning.evaluation.curves import loss_by_epoch
+from genre_lightning.evaluation.decisions import default_decision, fit_decision
+from genre_lightning.evaluation.error_figures import taken_for
+from genre_lightning.evaluation.figures import FIGURES, write_figures
+from genre_lightning.evaluation.predictions import Predictions
+
+CURVES = """epoch,step,train/loss,val/loss
+0,9,0.8,
+0,19,0.6,
+0,19,,0.7
+1,29,0.5,
+1,39,nan,0.65
+"""
+
+
+def test_loss_by_epoch_averages_training_and_takes_validation(tmp_path):
+    (tmp_path / "curves.csv").write_text(CURVES)
+    first, second = loss_by_epoch(tmp_path / "curves.csv")
+    assert first == {"epoch": 1, "train": pytest.approx(0.7), "validation": 0.7}
+    assert second == {"epoch": 2, "train": 0.5, "validation": 0.65}
+    (tmp_path / "curves.csv").write_text("step,accuracy\n1,2\n")
+    assert loss_by_epoch(tmp_path / "curves.csv") == []
+    with pytest.raises(CheckpointError, match="has not finished"):
+        loss_by_epoch(tmp_path / "none.csv")
+
+
+def test_every_figure_is_written_and_not_blank(predictions, tmp_path):
+    (tmp_path / "curves.csv").write_text(CURVES)
+    decision = fit_decision(predictions, "validation")
+    written = write_figures(tmp_path / "figures", predictions, decision, curves_csv=tmp_path / "curves.csv")
+    assert [path.stem for path in written] == list(FIGURES)
+    for path in written:
+        with Image.open(path) as image:
+            assert image.width > 600
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 20
+    write_figures(tmp_path / "figures", predictions, decision)
+    assert not (tmp_path / "figures" / "loss.png").exists()
+
+
+def test_one_film_one_genre_and_odd_names_are_drawn(tmp_path):
+    one = make_predictions(0, films=1, genres=("$_{<b>",))
+    odd = Predictions(one.genres, one.ids, one.titles, one.texts, one.labels & False, one.logits)
+    assert len(write_figures(tmp_path, odd, default_decision(odd.genres))) == len(FIGURES) - 1
+
+
+def test_taken_for_is_the_share_of_the_films_missing_the_row_s_genre():
+    labels = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=bool)
+    decided = np.array([[0, 1, 0], [0, 0, 0], [0, 1, 0]], dtype=bool)
+    shares = taken_for(labels, decided)
+    assert shares[0].tolist() == [0, 0.5, 0]
+    assert np.isnan(shares[1:]).all()
