@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import sys
 import warnings
@@ -43,13 +42,14 @@ def _unknown(words: Sequence[str]) -> str:
 
 def _quiet_libraries() -> None:
     """Silences news from libraries that no user can act on; each with its reason."""
-    # which devices Lightning found, what it loads and when it stops is said in our own lines; warnings still show
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning calls torch's pytree by a name that torch has renamed
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
+    # peft asks transformers for a property by its name before version 6
+    warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*", category=FutureWarning)
     # a fork after tokenising would warn; the tokenisers' threads are done by then
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # validation figures are summed over ranks before they are logged
+    warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")
     # batches are slices of a mapped file: worker processes would only add start-up time
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
     # checkpoints are written into their directory again and again by design

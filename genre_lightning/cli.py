@@ -20,6 +20,12 @@ COMMANDS = {
     "validate": Command("evaluate a run on its validation split", "evaluate:validate"),
     "test": Command("evaluate a run on its test split", "evaluate:test"),
     "predict": Command("tag the films of a file with a run", "predict:predict"),
+    "baseline tfidf_nb": Command("TF-IDF and naive Bayes as a run like any other", "baseline:tfidf_nb"),
+    "baseline tfidf_logreg": Command("TF-IDF and logistic regression, likewise", "baseline:tfidf_logreg"),
+    "report": Command("make the page about a run again; --paper: the paper's tables", "report:report"),
+    "compare": Command("runs on the same films in one table, with intervals and p-values", "compare:compare"),
+    "ensemble": Command("the weighted mean of runs, evaluated like any run", "ensemble:ensemble"),
+    "export": Command("write a LoRA run as a peft adapter, or merged, in safetensors", "export:export"),
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
 }

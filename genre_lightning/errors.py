@@ -7,7 +7,7 @@ class GenreLightningError(Exception):
     """Base of the errors below; the command prints its message as one line and exits with `exit_status`.
 
     Attributes:
-        exit_status: 2 for bad use (nothing was started), 1 for a run that failed.
+        exit_status: 2 for bad use (nothing was started), 1 for a run that failed, 75 for one that was preempted.
     """
 
     exit_status = 2
@@ -23,6 +23,12 @@ class DataError(GenreLightningError):
 
 class CheckpointError(GenreLightningError):
     """A checkpoint or a run directory is damaged, unfinished, or belongs to something else."""
+
+
+class PreemptedError(GenreLightningError):
+    """A signal has stopped the run where it can go on: 75 is what sysexits.h calls a temporary failure."""
+
+    exit_status = 75
 
 
 def one_line(message: object) -> str:

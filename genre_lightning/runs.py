@@ -1,18 +1,19 @@
-"""A run directory: its fixed names, its configuration, and whether a run may go on in it."""
+"""A run directory: its fixed names, its state, its lock, and whether a run may go on in it."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.evaluation.files import read_json, write_json, write_text
+from genre_lightning.files import read_json, write_json, write_text
 
 Status = Literal["new", "training", "evaluating", "finished"]
 
@@ -25,6 +26,43 @@ _WITHOUT_EFFECT = (
     "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
     "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvaluationDirectory:
+    """Names of what lies in the directory of a split's evaluation."""
+
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        """The figures; written last, so that where it is the others are."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Labels, logits, probabilities and decided genres of each film."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def per_genre(self) -> Path:
+        """The figures of each genre."""
+        return self.path / "per_genre.csv"
+
+    @property
+    def thresholds(self) -> Path:
+        """The paper's Table II."""
+        return self.path / "thresholds.csv"
+
+    @property
+    def confusion(self) -> Path:
+        """TN, FP, FN and TP of each policy and genre."""
+        return self.path / "confusion.csv"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the PNG files."""
+        return self.path / "figures"
 
 
 @dataclass(frozen=True)
@@ -54,9 +92,19 @@ class RunDirectory:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def previous(self) -> Path:
+        """The last checkpoint but one, for the case that the last is damaged on disk."""
+        return self.checkpoints / "previous.ckpt"
+
+    @property
     def best(self) -> Path:
         """The checkpoint that is evaluated and used."""
         return self.checkpoints / "best.ckpt"
+
+    @property
+    def baseline(self) -> Path:
+        """The model of a baseline, which has no checkpoints."""
+        return self.path / "model.safetensors"
 
     @property
     def curves(self) -> Path:
@@ -78,9 +126,19 @@ class RunDirectory:
         """How far the run has come."""
         return self.path / "run_state.json"
 
-    def evaluation(self, split: str) -> Path:
-        """Folder of a split's evaluation."""
-        return self.path / "evaluation" / split
+    @property
+    def report(self) -> Path:
+        """The page about the run."""
+        return self.path / "report.html"
+
+    @property
+    def paper_report(self) -> Path:
+        """The page of the paper's tables."""
+        return self.path / "paper.html"
+
+    def evaluation(self, split: str) -> EvaluationDirectory:
+        """Where a split's evaluation lies."""
+        return EvaluationDirectory(self.path / "evaluation" / split)
 
     @property
     def status(self) -> Status:
@@ -106,11 +164,11 @@ class RunDirectory:
             ConfigError: with the cure.
         """
         place = self.path
-        while not place.exists() and place.parent != place:
-            place = place.parent
-        if not place.is_dir():
-            raise ConfigError(f"run_dir {self.path} cannot be made: {place} is a file: name another with --run_dir")
         try:
+            while not place.exists() and place.parent != place:
+                place = place.parent
+            if not place.is_dir():
+                raise ConfigError(f"run_dir {self.path} cannot be made: {place} is a file: name another with --run_dir")
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
@@ -123,6 +181,22 @@ class RunDirectory:
             raise ConfigError(
                 f"run_dir {self.path} holds other files and no run: name another with --run_dir, or empty it"
             )
+
+    def locked(self) -> FileLock:
+        """Keeps other processes out until it is released; the system drops the lock with its holder.
+
+        Raises:
+            ConfigError: another process is working here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ConfigError(
+                f"another process is working in {self.path}: wait for it, stop it, or name another --run_dir"
+            ) from None
+        return lock
 
     def require_run(self) -> None:
         """Refuses a directory that is no run.
@@ -153,18 +227,20 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effect: Sequence[str] = ()) -> list[str]:
     """The settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
 
     Args:
         before: the configuration that the run was started with.
         now: the one that it would go on with.
+        without_effect: settings that this kind of run does not read, beside those that none does.
     """
+    ignored = (*_WITHOUT_EFFECT, *without_effect)
     old, new = flatten(before), flatten(now)
     changed = []
     for key in sorted(set(old) | set(new)):
         short = key.replace(".init_args.", ".")
-        if old.get(key) != new.get(key) and not any(short == k or short.startswith(f"{k}.") for k in _WITHOUT_EFFECT):
+        if old.get(key) != new.get(key) and not any(short == k or short.startswith(f"{k}.") for k in ignored):
             changed.append(f"{short}: {_shown(old.get(key))} → {_shown(new.get(key))}")
     return changed
 
@@ -173,19 +249,33 @@ def _shown(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def check_same_training(run: RunDirectory, config_text: str, *, override: bool) -> list[str]:
+def check_same_training(
+    run: RunDirectory, config_text: str, *, override: bool, without_effect: Sequence[str] = ()
+) -> list[str]:
     """Compares a configuration with the one that the run directory was started with.
+
+    Args:
+        run: the directory.
+        config_text: the configuration that it would go on with.
+        override: let differences pass.
+        without_effect: settings that this kind of run does not read.
 
     Returns:
         the differences that `override` lets pass.
 
     Raises:
         ConfigError: settings that would change the training differ, and `override` is not set.
+        CheckpointError: the run's configuration cannot be read.
     """
     if not run.config.is_file():
         return []
-    before = yaml.safe_load(run.config.read_text(encoding="utf-8")) or {}
-    changed = differences(before, yaml.safe_load(config_text))
+    try:
+        before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        before = None
+    if not isinstance(before, dict):
+        raise CheckpointError(f"{run.config} is damaged: put it back, or name another --run_dir")
+    changed = differences(before, yaml.safe_load(config_text), without_effect)
     if changed and not override:
         raise ConfigError(
             f"{run.path} was started with other settings ({'; '.join(changed)}): "

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
+
+from genre_lightning.distributed.checkpoint_io import keep_copy
+from genre_lightning.errors import CheckpointError
+
+
+class Agreement(Protocol):
+    """What RunCheckpoint asks of `distributed.preemption.StopAgreement`."""
+
+    def setup(self, trainer: Trainer) -> None: ...  # noqa: D102
+
+    def reached(self, trainer: Trainer) -> bool: ...  # noqa: D102
+
+    def stopped(self, where: str) -> Exception: ...  # noqa: D102
 
 
 def better_is_higher(monitor: str) -> bool:
@@ -25,6 +40,9 @@ class RunCheckpoint(Checkpoint):
         monitor: metric of a validation that says which is best.
         every_minutes: save last.ckpt at the next step's end when so much time has passed; None for no such rhythm.
         every_steps: save last.ckpt after so many optimizer steps; None for no such rhythm.
+        agreement: whether a signal asks all ranks to save and stop; None never stops.
+        keep_previous: also keep the last.ckpt before the newest, as previous.ckpt.
+        on_failure: what a save that fails does: "stop" the run, or "warn" and go on.
     """
 
     def __init__(
@@ -33,12 +51,20 @@ class RunCheckpoint(Checkpoint):
         monitor: str,
         every_minutes: float | None = None,
         every_steps: int | None = None,
+        agreement: Agreement | None = None,
+        keep_previous: bool = True,
+        on_failure: Literal["stop", "warn"] = "stop",
     ) -> None:
         super().__init__()
         self.directory = directory
         self.monitor = monitor
         self.every_minutes = every_minutes
         self.every_steps = every_steps
+        self.agreement = agreement
+        self.keep_previous = keep_previous
+        self.on_failure = on_failure
+        self.seconds = 0.0
+        """Time that this process has spent on saving, in seconds."""
         self.best_score: float | None = None
         self.best_step: int | None = None
         self._last_saved = time.monotonic()
@@ -47,6 +73,11 @@ class RunCheckpoint(Checkpoint):
     def last(self) -> Path:
         """The checkpoint that a resumed run starts from."""
         return self.directory / "last.ckpt"
+
+    @property
+    def previous(self) -> Path:
+        """The one before it, for the case that the newest is damaged on disk."""
+        return self.directory / "previous.ckpt"
 
     @property
     def best(self) -> Path:
@@ -63,6 +94,11 @@ class RunCheckpoint(Checkpoint):
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.agreement:
+            self.agreement.setup(trainer)
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_saved = time.monotonic()
 
@@ -71,10 +107,14 @@ class RunCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         at_step_end = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        # the end of the epoch saves by itself, after validation
-        if not at_step_end or trainer.is_last_batch or not self._is_due(trainer):
+        # validation belongs to the epoch: its end saves by itself
+        if not at_step_end or trainer.is_last_batch:
             return
-        self._save_last(trainer)
+        stopping = self.agreement is not None and self.agreement.reached(trainer)
+        if stopping or self._is_due(trainer):
+            self._save_last(trainer)
+        if stopping:
+            self._stop(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
         if self.every_steps and trainer.global_step % self.every_steps == 0:
@@ -87,16 +127,40 @@ class RunCheckpoint(Checkpoint):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        score = trainer.callback_metrics.get(self.monitor)
-        improved = False
-        if score is not None and (score := score.item()) == score:
-            sign = 1 if better_is_higher(self.monitor) else -1
-            improved = self.best_score is None or sign * score > sign * self.best_score
-        if improved:
-            self.best_score, self.best_step = score, trainer.global_step
-            trainer.save_checkpoint(self.best)
+        metric = trainer.callback_metrics.get(self.monitor)
+        if metric is not None and self._improves(float(metric)):
+            self.best_score, self.best_step = float(metric), trainer.global_step
+            self._save(trainer, self.best)
         self._save_last(trainer)
+        if self.agreement is not None and self.agreement.reached(trainer):
+            self._stop(trainer)
+
+    def _improves(self, score: float) -> bool:
+        if math.isnan(score):
+            return False
+        sign = 1 if better_is_higher(self.monitor) else -1
+        return self.best_score is None or sign * score > sign * self.best_score
 
     def _save_last(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.last)
+        if self.keep_previous and trainer.is_global_zero:
+            keep_copy(self.last, self.previous)
+        self._save(trainer, self.last)
         self._last_saved = time.monotonic()
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        started = time.monotonic()
+        for logger in trainer.loggers:
+            logger.save()  # what the checkpoint says is done must stand in the curves
+        try:
+            trainer.save_checkpoint(path)
+        except CheckpointError as error:
+            if self.on_failure == "stop" or trainer.world_size > 1:
+                raise
+            warnings.warn(f"{error} (going on: checkpoint.on_failure is warn)", stacklevel=2)
+        self.seconds += time.monotonic() - started
+        for logger in trainer.loggers:
+            logger.log_metrics({"checkpoint/seconds": self.seconds}, step=trainer.global_step - 1)
+
+    def _stop(self, trainer: Trainer) -> None:
+        assert self.agreement is not None
+        raise self.agreement.stopped(f"after optimizer step {trainer.global_step:,}, its state saved")

@@ -17,7 +17,7 @@ class CurvesLogger(Logger):
     """Writes one row for each logged step or epoch, in the form of Lightning's CSVLogger.
 
     Args:
-        path: of the CSV file; an existing one is continued.
+        path: of the CSV file; an existing one is continued after `resume_at`, else replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,17 +55,22 @@ class CurvesLogger(Logger):
         """
         if not self.path.is_file():
             return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            self._columns = list(reader.fieldnames or self._columns)
-            self._rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+        lines = self.path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()  # a killed process may leave half a line, whose step may be half a number
+        reader = csv.DictReader(lines)
+        self._columns = list(reader.fieldnames or self._columns)
+        self._rows = [
+            {name: row[name] for name in self._columns}
+            for row in reader
+            if (row.get("step") or "").isdecimal() and int(row["step"]) < step
+        ]
         self._rewrite()
 
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row: dict[str, Any] = {name: value for name, value in metrics.items()}
-        row["step"] = step
+        row: dict[str, Any] = {**metrics, "step": step}
         last = self._rows[-1] if len(self._rows) > self._written else None
         if last is not None and str(last["step"]) == str(step) and not set(last) & set(row) - {"step", "epoch"}:
             last.update(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,10 @@ from genre_lightning.data.genres import pos_weight
 from genre_lightning.data.tokenizers import TRAINED
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.precision import accelerator_of, resolve_precision
+from genre_lightning.distributed.preemption import StopAgreement, StopDuringEvaluation, replace_signal_handling
+from genre_lightning.distributed.strategies import check_strategy, make_strategy
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.base import GenreClassifier, Labelling
-from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.validation import VALIDATION_METRICS
 from genre_lightning.runs import RunDirectory
 
@@ -42,11 +44,13 @@ class Setup:
     run: RunDirectory
     data: MovieDataModule
     model: GenreClassifier
+    trainer_options: dict[str, Any]
+    """Of the trainer, with the loggers, callbacks and plugins that were named built."""
 
 
 def is_first_rank() -> bool:
     """Whether this process writes the run's files."""
-    return rank_zero_only.rank == 0
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def tell(line: str) -> None:
@@ -61,14 +65,30 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
     Raises:
         ConfigError, DataError: nothing has been written, and no model loaded.
     """
+    # which devices Lightning found and what it loads is said in our own lines; its warnings still show
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     config = config.clone()
     config.data.csv = str(Path(config.data.csv).expanduser().absolute())
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     problems = _trainer_problems(config)
-    instances = parser.parser.instantiate_classes(config)
+    instances = parser.parser.instantiate(config)
     data, model = instances.data, instances.model
+    model.accelerator, model.precision = str(config.trainer.accelerator), str(config.trainer.precision)
+    data.layout = model.layout
     _choose_tokenizer(data, model, run)
-    for check in (data.check, lambda: model.check(data.max_tokens), run.check_writable):
+
+    def strategy_fits() -> None:
+        trainer = config.trainer
+        check_strategy(
+            trainer.strategy,
+            str(trainer.precision),
+            str(trainer.accelerator),
+            cpu_offload=getattr(trainer.strategy, "cpu_offload", False),
+            optimizer=getattr(model, "optimizer", "adamw"),
+        )
+
+    for check in (strategy_fits, data.check, lambda: model.check(data.max_tokens), run.check_writable):
         try:
             check()
         except ConfigError as error:
@@ -77,7 +97,7 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
         raise ConfigError("; and ".join(problems))
     data.order_seed = config.seed
     data.progress = task_progress if is_first_rank() else data.progress
-    return Setup(config, parser.parser.dump(config, skip_none=False), run, data, model)
+    return Setup(config, parser.parser.dump(config, skip_none=False), run, data, model, instances.trainer.as_dict())
 
 
 def _trainer_problems(config: Namespace) -> list[str]:
@@ -104,6 +124,8 @@ def _trainer_problems(config: Namespace) -> list[str]:
         problems.append(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}: give 1 or more")
     if config.checkpoint.monitor not in MONITORS:
         problems.append(f"checkpoint.monitor is {config.checkpoint.monitor}: choose one of {', '.join(MONITORS)}")
+    if config.seed < 0:
+        problems.append(f"seed is {config.seed}: give a whole number from 0 on")
     if config.early_stopping.patience < 0:
         problems.append(f"early_stopping.patience is {config.early_stopping.patience}: give 0 or more")
     return problems
@@ -113,9 +135,10 @@ def _choose_tokenizer(data: MovieDataModule, model: GenreClassifier, run: RunDir
     """The run's own tokenizer where there is one, else the configured one, else the backbone's."""
     if run.tokenizer.is_dir():
         data.tokenizer_name, data.revision = str(run.tokenizer), None
-    elif data.tokenizer_name is None and isinstance(model, DistilBertClassifier):
-        data.tokenizer_name = TRAINED if model.from_scratch else model.backbone_name
-        data.revision = None if model.from_scratch else data.revision or model.revision
+    elif data.tokenizer_name is None:
+        source = model.tokenizer_source
+        data.tokenizer_name = source or TRAINED
+        data.revision = data.revision or getattr(model, "revision", None) if source else None
 
 
 def bind_model(setup: Setup) -> PreparedData:
@@ -132,6 +155,7 @@ def bind_model(setup: Setup) -> PreparedData:
             pad_token_id=data.tokenizer.pad_token_id or 0,
             max_tokens=setup.data.max_tokens,
             seed=setup.config.seed,
+            tokenizer=data.tokenizer,
         )
     )
     return data
@@ -140,12 +164,11 @@ def bind_model(setup: Setup) -> PreparedData:
 def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
     """The trainer of a run with its callbacks and loggers."""
     config, run = setup.config, setup.run
-    options: dict[str, Any] = dict(config.trainer.as_dict())
-    checkpoints = RunCheckpoint(
-        run.checkpoints, config.checkpoint.monitor, config.checkpoint.every_minutes, config.checkpoint.every_steps
-    )
+    options = dict(setup.trainer_options)
+    agreement = StopAgreement()
+    checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, **config.checkpoint.as_dict())
     curves = CurvesLogger(run.curves)
-    callbacks = [*_as_list(options.pop("callbacks", None)), checkpoints]
+    callbacks = [*_as_list(options.pop("callbacks", None)), checkpoints, StopDuringEvaluation(agreement)]
     if options.get("enable_progress_bar") is not False:
         callbacks.append(progress_bar())
     if config.early_stopping.patience:
@@ -159,9 +182,16 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
         )
     loggers = [curves, *(log for log in _as_list(options.pop("logger", None)) if not isinstance(log, bool))]
     plugins = [*_as_list(options.pop("plugins", None)), AtomicCheckpointIO()]
+    options["strategy"], precision = make_strategy(options["strategy"], options["precision"], options["accelerator"])
+    if precision is not None:
+        plugins.append(precision)
+        options["precision"] = None
     trainer = GenreTrainer(
         **{**options, "default_root_dir": str(run.path)}, callbacks=callbacks, logger=loggers, plugins=plugins
     )
+    replace_signal_handling(trainer)
+    # a quantised model is built on the device that it will run on
+    setup.model.trainer = trainer
     # the metrics of a run are read from its files; the process-wide switch is what makes fp32 products fast
     torch.set_float32_matmul_precision("high")
     return trainer, checkpoints, curves

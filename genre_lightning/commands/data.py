@@ -38,7 +38,7 @@ def sample(arguments: Sequence[str]) -> int:
 def inspect(arguments: Sequence[str]) -> int:
     """Prints the audit, the genres, the lengths and the splits of a file."""
     from genre_lightning.commands.build import check_setup
-    from genre_lightning.commands.fit import with_run_config
+    from genre_lightning.commands.continuing import with_run_config
     from genre_lightning.commands.parser import parse
 
     words = list(arguments)

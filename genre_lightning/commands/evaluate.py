@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from genre_lightning.callbacks.tracking import log_evaluation
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
+from genre_lightning.commands.continuing import with_run_config
 from genre_lightning.commands.evaluation import (
     evaluate_split,
     fit_and_store_decision,
@@ -15,10 +17,10 @@ from genre_lightning.commands.evaluation import (
     predict_split,
     restore_weights,
 )
-from genre_lightning.commands.fit import with_run_config
 from genre_lightning.commands.parser import parse
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.console import print_headlines
+from genre_lightning.evaluation.report import write_report
 from genre_lightning.runs import RunDirectory, check_same_training
 
 
@@ -68,10 +70,13 @@ def _evaluate(split: str, setup: Setup) -> int:
     predictions = predict_split(trainer, setup.model, setup.data, split)
     if not is_first_rank():
         return 0
-    result = evaluate_split(setup, predictions, decision or fit_and_store_decision(setup, predictions), split)
+    decision = decision or fit_and_store_decision(setup, predictions)
+    result = evaluate_split(setup.run, setup.data.prepare(), predictions, decision, split, setup.config.seed)
+    log_evaluation(trainer.loggers, setup.run.evaluation(split), result, trainer.global_step)
+    write_report(setup.run.path)
     if setup.config.json:
         print(json.dumps(result))
     else:
         print_headlines(result, sys.stdout)
-        tell(f"written to {setup.run.evaluation(split)}")
+        tell(f"written to {setup.run.evaluation(split).path}")
     return 0

@@ -11,15 +11,18 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from genre_lightning.callbacks.tracking import log_evaluation
 from genre_lightning.commands.build import Setup, is_first_rank, tell
-from genre_lightning.data.datamodule import MovieDataModule
+from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
 from genre_lightning.distributed.checkpoint_io import read_checkpoint, verify_checkpoint, write_checkpoint
+from genre_lightning.distributed.sharded import load_weights
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit_decision, read_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier
 from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.runs import RunDirectory
 
 
 def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
@@ -40,10 +43,18 @@ def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
     model.configure_model()
     model.on_load_checkpoint(content)
     try:
-        model.load_state_dict(content["state_dict"], strict=False)
+        load_weights(model, content["state_dict"])
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint} is of another shape of model: use its own configuration") from error
     return facts
+
+
+def keep_untrained(setup: Setup) -> None:
+    """Writes best.ckpt of a model that trains nothing: what it is, for its decision to be bound to."""
+    setup.model.configure_model()
+    facts = {CHECKPOINT_KEY: setup.model.checkpoint_facts(), "state_dict": {}, "global_step": 0, "epoch": 0}
+    if is_first_rank():
+        write_checkpoint(facts, setup.run.best)
 
 
 def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModule, split: str) -> Predictions:
@@ -51,12 +62,18 @@ def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModul
     part = data.prepare().splits[split]
     data.trainer = trainer
     logits = collect_logits(trainer, model, data.evaluation_dataloader(split), part.labels.shape)
-    films, rows = data.prepare().films, data.prepare().rows[part.films]
+    return predictions_of(data.prepare(), split, logits)
+
+
+def predictions_of(data: PreparedFilms, split: str, logits: NDArray[np.float32]) -> Predictions:
+    """Logits of a split's films, in its order, beside the films and their genres."""
+    part = data.splits[split]
+    rows = data.rows[part.films]
     return Predictions(
-        genres=data.prepare().vocabulary.names,
-        ids=films.ids[rows],
-        titles=films.strings("title", rows),
-        texts=films.strings("text", rows),
+        genres=data.vocabulary.names,
+        ids=data.films.ids[rows],
+        titles=data.films.strings("title", rows),
+        texts=data.films.strings("text", rows),
         labels=part.labels,
         logits=logits,
     )
@@ -103,19 +120,36 @@ def load_decision(setup: Setup) -> Decision:
     return decision
 
 
-def evaluate_split(setup: Setup, predictions: Predictions, decision: Decision, split: str) -> dict[str, Any]:
-    """Writes evaluation/SPLIT of the run."""
+def evaluate_split(
+    run: RunDirectory, data: PreparedFilms, predictions: Predictions, decision: Decision, split: str, seed: int
+) -> dict[str, Any]:
+    """Writes evaluation/SPLIT of a run.
+
+    Args:
+        run: whose decision it is.
+        data: the films.
+        predictions: of the split.
+        decision: fitted on validation.
+        split: "validation" or "test".
+        seed: of the bootstrap.
+
+    Returns:
+        what metrics.json holds.
+    """
     tell(f"evaluating {len(predictions):,} films of {split}")
+    facts = run.facts()
     return write_evaluation(
-        setup.run.evaluation(split),
+        run.evaluation(split).path,
         predictions,
         decision,
         split=split,
-        seed=setup.config.seed,
-        curves_csv=setup.run.curves,
+        seed=seed,
+        curves_csv=run.curves,
         metadata={
-            "split_sha256": setup.data.prepare().splits[split].sha256,
+            "split_sha256": data.splits[split].sha256,
             "checkpoint_sha256": decision.checkpoint_sha256,
+            "seconds": facts.get("train_seconds"),
+            "trainable_parameters": facts.get("trainable_parameters"),
         },
     )
 
@@ -133,5 +167,7 @@ def evaluate_run(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
     if is_first_rank():
         decision = fit_and_store_decision(setup, validation)
         for split, predictions in (("validation", validation), ("test", test)):
-            results[split] = evaluate_split(setup, predictions, decision, split)
+            data, seed = setup.data.prepare(), setup.config.seed
+            results[split] = evaluate_split(setup.run, data, predictions, decision, split, seed)
+            log_evaluation(trainer.loggers, setup.run.evaluation(split), results[split], trainer.global_step)
     return results

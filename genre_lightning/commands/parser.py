@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from typing_extensions import override
@@ -22,6 +22,7 @@ from genre_lightning.models.distilbert import DistilBertClassifier
 
 __all__ = ["CheckpointOptions", "DistilBertClassifier", "EarlyStoppingOptions", "GenreTrainer", "parse"]
 
+T = TypeVar("T")
 Precision = Literal[
     "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64",
     32, 16, 64,
@@ -72,11 +73,15 @@ class CheckpointOptions:
         monitor: metric of a validation that says which checkpoint is best.
         every_minutes: minutes between two saves within an epoch; null saves at its end only.
         every_steps: optimizer steps between two saves within an epoch; null for no such rhythm.
+        keep_previous: keep the last checkpoint but one too, for the case that the newest is damaged on disk.
+        on_failure: a save that fails (disk full, no permission) can "stop" the run, or "warn" and go on.
     """
 
     monitor: str = "val/f1_micro_tuned"
     every_minutes: float | None = 10.0
     every_steps: int | None = None
+    keep_previous: bool = True
+    on_failure: Literal["stop", "warn"] = "stop"
 
 
 @dataclass
@@ -92,6 +97,17 @@ class EarlyStoppingOptions:
     min_delta: float = 0.0
 
 
+def add_run_options(parser: ArgumentParser) -> None:
+    """Adds the options of every command that makes or opens a run."""
+    parser.add_argument("--run_dir", type=Path | None, default=None, help="Directory of the run, made if needed.")
+    parser.add_argument("--seed", type=int, default=0, help="Of new weights, dropout and the order of the films.")
+    parser.add_argument(
+        "--override", type=bool, default=False,
+        help="Go on with a run although settings that change its training differ.",
+    )  # fmt: skip
+    parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")
+
+
 class _Parser(LightningCLI):
     """Parses; `genre_lightning.commands` builds and runs."""
 
@@ -103,7 +119,11 @@ class _Parser(LightningCLI):
             save_config_callback=None,
             trainer_class=GenreTrainer,
             seed_everything_default=False,
-            parser_kwargs={"prog": f"genre-lightning {command}", "exit_on_error": False, "description": _ABOUT[command]},
+            parser_kwargs={
+                "prog": f"genre-lightning {command}",
+                "exit_on_error": False,
+                "description": _ABOUT[command],
+            },
             subclass_mode_model=True,
             args=self.arguments,
             run=False,
@@ -113,13 +133,7 @@ class _Parser(LightningCLI):
 
     @override
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--run_dir", type=Path | None, default=None, help="Directory of the run, made if needed.")
-        parser.add_argument("--seed", type=int, default=0, help="Of new weights, dropout and the order of the films.")
-        parser.add_argument(
-            "--override", type=bool, default=False,
-            help="Go on with a run although settings that change its training differ.",
-        )  # fmt: skip
-        parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")
+        add_run_options(parser)
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -163,12 +177,22 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, _Parser]:
     Raises:
         ConfigError: an unknown key, a wrong type, an impossible value.
     """
+    parsed = in_one_line(command, arguments, lambda words: _Parser(command, words))
+    return parsed.config, parsed
+
+
+def in_one_line(command: str, arguments: Sequence[str], parse: Callable[[list[str]], T]) -> T:
+    """Checks a command's arguments and gives what `parse` makes of them, its complaints as one line.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, an impossible value.
+    """
     check_arguments(arguments)
     words = [f"{word}=true" if word in _FLAGS else word for word in arguments]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed = _Parser(command, words)
+            return parse(words)
     except ArgumentError as error:
         message = one_line(error).removeprefix("Parser key ")
         raise ConfigError(f"{message[:600]}: 'genre-lightning {command} --help' lists the options") from None
@@ -176,4 +200,3 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, _Parser]:
         if leaving.code in (0, None):
             raise
         raise ConfigError(one_line(errors.getvalue())[:600]) from None
-    return parsed.config, parsed

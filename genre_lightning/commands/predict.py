@@ -44,7 +44,9 @@ def predict(arguments: Sequence[str]) -> int:
         out, probabilities, decision.decide(probabilities, SHIPPED_POLICY), {"policy": SHIPPED_POLICY}
     )
     dropped = films.audit.rows - films.audit.kept
-    tell(f"tagged {len(predictions):,} films of {source.path}; {dropped:,} rows without an overview or a number left out")
+    tell(
+        f"tagged {len(predictions):,} films of {source.path}; {dropped:,} rows without an overview or a number left out"
+    )
     print(out, file=sys.stdout)
     return 0
 

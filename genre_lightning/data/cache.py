@@ -59,8 +59,9 @@ def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) ->
         with FileLock(root / f"{key}.lock"):
             if (facts := _facts_if_whole(target)) is not None:
                 return target, facts
-            if target.exists():
-                shutil.rmtree(target)
+            # a damaged folder, and what builders that were killed have left
+            for remains in (target, *root.glob(f".{key}-*")):
+                shutil.rmtree(remains, ignore_errors=not remains.exists())
             return target, _build(target, build)
     except OSError as error:
         raise DataError(
@@ -75,7 +76,8 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, A
     try:
         facts = build(scratch)
         files = {file.name: {"bytes": file.stat().st_size, "sha256": file_digest(file)} for file in scratch.iterdir()}
-        (scratch / MANIFEST).write_text(json.dumps({"facts": facts, "files": files}), encoding="utf-8")
+        manifest = {"facts": facts, "files": files}
+        (scratch / MANIFEST).write_text(json.dumps({**manifest, "digest": key_of(manifest)}), encoding="utf-8")
         for file in scratch.iterdir():
             _flush(file)
         scratch.rename(target)
@@ -97,10 +99,12 @@ def _flush(path: Path) -> None:
 def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest.pop("digest") != key_of(manifest):
+            return None
         for name, expected in manifest["files"].items():
             file = folder / name
             if file.stat().st_size != expected["bytes"] or file_digest(file) != expected["sha256"]:
                 return None
         return manifest["facts"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
+from collections.abc import Iterable
 from typing import Any, Literal
 
 GenreFormat = Literal["auto", "literal", "json", "separated"]
@@ -18,6 +20,7 @@ _NAME = rf"""(?:'name'|"name")\s*:\s*{_STRING}"""
 _ENTRY = rf"\{{\s*(?:{_ID}\s*,\s*{_NAME}|{_NAME}\s*,\s*{_ID})\s*\}}"
 _LIST_OF_ENTRIES = re.compile(rf"\s*\[\s*(?:{_ENTRY}\s*(?:,\s*{_ENTRY}\s*)*)?\]\s*")
 _LIST_OF_STRINGS = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*)?\]\s*")
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _ANY_NAME = re.compile(rf"(?:'name'|\"name\")\s*:\s*({_STRING})")
 
 
@@ -53,42 +56,54 @@ def parse_genres(cell: Any, style: Literal["list", "separated"] = "list", separa
     raise MalformedCellError("a genres cell that is no list of {'id', 'name'}")
 
 
-def _literal(cell: str) -> list[Any]:
-    """Value of a cell whose shape is known; JSON first, as its escapes differ from Python's."""
+def _literal(cell: str) -> Any:
+    """Value of a cell or string whose shape is known; JSON first, as its escapes differ from Python's."""
     try:
         return json.loads(cell)
     except ValueError:
         pass
     try:
-        return ast.literal_eval(cell.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unknown escape such as \d in a name is the file's business
+            return ast.literal_eval(cell.strip())
     except (ValueError, SyntaxError) as error:
         raise MalformedCellError(str(error)) from None
 
 
 def _names_of_objects(cell: Any) -> list[str]:
-    try:
-        return [entry["name"] if isinstance(entry, dict) else str(entry) for entry in cell]
-    except (TypeError, KeyError) as error:
-        raise MalformedCellError(f"a genres value of type {type(cell).__name__}") from error
+    entries = cell if isinstance(cell, list | tuple) else [None]
+    found = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
+    names = [name for name in found if isinstance(name, str)]
+    if len(names) < len(found):
+        raise MalformedCellError(f"a value of type {type(cell).__name__} that is no list of names")
+    return names
 
 
-def _distinct(names: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(stripped for name in names if (stripped := str(name).strip())))
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
+    distinct = tuple(dict.fromkeys(stripped for name in names if (stripped := name.strip())))
+    if any(_HALF_CHARACTER.search(name) for name in distinct):
+        raise MalformedCellError("a name with half a character, which no file can hold")
+    return distinct
 
 
 def readable(cell: Any) -> str:
     """A cell as words for a text template: a list of {'name': …} becomes its names, anything else itself."""
     if cell is None:
         return ""
-    if not isinstance(cell, str):
-        return ", ".join(map(str, _names_of_objects(cell))) if isinstance(cell, list) else str(cell)
-    text = cell[:MAX_CELL_CHARACTERS]
-    if text.lstrip().startswith("[{"):
-        return ", ".join(ast.literal_eval(name) for name in _ANY_NAME.findall(text))
+    try:
+        if isinstance(cell, list):
+            return ", ".join(_names_of_objects(cell))
+        text = str(cell)[:MAX_CELL_CHARACTERS]
+        if text.lstrip().startswith("[{"):
+            return ", ".join(_distinct(map(_literal, _ANY_NAME.findall(text))))
+    except MalformedCellError:
+        return str(cell)[:MAX_CELL_CHARACTERS].strip()
     return text.strip()
 
 
-def detect_style(cells: list[Any], wanted: GenreFormat, separator: str | None) -> tuple[Literal["list", "separated"], str]:
+def detect_style(
+    cells: list[Any], wanted: GenreFormat, separator: str | None
+) -> tuple[Literal["list", "separated"], str]:
     """The style of a file's genres column, from its first cells.
 
     Args:

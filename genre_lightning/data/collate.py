@@ -1,8 +1,9 @@
-"""Samples to one tensor batch: texts of like length padded to the longest of them."""
+"""Samples to one tensor batch: texts of like length padded to the longest of them, or packed into one row."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,11 @@ Batch = dict[str, Tensor]
 """input_ids int64 (rows, tokens), attention_mask int64 (rows, tokens), labels float32 (rows, genres),
 weights float32 (rows,): 1 for a film and 0 for a row that only keeps a collective company,
 index int64 (rows,): position of the film in its split, -1 for such a row,
-step_films float32 (): films of the whole optimizer step."""
+step_films float32 (): films of the whole optimizer step.
+A packed batch has input_ids (1, tokens) and no attention_mask; see `pack_rows` for what it has instead. Its labels,
+weights and index have a row for each text all the same."""
+
+Layout = Literal["padded", "packed"]
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,22 @@ class TokenisedFilms(Dataset[Batch]):
         films: positions in the store of the split's films.
         labels: bool (films of the split, genres), or None where they are not known.
         padding: see `Padding`.
+        layout: "padded" texts, or "packed" ones for models that keep the texts of a row apart.
     """
 
     def __init__(
-        self, store: TokenStore, films: Indices, labels: NDArray[np.bool_] | None, padding: Padding
+        self,
+        store: TokenStore,
+        films: Indices,
+        labels: NDArray[np.bool_] | None,
+        padding: Padding,
+        layout: Layout = "padded",
     ) -> None:
         self.store = store
         self.films = films
         self.labels = labels
         self.padding = padding
+        self.layout = layout
 
     def __len__(self) -> int:
         return len(self.films)
@@ -63,12 +75,15 @@ class TokenisedFilms(Dataset[Batch]):
 
     def __getitem__(self, batch: MicroBatch) -> Batch:
         rows = [self.store[self.films[film]] for film in batch.films]
-        tokens, mask = pad_rows(rows or [np.asarray(self.padding.filler, dtype=np.int32)], self.padding)
         real = len(rows) > 0
+        rows = rows or [np.asarray(self.padding.filler, dtype=np.int32)]
+        if self.layout == "packed":
+            tensors = pack_rows(rows)
+        else:
+            tensors = dict(zip(("input_ids", "attention_mask"), pad_rows(rows, self.padding), strict=True))
         item = {
-            "input_ids": torch.from_numpy(tokens),
-            "attention_mask": torch.from_numpy(mask),
-            "weights": torch.full((len(tokens),), float(real)),
+            **{name: torch.from_numpy(values) for name, values in tensors.items()},
+            "weights": torch.full((len(rows),), float(real)),
             "index": torch.from_numpy(batch.films.astype(np.int64)) if real else torch.full((1,), -1),
             "step_films": torch.tensor(float(batch.step_films)),
         }
@@ -80,9 +95,7 @@ class TokenisedFilms(Dataset[Batch]):
         return item
 
 
-def pad_rows(
-    rows: list[NDArray[np.int32]], padding: Padding
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pad_rows(rows: list[NDArray[np.int32]], padding: Padding) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pads token rows to the longest.
 
     Returns:
@@ -95,3 +108,25 @@ def pad_rows(
     tokens = np.full((len(rows), width), padding.token, dtype=np.int64)
     tokens[mask] = np.concatenate(rows)
     return tokens, mask.astype(np.int64)
+
+
+def pack_rows(rows: list[NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
+    """Lays token rows one behind another, without padding.
+
+    Returns:
+        all int64: input_ids (1, tokens); position_ids (1, tokens), from 0 in each text; last_tokens (texts,), where
+        each text ends; slots (texts, longest), the token at each place of each text, and past a text's end its last
+        one; places (tokens,), where each token stands in the flattened slots.
+    """
+    lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    last = lengths.cumsum() - 1
+    starts = last - lengths + 1
+    places_of_text = np.arange(lengths.max())
+    real = places_of_text < lengths[:, None]
+    return {
+        "input_ids": np.concatenate(rows).astype(np.int64)[None],
+        "position_ids": np.broadcast_to(places_of_text, real.shape)[real][None],
+        "last_tokens": last,
+        "slots": np.minimum(starts[:, None] + places_of_text, last[:, None]),
+        "places": np.flatnonzero(real),
+    }

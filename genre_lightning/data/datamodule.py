@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from genre_lightning.data.cache import default_cache_dir, key_of
 from genre_lightning.data.cells import GenreFormat
-from genre_lightning.data.collate import Batch, Padding, TokenisedFilms
+from genre_lightning.data.collate import Batch, Layout, Padding, TokenisedFilms
 from genre_lightning.data.films import FilmSource, FilmTable, load_films
 from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.movies import ColumnNames, TextTemplate, check_columns
@@ -23,7 +23,7 @@ from genre_lightning.data.splits import SPLIT_NAMES, check_fractions, ids_digest
 from genre_lightning.data.steps import EvaluationSampler, StepSampler, micro_batches_per_step, steps_per_epoch
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
 from genre_lightning.data.tokens import Progress, TokenStore, tokenise
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,17 +55,23 @@ class Split:
 
 
 @dataclass
-class PreparedData:
-    """What `MovieDataModule.prepare` has made of the file; `films` and `tokens` are memory-mapped."""
+class PreparedFilms:
+    """What `MovieDataModule.prepare_films` has made of the file; `films` is memory-mapped."""
 
     films: FilmTable
     rows: NDArray[np.int64]
     """int64: positions in `films` of the films in use, all of them or `max_films`."""
     vocabulary: GenreVocabulary
     splits: dict[str, Split]
+    audit: dict[str, Any]
+
+
+@dataclass
+class PreparedData(PreparedFilms):
+    """What `MovieDataModule.prepare` has made of the file; `films` and `tokens` are memory-mapped."""
+
     tokenizer: PreTrainedTokenizerBase
     tokens: TokenStore
-    audit: dict[str, Any] = field(default_factory=dict)
 
 
 class MovieDataModule(LightningDataModule):
@@ -127,10 +133,15 @@ class MovieDataModule(LightningDataModule):
         self.micro_batch_tokens = micro_batch_tokens
         self.num_workers = num_workers
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+        self.layout: Layout = "padded"
+        """Of the batches; the commands set it to what the model reads."""
         self.progress: ProgressBar = no_progress
+        self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
+        self.total_steps = 0
+        """Optimizer steps of the whole run; known after `setup("fit")`."""
         self._sampler: StepSampler | None = None
-        self._resume_state: dict[str, int] | None = None
+        self._restored_micro_batches: int | None = None
 
     def check(self) -> None:
         """Everything about the options and the file that can be told without reading more than its header.
@@ -143,21 +154,31 @@ class MovieDataModule(LightningDataModule):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"data.{name} is {value}: give a positive whole number")
+        for name in ("seed", "num_workers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"data.{name} is {getattr(self, name)}: give a whole number from 0 on")
         if self.max_tokens < 3:
             raise ConfigError(f"data.max_tokens is {self.max_tokens}: a text and its special tokens need at least 3")
         check_columns(self.source.path, self.source.columns, self.source.template)
 
-    def prepare(self) -> PreparedData:
-        """Reads, audits, splits and tokenises the file, or opens what an earlier run left in the cache."""
-        if self._prepared is None:
+    def prepare_films(self) -> PreparedFilms:
+        """Reads, audits and splits the file, for models that need no tokens."""
+        if self._films is None:
             films = load_films(self.source, self.cache_dir)
             rows = self._subset(len(films))
             genres = films.genres()
             genres = [genres[row] for row in rows]
             vocabulary = GenreVocabulary.from_films(genres)
-            labels = vocabulary.encode(genres)
-            splits = self._splits(films, rows, labels)
-            tokenizer = self._tokenizer(films, rows, splits["train"])
+            splits = self._splits(films, rows, vocabulary.encode(genres))
+            self._films = PreparedFilms(films, rows, vocabulary, splits, self._audit(films, vocabulary, splits))
+        return self._films
+
+    def prepare(self) -> PreparedData:
+        """Reads, audits, splits and tokenises the file, or opens what an earlier run left in the cache."""
+        if self._prepared is None:
+            prepared = self.prepare_films()
+            films, rows = prepared.films, prepared.rows
+            tokenizer = self._tokenizer(films, rows, prepared.splits["train"])
             content = key_of([films.digest, self.seed if self.max_films else None, len(rows)])
             with self.progress("Tokenising", len(rows)) as progress:
                 tokens = tokenise(
@@ -168,8 +189,7 @@ class MovieDataModule(LightningDataModule):
                     content=content,
                     progress=progress,
                 )
-            audit = self._audit(films, vocabulary, splits)
-            self._prepared = PreparedData(films, rows, vocabulary, splits, tokenizer, tokens, audit)
+            self._prepared = PreparedData(**vars(prepared), tokenizer=tokenizer, tokens=tokens)
         return self._prepared
 
     def _subset(self, films: int) -> NDArray[np.int64]:
@@ -177,11 +197,14 @@ class MovieDataModule(LightningDataModule):
             return np.arange(films)
         return np.sort(np.random.default_rng([self.seed, 0xF115]).choice(films, self.max_films, replace=False))
 
-    def _splits(
-        self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]
-    ) -> dict[str, Split]:
+    def _splits(self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]) -> dict[str, Split]:
         groups = text_groups(films.strings("overview", rows))
         parts = split_films(labels, groups, self.fractions, self.seed)
+        if not all(map(len, parts)):
+            raise DataError(
+                f"{len(labels)} films make splits of {', '.join(str(len(part)) for part in parts)}: "
+                "use more films (data.csv, data.max_films), or larger shares in data.split"
+            )
         if len(parts) == 2:  # the paper's protocol: what chooses the threshold is what it is judged on
             parts.append(parts[1])
         ids = films.ids[rows]
@@ -229,7 +252,7 @@ class MovieDataModule(LightningDataModule):
         """The films of a split as batches."""
         data = self.prepare()
         part = data.splits[split]
-        return TokenisedFilms(data.tokens, part.films, part.labels, padding_of(data.tokenizer))
+        return TokenisedFilms(data.tokens, part.films, part.labels, padding_of(data.tokenizer), self.layout)
 
     def setup(self, stage: str) -> None:
         """Plans the steps of a fit, and has Lightning accumulate gradients over their micro-batches."""
@@ -242,6 +265,7 @@ class MovieDataModule(LightningDataModule):
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else -(-trainer.max_steps // steps)
         if epochs < 1:
             raise ConfigError("neither trainer.max_epochs nor trainer.max_steps is set: say how long to train")
+        self.total_steps = epochs * steps if trainer.max_steps < 1 else min(epochs * steps, trainer.max_steps)
         trainer.accumulate_grad_batches = micro_batches_per_step(
             dataset.lengths,
             global_batch_size=self.global_batch_size,
@@ -275,7 +299,10 @@ class MovieDataModule(LightningDataModule):
         assert self.trainer is not None
         # optimizer steps done are the whole state: an epoch has the same number of them on any number of ranks
         self._sampler.load_state_dict({"epoch": 0, "step": self.trainer.global_step})
-        return self._loader(self.dataset("train"), self._sampler)
+        if self._restored_micro_batches not in (None, self._sampler.micro_batches):
+            _rescale(self.trainer, self._restored_micro_batches, self._sampler.micro_batches)
+        self._restored_micro_batches = None
+        return self._loader(self.dataset("train"), self._sampler, StepLoader)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation film once over all ranks."""
@@ -297,17 +324,55 @@ class MovieDataModule(LightningDataModule):
         )
         return self._loader(dataset, sampler)
 
-    def _loader(self, dataset: TokenisedFilms, sampler: StepSampler | EvaluationSampler) -> DataLoader[Batch]:
+    def _loader(
+        self,
+        dataset: TokenisedFilms,
+        sampler: StepSampler | EvaluationSampler,
+        kind: type[DataLoader[Batch]] = DataLoader,
+    ) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
-            dataset, sampler=sampler, batch_size=None, num_workers=self.num_workers, pin_memory=on_gpu
-        )
+        return kind(dataset, sampler=sampler, batch_size=None, num_workers=self.num_workers, pin_memory=on_gpu)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the data for a checkpoint: optimizer steps done name epoch and step."""
         done = self.trainer.global_step if self.trainer else 0
-        epoch, step = divmod(done, self._sampler.steps) if self._sampler else (0, 0)
-        return {"epoch": epoch, "step": step}
+        if self._sampler is None:
+            return {"epoch": 0, "step": 0}
+        epoch, step = divmod(done, self._sampler.steps)
+        return {"epoch": epoch, "step": step, "micro_batches": self._sampler.micro_batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes note of how the checkpoint's steps were cut; where they had come to, the trainer's own count says."""
+        self._restored_micro_batches = state_dict.get("micro_batches")
+
+
+def _rescale(trainer: Trainer, before: int, now: int) -> None:
+    """Makes the restored count of micro-batches one of steps that are cut into `now` parts instead of `before`.
+
+    Lightning finds the end of a step and of the epoch by that count, and a run may go on with other ranks or another
+    budget.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    for counts in (progress.total, progress.current):
+        for name in ("ready", "started", "processed", "completed"):
+            # a checkpoint of a step's end has not yet counted its last micro-batch as completed: that stays so
+            missing = -getattr(counts, name) % before
+            setattr(counts, name, (getattr(counts, name) + missing) // before * now - missing)
+
+
+class StepLoader(DataLoader[Batch]):
+    """A loader that Lightning knows to be resumable.
+
+    Its state is the sampler's, and `MovieDataModule.train_dataloader` has already set that from the optimizer steps
+    done, which also holds where a checkpoint was written by other numbers of ranks or micro-batches.
+    """
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps: nothing that the steps done do not say."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """See the class."""
 
 
 class LazyTexts(Sequence[str]):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from genre_lightning.data.cache import build_once, file_digest, key_of
 from genre_lightning.data.cells import GenreFormat
-from genre_lightning.data.movies import Audit, ColumnNames, Movie, TextTemplate, read_movies
+from genre_lightning.data.movies import Audit, ColumnNames, Movie, TextTemplate, file_kind, read_movies
 from genre_lightning.errors import DataError
 
 _FORMAT = 1  # raised when what is kept of a film, or how it is read, changes
@@ -85,8 +85,8 @@ def load_films(source: FilmSource, cache_dir: Path) -> FilmTable:
     """
     settings = {
         "format": _FORMAT,
-        "file": file_digest(source.path) if source.path.is_file() else None,
-        "kind": source.path.suffixes[-2:],
+        "kind": [f".{part}" for part in file_kind(source.path).split(".")],
+        "file": file_digest(source.path),
         "columns": asdict(source.columns),
         "text": source.template.template,
         "genre_format": source.genre_format,

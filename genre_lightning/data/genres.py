@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.errors import DataError
+from genre_lightning.errors import ConfigError, DataError
 
 PosWeightMode = Literal["full", "sqrt", "none"]
 
@@ -82,6 +82,7 @@ def pos_weight(
         float32 array (genres,).
 
     Raises:
+        ConfigError: a mode that is none of these.
         DataError: a genre without a positive, whose ratio has no value.
     """
     positives = labels.sum(axis=0)
@@ -90,6 +91,8 @@ def pos_weight(
             f"no film of the training split has the genre{'s' if len(missing) > 1 else ''} {', '.join(missing)}: "
             "use more films (data.max_films), or another data.seed"
         )
+    if mode not in get_args(PosWeightMode):
+        raise ConfigError(f"model.pos_weight is {mode!r}: choose one of {', '.join(get_args(PosWeightMode))}")
     if mode == "none":
         return np.ones(len(names), dtype=np.float32)
     weight = (len(labels) - positives) / positives

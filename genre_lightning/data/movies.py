@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import string
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +28,9 @@ PLACEHOLDERS = frozenset(
     no synopsis yet|plot unknown|plot not available|not available|not yet available|none|null|nan|na|n/a|unknown|tba|tbd
     to be announced|to be determined|coming soon|add a plot|released|rumored|planned|post production|in production
     canceled|overview|plot|synopsis|description
-    """.replace("\n", "|").strip(" |").split("|")
+    """.replace("\n", "|")
+    .strip(" |")
+    .split("|")
 )
 """Overviews that say nothing, without case and outer punctuation; the statuses come from shifted rows."""
 _PLACEHOLDERS = frozenset(" ".join(text.split()) for text in PLACEHOLDERS if text.strip())
@@ -102,10 +105,12 @@ class TextTemplate:
             parts = list(string.Formatter().parse(self.template))
         except ValueError as error:
             raise ConfigError(f"data.text {self.template!r} is no template ({error}): write '{{overview}}'") from None
-        names = [name for _, name, spec, conversion in parts if name is not None]
-        if not names or any(not re.fullmatch(r"\w+", name) for name in names) or any(p[2] or p[3] for p in parts):
+        names = [name for _, name, _, _ in parts if name is not None]
+        plain = all(re.fullmatch(r"[^\W\d]\w*", name) for name in names)
+        if not names or not plain or any(part[2] or part[3] for part in parts):
             raise ConfigError(
-                f"data.text is {self.template!r}: it needs plain column names in braces, such as '{{title}}. {{overview}}'"
+                f"data.text is {self.template!r}: it needs plain column names in braces, "
+                "such as '{title}. {overview}'"
             )
         object.__setattr__(self, "fields", tuple(dict.fromkeys(names)))
 
@@ -115,7 +120,7 @@ class TextTemplate:
         if all(values[name] for name in self.fields):
             return text
         text = re.sub(r"([.,:;!?-])(?:\s+[.,:;-])+", r"\1", text)
-        return text.lstrip(" .,:;-")
+        return text.lstrip(" .,:;-").rstrip(" ,:;-")
 
 
 def is_placeholder(overview: str) -> bool:
@@ -159,7 +164,10 @@ def read_movies(
         audit.rows += 1
         try:
             film_id = _whole_number(row.get(columns.id))
-            genres = parse_genres(row.get(columns.genres), style, separator)
+            cell = row.get(columns.genres)
+            # films to be tagged may leave the cell empty
+            blank = not require_genres and isinstance(cell, str) and not cell.strip()
+            genres = () if blank else parse_genres(cell, style, separator)
         except MalformedCellError:
             audit.malformed += 1
             continue
@@ -185,9 +193,9 @@ def _reason_to_drop(film_id: int, overview: str, genres: Sequence[str], seen: se
 
 
 def _whole_number(cell: Any) -> int:
-    if isinstance(cell, int) and not isinstance(cell, bool):
-        return cell
-    text = str(cell or "").strip()
+    if isinstance(cell, float) and cell.is_integer():  # Parquet from pandas, whose integers cannot be missing
+        cell = int(cell)
+    text = "" if cell is None else str(cell).strip()
     # 18 digits: what an int64 column of the tables to come can hold
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise MalformedCellError(f"id {text[:40]!r}")
@@ -215,7 +223,7 @@ def file_kind(path: Path) -> Literal["csv", "csv.gz", "parquet"]:
     name = path.name.lower()
     for ending in ("csv.gz", "csv", "parquet"):
         if name.endswith(f".{ending}"):
-            return ending  # type: ignore[return-value]
+            return ending
     raise DataError(f"{path} ends neither in .csv, .csv.gz nor .parquet: rename it to its format, or convert it")
 
 
@@ -240,8 +248,8 @@ def _rows(path: Path, needed: list[str]) -> Iterator[dict[str, Any]]:
         with _open_text(path, kind) as text:
             yield from _csv_rows(path, text, needed)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it to UTF-8") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}): convert it to UTF-8") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no whole gzip file ({error}): download or compress it again") from None
     except csv.Error as error:
         raise DataError(f"{path} is no well-formed CSV ({error}): export it again with quoted fields") from None
@@ -250,14 +258,14 @@ def _rows(path: Path, needed: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _open_text(path: Path, kind: str) -> TextIO:
-    raw = gzip.open(path, "rb") if kind == "csv.gz" else path.open("rb")
+    raw = gzip.open(path, "rb") if kind == "csv.gz" else path.open("rb")  # noqa: SIM115  # the wrapper closes it
     # utf-8-sig: spreadsheet programs put a byte-order mark before the first column's name
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")  # type: ignore[type-var]
+    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
 
 
 def _csv_rows(path: Path, text: TextIO, needed: list[str]) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(_MAX_FIELD_CHARACTERS)
-    reader = csv.DictReader(text)
+    reader = csv.DictReader(text, restval="")  # a row that is cut short has empty cells
     _check_header(path, list(reader.fieldnames or []), needed)
     yield from reader
 

@@ -21,10 +21,10 @@ def check_fractions(fractions: Sequence[float]) -> None:
     Raises:
         ConfigError: with the option's name and the cure.
     """
-    if len(fractions) not in (2, 3) or any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) not in (2, 3) or not all(f > 0 for f in fractions) or not abs(sum(fractions) - 1) <= 1e-6:
         raise ConfigError(
-            f"data.split is {list(fractions)}: give three positive shares of train, validation and test that add up to 1 "
-            "([0.8, 0.1, 0.1]), or two for the paper's protocol ([0.8, 0.2])"
+            f"data.split is {list(fractions)}: give three positive shares of train, validation and test that add up "
+            "to 1 ([0.8, 0.1, 0.1]), or two for the paper's protocol ([0.8, 0.2])"
         )
 
 

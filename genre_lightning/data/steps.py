@@ -97,6 +97,9 @@ def micro_batches_per_step(
 def partition(lengths: NDArray[np.integer], parts: int) -> list[Indices]:
     """Cuts texts into `parts` groups so that the largest padded group is as small as it can be.
 
+    Where one long text alone is the largest group, the others are cut so that the largest of them is as small as it
+    can be, and so on: one film over the budget never lets the others go over it.
+
     Args:
         lengths: tokens of each text.
         parts: number of groups; some stay empty where there are fewer texts.
@@ -108,24 +111,33 @@ def partition(lengths: NDArray[np.integer], parts: int) -> list[Indices]:
     descending = np.asarray(lengths)[order].tolist()
     if not descending:
         return [order] * parts
-    low, high = descending[0], descending[0] * -(-len(descending) // parts)
-    while low < high:
-        middle = (low + high) // 2
-        if len(_cut(descending, middle, parts)) > parts:
-            low = middle + 1
-        else:
-            high = middle
-    cuts = _cut(descending, low, parts)
+    alone = 0
+    while (largest := _smallest_largest(descending, alone, parts - alone)) == descending[alone]:
+        alone += 1
+        if alone == min(parts, len(descending)):
+            break
+    cuts = [(text, text + 1) for text in range(alone)] + _cut(descending, largest, parts - alone, alone)
     groups = [order[start:end] for start, end in cuts]
     return groups + [order[:0]] * (parts - len(groups))
 
 
-def _cut(descending: list[int], largest: int, parts: int) -> list[tuple[int, int]]:
+def _smallest_largest(descending: list[int], start: int, parts: int) -> int:
+    """The smallest bound on padded tokens under which the texts from `start` on fit into `parts` groups."""
+    low, high = descending[start], descending[start] * -(-(len(descending) - start) // parts)
+    while low < high:
+        middle = (low + high) // 2
+        if len(_cut(descending, middle, parts, start)) > parts:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _cut(descending: list[int], largest: int, parts: int, start: int = 0) -> list[tuple[int, int]]:
     """Greedy groups of at most `largest` padded tokens; gives up one group after `parts`."""
-    cuts = []
-    start = 0
+    cuts: list[tuple[int, int]] = []
     while start < len(descending) and len(cuts) <= parts:
-        end = min(start + max(largest // descending[start], 1), len(descending))
+        end = min(start + max(largest // max(descending[start], 1), 1), len(descending))
         cuts.append((start, end))
         start = end
     return cuts
@@ -193,7 +205,10 @@ class StepSampler:
             self.epoch, self.step = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """The state of the data: the same for every rank and any number of ranks."""
+        """Where the next iteration starts: the same for every rank and any number of ranks.
+
+        An iteration under way is not in it, as loaders read ahead of training: count optimizer steps for that.
+        """
         return {"epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -211,9 +226,7 @@ class StepSampler:
                 yield MicroBatch(micro_batch, len(films))
 
 
-def evaluation_shards(
-    lengths: NDArray[np.integer], *, budget: int, rank: int, world_size: int
-) -> list[Indices]:
+def evaluation_shards(lengths: NDArray[np.integer], *, budget: int, rank: int, world_size: int) -> list[Indices]:
     """A rank's batches of an evaluation: every film once over all ranks, texts of like length together.
 
     All ranks get the same number of batches, as collectives inside the model need; missing ones are empty arrays.

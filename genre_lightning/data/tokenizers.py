@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_lightning.data.cache import build_once, key_of
+from genre_lightning.data.sentencepiece import bare_tokenizer
 from genre_lightning.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """
     from transformers import AutoTokenizer
 
+    if (bare := bare_tokenizer(Path(name))) is not None:
+        return bare
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, use_fast=True, trust_remote_code=False)
     except Exception as error:  # transformers raises a dozen kinds for a model that is not there
@@ -83,6 +86,6 @@ def _trained(texts: Iterable[str], vocab_size: int) -> Any:
         vocab_size=vocab_size, special_tokens=list(_SPECIAL_TOKENS), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    numbers = tokenizer.get_vocab()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", numbers["[SEP]"]), ("[CLS]", numbers["[CLS]"]))
     return tokenizer

@@ -60,6 +60,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     # how the file was last used is no part of it, and we set both ourselves
     serialised.pop("truncation", None)
     serialised.pop("padding", None)
+    serialised["truncation_side"] = tokenizer.truncation_side
     return hashlib.sha256(json.dumps(serialised, sort_keys=True).encode()).hexdigest()
 
 
@@ -112,4 +113,5 @@ def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int
         return_attention_mask=False,
         return_token_type_ids=False,
     )
-    return encoded["input_ids"]
+    # a tokenizer without special tokens makes nothing of an empty text, and a row needs a token
+    return [ids or [tokenizer.pad_token_id or 0] for ids in encoded["input_ids"]]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> str:
     Raises:
         CheckpointError: it could not be written; what was there before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # beside the target: only within one file system is a rename atomic
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    scratch = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("wb") as file:
             torch.save(content, file)
             file.flush()
@@ -46,28 +46,99 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> str:
             "global_step": content.get("global_step"),
             "epoch": content.get("epoch"),
         }
-        # the old manifest goes first: a kill between the two renames leaves a checkpoint that nothing vouches for,
-        # never one that a wrong manifest vouches for
-        _replace_text(manifest_path(path), json.dumps(manifest), scratch, path)
+        # a kill at any point leaves a whole checkpoint and a manifest that vouches for it: while the old checkpoint
+        # may still be there, the manifest speaks for both
+        if previous := _previous(path):
+            _replace_manifest(path, {**manifest, "previous": previous})
+        scratch.replace(path)
+        _flush_folder(path)
+        _replace_manifest(path, manifest)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint {path} could not be written ({one_line(error)[:160]}): "
             "free space or mend the permissions there, then run the same command again"
         ) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        for part in (scratch, _draft(path)):
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
     return digest
 
 
-def _replace_text(manifest: Path, text: str, scratch: Path, path: Path) -> None:
-    draft = manifest.with_name(f".{manifest.name}.{os.getpid()}.part")
+def keep_copy(path: Path, copy: Path) -> None:
+    """Keeps a checkpoint under another name too, without copying its bytes, before its own place gets a new one.
+
+    The copy's old content is given up only when the link to the new one stands beside it.
+    """
+    manifest = _previous(path)
+    if manifest is None:
+        return
+    link = copy.with_name(f".{copy.name}.part")
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        _replace_manifest(copy, {**manifest, "previous": _previous(copy)} if _previous(copy) else manifest)
+        link.replace(copy)
+        link.unlink(missing_ok=True)  # renaming one link of a file over another of the same does nothing
+        _replace_manifest(copy, manifest)
+    except OSError:
+        # file systems without hard links keep one checkpoint only, as they did before
+        link.unlink(missing_ok=True)
+
+
+def newest_good(candidates: list[Path], *, set_aside: bool = True) -> tuple[Path | None, list[str]]:
+    """The checkpoint to go on from.
+
+    Args:
+        candidates: from the newest to the oldest by their role; missing ones are passed over.
+        set_aside: rename damaged ones; one process of a run does.
+
+    Returns:
+        the first whose manifest vouches for it, or None; and what was said of each damaged one before it, which is now
+        kept aside under a name ending in ".damaged".
+    """
+    complaints = []
+    for path in candidates:
+        if not path.exists():
+            continue
+        try:
+            verify_checkpoint(path)
+        except CheckpointError as error:
+            aside = path.with_name(path.name + ".damaged")
+            if set_aside:
+                path.replace(aside)
+                manifest_path(path).unlink(missing_ok=True)
+            complaints.append(f"{one_line(error)}; it is kept aside as {aside.name}")
+            continue
+        return path, complaints
+    return None, complaints
+
+
+def _previous(path: Path) -> dict[str, Any] | None:
+    """What vouches for the checkpoint that is about to be replaced."""
+    try:
+        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+        # an earlier save was cut off, so only the file tells which of the two it is
+        return verify_checkpoint(path) if "previous" in manifest else {**manifest, "sha256": str(manifest["sha256"])}
+    except (KeyError, OSError, ValueError, TypeError, CheckpointError):
+        return None
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{manifest_path(path).name}.part")
+
+
+def _replace_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    draft = _draft(path)
     with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
+        json.dump(manifest, file)
         file.flush()
         os.fsync(file.fileno())
-    manifest.unlink(missing_ok=True)
-    scratch.replace(path)
-    draft.replace(manifest)
+    draft.replace(manifest_path(path))
+    _flush_folder(path)
+
+
+def _flush_folder(path: Path) -> None:
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -85,14 +156,17 @@ def verify_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint at {path}: train first with 'genre-lightning fit'")
     try:
         manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-        expected = str(manifest["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint") from None
+        previous = manifest.pop("previous", None)
+        entries = {str(entry["sha256"]): entry for entry in (manifest, previous) if entry is not None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint"
+        ) from None
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    if found not in entries:
         raise CheckpointError(f"{path} is damaged (its SHA-256 is not its manifest's): use another checkpoint")
-    return manifest
+    return entries[found]
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -104,7 +178,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     verify_checkpoint(path)
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a pickle that is none raises whatever its bytes happen to ask for
         raise CheckpointError(
             f"{path} is refused ({one_line(error)[:120]}): a checkpoint holds tensors and plain values only"
         ) from None

@@ -24,7 +24,9 @@ def resolve_precision(precision: str | int, accelerator: str) -> tuple[str, str]
     Raises:
         ConfigError: the machine cannot compute in that precision.
     """
-    wanted = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}.get(str(precision), str(precision))
+    wanted = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}.get(
+        str(precision), str(precision)
+    )
     if wanted == AUTO:
         if accelerator == "cuda":
             return "16-mixed", "fp16 with a loss scaler, on CUDA"
@@ -36,7 +38,11 @@ def resolve_precision(precision: str | int, accelerator: str) -> tuple[str, str]
             f"trainer.precision is {precision} on a CPU, which has no fp16 matrix units: "
             "set trainer.precision=bf16-mixed or auto"
         )
-    if accelerator == "cuda" and wanted.startswith("bf16") and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if (
+        accelerator == "cuda"
+        and wanted.startswith("bf16")
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
         raise ConfigError(
             f"trainer.precision is {precision}, but {torch.cuda.get_device_name()} has no bfloat16 units: "
             "set trainer.precision=16-mixed or auto"
@@ -59,5 +65,7 @@ def accelerator_of(name: str) -> str:
             raise ConfigError("trainer.accelerator is gpu, but no GPU is visible: set trainer.accelerator=cpu or auto")
         return "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("trainer.accelerator is cuda, but no CUDA GPU is visible: set trainer.accelerator=cpu or auto")
+        raise ConfigError(
+            "trainer.accelerator is cuda, but no CUDA GPU is visible: set trainer.accelerator=cpu or auto"
+        )
     return name

@@ -6,18 +6,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation import bootstrap
-from genre_lightning.evaluation.console import figure_text
+from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
-from genre_lightning.evaluation.files import write_csv, write_text
 from genre_lightning.evaluation.predictions import StoredPredictions
-from genre_lightning.evaluation.report import render
+from genre_lightning.evaluation.report import duration, render
 from genre_lightning.evaluation.runs import Run, open_run
+from genre_lightning.files import write_csv, write_text
 from genre_lightning.metrics import policy_metrics, threshold_free_metrics
 
 COMPARED = (
@@ -48,6 +48,8 @@ class Comparison:
     split: str
     best: str
     """The run of highest micro-F1, which the p-values are against."""
+    optimistic: bool
+    """Whether the runs' thresholds were fitted on these very films."""
     rows: list[dict[str, Any]]
     """A run each, best first: run, each figure, its `_low` and `_high`, its `_p`, seconds, trainable_parameters."""
 
@@ -74,7 +76,7 @@ def compare_runs(
     """
     if len({Path(directory).resolve() for directory in directories}) < max(2, len(directories)):
         raise ConfigError("compare needs at least two different run directories: name two or more finished runs")
-    runs = [open_run(directory, split) for directory in directories]
+    runs = [open_run(directory, split).require_finished() for directory in directories]
     stored = [run.predictions(split) for run in runs]
     names = _names(runs)
     for other, name in zip(stored[1:], names[1:], strict=True):
@@ -92,7 +94,8 @@ def compare_runs(
             same = index == best
             row[f"{name}_p"] = None if same else bootstrap.paired_p_value(samples[best][name], samples[index][name])
     order = sorted(range(len(rows)), key=lambda index: (index != best, -np.nan_to_num(rows[index]["f1_micro"])))
-    return Comparison(len(stored[0].predictions), split, names[best], [rows[index] for index in order])
+    optimistic = split == "validation" or any(run.test_is_validation for run in runs)
+    return Comparison(len(stored[0].predictions), split, names[best], optimistic, [rows[index] for index in order])
 
 
 def require_same_films(first: StoredPredictions, second: StoredPredictions, name: str, other: str) -> None:
@@ -117,6 +120,15 @@ def require_same_films(first: StoredPredictions, second: StoredPredictions, name
         )
 
 
+def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None:
+    """Print the table and its notes."""
+    console = console_of(file)
+    title = f"{comparison.split}: {comparison.n:,} films"
+    console.print(stacked_table(*stacked_cells(comparison), title))
+    for note in notes(comparison):
+        console.print(note, markup=False, soft_wrap=True)
+
+
 def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) -> dict[str, Path]:
     """Write comparison.md, comparison.csv and comparison.html, each whole or not at all; give their paths."""
     place = Path(directory)
@@ -124,7 +136,7 @@ def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) 
     write_text(paths["md"], markdown(comparison))
     paper = {name: PAPER_ROW.get(name) for name in comparison.rows[0]} | {"run": PAPER_NAME}
     write_csv(paths["csv"], [*comparison.rows, paper])
-    heads, cells = table_cells(comparison)
+    heads, cells = stacked_cells(comparison)
     values = {
         "title": f"{len(comparison.rows)} runs on {comparison.n:,} films of the {comparison.split} split",
         "notes": notes(comparison),
@@ -144,10 +156,12 @@ def markdown(comparison: Comparison) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Say what the table's figures are."""
+    fitted_here = ["Thresholds were fitted on these very films: the figures are optimistic."] * comparison.optimistic
     return [
+        *fitted_here,
         f"{comparison.n:,} films of the {comparison.split} split, each run with its own threshold for each genre.",
         "In brackets: 95% bootstrap intervals over films.",
-        f"p: paired bootstrap, two-sided, against {comparison.best} (best micro-F1), not adjusted for several runs.",
+        f"p: paired bootstrap, two-sided, against '{comparison.best}' (best micro-F1), not adjusted for several runs.",
         "The paper's row is of another split, with one threshold (0.70) chosen on the films it is scored on: "
         "no p-value can be given, and it is optimistic.",
     ]
@@ -173,6 +187,32 @@ def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     for name, _ in COMPARED:
         paper += [figure_text(PAPER_ROW[name]), ""]
     return heads, [*rows, [*paper, "", ""]]
+
+
+def stacked_cells(comparison: Comparison) -> tuple[list[str], list[list[list[str]]]]:
+    """Lay out the same as lines of few, narrow cells: a figure over its interval and its p-value, time over size."""
+    flat_heads, flat = table_cells(comparison)
+    heads = ["run", *(title for _, title in COMPARED), "trained in"]
+    rows = []
+    for cells, row in zip(flat, [*comparison.rows, {}], strict=True):
+        lines = [[cells[0]]]
+        for place in range(1, len(flat_heads) - 2, 2):
+            value, _, span = cells[place].partition(" ")
+            p_value = f"p {cells[place + 1]}" if cells[place + 1] else ""
+            lines.append([line for line in (value, span, p_value) if line])
+        seconds, size = row.get("seconds"), row.get("trainable_parameters")
+        cost = ["" if seconds is None else duration(float(seconds)), "" if size is None else _count(int(size))]
+        rows.append([*lines, [line for line in cost if line]])
+    return heads, rows
+
+
+def _count(parameters: int) -> str:
+    """Write a number of parameters in twelve characters: "1.1M weights"."""
+    for size, mark in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
+        if parameters >= size:
+            share = parameters / size
+            return f"{share:.0f}{mark} weights" if share >= 10 else f"{share:.1f}{mark} weights"
+    return f"{parameters} weights"
 
 
 def _row(stored: StoredPredictions, seed: int, resamples: int) -> tuple[dict[str, Any], bootstrap.Samples]:

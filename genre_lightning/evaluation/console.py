@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from genre_lightning.evaluation.decisions import POLICIES
 
@@ -65,11 +66,28 @@ def probability_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> None:
-    """Print the headline table, and the genres whose figures are undefined."""
+def console_of(file: TextIO | None) -> Console:
+    """Give a terminal its own width, and a file a fixed one."""
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=LOG_WIDTH, color_system=None)
+    return console
+
+
+def stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str) -> Table:
+    """Lay out cells of several lines each, the first column folded where it is long."""
+    table = Table(box=box.ASCII, title=title, title_justify="left", show_lines=True)
+    table.add_column(heads[0], overflow="fold", min_width=12)
+    for head in heads[1:]:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text("\n".join(lines)) for lines in row))
+    return table
+
+
+def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> None:
+    """Print the headline table, and the genres whose figures are undefined."""
+    console = console_of(file)
     console.print(headline_table(result))
     console.print(probability_table(result))
     level = result.get("bootstrap", {}).get("level")

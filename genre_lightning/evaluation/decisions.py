@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.calibration import calibrated_probabilities, fit_platt, fit_temperature
-from genre_lightning.evaluation.files import read_json, write_json
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.thresholds import (
     PAPER_GRID,
@@ -23,6 +22,7 @@ from genre_lightning.evaluation.thresholds import (
     best_global_threshold,
     threshold_grid,
 )
+from genre_lightning.files import read_json, write_json
 from genre_lightning.metrics import BoolArray, FloatArray, policy_metrics
 
 __all__ = [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from scipy.special import logit
 
@@ -15,11 +16,14 @@ from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.comparison import require_same_films
 from genre_lightning.evaluation.decisions import Calibration, fit_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
-from genre_lightning.evaluation.files import write_json
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
 from genre_lightning.evaluation.runs import open_run
+from genre_lightning.files import write_json
 from genre_lightning.metrics import BoolArray, FloatArray
+from genre_lightning.runs import RunDirectory
 
+KIND = "ensemble"
+"""Key of the settings in an ensemble's config.yaml."""
 _EDGE = 1e-7  # keeps the log-odds of a saturated mean finite
 
 
@@ -85,10 +89,10 @@ def write_ensemble(
         resamples: of the bootstrap.
 
     Returns:
-        The weight of each run directory.
+        The weight of each run, by its absolute path.
 
     Raises:
-        ConfigError: there are fewer than two runs, or the ensemble's directory is one of theirs.
+        ConfigError: there are fewer than two runs, or the ensemble's directory holds one of them or another run.
         CheckpointError: a directory is no finished run.
         DataError: the runs are of different splits.
     """
@@ -97,31 +101,55 @@ def write_ensemble(
         raise ConfigError("ensemble needs at least two different run directories: name two or more finished runs")
     if Path(run_directory).resolve() in paths:
         raise ConfigError(f"run_dir {run_directory} is one of the runs to combine: give the ensemble its own directory")
-    runs = [open_run(directory, "validation", "test") for directory in directories]
+    files = RunDirectory(Path(run_directory))
+    require_no_other_run(files)
+    runs = [open_run(directory, "validation", "test").require_finished() for directory in directories]
     sets = {split: [run.predictions(split) for run in runs] for split in ("validation", "test")}
     for stored in sets.values():
         for other, run in zip(stored[1:], runs[1:], strict=True):
             require_same_films(stored[0], other, runs[0].name, run.name)
     held = sets["validation"]
     weights = fit_weights(_aligned(held), held[0].predictions.labels)
-    named = {str(path): float(weight) for path, weight in zip(directories, weights, strict=True)}
-    place = Path(run_directory)
-    # JSON is YAML too
-    write_json(place / "config.yaml", {"ensemble": {"weights": named, "fitted_on": "validation"}})
+    named = {str(path): float(weight) for path, weight in zip(paths, weights, strict=True)}
     decision = fit_decision(combine(held, weights), "validation", calibration=calibration, seed=seed)
-    write_decision(decision, place / "decision.json")
+    if audit := runs[0].audit():
+        write_json(files.audit, audit)
+    # JSON is YAML too
+    write_json(files.config, {KIND: {"weights": named, "fitted_on": "validation"}})
+    files.set_status("evaluating")
+    write_decision(decision, files.decision)
+    cost = {name: _sum([run.metrics("test").get(name) for run in runs]) for name in ("seconds", "trainable_parameters")}
     for split, stored in sets.items():
         write_evaluation(
-            place / "evaluation" / split,
+            files.evaluation(split).path,
             combine(stored, weights),
             decision,
             split=split,
             figures=figures,
             seed=seed,
             resamples=resamples,
-            metadata={"split_sha256": stored[0].metadata.get("split_sha256")},
+            metadata={"split_sha256": stored[0].metadata.get("split_sha256"), **cost},
         )
+    files.set_status("finished")
     return named
+
+
+def require_no_other_run(files: RunDirectory) -> None:
+    """Refuse to write an ensemble over a run of another kind, or among files that are no run's.
+
+    Raises:
+        ConfigError: with the cure.
+    """
+    files.check_writable()
+    if files.config.is_file():
+        settings = yaml.safe_load(files.config.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict) or KIND not in settings:
+            raise ConfigError(f"run_dir {files.path} holds another run: name another with --run_dir")
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _aligned(stored: Sequence[StoredPredictions]) -> list[NDArray[np.float32]]:

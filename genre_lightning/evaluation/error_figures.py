@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from genre_lightning.evaluation.figure_style import BLUE, GREY, INK, new_figure, one_axes, small_multiples, styled
 from genre_lightning.metrics import BoolArray, FloatArray, confusion_counts, film_f1, ratio
 
+FEWEST_FILMS = 5
+"""Films of a group below which a standard error says nothing."""
 LENGTH_EDGES = (0, 20, 35, 50, 70, 100, 150)
 """Words; the last group has no upper end. Half of the movies file's overviews lie between 30 and 75."""
 
@@ -94,7 +96,7 @@ def f1_by_genre_count_figure(labels: BoolArray, decided: BoolArray) -> Figure:
 def _f1_by_group(
     title: str, axis: str, labels: BoolArray, decided: BoolArray, group: np.ndarray, names: list[str]
 ) -> Figure:
-    """Draw means with 95% normal intervals (1.96 standard errors) over the groups that have films."""
+    """Draw means over the groups that have films, with 95% normal intervals (1.96 standard errors)."""
     scores = film_f1(labels, decided)
     used = [index for index in range(len(names)) if (group == index).any()]
     figure, axes = one_axes(f"{title} ({len(labels):,} films)")
@@ -102,14 +104,18 @@ def _f1_by_group(
     for place, index in enumerate(used):
         inside = scores[group == index]
         mean, count = float(inside.mean()), len(inside)
-        error = 1.96 * float(inside.std(ddof=1)) / np.sqrt(count) if count > 1 else 0.0
         axes.bar(place, mean, width=0.65, color=BLUE)
-        axes.errorbar(place, mean, yerr=error, color=INK, capsize=3, linewidth=1)
-        axes.text(place, mean + error + 0.015, f"{mean:.2f}", ha="center", va="bottom")
+        top = mean
+        if count >= FEWEST_FILMS:
+            error = 1.96 * float(inside.std(ddof=1)) / np.sqrt(count)
+            low, top = max(mean - error, 0.0), min(mean + error, 1.0)
+            axes.errorbar(place, mean, yerr=[[mean - low], [top - mean]], color=INK, capsize=3, linewidth=1)
+        axes.text(place, top + 0.015, f"{mean:.2f}", ha="center", va="bottom")
         axes.text(place, 0.02, f"{count:,}", ha="center", va="bottom", color="white", fontsize=8)
     axes.axhline(float(scores.mean()), color=GREY, linestyle=":", linewidth=1)
     axes.set_xticks(range(len(used)), [names[index] for index in used])
-    axes.set(ylim=(0, 1), xlabel=axis, ylabel="mean F1 of a film")
+    # room above a full bar for its number
+    axes.set(ylim=(0, 1.08), yticks=np.linspace(0, 1, 6), xlabel=axis, ylabel="mean F1 of a film")
     note = f"dotted: all films, {scores.mean():.3f}; bars: 95% intervals of the mean; white: films"
     axes.set_title(note, loc="left", color=GREY, fontsize=8)
     return figure

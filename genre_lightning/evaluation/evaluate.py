@@ -11,8 +11,8 @@ import numpy as np
 
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.decisions import POLICIES, Decision, Policy, threshold_grid
-from genre_lightning.evaluation.files import write_csv, write_json
 from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.files import write_csv, write_json
 from genre_lightning.metrics import (
     BoolArray,
     FloatArray,
@@ -29,6 +29,7 @@ from genre_lightning.metrics import (
     threshold_free_metrics,
     undefined_genres,
 )
+from genre_lightning.runs import EvaluationDirectory
 
 SHIPPED_POLICY: Policy = "per_genre"
 """The policy of the genres column, of per_genre.csv, and of the commands that tag films."""
@@ -159,7 +160,7 @@ def write_evaluation(
     figures: bool = True,
     seed: int = 0,
     resamples: int = bootstrap.RESAMPLES,
-    metadata: Mapping[str, str | None] | None = None,
+    metadata: Mapping[str, str | float | None] | None = None,
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Evaluate and write the files of an evaluation directory, each whole or not at all.
@@ -174,7 +175,8 @@ def write_evaluation(
         figures: also draw figures/*.png.
         seed: of the bootstrap.
         resamples: of the bootstrap.
-        metadata: kept in predictions.parquet and metrics.json, such as split_sha256 and checkpoint_sha256.
+        metadata: kept in predictions.parquet and metrics.json: split_sha256, checkpoint_sha256, and the cost that
+            `compare` shows, seconds (of training) and trainable_parameters.
         curves_csv: the run's curves, for the figure of the loss.
 
     Returns:
@@ -183,24 +185,22 @@ def write_evaluation(
     Raises:
         DataError: there is no film, or the decision is of another vocabulary.
     """
-    place = Path(directory)
+    files = EvaluationDirectory(Path(directory))
     result = evaluate(predictions, decision, seed, split=split, resamples=resamples)
     kept = {key: value for key, value in (metadata or {}).items() if value is not None}
     probabilities = decision.probabilities(predictions.logits)
-    (place / "metrics.json").unlink(missing_ok=True)
-    stored = {**kept, "split": split, "policy": SHIPPED_POLICY}
-    predictions.write_parquet(
-        place / "predictions.parquet", probabilities, decision.decide(probabilities, SHIPPED_POLICY), stored
-    )
+    files.metrics.unlink(missing_ok=True)
+    stored = {**{key: str(value) for key, value in kept.items()}, "split": split, "policy": SHIPPED_POLICY}
+    predictions.write_parquet(files.predictions, probabilities, decision.decide(probabilities, SHIPPED_POLICY), stored)
     rows = genre_rows(predictions, decision, seed=seed, resamples=resamples)
-    write_csv(place / "per_genre.csv", rows)
-    write_csv(place / "thresholds.csv", threshold_grid(probabilities, predictions.labels))
-    write_csv(place / "confusion.csv", confusion_rows(predictions, decision))
+    write_csv(files.per_genre, rows)
+    write_csv(files.thresholds, threshold_grid(probabilities, predictions.labels))
+    write_csv(files.confusion, confusion_rows(predictions, decision))
     if figures:
         # matplotlib takes a second to import, and not every evaluation draws
         from genre_lightning.evaluation.figures import write_figures
 
-        write_figures(place / "figures", predictions, decision, curves_csv=curves_csv)
+        write_figures(files.figures, predictions, decision, curves_csv=curves_csv)
     result |= kept
-    write_json(place / "metrics.json", result)
+    write_json(files.metrics, result)
     return result

@@ -9,10 +9,11 @@ from typing import Any
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.comparison import PAPER_ROW
 from genre_lightning.evaluation.curves import loss_by_epoch
-from genre_lightning.evaluation.files import write_text
 from genre_lightning.evaluation.report import render
 from genre_lightning.evaluation.runs import open_run
 from genre_lightning.evaluation.thresholds import threshold_grid
+from genre_lightning.files import write_text
+from genre_lightning.runs import RunDirectory
 
 
 def paper_tables(run_directory: str | os.PathLike[str], split: str = "test") -> dict[str, Any]:
@@ -34,13 +35,13 @@ def paper_tables(run_directory: str | os.PathLike[str], split: str = "test") -> 
     """
     run = open_run(run_directory, split)
     stored, metrics = run.predictions(split), run.metrics(split)
-    curves = run.directory / "curves.csv"
+    curves = run.files.curves
     grid = threshold_grid(stored.probabilities, stored.predictions.labels)
     if not stored.predictions.labels.any():
         raise CheckpointError(f"no film of {split} in {run.directory} has a genre: evaluate the run on other films")
     figures = metrics["policies"]["global"]
     held_out = None
-    if metrics["decision"]["fitted_on"] != split:
+    if metrics["decision"]["fitted_on"] != split and not run.test_is_validation:
         held_out = {
             "threshold": figures["threshold"],
             "accuracy": figures["subset_accuracy"],
@@ -77,7 +78,13 @@ def write_paper_report(run_directory: str | os.PathLike[str], split: str = "test
         ["paper, as published (another split; threshold chosen on it)", *_cells(tables["published"])],
         ["the paper's protocol here (optimistic: threshold chosen on these films)", *_cells(tables["optimistic"])],
     ]
-    if tables["held_out"] is not None:
+    notes = [f"{tables['n']:,} films of the {split} split. Accuracy is the share of films with every genre right."]
+    if tables["held_out"] is None:
+        notes.append(
+            "This run has no held-out figure: its threshold was fitted on these very films. For one, train with three "
+            "shares (data.split: [0.8, 0.1, 0.1])."
+        )
+    else:
         protocols.append(["held out here (threshold fitted on validation)", *_cells(tables["held_out"])])
     losses = [[str(row["epoch"]), _number(row["train"]), _number(row["validation"])] for row in tables["losses"]]
     shown = [
@@ -89,12 +96,10 @@ def write_paper_report(run_directory: str | os.PathLike[str], split: str = "test
         shown.insert(1, table_one)
     values = {
         "title": f"{Path(run_directory).resolve().name}: the paper's tables",
-        "notes": [
-            f"{tables['n']:,} films of the {split} split. Accuracy is the share of films with every genre right."
-        ],
+        "notes": notes,
         "tables": shown,
     }
-    path = Path(run_directory) / "paper.html"
+    path = RunDirectory(Path(run_directory)).paper_report
     write_text(path, render("tables.html.j2", values))
     return path
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_lightning.errors import CheckpointError, DataError
-from genre_lightning.evaluation.files import replacing
+from genre_lightning.files import replacing
 from genre_lightning.metrics import BoolArray
 
 COLUMNS = ("id", "title", "text", "true_genres", "labels", "logits", "probabilities", "genres")
@@ -182,11 +182,17 @@ def read_stored_predictions(path: str | os.PathLike[str]) -> StoredPredictions:
         labels=_unfixed(table["labels"], shape, path).astype(bool),
         logits=_unfixed(table["logits"], shape, path),
     )
+    probabilities = _unfixed(table["probabilities"], shape, path)
+    # written so that NaN fails too
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise DataError(f"{path} holds probabilities that are NaN or outside 0 to 1: evaluate the run again")
     place = {genre: column for column, genre in enumerate(genres)}
     decided = np.zeros(shape, dtype=bool)
     for row, names in enumerate(table["genres"].to_pylist()):
+        if not place.keys() >= set(names):
+            raise DataError(f"{path} names genres that its vocabulary lacks: evaluate the run again")
         decided[row, [place[name] for name in names]] = True
-    return StoredPredictions(predictions, _unfixed(table["probabilities"], shape, path), decided, metadata)
+    return StoredPredictions(predictions, probabilities, decided, metadata)
 
 
 def read_predictions(path: str | os.PathLike[str], genres: Sequence[str] | None = None) -> Predictions:

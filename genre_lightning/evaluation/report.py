@@ -17,9 +17,10 @@ from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
 from genre_lightning.evaluation.figures import FIGURES
-from genre_lightning.evaluation.files import write_text
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
+from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
+from genre_lightning.files import write_text
 from genre_lightning.metrics import BoolArray
 
 MISTAKES = 20
@@ -45,7 +46,7 @@ def write_report(run_directory: str | os.PathLike[str]) -> Path:
     split = next((name for name in ("test", "validation") if run.has(name)), None)
     if split is None:
         raise CheckpointError(f"{run.directory} has no finished evaluation: run its command again to finish it")
-    path = run.directory / "report.html"
+    path = run.files.report
     write_text(path, render("report.html.j2", report_values(run, split)))
     return path
 
@@ -63,10 +64,12 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
     """Gather what the page shows of one split."""
     metrics = run.metrics(split)
     spans = metrics.get("intervals", {})
-    curves = run.directory / "curves.csv"
+    files = run.files.evaluation(split)
+    curves = run.files.curves
     return {
         "run": run.name,
         "split": split,
+        "optimistic": metrics["decision"]["fitted_on"] == split or run.test_is_validation,
         "metrics": metrics,
         "cards": _cards(metrics),
         "policies": [(policy, POLICY_NAMES[policy]) for policy in POLICIES],
@@ -74,12 +77,14 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "threshold_free": THRESHOLD_FREE,
         "policy_spans": spans.get("policies", {}),
         "free_spans": spans.get("threshold_free", {}),
-        "genres": run.table(split, "per_genre.csv"),
-        "grid": run.table(split, "thresholds.csv"),
+        "genres": run.table(files.per_genre),
+        "grid": run.table(files.thresholds),
         "losses": loss_by_epoch(curves) if curves.is_file() else [],
-        "figures": _figures(run.evaluation(split) / "figures"),
+        "figures": _figures(files.figures),
         "mistakes": confident_mistakes(run.predictions(split)),
         "config": run.config(),
+        "settings": setting_tables(run.config() or ""),
+        "cost": _cost(metrics),
         "audit": audit_tables(run.audit() or {}),
     }
 
@@ -123,34 +128,6 @@ def confident_mistakes(stored: StoredPredictions, count: int = MISTAKES) -> list
     return sorted(rows, key=lambda row: (row["missed"], -row["wrong"]))
 
 
-def audit_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Lay out data_audit.json: its plain counts in one table, and each nested part in one of its own.
-
-    A part that holds mappings, such as each genre's count in each split, becomes a table with a column for each of
-    them.
-
-    Returns:
-        Tables of title, columns (heads after the first) and rows of cells.
-    """
-    plain = [[key, _cell(value)] for key, value in audit.items() if not isinstance(value, Mapping)]
-    tables: list[dict[str, Any]] = [{"title": "", "columns": [], "rows": plain}] if plain else []
-    for title, part in audit.items():
-        if not isinstance(part, Mapping):
-            continue
-        if part and all(isinstance(value, Mapping) for value in part.values()):
-            keys = list(dict.fromkeys(key for value in part.values() for key in value))
-            rows = [[key, *(_cell(value.get(key, "")) for value in part.values())] for key in keys]
-            tables.append({"title": title, "columns": list(part), "rows": rows})
-        else:
-            rows = [[key, _cell(value)] for key, value in part.items()]
-            tables.append({"title": title, "columns": ["count"], "rows": rows})
-    return tables
-
-
-def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def _most_confident(wrong: BoolArray, confidence: np.ndarray, most: int = 400) -> list[tuple[int, int]]:
     """List the wrong film-genre pairs by falling confidence; some more than are shown, since films repeat."""
     rows, columns = np.nonzero(wrong)
@@ -174,6 +151,24 @@ def _cards(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return cards
 
 
+def _cost(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what the run has cost, as far as it is known."""
+    rows = []
+    if metrics.get("seconds") is not None:
+        rows.append(("time of training", duration(metrics["seconds"])))
+    if metrics.get("trainable_parameters") is not None:
+        rows.append(("parameters trained", f"{metrics['trainable_parameters']:,}"))
+    return rows
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it: "84 s", "31 min", "2 h 05 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def _figures(directory: Path) -> list[dict[str, str]]:
     """Read the figures there are, as data URIs."""
     found = []
@@ -186,9 +181,11 @@ def _figures(directory: Path) -> list[dict[str, str]]:
 
 
 def _figure(value: object, digits: int = 3) -> str:
-    """Write a number from JSON or CSV; an undefined one is a dash."""
+    """Write a number from JSON or CSV; an undefined one is a dash, and one too small for its digits is no 0."""
     if value is None or value == "":
         return "–"
+    if 0 < float(str(value)) < 0.5 * 10**-digits:
+        return f"< {10**-digits:.{digits}f}"
     return f"{float(str(value)):.{digits}f}"
 
 

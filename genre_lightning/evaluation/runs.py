@@ -11,10 +11,9 @@ from typing import Any
 
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.decisions import Decision, read_decision
-from genre_lightning.evaluation.files import read_json
 from genre_lightning.evaluation.predictions import StoredPredictions, read_stored_predictions
-
-_MARKS = ("config.yaml", "decision.json", "evaluation", "checkpoints")
+from genre_lightning.files import read_json
+from genre_lightning.runs import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,32 @@ class Run:
         """The directory's name."""
         return self.directory.resolve().name
 
-    def evaluation(self, split: str) -> Path:
-        """Give the evaluation directory of a split."""
-        return self.directory / "evaluation" / split
+    @property
+    def files(self) -> RunDirectory:
+        """The names of its files."""
+        return RunDirectory(self.directory)
 
     def has(self, split: str) -> bool:
         """Tell whether a split was evaluated to the end."""
-        return (self.evaluation(split) / "metrics.json").is_file()
+        return self.files.evaluation(split).metrics.is_file()
+
+    def require_finished(self) -> Run:
+        """Refuse a run whose training or evaluation is under way or was cut off; give the run.
+
+        Raises:
+            CheckpointError: with the cure.
+        """
+        if self.files.status in ("training", "evaluating"):
+            raise CheckpointError(
+                f"{self.directory} has not finished (it is {self.files.status}): "
+                "run its own command to the end, then this one"
+            )
+        return self
+
+    @property
+    def test_is_validation(self) -> bool:
+        """Whether the decision was fitted on the very films of the test split, as in the paper's protocol."""
+        return bool((self.audit() or {}).get("validation_is_test"))
 
     def metrics(self, split: str) -> dict[str, Any]:
         """Read metrics.json of a split.
@@ -42,7 +60,7 @@ class Run:
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        return read_json(self.evaluation(split) / "metrics.json")
+        return read_json(self.files.evaluation(split).metrics)
 
     def predictions(self, split: str) -> StoredPredictions:
         """Read predictions.parquet of a split.
@@ -50,15 +68,14 @@ class Run:
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        return read_stored_predictions(self.evaluation(split) / "predictions.parquet")
+        return read_stored_predictions(self.files.evaluation(split).predictions)
 
-    def table(self, split: str, name: str) -> list[dict[str, str]]:
-        """Read a CSV of a split's evaluation; an undefined figure is an empty text.
+    def table(self, path: Path) -> list[dict[str, str]]:
+        """Read a CSV of an evaluation; an undefined figure is an empty text.
 
         Raises:
             CheckpointError: it is missing.
         """
-        path = self.evaluation(split) / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: the run has not finished; run its command again to finish it")
         with path.open(newline="", encoding="utf-8") as handle:
@@ -71,16 +88,15 @@ class Run:
         Raises:
             CheckpointError: decision.json is missing or damaged.
         """
-        return read_decision(self.directory / "decision.json")
+        return read_decision(self.files.decision)
 
     def audit(self) -> dict[str, Any] | None:
         """Read data_audit.json; None without one."""
-        path = self.directory / "data_audit.json"
-        return read_json(path) if path.is_file() else None
+        return read_json(self.files.audit) if self.files.audit.is_file() else None
 
     def config(self) -> str | None:
         """Read the text of config.yaml; None without one."""
-        path = self.directory / "config.yaml"
+        path = self.files.config
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
@@ -93,9 +109,11 @@ def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:
     path = Path(directory)
     if not path.is_dir():
         raise CheckpointError(f"there is no directory {path}: give the --run_dir of a finished run")
-    if not any((path / mark).exists() for mark in _MARKS):
-        raise CheckpointError(f"{path} is no run directory (no {' or '.join(_MARKS)}): give the --run_dir of a run")
     run = Run(path)
+    marks = (run.files.config, run.files.decision, run.files.checkpoints, path / "evaluation")
+    if not any(mark.exists() for mark in marks):
+        names = " or ".join(mark.name for mark in marks)
+        raise CheckpointError(f"{path} is no run directory (no {names}): give the --run_dir of a run")
     for split in splits:
         if not run.has(split):
             raise CheckpointError(

@@ -11,15 +11,23 @@ from genre_lightning.errors import ConfigError, one_line
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-_HOW_TO_GET = (
+HOW_TO_GET = (
     "name a local directory that holds config.json, model.safetensors and the tokenizer's files, or, on a machine "
     "with network, run 'hf download {name}' once (log in first with 'hf auth login' where the model asks for its "
     "licence to be accepted)"
 )
 
 
-def check_backbone(name: str, revision: str | None, max_tokens: int | None) -> PretrainedConfig:
+def check_backbone(
+    name: str, revision: str | None, max_tokens: int | None, *, weights: bool = True
+) -> PretrainedConfig:
     """The configuration of a backbone, after a look whether its weights are there too; nothing large is read.
+
+    Args:
+        name: model of the hub or local directory.
+        revision: commit or tag on the hub.
+        max_tokens: of a text.
+        weights: whether the weights are needed too.
 
     Raises:
         ConfigError: neither a directory with a model nor reachable, or with fewer positions than `max_tokens`.
@@ -29,19 +37,19 @@ def check_backbone(name: str, revision: str | None, max_tokens: int | None) -> P
     path = Path(name)
     if path.is_dir():
         if missing := [part for part in ("config.json",) if not (path / part).is_file()]:
-            raise ConfigError(f"model.backbone {name} has no {missing[0]}: {_HOW_TO_GET.format(name='NAME')}")
-        if not any(path.glob("*.safetensors")):
+            raise ConfigError(f"model.backbone {name} has no {missing[0]}: {HOW_TO_GET.format(name='NAME')}")
+        if weights and not any(path.glob("*.safetensors")):
             raise ConfigError(
                 f"model.backbone {name} has no .safetensors weights (other formats can run code and are not read): "
                 "save the model again with save_pretrained"
             )
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ConfigError(f"model.backbone {name} is no directory: {_HOW_TO_GET.format(name='NAME')}")
+        raise ConfigError(f"model.backbone {name} is no directory: {HOW_TO_GET.format(name='NAME')}")
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:  # a dozen kinds, by what is missing
         raise ConfigError(
-            f"model.backbone {name!r} cannot be loaded ({one_line(error)[:160]}): {_HOW_TO_GET.format(name=name)}"
+            f"model.backbone {name!r} cannot be loaded ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
         ) from error
     positions = getattr(config, "max_position_embeddings", None)
     if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert") and positions:
@@ -77,7 +85,7 @@ def load_backbone(name: str, revision: str | None, config: PretrainedConfig) -> 
     from transformers import AutoModel
 
     try:
-        with _quiet_loading():
+        with QuietLoading():
             # float32 named: the default takes the file's dtype, and half weights cannot be trained under a loss scaler
             return AutoModel.from_pretrained(
                 name,
@@ -90,7 +98,7 @@ def load_backbone(name: str, revision: str | None, config: PretrainedConfig) -> 
             )
     except OSError as error:
         raise ConfigError(
-            f"the weights of {name!r} cannot be loaded ({one_line(error)[:160]}): {_HOW_TO_GET.format(name=name)}"
+            f"the weights of {name!r} cannot be loaded ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
         ) from error
 
 
@@ -108,12 +116,12 @@ def _no_pooler(config: PretrainedConfig) -> dict[str, Any]:
 
     from transformers import AutoModel
 
-    model_class = AutoModel._model_mapping[type(config)]
-    takes_it = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    model_class: Any = AutoModel._model_mapping[type(config)]
+    takes_it = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if takes_it else {}
 
 
-class _quiet_loading:  # noqa: N801  # reads as a function
+class QuietLoading:
     """Hides transformers' list of the parts of a checkpoint that the encoder leaves out: expected, and long."""
 
     def __enter__(self) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.losses import LossName, loss_function
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch.optim import Optimizer
+    from transformers import PreTrainedTokenizerBase
 
 CHECKPOINT_KEY = "genre_lightning"
+
+PosWeight = Literal["full", "sqrt", "none"]
 
 Batch = dict[str, Tensor]
 
@@ -44,6 +48,7 @@ class Labelling:
         pad_token_id: of the tokenizer.
         max_tokens: of a text.
         seed: of new weights and of dropout.
+        tokenizer: for models that add words of their own to the texts.
     """
 
     genres: tuple[str, ...]
@@ -52,6 +57,7 @@ class Labelling:
     pad_token_id: int
     max_tokens: int
     seed: int = 0
+    tokenizer: PreTrainedTokenizerBase | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,16 @@ class GenreClassifier(LightningModule):
 
     backbone: nn.Module
     head: nn.Module
+    pos_weight: Tensor
+    validation_metrics: GenreMetrics
+    _step_sums: Tensor
+    _epoch_sums: Tensor
+    _validation_sums: Tensor
 
     def __init__(
         self,
         loss: LossName = "bce",
-        pos_weight: str = "sqrt",
+        pos_weight: PosWeight = "sqrt",
         pos_weight_cap: float | None = None,
         focal_gamma: float = 2.0,
         asymmetric_gamma_positive: float = 0.0,
@@ -109,14 +120,14 @@ class GenreClassifier(LightningModule):
         beta2: float = 0.999,
     ) -> None:
         super().__init__()
-        self.loss_function = loss_function(
-            loss,
-            focal_gamma=focal_gamma,
-            asymmetric_gamma_positive=asymmetric_gamma_positive,
-            asymmetric_gamma_negative=asymmetric_gamma_negative,
-            asymmetric_margin=asymmetric_margin,
-        )
-        self.pos_weight_mode = pos_weight
+        self.loss_options = {
+            "focal_gamma": focal_gamma,
+            "asymmetric_gamma_positive": asymmetric_gamma_positive,
+            "asymmetric_gamma_negative": asymmetric_gamma_negative,
+            "asymmetric_margin": asymmetric_margin,
+        }
+        self.loss_function = loss_function(loss, **self.loss_options)
+        self.pos_weight_mode: PosWeight = pos_weight
         self.pos_weight_cap = pos_weight_cap
         self.lr = lr
         self.head_lr = head_lr
@@ -126,7 +137,11 @@ class GenreClassifier(LightningModule):
         self.beta2 = beta2
         self.labelling: Labelling | None = None
         self.decision: dict[str, Any] | None = None
+        self.accelerator = "cpu"
+        """What the model will run on, and below what its products will be computed in; the commands set both."""
+        self.precision = "32-true"
         self._built = False
+        self._row: dict[str, Any] = {}
 
     # What a subclass provides
 
@@ -143,6 +158,9 @@ class GenreClassifier(LightningModule):
         Raises:
             ConfigError: with the option and the cure.
         """
+        for name, value in self.loss_options.items():
+            if value < 0 or (name == "asymmetric_margin" and value >= 1):
+                raise ConfigError(f"model.{name} is {value}: give 0 or more (a margin stays below 1)")
         for name in ("lr", "head_lr", "pos_weight_cap"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -156,6 +174,21 @@ class GenreClassifier(LightningModule):
     def from_scratch(self) -> bool:
         """Whether the backbone starts from random weights."""
         return False
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train; a model without is evaluated as it is."""
+        return True
+
+    @property
+    def layout(self) -> Literal["padded", "packed"]:
+        """How batches are laid out for the model."""
+        return "padded"
+
+    @property
+    def tokenizer_source(self) -> str | None:
+        """Model of the hub or directory with the backbone's tokenizer; None where one is trained on the texts."""
+        return None
 
     @property
     def adapters(self) -> bool:
@@ -206,7 +239,8 @@ class GenreClassifier(LightningModule):
         self._seed_dropout(batch_idx)
         output = self.model_step(batch)
         micro_batches = self.trainer.accumulate_grad_batches
-        mask = batch["attention_mask"]
+        # a packed batch has no padding, and no mask
+        mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
         self._step_sums += torch.stack(
             [output.loss_sum.detach(), mask.sum() * batch["weights"].amax(), mask.new_tensor(mask.numel())]
         )
@@ -224,12 +258,26 @@ class GenreClassifier(LightningModule):
         """Sums the step over ranks and logs it; every rank then holds the same numbers."""
         sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
         self._epoch_sums += torch.stack([sums[0], step_films.double()])
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            self.log("train/loss", sums[0] / step_films, prog_bar=True)
-            self.log("train/padding_efficiency", sums[1] / sums[2])
-            for group in self.trainer.optimizers[0].param_groups:
-                self.log(f"lr/{group['name']}", group["lr"])
+        if self._is_logged_step():
+            loss = sums[0] / step_films
+            self.log("train/loss", loss, prog_bar=True, logger=False)
+            rates = {group["name"].split("_")[0]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
+            self._row = {
+                "train/loss": loss,
+                "train/padding_efficiency": sums[1] / sums[2],
+                **{f"lr/{part}": rate for part, rate in rates.items()},
+            }
         self._step_sums.zero_()
+
+    def _is_logged_step(self) -> bool:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector, where mypy cannot see
+        return (self.trainer.global_step + 1) % every == 0
+
+    def _log_row(self) -> None:
+        """Sends the step's row to the loggers, before a checkpoint of the step: Lightning would do it after."""
+        row = {name: float(value) for name, value in self._row.items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**row, "epoch": self.trainer.current_epoch}, step=self.trainer.global_step)
 
     def on_train_epoch_end(self) -> None:
         """Logs the mean loss of the epoch's films."""
@@ -280,13 +328,16 @@ class GenreClassifier(LightningModule):
             head_lr=head_lr,
             weight_decay=self.weight_decay,
         )
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, self.beta2), fused=self._may_fuse())
-        total = int(self.trainer.estimated_stepping_batches)
-        factor = schedule_factor(
-            self.schedule, warmup_steps=round(self.warmup_fraction * total), total_steps=total
-        )
+        optimizer = self.new_optimizer(groups)
+        # asking Lightning would load the training batches now, before a restored run knows where it stands
+        total = self.trainer.datamodule.total_steps  # type: ignore[attr-defined]
+        factor = schedule_factor(self.schedule, warmup_steps=round(self.warmup_fraction * total), total_steps=total)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """The optimizer of the parameter groups."""
+        return torch.optim.AdamW(groups, betas=(0.9, self.beta2), fused=self._may_fuse())
 
     def _may_fuse(self) -> bool:
         """A fused optimizer takes the loss scale off by itself, after clipping: wrong under fp16 with clipping."""
@@ -302,9 +353,9 @@ class GenreClassifier(LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = gradient_clip_val if gradient_clip_val else float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
-        # this hook runs before the step's count goes up
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            self.log("train/gradient_norm", norm)
+        if self._is_logged_step():
+            self._row["train/gradient_norm"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            self._log_row()
 
     # Checkpoints
 
@@ -374,4 +425,6 @@ def check_same_genres(theirs: Sequence[str], ours: Iterable[str]) -> None:
     ours = list(ours)
     if list(theirs) != ours:
         differ = ", ".join(sorted(set(theirs) ^ set(ours))) or "their order"
-        raise CheckpointError(f"the checkpoint knows other genres than the data (differing: {differ}): use its own data")
+        raise CheckpointError(
+            f"the checkpoint knows other genres than the data (differing: {differ}): use its own data"
+        )

@@ -78,6 +78,11 @@ class DistilBertClassifier(GenreClassifier):
         return self.backbone_name == SMALL
 
     @property
+    def tokenizer_source(self) -> str | None:
+        """The backbone, unless it is a small one for which a vocabulary is trained."""
+        return None if self.from_scratch else self.backbone_name
+
+    @property
     def adapters(self) -> bool:
         """Whether only adapters of the backbone train."""
         return self.lora is not None
@@ -109,12 +114,11 @@ class DistilBertClassifier(GenreClassifier):
         self.backbone_config = config
         self.backbone = add_lora(backbone, self.lora, config.model_type) if self.lora else backbone
         width = config.hidden_size
-        self.head = nn.Sequential(
-            nn.Dropout(0.1 if self.dropout is None else self.dropout), nn.Linear(width, len(labelling.genres))
-        )
+        linear = nn.Linear(width, len(labelling.genres))
         # small weights: the first logits are near 0, whatever the scale of the backbone's states
-        nn.init.normal_(self.head[1].weight, std=0.02)
-        nn.init.zeros_(self.head[1].bias)
+        nn.init.normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+        self.head = nn.Sequential(nn.Dropout(0.1 if self.dropout is None else self.dropout), linear)
 
     def _new_config(self, labelling: Labelling) -> PretrainedConfig:
         if not self.from_scratch:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -59,8 +59,3 @@ def schedule_factor(schedule: Schedule, *, warmup_steps: int, total_steps: int) 
         return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     return factor
-
-
-def global_norm(gradients: Iterable[Tensor]) -> Tensor:
-    """Euclidean norm over all gradients together, as a 0-d tensor."""
-    return nn.utils.get_total_norm(list(gradients))

@@ -1,7 +1,5 @@
 """Weighted counts against metrics of the films really repeated, and intervals and p-values against what they mean."""
 
-import time
-
 import numpy as np
 import pytest
 from made_predictions import make_predictions
@@ -79,12 +77,3 @@ def test_pairing_sees_a_difference_that_overlapping_intervals_hide():
     first, second = samples["a"]["f1_micro"], samples["b"]["f1_micro"]
     assert bootstrap.percentile_interval(first)[0] < bootstrap.percentile_interval(second)[1]
     assert bootstrap.paired_p_value(first, second) < 0.05
-
-
-def test_four_thousand_films_take_seconds():
-    made = make_predictions(1, films=4000, genres=tuple(f"g{i}" for i in range(5)))
-    labels, logits = np.tile(made.labels, 4), np.tile(made.logits, 4)
-    start = time.process_time()
-    probabilities = sigmoid(logits)
-    bootstrap.bootstrap_samples(labels, probabilities, {"a": probabilities > 0.5, "b": probabilities > 0.3}, 1000)
-    assert time.process_time() - start < 10

@@ -1,7 +1,5 @@
 """Calibration and thresholds against brute force, scikit-learn and scipy; decisions stored and restored."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -255,15 +253,3 @@ def test_grid_and_curve_are_plain_metrics(predictions):
     curve = micro_f1_curve(probabilities, predictions.labels, points=11)
     np.testing.assert_allclose(curve["f1"][1:10], [row["f1"] for row in rows])
     np.testing.assert_allclose(curve["recall"][1:10], [row["recall"] for row in rows])
-
-
-def test_forty_thousand_films_are_fitted_in_seconds():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(-1, 2, (40_000, 20)).astype(np.float32)
-    labels = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
-    names = [""] * len(logits)
-    big = Predictions(tuple(f"g{i}" for i in range(20)), np.arange(len(logits)), names, names, labels, logits)
-    start = time.process_time()
-    fit_decision(big, "validation")
-    # 0.7 s on a free core; the allowance is for a busy one
-    assert time.process_time() - start < 4

@@ -6,8 +6,8 @@ import pytest
 
 from genre_lightning.errors import CheckpointError, DataError
 from genre_lightning.evaluation import predictions as module
-from genre_lightning.evaluation.files import read_json, replacing, write_csv, write_json
 from genre_lightning.evaluation.predictions import Predictions, read_predictions, read_stored_predictions
+from genre_lightning.files import read_json, replacing, write_csv, write_json
 
 
 def replaced(predictions, **changes):

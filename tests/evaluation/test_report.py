@@ -11,7 +11,8 @@ from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions, read_stored_predictions
-from genre_lightning.evaluation.report import audit_tables, confident_mistakes, write_report
+from genre_lightning.evaluation.report import confident_mistakes, write_report
+from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
 
 EVIL = "<script>alert(1)</script>"
 
@@ -54,7 +55,7 @@ def run(tmp_path_factory):
     )
     write_decision(decision, directory / "decision.json")
     (directory / "config.yaml").write_text(f"title: '{EVIL}'\n")
-    audit = {"rows": 21245, "splits": {"train": 5}, "genres": {"train": {EVIL: 4}, "test": {EVIL: 1, "War": 2}}}
+    audit = {"rows": 21245, "kept": 3, "splits": {"train": {"films": 5, "genres": {EVIL: 4}}}}
     (directory / "data_audit.json").write_text(json.dumps(audit))
     return directory
 
@@ -109,14 +110,37 @@ def test_a_perfect_model_has_no_mistakes():
     assert confident_mistakes(stored_like) == []
 
 
-def test_audit_tables_lay_out_nested_counts():
-    plain, sizes, genres = audit_tables(
-        {"rows": 1000, "splits": {"train": 5}, "genres": {"train": {"A": 4}, "test": {"A": 1, "B": 2}}}
-    )
-    assert plain["rows"] == [["rows", "1,000"]]
-    assert sizes["rows"] == [["train", "5"]]
-    assert genres["columns"] == ["train", "test"]
-    assert genres["rows"] == [["A", "4", "1"], ["B", "", "2"]]
+def test_audit_tables_lay_out_rows_and_splits():
+    genres = {"train": {"A": 4000, "B": 0}, "test": {"A": 1, "B": 2}}
+    splits = {name: {"films": 5, "ids_sha256": "0123456789abcdef", "genres": counts} for name, counts in genres.items()}
+    rows, films = audit_tables({"rows": 1000, "kept": 900, "file": "m.csv", "splits": splits})
+    assert rows["rows"] == [["rows", "1,000", "100.00%"], ["kept", "900", "90.00%"]]
+    assert films["columns"] == ["train", "test"]
+    assert films["rows"][1:3] == [["A", "4,000", "1"], ["B", "0", "2"]]
+
+
+def test_audit_tables_name_the_paper_protocol_once():
+    splits = {name: {"films": 5, "genres": {}} for name in ("train", "validation", "test")}
+    (films,) = audit_tables({"validation_is_test": True, "splits": splits})
+    assert films["columns"] == ["train", "validation = test"]
+
+
+def test_setting_tables_show_what_was_set():
+    config = """
+run_dir: somewhere
+seed: 3
+model: {class_path: a.b.Encoder, init_args: {backbone: small, lr: null, lora: {rank: 4}}}
+trainer: {max_epochs: 2, precision: 32-true, logger: null, benchmark: false}
+"""
+    model, training, rest = setting_tables(config)
+    assert model == {
+        "title": "Model",
+        "rows": [("class", "Encoder"), ("backbone", "small"), ("lr", "not set"), ("lora.rank", "4")],
+    }
+    assert dict(training["rows"]) == {"max_epochs": "2", "precision": "32-true"}
+    assert rest["rows"] == [("seed", "3")]
+    assert setting_tables("- no mapping") == []
+    assert setting_tables("a: [") == []
 
 
 def test_validation_alone_is_reported_as_optimistic(tmp_path):

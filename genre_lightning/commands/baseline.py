@@ -1,0 +1,142 @@
+"""`genre-lightning baseline`: models that count words, on the same films and judged in the same way as any other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse import ArgumentParser, Namespace
+
+from genre_lightning.commands.build import tell
+from genre_lightning.commands.continuing import (
+    begin,
+    default_run_dir,
+    finish,
+    locked,
+    show,
+    stored_results,
+    with_run_config,
+)
+from genre_lightning.commands.evaluation import evaluate_split, predictions_of
+from genre_lightning.commands.parser import add_run_options, in_one_line
+from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
+from genre_lightning.errors import ConfigError
+from genre_lightning.evaluation.decisions import fit_decision, write_decision
+from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.models.tfidf import BASELINES, TfidfBaseline
+from genre_lightning.runs import RunDirectory, check_same_training
+
+# data.* options that a model of words does not read; they are accepted so that one data section serves every model
+_OF_TOKENS = ("tokenizer", "revision", "vocab_size", "max_tokens", "global_batch_size")
+_WITHOUT_EFFECT = tuple(f"data.{name}" for name in _OF_TOKENS)
+
+
+@dataclass
+class BaselineSetup:
+    """A checked configuration of a baseline; nothing is read or written yet."""
+
+    config: Namespace
+    config_text: str
+    run: RunDirectory
+    data: MovieDataModule
+    model: TfidfBaseline
+
+
+def tfidf_nb(arguments: Sequence[str]) -> int:
+    """TF-IDF and naive Bayes."""
+    return _run("tfidf_nb", arguments)
+
+
+def tfidf_logreg(arguments: Sequence[str]) -> int:
+    """TF-IDF and logistic regression."""
+    return _run("tfidf_logreg", arguments)
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    setup = check_baseline(name, with_run_config(arguments, f"baseline {name}"))
+    run = setup.run
+    override = setup.config.override
+    changed = check_same_training(run, setup.config_text, override=override, without_effect=_WITHOUT_EFFECT)
+    data = setup.data.prepare_films()
+    with locked(run):
+        begin(run, setup.config_text, data, setup.data.source.path, override=override, anew=bool(changed))
+        if run.status == "finished":
+            tell(f"{run.path} is finished: all is done. Its figures:")
+            results = stored_results(run)
+        else:
+            for difference in changed:
+                tell(f"overriding {difference}")
+            results = _train_and_evaluate(setup, data)
+        show(run, results, as_json=setup.config.json)
+    return 0
+
+
+def check_baseline(name: str, arguments: Sequence[str]) -> BaselineSetup:
+    """The setup of a baseline, every problem of its configuration named at once.
+
+    Raises:
+        ConfigError, DataError: nothing has been written.
+    """
+    parser = _parser(name)
+    config = in_one_line(f"baseline {name}", arguments, parser.parse_args)
+    config.data.csv = str(Path(config.data.csv).expanduser().absolute())
+    run = RunDirectory(Path(config.run_dir or default_run_dir(arguments)).expanduser().absolute())
+    config.run_dir = run.path
+    instances = parser.instantiate(config)
+    problems = []
+    for check in (instances.data.check, instances.model.check, run.check_writable):
+        try:
+            check()
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; and ".join(problems))
+    return BaselineSetup(config, parser.dump(config, skip_none=False), run, instances.data, instances.model)
+
+
+def _parser(name: str) -> ArgumentParser:
+    kind = BASELINES[name]
+    summary = (kind.__doc__ or "").splitlines()[0]
+    parser = ArgumentParser(
+        prog=f"genre-lightning baseline {name}",
+        description=f"{summary} Options of data that are about tokens and steps have no effect here.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", "-c", action="config", help="A YAML file of these options; later ones overlay.")
+    add_run_options(parser)
+    parser.add_argument("--baseline", choices=[name], default=name, help="Says in config.yaml what the run is.")
+    parser.add_class_arguments(MovieDataModule, "data")
+    parser.add_class_arguments(kind, "model")
+    return parser
+
+
+def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, dict[str, Any]]:
+    run, model, seed = setup.run, setup.model, setup.config.seed
+    train = data.splits["train"]
+    genres = data.vocabulary.names
+    if absent := [genres[column] for column in np.flatnonzero(~train.labels.any(axis=0))]:
+        tell(f"no training film has {', '.join(absent)}: the model knows nothing of them")
+    started = time.monotonic()
+    model.fit(data.films.strings("text", data.rows[train.films]), train.labels, genres, seed)
+    sha256 = model.write(run.baseline)
+    seconds = time.monotonic() - started
+    linear = model.fitted()
+    tell(f"{model.name}: {len(linear.terms):,} terms, {model.parameters:,} parameters, trained in {seconds:.1f} s")
+    run.set_status("evaluating", train_seconds=round(seconds, 1), trainable_parameters=model.parameters)
+    predicted = {split: _predict(model, data, split) for split in ("validation", "test")}
+    decision = fit_decision(predicted["validation"], "validation", seed=seed, checkpoint_sha256=sha256)
+    write_decision(decision, run.decision)
+    results = {
+        split: evaluate_split(run, data, predictions, decision, split, seed) for split, predictions in predicted.items()
+    }
+    finish(run)
+    return results
+
+
+def _predict(model: TfidfBaseline, data: PreparedFilms, split: str) -> Predictions:
+    texts = data.films.strings("text", data.rows[data.splits[split].films])
+    return predictions_of(data, split, model.logits(texts))

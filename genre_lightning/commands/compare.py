@@ -1,0 +1,38 @@
+"""`genre-lightning compare`: several runs on the same films in one table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from genre_lightning.commands.arguments import CommandParser
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Prints the table, and writes it as Markdown, CSV and HTML."""
+    parser = CommandParser(
+        "compare", "Compares runs on the same films: figures with 95% intervals, paired p-values, time, parameters."
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of finished runs, two or more")
+    parser.add_argument("--split", choices=("test", "validation"), default="test", help="films to compare on")
+    parser.add_argument(
+        "--out", type=Path, help="folder of comparison.md, .csv and .html (default: comparison, beside the first run)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(list(arguments))
+    from genre_lightning.evaluation.comparison import compare_runs, print_comparison, write_comparison
+    from genre_lightning.metrics import json_value
+
+    comparison = compare_runs(options.runs, split=options.split, seed=options.seed)
+    paths = write_comparison(comparison, options.out or options.runs[0].resolve().parent / "comparison")
+    if options.json:
+        files = {kind: str(path) for kind, path in paths.items()}
+        print(json.dumps(json_value({**asdict(comparison), "files": files}), allow_nan=False))
+    else:
+        print_comparison(comparison, sys.stdout)
+        print(f"\nwritten to {', '.join(str(path) for path in paths.values())}")
+    return 0

@@ -1,0 +1,32 @@
+"""`genre-lightning ensemble`: the weighted mean of several runs as a run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from genre_lightning.commands.arguments import CommandParser
+
+
+def ensemble(arguments: Sequence[str]) -> int:
+    """Fits the weights on validation, evaluates on validation and test, and leaves a run directory."""
+    parser = CommandParser("ensemble", "Averages the probabilities of runs with weights fitted on validation.")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of finished runs, two or more")
+    parser.add_argument("--run_dir", type=Path, required=True, help="directory of the ensemble, made if needed")
+    parser.add_argument("--seed", type=int, default=0, help="of thresholds and bootstrap (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args(list(arguments))
+    from genre_lightning.callbacks.progress import say
+    from genre_lightning.commands.continuing import show, stored_results
+    from genre_lightning.evaluation.ensemble import require_no_other_run, write_ensemble
+    from genre_lightning.evaluation.report import write_report
+    from genre_lightning.runs import RunDirectory
+
+    run = RunDirectory(options.run_dir.expanduser().absolute())
+    require_no_other_run(run)
+    weights = write_ensemble(run.path, options.runs, seed=options.seed)
+    write_report(run.path)
+    for path, weight in weights.items():
+        say(f"weight {weight:.3f}  {path}")
+    show(run, stored_results(run), as_json=options.json)
+    return 0

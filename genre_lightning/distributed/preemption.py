@@ -1,0 +1,138 @@
+"""Stopping on a signal: the handler sets a flag, and the ranks agree on it where the state can be saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from genre_lightning.errors import PreemptedError
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StopFlag:
+    """Whether a signal has asked this process to save and stop.
+
+    Attributes:
+        signal: name of the first such signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+
+    def raised(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Sets the flag and does nothing else: a save from here could start inside a collective or another save."""
+        if number == signal.SIGINT and self.signal == "SIGINT":
+            os._exit(130)  # asked twice: at once, and without the waiting of other clean-up
+        self.signal = self.signal or signal.Signals(number).name
+
+    def check(self) -> None:
+        """Stops here if a signal has come: for phases that have nothing to save.
+
+        Raises:
+            PreemptedError: it has.
+        """
+        if self.raised():
+            raise PreemptedError(f"stopped by {self.signal}: run the same command again to go on")
+
+
+FLAG = StopFlag()
+"""The process's own: signals belong to a process."""
+
+
+@contextmanager
+def stopping_on_signals(flag: StopFlag = FLAG) -> Iterator[StopFlag]:
+    """Has the stop signals set the flag while the block runs, and puts the former handlers back."""
+    flag.signal = None
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, flag.handle) for number in STOP_SIGNALS}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class NoSignalConnector:
+    """Stands in for Lightning's signal connector, whose handlers save and run collectives inside the handler."""
+
+    received_sigterm = False
+
+    def register_signal_handlers(self) -> None:
+        """Leaves the process's handlers as they are."""
+
+    def teardown(self) -> None:
+        """There is nothing to put back."""
+
+
+def replace_signal_handling(trainer: Trainer) -> None:
+    """Takes Lightning's own signal handling out of a trainer, its broadcast before every micro-batch included."""
+    trainer._signal_connector = NoSignalConnector()  # type: ignore[assignment]
+    # it waits for the device before every micro-batch; StopAtStepEnd asks once a step and without the device
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+class StopAgreement:
+    """What the ranks of a trainer agree on: whether a signal has come to any of them.
+
+    Args:
+        flag: of this process.
+    """
+
+    def __init__(self, flag: StopFlag = FLAG) -> None:
+        self.flag = flag
+        self._group: Any = None
+
+    def setup(self, trainer: Trainer) -> None:
+        """Makes the group that the ranks agree over; a collective."""
+        if trainer.world_size > 1 and self._group is None and torch.distributed.get_backend() != "gloo":
+            # flags live on the host: over gloo their agreement never waits for the device
+            self._group = torch.distributed.new_group(backend="gloo")
+
+    def reached(self, trainer: Trainer) -> bool:
+        """Whether any rank's flag is up; a collective."""
+        if trainer.world_size == 1:
+            return self.flag.raised()
+        flag = torch.tensor(int(self.flag.raised()), dtype=torch.int32)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX, group=self._group)
+        return bool(flag)
+
+    def stopped(self, where: str) -> PreemptedError:
+        """The error that ends the run."""
+        who = self.flag.signal or "a signal to another rank"
+        return PreemptedError(f"stopped by {who} {where}: run the same command again to go on")
+
+
+class StopDuringEvaluation(Callback):
+    """Ends an evaluation between two batches when a signal has come: there is nothing to save."""
+
+    def __init__(self, agreement: StopAgreement) -> None:
+        super().__init__()
+        self.agreement = agreement
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.agreement.setup(trainer)
+
+    @override
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self.agreement.reached(trainer):
+            raise self.agreement.stopped("during evaluation")

@@ -1,0 +1,259 @@
+"""FSDP through PyTorch's `fully_shard` (FSDP2), with fp16 and a loss scaler that all ranks agree on."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from genre_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from torch.distributed.device_mesh import DeviceMesh
+
+_COMPUTE_DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a model: the members of its longest list of modules of one kind.
+
+    Raises:
+        ConfigError: there is none, so nothing to shard by.
+    """
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    alike = [blocks for blocks in lists if len({type(block) for block in blocks}) == 1]
+    if not alike:
+        raise ConfigError(f"{type(model).__name__} has no list of transformer blocks to shard by: use strategy ddp")
+    return max(alike, key=len)
+
+
+def shard(
+    backbone: nn.Module,
+    head: nn.Module,
+    mesh: DeviceMesh,
+    *,
+    compute_dtype: torch.dtype,
+    cpu_offload: bool = False,
+) -> None:
+    """Shards a backbone block by block and the head by itself, in place.
+
+    Every block is a group of its own, and within it every parameter is sharded by itself: frozen NF4 weights, float32
+    adapters and norms live side by side. The head is a group that computes in float32.
+
+    Args:
+        backbone: with its weights; the same on every rank.
+        head: likewise.
+        mesh: one dimension, over all ranks.
+        compute_dtype: of the backbone's forward and backward; gradients are summed over ranks in float32.
+        cpu_offload: keep shards, gradients and optimizer states in the host's memory.
+    """
+    policy = MixedPrecisionPolicy(
+        param_dtype=None if compute_dtype == torch.float32 else compute_dtype,
+        reduce_dtype=torch.float32,
+        output_dtype=torch.float32,
+    )
+    blockwise = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)
+    offload: OffloadPolicy = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
+    for block in transformer_blocks(backbone):
+        fully_shard(block, mesh=mesh, mp_policy=blockwise, offload_policy=offload)
+    fully_shard(backbone, mesh=mesh, mp_policy=policy, offload_policy=offload)
+    fully_shard(head, mesh=mesh, mp_policy=MixedPrecisionPolicy(), offload_policy=offload)
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Puts whole tensors into a module, sharded or not; names that the weights lack keep their values.
+
+    Raises:
+        RuntimeError: a shape differs.
+    """
+    if not any(isinstance(parameter, DTensor) for parameter in module.parameters()):
+        module.load_state_dict(weights, strict=False)
+        return
+    for name, target in module.state_dict().items():
+        if name not in weights:
+            continue
+        value = weights[name]
+        if value.shape != target.shape:
+            raise RuntimeError(f"{name} has shape {tuple(value.shape)}, not {tuple(target.shape)}")
+        with torch.no_grad():
+            if isinstance(target, DTensor):
+                target.to_local().copy_(_shard_of(value, target).to_local())
+            else:
+                target.copy_(value)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor gathered from its shards, on the host; a collective for a sharded one."""
+    gathered = value.full_tensor() if isinstance(value, DTensor) else value
+    return gathered.detach().cpu()
+
+
+def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Loads whole optimizer states, cutting each to the shard that this rank has of its parameter.
+
+    Args:
+        optimizer: over the parameters in the order of the run that saved.
+        state: `optimizer.state_dict()` of an unsharded run, or `ShardedStrategy.optimizer_state`.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    cut: dict[int, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        parameter = parameters[int(index)]
+        cut[int(index)] = {
+            name: _shard_of(value, parameter) if _belongs(value, parameter) else value for name, value in values.items()
+        }
+    optimizer.load_state_dict({**state, "state": cut})
+
+
+def _belongs(value: Any, parameter: Tensor) -> TypeGuard[Tensor]:
+    """Whether a value of an optimizer's state is sharded as its parameter is: moments are, step counts are not."""
+    return isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape
+
+
+def _shard_of(value: Tensor, like: Any) -> DTensor:
+    # every rank has read the whole tensor, so each cuts its shard out of its own: no broadcast
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+class ShardedPrecision(MixedPrecision):
+    """Precision under `fully_shard`, whose own policy casts parameters: here are only the loss scaler and its step.
+
+    Args:
+        precision: "32-true", "bf16-mixed" or "16-mixed".
+        device: type of the device that trains.
+    """
+
+    def __init__(self, precision: Literal["32-true", "bf16-mixed", "16-mixed"], device: str) -> None:
+        Precision.__init__(self)
+        self.precision = precision  # 32-true too, which needs no autocast
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device) if precision == "16-mixed" else None
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of the backbone."""
+        return _COMPUTE_DTYPES[str(self.precision)]
+
+    @override
+    @contextmanager
+    def forward_context(self) -> Generator[None, None, None]:
+        yield  # no autocast: the parameters are cast already, and autocast would cast them again
+
+    @override
+    def optimizer_step(  # type: ignore[override]  # as Lightning's own plugins do
+        self, optimizer: Any, model: LightningModule, closure: Any, **kwargs: Any
+    ) -> Any:
+        if self.scaler is None:
+            return Precision.optimizer_step(self, optimizer, model=model, closure=closure, **kwargs)
+        result = closure()
+        self.scaler.unscale_(optimizer)
+        self._agree_on_overflow(optimizer)
+        self._after_closure(model, optimizer)
+        self.scaler.step(optimizer, **kwargs)
+        self.scaler.update()
+        return result
+
+    def _agree_on_overflow(self, optimizer: Optimizer) -> None:
+        """Makes an infinity in one rank's shard known to all: they skip a step together, or their scales part."""
+        if not torch.distributed.is_initialized():
+            return
+        assert self.scaler is not None
+        found: dict[torch.device, Tensor] = self.scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
+        for tensor in found.values():
+            local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+            torch.distributed.all_reduce(local, op=torch.distributed.ReduceOp.MAX)
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Lightning's strategy for `fully_shard`, over all ranks, applied to any `GenreClassifier`.
+
+    Args:
+        cpu_offload: keep shards, gradients and optimizer states in the host's memory.
+        kwargs: Lightning's own options.
+    """
+
+    def __init__(self, cpu_offload: bool = False, **kwargs: Any) -> None:
+        # one file, gathered by rank 0: what trains is megabytes to a few gigabytes, and any number of ranks reads it
+        super().__init__(save_distributed_checkpoint=False, **kwargs)
+        self.cpu_offload = cpu_offload
+
+    @override
+    def setup_environment(self) -> None:
+        assert self.cluster_environment is not None
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
+        super().setup_environment()
+
+    @override
+    def setup(self, trainer: Trainer) -> None:
+        module: Any = self.model
+        precision = self.precision_plugin
+        if not isinstance(precision, ShardedPrecision):
+            raise ConfigError(
+                f"strategy fsdp needs precision 32-true, bf16-mixed or 16-mixed, not {precision.precision}"
+            )
+        if not isinstance(module.backbone, FSDPModule):
+            shard(
+                module.backbone,
+                module.head,
+                self.device_mesh["data_parallel"],
+                compute_dtype=precision.compute_dtype,
+                cpu_offload=self.cpu_offload,
+            )
+        super().setup(trainer)
+
+    @override
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The tensors that a checkpoint holds, whole and on the host; a collective."""
+        module: Any = self.model
+        kept = module.trained_names()
+        return {name: whole(value) for name, value in module.state_dict().items() if name in kept}
+
+    @override
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The optimizer's state in the form of an unsharded run, so that either can go on from the other."""
+        state = getattr(optimizer, "_optimizer", optimizer).state_dict()
+        state["state"] = {
+            index: {name: whole(v) if isinstance(v, Tensor) else v for name, v in values.items()}
+            for index, values in state["state"].items()
+        }
+        return state
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        if self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath)
+
+    @override
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads the file on every rank, and puts weights and optimizer state in as each rank's shards."""
+        checkpoint = self.checkpoint_io.load_checkpoint(self.broadcast(checkpoint_path))
+        assert self.lightning_module is not None
+        load_weights(self.lightning_module, checkpoint["state_dict"])
+        for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
+            load_optimizer_state(getattr(optimizer, "_optimizer", optimizer), state)
+        return checkpoint
+
+    @contextmanager
+    def block_backward_sync(self) -> Generator[None, None, None]:
+        """Keeps gradients unreduced until the step's last micro-batch."""
+        module: Any = self.model
+        parts = [module.backbone, module.head]
+        for part in parts:
+            part.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.set_requires_gradient_sync(True)

@@ -1,0 +1,276 @@
+"""What models over a frozen decoder share: which one it is, how its weights are kept, and what it needs to run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.models.backbones import check_backbone
+from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
+from genre_lightning.models.identity import check_same_base, weight_files, weights_digest
+from genre_lightning.models.quantization import (
+    ComputeDtype,
+    Quantization,
+    QuantStorage,
+    WeightFormat,
+    dtype_of_precision,
+    load_decoder,
+    random_decoder,
+)
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+RANDOM = "random"
+"""The value of `model.backbone` that asks for `model.architecture` with random weights."""
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""transformers' model types whose attention is known to keep packed texts apart."""
+
+
+@dataclass
+class LlamaArchitecture:
+    """The shape of a Llama that is made from random weights; its vocabulary is the tokenizer's.
+
+    Llama 2 7B is {layers: 32, width: 4096, heads: 32, inner_width: 11008}.
+
+    Attributes:
+        layers: transformer blocks.
+        width: of a token's state; a multiple of `heads`.
+        heads: of the attention.
+        kv_heads: heads of keys and values; null takes `heads`.
+        inner_width: of the feed-forward layers.
+        vocab_size: tokens; null takes the tokenizer's.
+    """
+
+    layers: int = 2
+    width: int = 64
+    heads: int = 4
+    kv_heads: int | None = None
+    inner_width: int = 172
+    vocab_size: int | None = None
+
+
+class FrozenDecoder(GenreClassifier):
+    """A Llama-like decoder whose own weights never train.
+
+    Args:
+        backbone: model of the hub (Llama 2 and 3, Mistral, Qwen 2 and 3) or local directory; "random" makes
+            `architecture` with random weights.
+        revision: commit or tag of the backbone on the hub.
+        random_weights: draw the weights of the backbone's configuration at random instead of loading them, for
+            benchmarks and planning.
+        architecture: used with backbone "random".
+        quantization: of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or "none".
+        compute_dtype: of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
+        quant_storage: dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
+            shards every parameter by itself; other sharding may need the float that it computes in.
+        kwargs: see `GenreClassifier`.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "meta-llama/Llama-2-7b-hf",
+        revision: str | None = None,
+        random_weights: bool = False,
+        architecture: LlamaArchitecture | None = None,
+        quantization: Quantization = "nf4",
+        compute_dtype: ComputeDtype = "auto",
+        quant_storage: QuantStorage = "uint8",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backbone_name = backbone
+        self.revision = revision
+        self.random_weights = random_weights or backbone == RANDOM
+        self.architecture = architecture or LlamaArchitecture()
+        self.quantization: Quantization = quantization
+        self.compute_dtype: ComputeDtype = compute_dtype
+        self.quant_storage: QuantStorage = quant_storage
+        self.backbone_config: PretrainedConfig | None = None
+        self._base_facts: dict[str, Any] | None = None
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return self.random_weights
+
+    @property
+    def tokenizer_source(self) -> str | None:
+        """The backbone, unless it is a shape alone."""
+        return None if self.backbone_name == RANDOM else self.backbone_name
+
+    # Before anything is loaded
+
+    def check(self, max_tokens: int | None = None) -> None:
+        """See `GenreClassifier.check`."""
+        super().check(max_tokens)
+        if self.quant_storage != "uint8" and self.quantization != "nf4":
+            raise ConfigError(
+                f"model.quant_storage is {self.quant_storage}, and only nf4 packs its weights: "
+                "leave it out, or set model.quantization=nf4"
+            )
+        if self.quant_storage not in ("uint8", str(dtype_of_precision(self.precision)).removeprefix("torch.")):
+            raise ConfigError(
+                f"model.quant_storage is {self.quant_storage} under trainer.precision {self.precision}: sharding would "
+                "cast the packed weights, which would destroy them: set model.quant_storage=uint8"
+            )
+        if self.compute_dtype == "float16" and self.accelerator == "cpu":
+            raise ConfigError(
+                "model.compute_dtype is float16 on a CPU, which has no fp16 matrix units: set model.compute_dtype=auto"
+            )
+        if self.precision.endswith("-true") and self.precision != "32-true":
+            raise ConfigError(
+                f"trainer.precision is {self.precision}, which would put trained weights into half precision: "
+                f"set trainer.precision={self.precision.split('-')[0]}-mixed"
+            )
+        self._check_quantizer()
+        self._check_shape(max_tokens)
+
+    def _check_quantizer(self) -> None:
+        if self.quantization == "none":
+            return
+        import importlib.util
+
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigError(
+                f"model.quantization is {self.quantization}, and bitsandbytes is not installed: "
+                "run 'pip install bitsandbytes', or set model.quantization=none"
+            )
+        if self.accelerator not in ("cpu", "cuda"):
+            raise ConfigError(
+                f"model.quantization is {self.quantization} on {self.accelerator}, where it is untried: "
+                "set trainer.accelerator=cpu, or model.quantization=none"
+            )
+
+    def _check_shape(self, max_tokens: int | None) -> None:
+        if self.backbone_name == RANDOM:
+            shape = self.architecture
+            kv_heads = shape.kv_heads or shape.heads
+            if min(shape.layers, shape.width, shape.heads, kv_heads, shape.inner_width) < 1:
+                raise ConfigError("model.architecture holds a size below 1: give positive whole numbers")
+            if shape.width % (2 * shape.heads) or shape.heads % kv_heads:
+                raise ConfigError(
+                    f"model.architecture has width {shape.width}, {shape.heads} heads and {kv_heads} kv_heads: "
+                    "make the width an even multiple of the heads, and the heads a multiple of the kv_heads"
+                )
+            return
+        config = check_backbone(self.backbone_name, self.revision, max_tokens, weights=not self.random_weights)
+        if config.model_type not in FAMILIES:
+            raise ConfigError(
+                f"model.backbone {self.backbone_name} is a {config.model_type}, not one of {', '.join(FAMILIES)}: "
+                "use one of those, or models.distilbert.DistilBertClassifier for an encoder"
+            )
+        if getattr(config, "quantization_config", None) is not None:
+            raise ConfigError(
+                f"model.backbone {self.backbone_name} is quantised already: name the plain model that it was made "
+                "from, which is quantised as it is loaded"
+            )
+        window = getattr(config, "sliding_window", None)
+        if max_tokens and window and max_tokens > window:
+            raise ConfigError(
+                f"data.max_tokens is {max_tokens}, more than the attention window of {window} of {self.backbone_name}: "
+                f"set data.max_tokens={window}"
+            )
+
+    # Building
+
+    def weight_format(self) -> WeightFormat:
+        """How the frozen weights are kept."""
+        auto = self.compute_dtype == "auto"
+        dtype = dtype_of_precision(self.precision) if auto else getattr(torch, self.compute_dtype)
+        return WeightFormat(self.quantization, dtype, getattr(torch, self.quant_storage))
+
+    def build_device(self) -> torch.device:
+        """Where the weights are quantised: at once on the device that computes, where it is known."""
+        trainer = self._trainer
+        return trainer.strategy.root_device if trainer is not None else torch.device("cpu")
+
+    def new_config(self, labelling: Labelling) -> PretrainedConfig:
+        """The backbone's configuration.
+
+        Raises:
+            ConfigError: the tokenizer knows tokens that the backbone does not.
+        """
+        if self.backbone_name == RANDOM:
+            from transformers import LlamaConfig
+
+            shape = self.architecture
+            config: PretrainedConfig = LlamaConfig(
+                vocab_size=shape.vocab_size or labelling.vocab_size,
+                hidden_size=shape.width,
+                intermediate_size=shape.inner_width,
+                num_hidden_layers=shape.layers,
+                num_attention_heads=shape.heads,
+                num_key_value_heads=shape.kv_heads or shape.heads,
+                max_position_embeddings=max(4096, labelling.max_tokens),
+                rms_norm_eps=1e-5,
+            )
+        else:
+            config = check_backbone(
+                self.backbone_name, self.revision, labelling.max_tokens, weights=not self.random_weights
+            )
+        if labelling.vocab_size > config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {labelling.vocab_size:,} tokens and {self.backbone_name} knows "
+                f"{config.vocab_size:,}: leave data.tokenizer out to use the backbone's own"
+            )
+        config.use_cache = False
+        return config
+
+    def build_decoder(self, labelling: Labelling, auto_class: Any) -> PreTrainedModel:
+        """The frozen decoder, quantised as it is loaded or drawn."""
+        config = self.backbone_config or self.new_config(labelling)
+        self.backbone_config = config
+        weights, device = self.weight_format(), self.build_device()
+        if self.random_weights:
+            return random_decoder(auto_class, config, weights, labelling.seed, device)
+        return load_decoder(auto_class, self.backbone_name, self.revision, config, weights, device)
+
+    # Checkpoints
+
+    def base_facts(self) -> dict[str, Any]:
+        """What names the frozen weights: the base of which the checkpoint holds nothing."""
+        if self._base_facts is None:
+            assert self.backbone_config is not None
+            assert self.labelling is not None
+            random = None
+            if self.random_weights:
+                shape = self.backbone_config.to_diff_dict()
+                # none of these changes which weights are drawn
+                for name in ("transformers_version", "dtype", "quantization_config"):
+                    shape.pop(name, None)
+                random = {"seed": self.labelling.seed, "config": shape}
+            digest = None if random else weights_digest(weight_files(self.backbone_name, self.revision))
+            self._base_facts = {
+                "name": self.backbone_name,
+                "revision": self.revision,
+                "commit": getattr(self.backbone_config, "_commit_hash", None),
+                "sha256": digest,
+                "random": random,
+                "quantization": self.quantization,
+                "compute_dtype": str(self.weight_format().compute_dtype).removeprefix("torch."),
+                "quant_storage": self.quant_storage,
+                "architecture": asdict(self.architecture) if self.backbone_name == RANDOM else None,
+            }
+        return self._base_facts
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """See `GenreClassifier.checkpoint_facts`; with the base."""
+        return {**super().checkpoint_facts(), "base": self.base_facts()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `GenreClassifier.on_load_checkpoint`; refuses one that was trained over another base too."""
+        facts = checkpoint.get(CHECKPOINT_KEY) or {}
+        if CHECKPOINT_KEY in checkpoint and "base" not in facts:
+            raise CheckpointError("the checkpoint is of another kind of model: use the configuration of its run")
+        if "base" in facts:
+            check_same_base(facts["base"], self.base_facts())
+        super().on_load_checkpoint(checkpoint)
+
+    def trained_names(self) -> set[str]:
+        """Names of what a checkpoint holds: all that trains, and nothing of the frozen base."""
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,58 @@
+"""Linear models over the features of a text: what training keeps, and naive Bayes as such a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class LinearGenres:
+    """What training finds: log-odds of genre g in a text with features x are `weights[:, g] @ x + bias[g]`."""
+
+    genres: tuple[str, ...]
+    terms: tuple[str, ...]
+    """Words and runs of words, in the order of the features."""
+    idf: NDArray[np.float64]
+    """Inverse document frequency, (terms,)."""
+    weights: NDArray[np.float32]
+    """(terms, genres)."""
+    bias: NDArray[np.float64]
+    """(genres,)."""
+
+
+def naive_bayes(
+    features: csr_matrix, labels: NDArray[np.bool_], smoothing: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log-odds of multinomial naive Bayes, each genre against the rest, as a linear function of the features.
+
+    Args:
+        features: not negative, (films, terms).
+        labels: bool (films, genres).
+        smoothing: added to each term's sum in a class.
+
+    Returns:
+        weights float64 (terms, genres): log of a term's share among films with the genre over its share among the
+        others; and bias float64 (genres,): the log-odds of the genre's share of films. A genre that no film or every
+        film has gets weights of 0.
+    """
+    with_genre = np.asarray(features.T @ labels.astype(np.float64))
+    without = np.asarray(features.sum(axis=0), dtype=np.float64).reshape(-1, 1) - with_genre
+    with_genre, without = with_genre + smoothing, np.maximum(without, 0) + smoothing
+    weights = np.log(with_genre / with_genre.sum(axis=0)) - np.log(without / without.sum(axis=0))
+    weights[:, ~labels.any(axis=0) | labels.all(axis=0)] = 0
+    return weights, prior_log_odds(labels)
+
+
+def prior_log_odds(labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Log-odds of each genre's share of films; half a film more on either side keeps those of none and all finite."""
+    positives = labels.sum(axis=0).astype(np.float64)
+    negatives = len(labels) - positives
+    edge = (positives == 0) | (negatives == 0)
+    return np.log((positives + edge / 2) / (negatives + edge / 2))

@@ -1,0 +1,121 @@
+"""LlamaQLoraClassifier: a frozen, quantised decoder with LoRA and a head on each text's last token."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genre_lightning.errors import ConfigError
+from genre_lightning.models.base import Batch, Labelling
+from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.lora import LoraOptions, add_lora, check_lora
+from genre_lightning.models.packing import last_tokens
+from genre_lightning.models.quantization import known_warnings
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+
+
+class LlamaQLoraClassifier(FrozenDecoder):
+    """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
+
+    Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023. With quantization "none" it is plain LoRA.
+    The state of each text's last real token goes through the head, which is in float32 and trains in full.
+
+    Args:
+        lora: shape and place of the adapters; null takes the defaults.
+        packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
+            texts of like length are padded to the longest of them. The logits are the same.
+        dropout: before the head; null for none.
+        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
+            pass: a third more work for a fraction of the memory.
+        optimizer: "adamw" in float32, "adamw_8bit" with moments of 8 bits, or "paged_adamw_8bit", whose moments
+            move to the host when the GPU is full.
+        kwargs: see `FrozenDecoder` and `GenreClassifier`.
+    """
+
+    def __init__(
+        self,
+        lora: LoraOptions | None = None,
+        packing: bool = True,
+        dropout: float | None = None,
+        activation_checkpointing: bool = False,
+        optimizer: OptimizerName = "adamw",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.lora = lora or LoraOptions()
+        self.packing = packing
+        self.dropout = dropout
+        self.activation_checkpointing = activation_checkpointing
+        self.optimizer: OptimizerName = optimizer
+
+    @property
+    def adapters(self) -> bool:
+        """True: only adapters and the head train."""
+        return True
+
+    @property
+    def layout(self) -> Literal["padded", "packed"]:
+        """How batches are laid out for this model."""
+        return "packed" if self.packing else "padded"
+
+    def check(self, max_tokens: int | None = None) -> None:
+        """See `GenreClassifier.check`."""
+        check_lora(self.lora)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}: give a share from 0 to below 1")
+        if self.optimizer == "paged_adamw_8bit" and self.accelerator != "cuda":
+            raise ConfigError(
+                f"model.optimizer is paged_adamw_8bit on {self.accelerator}, and only CUDA memory is paged: "
+                "set model.optimizer=adamw_8bit"
+            )
+        super().check(max_tokens)
+
+    def build(self, labelling: Labelling) -> None:
+        """Loads the quantised backbone, puts adapters on it, and makes the head."""
+        from transformers import AutoModel
+
+        decoder = self.build_decoder(labelling, AutoModel)
+        if self.activation_checkpointing:
+            # the reentrant kind sees no gradient at a frozen input, and would train nothing; by position, as the method
+            # and its argument have been renamed
+            enable: Any = getattr(decoder, "activation_checkpointing_enable", decoder.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
+        # loading may have drawn numbers: the new weights depend on the seed alone
+        torch.manual_seed(labelling.seed)
+        with known_warnings():
+            self.backbone = add_lora(decoder, self.lora, decoder.config.model_type)
+        width = decoder.config.hidden_size
+        linear = nn.Linear(width, len(labelling.genres), dtype=torch.float32)
+        # the first logits are of the order of 0.5, whatever the width: the last norm gives states of the order of 1
+        nn.init.normal_(linear.weight, std=0.5 * width**-0.5)
+        nn.init.zeros_(linear.bias)
+        self.head = nn.Sequential(nn.Dropout(self.dropout or 0.0), linear)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
+        apart = {name: batch[name] for name in ("position_ids", "slots", "places") if name in batch}
+        with known_warnings():
+            states = self.backbone(input_ids=batch["input_ids"], use_cache=False, **apart).last_hidden_state
+        pooled = last_tokens(states, batch)
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(pooled)
+
+    def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """See `GenreClassifier.new_optimizer`."""
+        if self.optimizer == "adamw":
+            return super().new_optimizer(groups)
+        from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+        kind = AdamW8bit if self.optimizer == "adamw_8bit" else PagedAdamW8bit
+        return kind(groups, betas=(0.9, self.beta2))
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """See `GenreClassifier.checkpoint_facts`; with the adapters' options."""
+        return {**super().checkpoint_facts(), "lora": asdict(self.lora)}

@@ -1,0 +1,225 @@
+"""A decoder's frozen weights in NF4, int8 or plain floats, loaded or random."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.models.backbones import HOW_TO_GET, QuietLoading
+from genre_lightning.models.packing import ATTENTION, register_attention
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+
+Quantization = Literal["none", "nf4", "int8"]
+ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
+QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
+
+_CHUNK = 1 << 22
+"""Random values drawn at once: 16 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """How the frozen weights are kept and computed with.
+
+    Attributes:
+        quantization: of the linear layers.
+        compute_dtype: of their products; embeddings are kept in it too.
+        quant_storage: the dtype that packed NF4 weights pretend to have.
+        head: name of a linear layer that stays in `compute_dtype`, such as a language model's own head.
+    """
+
+    quantization: Quantization
+    compute_dtype: torch.dtype
+    quant_storage: torch.dtype = torch.uint8
+    head: str = "lm_head"
+
+    def bitsandbytes_config(self) -> BitsAndBytesConfig | None:
+        """The library's own form of it; None without quantisation."""
+        if self.quantization == "none":
+            return None
+        from transformers import BitsAndBytesConfig
+
+        # heads are named: the default list misses those with a bias
+        if self.quantization == "int8":
+            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=[self.head])
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=self.compute_dtype,
+            bnb_4bit_quant_storage=self.quant_storage,
+            llm_int8_skip_modules=[self.head],
+        )
+
+
+def dtype_of_precision(precision: str) -> torch.dtype:
+    """The dtype of matrix products under a trainer's precision."""
+    return (
+        torch.float16
+        if precision.startswith("16")
+        else torch.bfloat16
+        if precision.startswith("bf16")
+        else torch.float32
+    )
+
+
+def load_decoder(
+    auto_class: Any,
+    name: str,
+    revision: str | None,
+    config: PretrainedConfig,
+    weights: WeightFormat,
+    device: torch.device,
+) -> PreTrainedModel:
+    """A pretrained decoder whose linear layers are quantised one by one as they are read.
+
+    Raises:
+        ConfigError: the weights cannot be loaded.
+    """
+    register_attention()
+    quantised: dict[str, Any] = {}
+    if (settings := weights.bitsandbytes_config()) is not None:
+        quantised = {"quantization_config": settings, "device_map": {"": device}}
+    try:
+        with QuietLoading(), known_warnings():
+            model = auto_class.from_pretrained(
+                name,
+                revision=revision,
+                config=config,
+                dtype=weights.compute_dtype,
+                attn_implementation=ATTENTION,
+                use_safetensors=True,
+                trust_remote_code=False,
+                **quantised,
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"the weights of {name!r} cannot be loaded ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
+        ) from error
+    return _finished(model, weights.compute_dtype)
+
+
+def random_decoder(
+    auto_class: Any, config: PretrainedConfig, weights: WeightFormat, seed: int, device: torch.device
+) -> PreTrainedModel:
+    """A decoder of a configuration with random weights, each quantised before the next is drawn.
+
+    Equal seeds give equal weights on every machine, device and in every format, before rounding: a checkpoint holds
+    none of them.
+    """
+    register_attention()
+    with known_warnings(), torch.device("meta"):
+        model = auto_class.from_config(
+            config, dtype=weights.compute_dtype, attn_implementation=ATTENTION, trust_remote_code=False
+        )
+    if (settings := weights.bitsandbytes_config()) is not None:
+        with known_warnings():
+            from transformers.integrations import replace_with_bnb_linear
+
+            replace_with_bnb_linear(model, modules_to_not_convert=[weights.head], quantization_config=settings)
+        # what peft reads to choose its layers
+        model.is_loaded_in_4bit = weights.quantization == "nf4"
+        model.is_loaded_in_8bit = weights.quantization == "int8"
+    spread = getattr(config, "initializer_range", 0.02)
+    shared: dict[int, nn.Parameter] = {}
+    for path, module in model.named_modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is None:
+                continue
+            key = id(parameter)
+            if key not in shared:
+                values = _draw(f"{path}.{name}", parameter.shape, weights.compute_dtype, spread, seed)
+                shared[key] = _materialised(module, parameter, values, device)
+                shared[-key] = parameter  # kept alive: its id must not be given to another
+            module._parameters[name] = shared[key]
+        if any(buffer is not None and buffer.is_meta for buffer in module._buffers.values()):
+            # rotary frequencies and their like are computed from the configuration
+            fresh = type(module)(config=config)
+            module._buffers.update({n: b.to(device) for n, b in fresh._buffers.items() if b is not None})
+    return _finished(model.eval(), weights.compute_dtype)
+
+
+def _draw(name: str, shape: torch.Size, dtype: torch.dtype, spread: float, seed: int) -> torch.Tensor:
+    """Ones for norms, zeros for biases, else normal values drawn from (seed, name) alone."""
+    values = torch.empty(shape, dtype=dtype)
+    if len(shape) == 1:
+        return values.fill_(0.0 if name.endswith("bias") else 1.0)
+    place = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(place))
+    # by chunks: a float32 copy of a large layer would be the peak of the whole build
+    for chunk in values.view(-1).split(_CHUNK):
+        chunk.copy_(torch.randn(len(chunk), generator=generator) * spread)
+    return values
+
+
+def _materialised(module: nn.Module, empty: nn.Parameter, values: torch.Tensor, device: torch.device) -> nn.Parameter:
+    kind: Any = type(empty)
+    # bitsandbytes quantises a weight when it is first sent to a device
+    if kind.__name__ == "Params4bit":
+        return kind(values, **{**vars(empty), "requires_grad": False, "module": module}).to(device)
+    if kind.__name__ == "Int8Params":
+        return kind(values, requires_grad=False, has_fp16_weights=False).to(device)
+    return nn.Parameter(values.to(device), requires_grad=False)
+
+
+def _finished(model: PreTrainedModel, compute_dtype: torch.dtype) -> PreTrainedModel:
+    """Frozen, with float32 norms and states between layers, and without what bitsandbytes does to NF4 on some CPUs."""
+    model.requires_grad_(False)
+    # half precision is for the products: fp16 sums over the layers would overflow in some decoders; by a hook, so that
+    # the embedding is called within the model, as sharding needs
+    model.get_input_embeddings().register_forward_hook(partial(_cast_output, torch.float32))
+    for module in model.modules():
+        if type(module).__name__.endswith("DecoderLayer") and compute_dtype != torch.float32:
+            # a quantised layer answers in the dtype that it is asked in: from float32 states, what the backward pass
+            # keeps would be twice as large
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                getattr(module, name).register_forward_hook(partial(_cast_output, compute_dtype))
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.ndim == 1 and parameter.is_floating_point() and "bias" not in name:
+                module._parameters[name] = nn.Parameter(parameter.data.float(), requires_grad=False)
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # in evaluation mode it would repack the weights in place, rounded to bf16, and training after it would
+            # run without gradients
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # unknown to mypy as an attribute
+    return model
+
+
+def _cast_output(dtype: torch.dtype, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    return output.to(dtype)
+
+
+@contextmanager
+def known_warnings() -> Iterator[None]:
+    """Hides the libraries' notes about what is meant here."""
+    # a kernel for repacked weights, which are not used here
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # peft asks transformers by a name that it has renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        # int8 products round their inputs to half precision
+        warnings.filterwarnings("ignore", message=".*MatMul8bitLt: inputs will be cast.*")
+        yield
+
+
+def memory_of(model: nn.Module) -> dict[str, int]:
+    """Bytes of a model's parameters as they are stored: "trained" and "frozen", with the scales of quantised ones."""
+    sizes = {"trained": 0, "frozen": 0}
+    for parameter in model.parameters():
+        size = parameter.numel() * parameter.element_size()
+        state = getattr(parameter, "quant_state", None)
+        scales = [] if state is None else [state.absmax, *([state.state2.absmax] if state.nested else [])]
+        size += sum(scale.numel() * scale.element_size() for scale in scales)
+        sizes["trained" if parameter.requires_grad else "frozen"] += size
+    return sizes

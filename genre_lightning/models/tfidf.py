@@ -1,0 +1,292 @@
+"""Baselines that count words: TF-IDF features under a linear model for each genre, in one file without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
+from genre_lightning.models.linear import LinearGenres, naive_bayes, prior_log_odds
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["BASELINES", "TfidfBaseline", "TfidfLogisticRegression", "TfidfNaiveBayes", "read_baseline"]
+
+
+@dataclass
+class TfidfBaseline(ABC):
+    """TF-IDF features; a subclass finds the weights.
+
+    Attributes:
+        max_ngram: longest run of words that counts as a term; 1 takes single words only.
+        min_films: films of the training split that must hold a term.
+        max_share: share of the films above which a term says nothing and is left out.
+        stop_words: leave out English function words ("the", "of").
+        sublinear: a term that occurs n times counts 1 + ln n, not n.
+    """
+
+    max_ngram: int = 2
+    min_films: int = 2
+    max_share: float = 0.5
+    stop_words: bool = True
+    sublinear: bool = True
+    linear: LinearGenres | None = field(default=None, init=False, repr=False, compare=False)
+    """What `fit` found."""
+
+    name: ClassVar[str]
+
+    def check(self) -> None:
+        """Refuses impossible options.
+
+        Raises:
+            ConfigError: every problem, each with its cure.
+        """
+        problems = []
+        if not 1 <= self.max_ngram <= 5:
+            problems.append(f"model.max_ngram is {self.max_ngram}: give 1 to 5")
+        if self.min_films < 1:
+            problems.append(f"model.min_films is {self.min_films}: give 1 or more")
+        if not 0 < self.max_share <= 1:
+            problems.append(f"model.max_share is {self.max_share}: give a share above 0 and up to 1")
+        problems += self._problems()
+        if problems:
+            raise ConfigError("; and ".join(problems))
+
+    @abstractmethod
+    def _problems(self) -> list[str]:
+        """What is wrong with the subclass's own options."""
+
+    @abstractmethod
+    def _solve(
+        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Weights (terms, genres) and bias (genres,) from features (films, terms) and labels (films, genres)."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that training has set: weights and biases."""
+        linear = self.fitted()
+        return linear.weights.size + linear.bias.size
+
+    def fit(self, texts: Sequence[str], labels: NDArray[np.bool_], genres: Sequence[str], seed: int = 0) -> None:
+        """Finds terms and weights.
+
+        Args:
+            texts: of the training split.
+            labels: bool (films, genres).
+            genres: names of the columns.
+            seed: of solvers that draw.
+
+        Raises:
+            DataError: no term is left.
+        """
+        vectorizer = self._vectorizer()
+        try:
+            features = vectorizer.fit_transform(texts)
+        except ValueError as error:  # scikit-learn's way to say that nothing is left
+            raise DataError(
+                f"the {len(texts)} training texts leave no term ({one_line(error)}): "
+                "lower model.min_films, raise model.max_share, or use more films"
+            ) from None
+        terms = tuple(vectorizer.get_feature_names_out().tolist())
+        weights, bias = self._solve(features, labels, seed)
+        self.linear = LinearGenres(tuple(genres), terms, np.asarray(vectorizer.idf_), weights, bias)
+
+    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Log-odds, finite, (texts, genres)."""
+        linear = self.fitted()
+        vectorizer = self._vectorizer(linear.terms)
+        vectorizer.idf_ = linear.idf
+        if len(texts) == 0:
+            return np.zeros((0, len(linear.genres)), dtype=np.float32)
+        return np.asarray(vectorizer.transform(texts) @ linear.weights + linear.bias, dtype=np.float32)
+
+    def write(self, path: str | os.PathLike[str]) -> str:
+        """Writes model and options as safetensors, whole or not at all.
+
+        Returns:
+            the SHA-256 of the file, as hexadecimal digits.
+        """
+        from safetensors.numpy import save_file
+
+        from genre_lightning.files import replacing
+
+        linear = self.fitted()
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        tensors: dict[str, NDArray[Any]] = {
+            "terms": np.frombuffer("\n".join(linear.terms).encode(), dtype=np.uint8),
+            "idf": linear.idf,
+            "weights": np.ascontiguousarray(linear.weights),
+            "bias": linear.bias,
+        }
+        facts = json.dumps({"baseline": self.name, "options": options, "genres": linear.genres})
+        with replacing(path) as temporary:
+            # one entry: the format keeps several in no order, and the same model must be the same file
+            save_file(tensors, temporary, {"facts": facts})
+        return file_sha256(path)
+
+    def fitted(self) -> LinearGenres:
+        """What `fit` found.
+
+        Raises:
+            CheckpointError: it has not been called.
+        """
+        if self.linear is None:
+            raise CheckpointError(f"{self.name} has not been trained: run 'genre-lightning baseline {self.name}'")
+        return self.linear
+
+    def _vectorizer(self, terms: Sequence[str] | None = None) -> Any:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        return TfidfVectorizer(
+            strip_accents="unicode",
+            ngram_range=(1, self.max_ngram),
+            stop_words="english" if self.stop_words else None,
+            sublinear_tf=self.sublinear,
+            dtype=np.float32,
+            # with the terms given, the counts that choose them are not asked
+            **({"min_df": self.min_films, "max_df": self.max_share} if terms is None else {"vocabulary": terms}),
+        )
+
+
+@dataclass
+class TfidfNaiveBayes(TfidfBaseline):
+    """Multinomial naive Bayes for each genre against the rest, with the genre's share of films as its prior.
+
+    Attributes:
+        smoothing: count added to each term in each class, in TF-IDF units.
+        evidence: what the words count against the prior. TF-IDF rows have length 1, however long the text, so that
+            1 leaves rare genres to their prior.
+    """
+
+    min_films: int = 3
+    smoothing: float = 0.1
+    evidence: float = 2.0
+
+    name: ClassVar[str] = "tfidf_nb"
+
+    def _problems(self) -> list[str]:
+        return [
+            f"model.{name} is {getattr(self, name)}: give a number above 0"
+            for name in ("smoothing", "evidence")
+            if not 0 < getattr(self, name) < float("inf")
+        ]
+
+    def _solve(
+        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        weights, bias = naive_bayes(features, labels, self.smoothing)
+        return (self.evidence * weights).astype(np.float32), bias
+
+
+@dataclass
+class TfidfLogisticRegression(TfidfBaseline):
+    """Logistic regression for each genre, with an L2 penalty.
+
+    Attributes:
+        inverse_penalty: scikit-learn's C: higher fits the training split more closely.
+        class_weight: "none", or "balanced" to weigh each genre's positives as much as its negatives.
+        max_iter: iterations of the solver for a genre.
+    """
+
+    inverse_penalty: float = 3.0
+    class_weight: Literal["none", "balanced"] = "none"
+    max_iter: int = 1000
+
+    name: ClassVar[str] = "tfidf_logreg"
+
+    def _problems(self) -> list[str]:
+        problems = []
+        if not 0 < self.inverse_penalty < float("inf"):
+            problems.append(f"model.inverse_penalty is {self.inverse_penalty}: give a number above 0")
+        if self.max_iter < 1:
+            problems.append(f"model.max_iter is {self.max_iter}: give 1 or more")
+        return problems
+
+    def _solve(
+        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        weights = np.zeros((features.shape[1], labels.shape[1]), dtype=np.float32)
+        bias = prior_log_odds(labels)
+        weighting = "balanced" if self.class_weight == "balanced" else None
+        for genre in np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0)):
+            solver = LogisticRegression(
+                C=self.inverse_penalty,
+                class_weight=weighting,
+                max_iter=self.max_iter,
+                solver="liblinear",
+                random_state=seed,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ConvergenceWarning)
+                try:
+                    solver.fit(features, labels[:, genre])
+                except ConvergenceWarning:
+                    raise ConfigError(
+                        f"logistic regression did not converge in {self.max_iter} iterations: "
+                        "raise model.max_iter, or lower model.inverse_penalty"
+                    ) from None
+            weights[:, genre], bias[genre] = solver.coef_[0], solver.intercept_[0]
+        return weights, bias
+
+
+BASELINES: dict[str, type[TfidfBaseline]] = {kind.name: kind for kind in (TfidfNaiveBayes, TfidfLogisticRegression)}
+
+
+def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> TfidfBaseline:
+    """Reads what `TfidfBaseline.write` wrote; nothing in the file is ever run.
+
+    Args:
+        path: of the file.
+        sha256: that the file must have, as a decision names it; None takes any.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, no baseline, or not the one with that SHA-256.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    place = Path(path)
+    if not place.is_file():
+        raise CheckpointError(f"{place} is missing: train it with 'genre-lightning baseline'")
+    if sha256 is not None and file_sha256(place) != sha256:
+        raise CheckpointError(f"{place} is not the model that its decision was fitted for: train the baseline again")
+    try:
+        with safe_open(place, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        model = BASELINES[facts["baseline"]](**facts["options"])
+        model.check()
+        linear = LinearGenres(
+            tuple(facts["genres"]),
+            tuple(tensors["terms"].tobytes().decode().split("\n")),
+            tensors["idf"],
+            tensors["weights"],
+            tensors["bias"],
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{place} is no readable baseline ({one_line(error)[:120]}): train it again") from None
+    shape = (len(linear.terms), len(linear.genres))
+    if linear.weights.shape != shape or linear.idf.shape != shape[:1] or linear.bias.shape != shape[1:]:
+        raise CheckpointError(f"{place} is damaged (its parts do not fit each other): train the baseline again")
+    model.linear = linear
+    return model
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

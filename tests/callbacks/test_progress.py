@@ -1,0 +1,86 @@
+"""Progress where there is no terminal: few lines, each whole."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+
+from genre_lightning.callbacks import progress
+from genre_lightning.callbacks.progress import LogFileProgress, progress_bar, task_progress
+
+
+def trainer(**changes):
+    values = {
+        "num_training_batches": 200,
+        "accumulate_grad_batches": 2,
+        "global_step": 0,
+        "current_epoch": 1,
+        "max_epochs": 3,
+        "estimated_stepping_batches": 300,
+        "callback_metrics": {"train/loss": torch.tensor(0.25)},
+        "sanity_checking": False,
+    }
+    return SimpleNamespace(**{**values, **changes})
+
+
+def test_a_task_in_a_log_file(capsys):
+    with task_progress("Tokenising", 2000) as count:
+        count(1000)
+        count(1000)
+    assert capsys.readouterr().err.startswith("Tokenising: 2,000 done in ")
+    with task_progress("Tokenising", 2000):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_ten_lines_an_epoch_at_most(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    bar, run = LogFileProgress(), trainer(global_step=100)
+    bar.on_train_start(run, None)
+    for batch in range(200):
+        now += 3.0
+        run.global_step += batch % 2
+        bar.on_train_batch_end(run, None, None, None, batch)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "epoch 2/3  step 10/100  loss 0.2500  0.17 steps/s  19:00 left"
+    assert lines[-1] == "epoch 2/3  step 100/100  loss 0.2500  0.17 steps/s  10:00 left"
+
+
+def test_fast_epochs_say_little(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    bar, run = LogFileProgress(), trainer()
+    bar.on_train_start(run, None)
+    for batch in range(200):
+        now += 0.01
+        run.global_step += batch % 2
+        bar.on_train_batch_end(run, None, None, None, batch)
+    assert capsys.readouterr().err == ""
+
+
+def test_validation(capsys):
+    bar = LogFileProgress()
+    metrics = {"val/loss": torch.tensor(0.5), "val/f1_micro_tuned": torch.tensor(0.25), "train/loss": torch.tensor(1.0)}
+    run = trainer(callback_metrics=metrics)
+    bar.on_validation_end(run, None)
+    assert capsys.readouterr().err == "epoch 2/3  validation  loss 0.5000  f1_micro_tuned 0.2500\n"
+    bar.disable()
+    bar.on_validation_end(run, None)
+    assert capsys.readouterr().err == ""
+    bar.enable()
+    bar.on_validation_end(trainer(sanity_checking=True), None)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")])
+def test_clock(seconds, shown):
+    assert progress._clock(seconds) == shown
+
+
+def test_the_bar_that_fits(monkeypatch):
+    assert isinstance(progress_bar(), LogFileProgress)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    assert isinstance(progress_bar(), RichProgressBar)

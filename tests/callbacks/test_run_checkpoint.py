@@ -1,0 +1,101 @@
+"""When RunCheckpoint saves, and what it calls best."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from genre_lightning.callbacks import checkpoints
+from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
+
+
+class FakeTrainer:
+    """What RunCheckpoint asks of a trainer."""
+
+    def __init__(self, accumulate=2, batches=10):
+        self.accumulate_grad_batches = accumulate
+        self.batches = batches
+        self.global_step = 0
+        self.is_last_batch = False
+        self.is_global_zero = True
+        self.world_size = 1
+        self.loggers = []
+        self.callback_metrics = {}
+        self.saved = []
+        self.strategy = SimpleNamespace(broadcast=lambda value: value)
+
+    def save_checkpoint(self, path):
+        self.saved.append((path.name, self.global_step))
+
+    def epoch(self, callback, **metrics):
+        for batch in range(self.batches):
+            self.global_step += (batch + 1) % self.accumulate_grad_batches == 0
+            self.is_last_batch = batch == self.batches - 1
+            callback.on_train_batch_end(self, None, None, None, batch)
+        self.callback_metrics = {f"val/{name}": torch.tensor(value) for name, value in metrics.items()}
+        callback.on_train_epoch_end(self, None)
+
+
+@pytest.mark.parametrize("name", ["f1_micro", "f1_micro_tuned", "map_macro", "recall_micro", "precision_micro"])
+def test_higher_is_better(name):
+    assert better_is_higher(f"val/{name}")
+
+
+@pytest.mark.parametrize("name", ["loss", "hamming_loss", "ece"])
+def test_lower_is_better(name):
+    assert not better_is_higher(f"val/{name}")
+
+
+def test_best_and_last(tmp_path):
+    callback, trainer = RunCheckpoint(tmp_path, "val/f1_micro"), FakeTrainer()
+    for value in (0.5, 0.4, float("nan"), 0.5, 0.6):
+        trainer.epoch(callback, f1_micro=value)
+    assert trainer.saved == [
+        ("best.ckpt", 5), ("last.ckpt", 5), ("last.ckpt", 10), ("last.ckpt", 15), ("last.ckpt", 20),
+        ("best.ckpt", 25), ("last.ckpt", 25),
+    ]  # fmt: skip
+    assert (callback.best_score, callback.best_step) == (pytest.approx(0.6), 25)
+    assert (callback.best, callback.last) == (tmp_path / "best.ckpt", tmp_path / "last.ckpt")
+
+
+def test_the_lowest_loss_is_best(tmp_path):
+    callback, trainer = RunCheckpoint(tmp_path, "val/loss"), FakeTrainer()
+    for value in (0.5, 0.6, 0.4):
+        trainer.epoch(callback, loss=value)
+    assert [step for name, step in trainer.saved if name == "best.ckpt"] == [5, 15]
+
+
+def test_without_the_metric_only_last_is_saved(tmp_path):
+    callback, trainer = RunCheckpoint(tmp_path, "val/loss"), FakeTrainer()
+    trainer.epoch(callback)
+    assert trainer.saved == [("last.ckpt", 5)]
+
+
+def test_saves_at_the_end_of_steps_only(tmp_path):
+    callback, trainer = RunCheckpoint(tmp_path, "val/loss", every_steps=2), FakeTrainer(accumulate=3, batches=15)
+    trainer.epoch(callback)
+    assert trainer.saved == [("last.ckpt", 2), ("last.ckpt", 4), ("last.ckpt", 5)]
+
+
+def test_saves_by_the_clock_of_the_first_rank(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
+    callback, trainer = RunCheckpoint(tmp_path, "val/loss", every_minutes=1), FakeTrainer()
+    asked = []
+    trainer.strategy.broadcast = lambda value: asked.append(value) or value
+    callback.on_train_start(trainer, None)
+    for now in (30.0, 59.0, 61.0, 100.0, 122.0):  # noqa: B007  # the clock above reads it
+        trainer.global_step += 1
+        callback.on_train_batch_end(trainer, None, None, None, 1)
+    assert trainer.saved == [("last.ckpt", 3), ("last.ckpt", 5)]
+    assert asked == [False, False, True, False, True]
+
+
+def test_state(tmp_path):
+    first = RunCheckpoint(tmp_path, "val/loss")
+    first.best_score, first.best_step = 0.25, 7
+    again, other = RunCheckpoint(tmp_path, "val/loss"), RunCheckpoint(tmp_path, "val/f1_micro")
+    again.load_state_dict(first.state_dict())
+    other.load_state_dict(first.state_dict())  # a score of another metric says nothing
+    assert (again.best_score, again.best_step) == (0.25, 7)
+    assert (other.best_score, other.best_step) == (None, None)

@@ -1,0 +1,218 @@
+"""A whole run as its user starts it, cuts it off, and starts it again."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
+
+from genre_lightning.__main__ import main
+from genre_lightning.data.sample import write_sample
+from genre_lightning.models.base import GenreClassifier
+
+SMALL = [
+    "--model.backbone=small",
+    "--model.architecture={layers: 1, width: 32, heads: 2, inner_width: 64}",
+    "--data.vocab_size=600",
+    "--data.max_tokens=48",
+    "--data.global_batch_size=16",
+    "--data.micro_batch_tokens=256",
+    "--trainer.max_epochs=2",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+    "--trainer.log_every_n_steps=5",
+    "--checkpoint.every_steps=4",
+]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return write_sample(tmp_path_factory.mktemp("sample") / "sample.csv", films=400, seed=1)
+
+
+def fit(sample, run_dir, *more):
+    return main(["fit", f"--data.csv={sample}", f"--run_dir={run_dir}", *SMALL, *more])
+
+
+@pytest.fixture(scope="module")
+def run(sample, tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "a run"
+    assert fit(sample, place) == 0
+    return place
+
+
+def curve_rows(run_dir):
+    with (run_dir / "curves.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run_dir, name="last"):
+    return torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def test_the_run_directory_is_the_contracts(run):
+    for name in (
+        "config.yaml", "data_audit.json", "curves.csv", "decision.json", "report.html",
+        "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt.manifest.json", "checkpoints/best.ckpt.manifest.json",
+        *(f"evaluation/{split}/{file}" for split in ("validation", "test")
+          for file in ("metrics.json", "predictions.parquet", "per_genre.csv", "thresholds.csv", "confusion.csv")),
+    ):  # fmt: skip
+        assert (run / name).is_file(), name
+    audit = json.loads((run / "data_audit.json").read_text())
+    reasons = ("malformed", "duplicate_id", "missing_overview", "placeholder_overview", "no_genres", "kept")
+    assert sum(audit[reason] for reason in reasons) == audit["rows"]
+    assert sum(split["films"] for split in audit["splits"].values()) == audit["kept"]
+    decision = json.loads((run / "decision.json").read_text())
+    manifest = json.loads((run / "checkpoints/best.ckpt.manifest.json").read_text())
+    assert decision["checkpoint_sha256"] == manifest["sha256"]
+    stored = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["genre_lightning"]["decision"]
+    assert stored["thresholds"] == decision["thresholds"]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_metrics_are_scikit_learns_on_the_predictions(run, split):
+    folder = run / "evaluation" / split
+    table = pq.read_table(folder / "predictions.parquet").to_pandas()
+    labels = np.stack(table["labels"]).astype(bool)
+    probabilities = np.stack(table["probabilities"])
+    assert probabilities.dtype == np.float32
+    metrics = json.loads((folder / "metrics.json").read_text())
+    threshold = json.loads((run / "decision.json").read_text())["thresholds"]["global"]
+    assert metrics["n"] == len(table) == table["id"].nunique()
+    for policy, at in (("fixed_0.5", 0.5), ("global", threshold)):
+        decided = probabilities.astype(np.float64) >= at
+        for name, function in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
+            expected = function(labels, decided, average="micro", zero_division=0)
+            assert metrics["policies"][policy][f"{name}_micro"] == pytest.approx(expected, abs=1e-6)
+        assert metrics["policies"][policy]["subset_accuracy"] == pytest.approx((labels == decided).all(axis=1).mean())
+    with_films = labels.any(axis=0)
+    expected = average_precision_score(labels[:, with_films], probabilities[:, with_films], average="macro")
+    assert metrics["threshold_free"]["map_macro"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_curves_have_losses_and_learning_rates(run):
+    rows = curve_rows(run)
+    for column in ("train/loss", "train/loss_epoch", "val/loss", "val/f1_micro", "train/gradient_norm"):
+        assert any(row[column] for row in rows), column
+    efficiency = [float(row["train/padding_efficiency"]) for row in rows if row["train/padding_efficiency"]]
+    assert all(0.3 < value <= 1 for value in efficiency)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(sample, run, capfd):
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+    assert fit(sample, run) == 0
+    assert "all is done" in capfd.readouterr().err
+    assert main(["fit", "--run_dir", str(run)]) == 0
+    after = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+    assert before == after
+
+
+class PowerCutError(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("cut_at", [3, 6, 19, 25])
+def test_a_run_cut_off_and_started_again_is_the_unbroken_one_to_the_bit(sample, run, tmp_path, monkeypatch, cut_at):
+    original = GenreClassifier.training_step
+
+    def cut(self, batch, batch_idx):
+        if self.trainer.global_step == cut_at:
+            raise PowerCutError
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(GenreClassifier, "training_step", cut)
+    with pytest.raises(PowerCutError):
+        fit(sample, tmp_path / "run")
+    monkeypatch.undo()
+    assert fit(sample, tmp_path / "run") == 0
+    for name in ("last", "best"):
+        expected, got = weights(run, name), weights(tmp_path / "run", name)
+        assert expected.keys() == got.keys()
+        for key in expected:
+            assert torch.equal(expected[key], got[key]), f"{name}: {key}"
+    curves = [curve_rows(place) for place in (run, tmp_path / "run")]
+    losses = [{row["step"]: row["train/loss"] for row in rows if row["train/loss"]} for rows in curves]
+    assert losses[0] == losses[1]
+
+
+def test_a_changed_setting_is_refused_by_name_and_overridden_on_demand(sample, run, tmp_path, capfd):
+    assert fit(sample, run, "--model.lr=0.01", "--data.max_tokens=32") == 2
+    err = capfd.readouterr().err
+    assert "model.lr: null → 0.01" in err
+    assert "data.max_tokens: 48 → 32" in err
+    assert "--override" in err
+    # where and how fast it runs is no part of the training
+    assert fit(sample, run, "--data.micro_batch_tokens=128", "--trainer.log_every_n_steps=7") == 0
+
+
+def test_other_films_are_refused(run, tmp_path, capfd):
+    other = write_sample(tmp_path / "other.csv", films=400, seed=2)
+    assert main(["fit", f"--run_dir={run}", f"--data.csv={other}"]) == 2
+    assert "other films" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "split"), [("validate", "validation"), ("test", "test")])
+def test_validate_and_test_work_from_the_run_directory_alone(run, command, split, capfd):
+    before = json.loads((run / "evaluation" / split / "metrics.json").read_text())
+    assert main([command, "--run_dir", str(run), "--json"]) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["policies"] == before["policies"]
+    assert printed["threshold_free"] == before["threshold_free"]
+
+
+def test_predict_tags_every_film_of_a_file(run, sample, tmp_path):
+    out = tmp_path / "tagged.parquet"
+    assert main(["predict", "--run_dir", str(run), "--data.csv", str(sample), "--out", str(out)]) == 0
+    table = pq.read_table(out).to_pandas().set_index("id")
+    test = pq.read_table(run / "evaluation/test/predictions.parquet").to_pandas().set_index("id")
+    assert len(table) > len(test)
+    both = table.loc[test.index]
+    # other films share the batch, so padding and the order of sums differ
+    np.testing.assert_allclose(np.stack(both["logits"]), np.stack(test["logits"]), atol=1e-5)
+    assert list(map(list, both["genres"])) == list(map(list, test["genres"]))
+
+
+def test_an_unfinished_run_is_not_evaluated(sample, tmp_path, monkeypatch, capfd):
+    def cut(self, batch, batch_idx):
+        raise PowerCutError
+
+    monkeypatch.setattr(GenreClassifier, "training_step", cut)
+    with pytest.raises(PowerCutError):
+        fit(sample, tmp_path / "run")
+    capfd.readouterr()
+    assert main(["test", "--run_dir", str(tmp_path / "run")]) == 2
+    assert "has not finished training" in capfd.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(run, tmp_path, capfd):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    best = copy / "checkpoints/best.ckpt"
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1
+    best.write_bytes(bytes(content))
+    assert main(["test", "--run_dir", str(copy)]) == 2
+    assert "is damaged" in capfd.readouterr().err
+
+
+def test_two_processes_in_one_run_directory(sample, run, capfd):
+    from filelock import FileLock
+
+    with FileLock(run / ".lock"):
+        assert fit(sample, run) == 2
+    assert "another process is working" in capfd.readouterr().err
+
+
+def test_the_saved_configuration_is_resolved(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert Path(config["data"]["csv"]).is_absolute()
+    assert config["trainer"]["precision"] == "32-true"
+    assert config["model"]["init_args"]["backbone"] == "small"

@@ -1,0 +1,262 @@
+"""Whole runs of QLoRA and zero-shot as their user starts them, and what is exported from them."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+from transformers import AutoModel, BitsAndBytesConfig
+
+from genre_lightning.__main__ import main
+from genre_lightning.data.sample import write_sample
+from genre_lightning.data.tokenizers import load_tokenizer
+from genre_lightning.models.base import GenreClassifier
+
+OPTIONS = [
+    "--data.max_tokens=48",
+    "--data.global_batch_size=16",
+    "--data.micro_batch_tokens=512",
+    "--trainer.max_epochs=2",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+    "--checkpoint.every_steps=2",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Figures and page are most of a small run's time, and other tests' matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("genre_lightning.evaluation.figures.write_figures", lambda *a, **k: None)
+        patch.setattr("genre_lightning.commands.continuing.write_report", lambda *a, **k: None)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return write_sample(tmp_path_factory.mktemp("sample") / "sample.csv", films=130, seed=2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A language model on disk with its tokenizer, made from random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+    folder = tmp_path_factory.mktemp("base")
+    letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁", *letters, "▁y", "▁n"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    LlamaTokenizer(vocab=vocabulary, merges=[("▁", "y"), ("▁", "n")], add_bos_token=True).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(pieces), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def fit(sample, run_dir, *words, kind="llama_qlora.LlamaQLoraClassifier"):
+    model = f"--model=genre_lightning.models.{kind}"
+    return main(["fit", f"--data.csv={sample}", f"--run_dir={run_dir}", model, *OPTIONS, *words])
+
+
+def qlora(sample, base, run_dir, quantization, *more):
+    lora = "--model.lora={rank: 4, dropout: 0.05}"
+    return fit(
+        sample,
+        run_dir,
+        f"--model.backbone={base}",
+        f"--model.quantization={quantization}",
+        lora,
+        "--model.lr=1e-2",
+        *more,
+    )
+
+
+@pytest.fixture(scope="module", params=["nf4", "none"])
+def run(request, sample, base, tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / request.param
+    assert qlora(sample, base, place, request.param) == 0
+    return place
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def test_a_run_cut_off_and_started_again_is_the_unbroken_one_to_the_bit(sample, base, run, tmp_path, monkeypatch):
+    original = GenreClassifier.training_step
+
+    def cut(self, batch, batch_idx):
+        if self.trainer.global_step == 9:
+            raise PowerCutError
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(GenreClassifier, "training_step", cut)
+    with pytest.raises(PowerCutError):
+        qlora(sample, base, tmp_path / "run", run.name)
+    monkeypatch.undo()
+    assert qlora(sample, base, tmp_path / "run", run.name) == 0
+    logits = [logits_of(place, "test") for place in (run, tmp_path / "run")]
+    assert torch.equal(*logits)
+    states = [state(place) for place in (run, tmp_path / "run")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def state(run_dir):
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def logits_of(run_dir, split):
+    column = pq.read_table(run_dir / "evaluation" / split / "predictions.parquet")["logits"]
+    return torch.tensor(np.stack(column.to_numpy()))
+
+
+def test_the_checkpoint_holds_what_was_trained(run):
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert all("lora_" in name or name.startswith("head.") for name in content["state_dict"])
+    assert (run / "checkpoints" / "best.ckpt").stat().st_size < 300_000
+    facts = content["genre_lightning"]["base"]
+    assert len(facts["sha256"]) == 64
+    assert facts["quantization"] == run.name
+
+
+@torch.no_grad()
+def logits_by_peft(run_dir, folder, backbone):
+    """The logits of the run's test films, by plain transformers, peft and safetensors."""
+    head = load_file(folder / "head.safetensors")
+    texts = pq.read_table(run_dir / "evaluation" / "test" / "predictions.parquet")["text"].to_pylist()
+    tokenizer = load_tokenizer(str(folder))
+    rows = []
+    for text in texts:
+        ids = torch.tensor([tokenizer(text, truncation=True, max_length=48)["input_ids"]])
+        last = backbone.eval()(input_ids=ids).last_hidden_state[0, -1].float()
+        rows.append(head["weight"] @ last + head["bias"])
+    return torch.stack(rows)
+
+
+def test_the_exported_adapter_opens_in_plain_peft(run, base, tmp_path):
+    from peft import PeftModel
+
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {"adapter_config.json", "adapter_model.safetensors", "head.safetensors", "tokenizer.json"}
+    assert not any(name.endswith((".bin", ".pt", ".ckpt")) for name in names)
+    quantised = {}
+    if run.name == "nf4":
+        settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+        quantised = {"quantization_config": settings}
+    plain = AutoModel.from_pretrained(base, dtype=torch.float32, **quantised)
+    for module in plain.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # bitsandbytes would round to bf16 in evaluation mode
+    opened = PeftModel.from_pretrained(plain, tmp_path / "out")
+    assert opened.peft_config["default"].base_model_name_or_path == str(base)
+    assert_close(logits_by_peft(run, tmp_path / "out", opened), logits_of(run, "test"), rtol=1e-4, atol=1e-4)
+    facts = json.loads((tmp_path / "out" / "genre_lightning.json").read_text())
+    assert len(facts["genres"]) == logits_of(run, "test").shape[1]
+    assert facts["decision"]["fitted_on"] == "validation"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 2e-2), ("bfloat16", 1e-1)])
+def test_the_merged_model_equals_the_adapter(run, tmp_path, dtype, tolerance):
+    assert main(["export", str(run), str(tmp_path / "out"), "--merge", "--dtype", dtype]) == 0
+    merged = AutoModel.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["dtype"] == dtype
+    assert "quantization_config" not in config
+    got, expected = logits_by_peft(run, tmp_path / "out", merged), logits_of(run, "test")
+    assert_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_random_base_is_exported_with_its_adapter(sample, base, tmp_path):
+    from peft import PeftModel
+
+    words = ["--model.random_weights=true", "--trainer.max_epochs=1"]
+    assert qlora(sample, base, tmp_path / "run", "none", *words) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    plain = AutoModel.from_pretrained(tmp_path / "out" / "base", dtype=torch.float32)
+    opened = PeftModel.from_pretrained(plain, tmp_path / "out")
+    got = logits_by_peft(tmp_path / "run", tmp_path / "out", opened)
+    assert_close(got, logits_of(tmp_path / "run", "test"), rtol=1e-4, atol=1e-4)
+
+
+def test_export_refuses_what_it_cannot_do(run, tmp_path, capfd):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert main(["export", str(run), str(tmp_path / "full")]) == 2
+    assert "not empty" in capfd.readouterr().err
+    assert main(["export", str(tmp_path), str(tmp_path / "new")]) == 2
+    assert "no run directory" in capfd.readouterr().err
+
+
+def test_another_base_at_the_same_place_is_refused(run, base, capfd):
+    file = base / "model.safetensors"
+    before, weights = file.read_bytes(), load_file(file)
+    try:
+        save_file(
+            {**weights, "model.norm.weight": 1.01 * weights["model.norm.weight"]}, file, metadata={"format": "pt"}
+        )
+        assert main(["test", "--run_dir", str(run)]) == 2
+        assert "sha256" in capfd.readouterr().err
+    finally:
+        file.write_bytes(before)
+
+
+def test_8_bit_moments_and_checkpointing_resume_to_the_bit(sample, base, tmp_path, monkeypatch):
+    words = [
+        "--model.optimizer=adamw_8bit",
+        "--model.activation_checkpointing=true",
+        "--model.lora={rank: 64}",
+        "--trainer.max_epochs=1",
+    ]
+    assert qlora(sample, base, tmp_path / "whole", "nf4", *words) == 0
+    content = torch.load(tmp_path / "whole" / "checkpoints" / "last.ckpt", weights_only=True)
+    # bitsandbytes keeps them in a dictionary of its own
+    moments = [s["__bnb_optimizer_quant_state__"]["state1"] for s in content["optimizer_states"][0]["state"].values()]
+    assert torch.uint8 in {moment.dtype for moment in moments}
+    original = GenreClassifier.training_step
+
+    def cut(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            raise PowerCutError
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(GenreClassifier, "training_step", cut)
+    with pytest.raises(PowerCutError):
+        qlora(sample, base, tmp_path / "run", "nf4", *words)
+    monkeypatch.undo()
+    assert qlora(sample, base, tmp_path / "run", "nf4", *words) == 0
+    states = [state(tmp_path / name) for name in ("whole", "run")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_zero_shot_leaves_a_run_directory_without_training(sample, base, tmp_path, capfd, quick):
+    quick.undo()
+    place, words = tmp_path / "run", [f"--model.backbone={base}", "--model.batch_tokens=16384"]
+    kind = "zero_shot.ZeroShotLlama"
+    assert fit(sample, place, *words, kind=kind) == 0
+    for split in ("validation", "test"):
+        metrics = json.loads((place / "evaluation" / split / "metrics.json").read_text())
+        assert set(metrics["policies"]) == {"fixed_0.5", "global", "per_genre"}
+    decision = json.loads((place / "decision.json").read_text())
+    assert decision["fitted_on"] == "validation"
+    assert (place / "report.html").is_file()
+    assert torch.load(place / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"] == {}
+    before = logits_of(place, "test")
+    # raw 0.5 is a sign of the log-odds, whatever the temperature
+    table = pq.read_table(place / "evaluation" / "test" / "predictions.parquet")
+    probabilities = torch.tensor(np.stack(table["probabilities"].to_numpy()))
+    assert torch.equal(probabilities >= 0.5, before >= 0)
+    capfd.readouterr()
+    assert fit(sample, place, *words, kind=kind) == 0
+    assert "all is done" in capfd.readouterr().err
+    assert main(["test", "--run_dir", str(place)]) == 0
+    assert torch.equal(logits_of(place, "test"), before)
+    assert main(["predict", "--run_dir", str(place), "--out", str(tmp_path / "all.parquet")]) == 0
+    assert main(["export", str(place), str(tmp_path / "out")]) == 2
+    assert "no LoRA run" in capfd.readouterr().err

@@ -1,0 +1,207 @@
+"""Cells with structure: every form that is read, and every other content refused without being run."""
+
+import ast
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genre_lightning.data.cells import (
+    MAX_CELL_CHARACTERS,
+    MalformedCellError,
+    detect_style,
+    parse_genres,
+    readable,
+)
+
+EXACT = settings(deadline=None, derandomize=True, max_examples=150)
+NAMES = st.lists(
+    st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12).filter(str.strip), max_size=6
+)
+
+
+def expected(names):
+    return tuple(dict.fromkeys(name.strip() for name in names))
+
+
+@EXACT
+@given(NAMES)
+def test_what_python_and_json_write_is_read_back(names):
+    entries = [{"id": number, "name": name} for number, name in enumerate(names)]
+    for cell in (repr(entries), json.dumps(entries), json.dumps(entries, ensure_ascii=False), repr(names)):
+        assert parse_genres(cell) == expected(names), cell
+    turned = repr([{"name": entry["name"], "id": entry["id"]} for entry in entries])
+    assert parse_genres(turned) == expected(names)
+
+
+@EXACT
+@given(st.text("[]{}'\":, idname0123\\n", max_size=60))
+def test_any_text_is_a_list_of_names_or_malformed(text):
+    try:
+        names = parse_genres(text)
+    except MalformedCellError:
+        return
+    value = ast.literal_eval(text.strip())
+    assert isinstance(value, list)
+    assert names == expected([entry["name"] if isinstance(entry, dict) else entry for entry in value if entry])
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("[{'id': 18, 'name': 'Drama'}, {'id': 35, 'name': 'Comedy'}]", ("Drama", "Comedy")),
+        ("  [ { 'id' : 18 , 'name' : ' Drama ' } ]  ", ("Drama",)),
+        ("[]", ()),
+        ("[{'id': 18, 'name': 'Drama'}, {'id': 18, 'name': 'Drama'}]", ("Drama",)),
+        ("[{'id': 1, 'name': ''}]", ()),
+        (r"[{'id': 1, 'name': 'Children\'s'}]", ("Children's",)),
+        ("""[{'id': 1, 'name': "Children's"}]""", ("Children's",)),
+        (r'[{"id": 1, "name": "Children\'s"}]', ("Children's",)),
+        (r"[{'id': 1, 'name': 'Caf\xe9 \u2013 \\ \"x\"'}]", ('Café – \\ "x"',)),
+        (r'[{"id": 1, "name": "Caf\u00e9 \/ Bar"}]', ("Café / Bar",)),
+        (r"[{'id': 1, 'name': 'R\d'}]", (r"R\d",)),  # an escape that Python warns of: warnings are errors here
+        ('["Drama", "War"]', ("Drama", "War")),
+        ("[{'id': 1, 'name': 'a]}, {b'}]", ("a]}, {b",)),
+    ],
+)
+def test_lists(cell, names):
+    assert parse_genres(cell) == names
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "",
+        "Drama",
+        "False",
+        "None",
+        "{'id': 18, 'name': 'Drama'}",
+        "[18]",
+        "[{'id': 18}]",
+        "[{'name': 'Drama'}]",
+        "[{'id': '18', 'name': 'Drama'}]",
+        "[{'id': -1, 'name': 'Drama'}]",
+        "[{'id': 18, 'name': 'Drama', 'extra': 1}]",
+        "[{'id': 18, 'name': 'Drama'}, ]x",
+        "[{'id': 18, 'name': 'Drama'}",
+        "[{'id': 18, 'name': b'Drama'}]",
+        "[{'id': 18, 'name': f'{1+1}'}]",
+        "[{'id': 18, 'name': 'Dra' 'ma'}]",
+        "[{'id': 18, 'name': ['Drama']}]",
+        "[['Drama']]",
+        "('Drama',)",
+        "[{'id': 01, 'name': 'Drama'}]",
+        r"[{'id': 1, 'name': '\x'}]",
+        r"[{'id': 1, 'name': '\N{NO SUCH THING}'}]",
+        r'[{"id": 1, "name": "\ud83d"}]',  # half a character: no table can hold it
+        "[{'id': 1, 'name': 'a\nb'}]",
+    ],
+)
+def test_anything_else_is_malformed(cell):
+    with pytest.raises(MalformedCellError):
+        parse_genres(cell)
+
+
+@pytest.mark.parametrize(
+    "value", [True, 3, 1.5, float("nan"), b"Drama", {"id": 1, "name": "Drama"}, [None], [18], [[1]]]
+)
+def test_objects_that_are_no_list_of_names_are_malformed(value):
+    with pytest.raises(MalformedCellError):
+        parse_genres(value)
+
+
+def test_native_lists():
+    assert parse_genres(["War", " Drama ", "War"]) == ("War", "Drama")
+    assert parse_genres([{"id": 1, "name": "War"}, {"name": "Drama", "x": None}]) == ("War", "Drama")
+    assert parse_genres([]) == ()
+    assert parse_genres(None) == ()
+
+
+def test_nothing_is_ever_run(monkeypatch):
+    run = []
+    monkeypatch.setattr("os.system", run.append)
+    call = "__import__('os').system('true')"
+    for cell in (call, f"[{call}]", f"[{{'id': {call}, 'name': 'x'}}]", f"[{{'id': 1, 'name': {call}}}]"):
+        with pytest.raises(MalformedCellError):
+            parse_genres(cell)
+    assert not run
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "[" * 4_000_000,
+        "[" * 30_000 + "]" * 30_000,
+        "[{'id': 1, 'name': " + "[" * 60_000,
+        "['" + "a" * 4_000_000 + "']",
+        "[" + " " * 60_000,
+        "[{'id': 1, 'name': '" + "\\" * 60_001,
+        "[" + "{'id': 1, 'name': 'a'}, " * 2_500 + "x",
+    ],
+    ids=["brackets-4MB", "brackets-deep", "brackets-in-name", "name-4MB", "spaces", "backslashes", "nearly"],
+)
+@pytest.mark.timeout(60)  # a pattern that backtracks would need hours
+def test_large_and_deep_cells_are_refused_at_once(cell, monkeypatch):
+    def forbidden(text):
+        raise AssertionError("the cell was evaluated before its shape was known")
+
+    monkeypatch.setattr("genre_lightning.data.cells._literal", forbidden)
+    with pytest.raises(MalformedCellError):
+        parse_genres(cell)
+
+
+def test_the_cap_counts_characters():
+    short = "['" + "a" * (MAX_CELL_CHARACTERS - 4) + "']"
+    assert len(short) == MAX_CELL_CHARACTERS
+    assert parse_genres(short) == ("a" * (MAX_CELL_CHARACTERS - 4),)
+    for style in ("list", "separated"):
+        with pytest.raises(MalformedCellError, match="characters"):
+            parse_genres(" " + short, style)
+
+
+def test_separated():
+    assert parse_genres("Drama, War ,,Drama", "separated") == ("Drama", "War")
+    assert parse_genres("Science Fiction, Old|War", "separated", "|") == ("Science Fiction, Old", "War")
+    assert parse_genres("", "separated") == ()
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted", "separator", "style"),
+    [
+        (["[{'id': 1, 'name': 'a'}]", "[]"], "auto", None, ("list", ",")),
+        (["a,b", "c"], "auto", None, ("separated", ",")),
+        (["a, b|c", "d"], "auto", None, ("separated", "|")),
+        (["a, b;c", "d"], "auto", None, ("separated", ";")),
+        (["a/b"], "auto", "/", ("separated", "/")),
+        (["a", "b"], "auto", None, ("separated", ",")),
+        (["[]", "1.5", "[]"], "auto", None, ("list", ",")),
+        ([None, "", " "], "auto", None, ("list", ",")),
+        ([["a"], None], "auto", None, ("list", ",")),
+        (["a,b"], "json", None, ("list", ",")),
+        (["a,b"], "literal", None, ("list", ",")),
+        (["[a]|b"], "separated", None, ("separated", "|")),
+    ],
+)
+def test_style_of_a_column(cells, wanted, separator, style):
+    assert detect_style(cells, wanted, separator) == style
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (None, ""),
+        (" a b ", "a b"),
+        (True, "True"),
+        (1.5, "1.5"),
+        ("[{'cast_id': 14, 'character': 'Woody', 'name': 'Tom Hanks'}, {'name': \"D'Arcy\"}]", "Tom Hanks, D'Arcy"),
+        (r'[{"name": "Caf\u00e9 \/ Bar"}]', "Café / Bar"),
+        ([{"name": "a"}, {"name": "b"}], "a, b"),
+        (["a", "b"], "a, b"),
+        ([{"iso": "en"}], "[{'iso': 'en'}]"),
+        (r"[{'name': 'a\x'}]", r"[{'name': 'a\x'}]"),
+        (r"[{'name': 'R\d'}]", r"R\d"),
+    ],
+)
+def test_readable(cell, text):
+    assert readable(cell) == text

@@ -1,0 +1,240 @@
+"""What only a GPU can show: `make gpu-check`, or `python tests/gpu/check.py --small` to try the script itself on a CPU.
+
+Each check is a function of `Options` that returns the figures it measured and raises AssertionError where something is
+wrong. All run; a table is printed, one JSON object is the last line of the output; the exit status is 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from genre_lightning import __version__
+from genre_lightning.data.collate import Padding, pack_rows, pad_rows
+from genre_lightning.models.base import Labelling
+from genre_lightning.models.decoder import LlamaArchitecture
+from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
+from genre_lightning.models.quantization import memory_of
+
+SHAPES = {
+    "7b": LlamaArchitecture(layers=32, width=4096, heads=32, inner_width=11008, vocab_size=32_000),
+    "small": LlamaArchitecture(layers=2, width=64, heads=4, inner_width=172, vocab_size=500),
+}
+GENRES, SEED = 20, 0
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is checked on.
+
+    Attributes:
+        shape: name in SHAPES.
+        device: "cuda", or "cpu" for a try of the script.
+        precision: of the trainer: 16-mixed on CUDA.
+        tokens: of a micro-batch.
+        steps: optimizer steps that are timed, after two that are not.
+    """
+
+    shape: str
+    device: torch.device
+    precision: str
+    tokens: int
+    steps: int
+
+    @property
+    def half(self) -> torch.dtype:
+        """The dtype of autocast."""
+        return torch.float16 if self.precision == "16-mixed" else torch.bfloat16
+
+
+def build(options: Options, **settings: Any) -> LlamaQLoraClassifier:
+    """A model of the shape with random weights, quantised on the device as it is drawn."""
+    architecture = SHAPES[options.shape]
+    model = LlamaQLoraClassifier(
+        backbone="random", architecture=architecture, **{"activation_checkpointing": True, **settings}
+    )
+    model.accelerator, model.precision = options.device.type, options.precision
+    model.build_device = lambda: options.device  # type: ignore[method-assign]  # there is no trainer to ask
+    model.check(512)
+    model.bind(
+        Labelling(tuple(map(str, range(GENRES))), np.ones(GENRES, np.float32), architecture.vocab_size or 0, 0, 512)
+    )
+    model.configure_model()
+    return model.to(options.device)
+
+
+def texts(options: Options) -> list[np.ndarray]:
+    """Random texts as long as overviews are, together as many tokens as a micro-batch takes."""
+    numbers = np.random.default_rng(SEED)
+    lengths = np.clip(numbers.lognormal(4.2, 0.5, size=options.tokens).astype(int), 8, 512)
+    lengths = np.sort(lengths[: max(int(np.searchsorted(lengths.cumsum(), options.tokens)), 2)])[::-1]
+    vocabulary = SHAPES[options.shape].vocab_size or 0
+    return [numbers.integers(3, vocabulary, size=n).astype(np.int32) for n in lengths]
+
+
+def batch_of(rows: list[np.ndarray], options: Options, *, packed: bool) -> dict[str, torch.Tensor]:
+    """The texts as a batch on the device, with random labels."""
+    arrays = (
+        pack_rows(rows)
+        if packed
+        else dict(zip(("input_ids", "attention_mask"), pad_rows(rows, Padding(0)), strict=True))
+    )
+    labels = np.random.default_rng(SEED).integers(0, 2, size=(len(rows), GENRES)).astype(np.float32)
+    arrays |= {"labels": labels, "weights": np.ones(len(rows), np.float32)}
+    return {name: torch.from_numpy(values).to(options.device) for name, values in arrays.items()}
+
+
+def training_step(options: Options, **settings: Any) -> Figures:
+    """NF4 and LoRA under fp16 with a loss scaler: finite loss, finite gradients, memory and speed."""
+    started = time.perf_counter()
+    model = build(options, **settings)
+    build_seconds = time.perf_counter() - started
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}, "trained parameters are float32"
+    groups = [{"params": trained, "lr": 1e-4, "weight_decay": 0.0, "name": "all"}]
+    optimizer = torch.optim.AdamW(groups) if model.optimizer == "adamw" else model.new_optimizer(groups)
+    scaler = torch.amp.GradScaler(options.device.type, enabled=options.precision == "16-mixed")
+    rows = texts(options)
+    batch, tokens = batch_of(rows, options, packed=True), sum(map(len, rows))
+    losses = []
+    for step in range(options.steps + 2):
+        if step == 2:
+            synchronise(options)
+            started = time.perf_counter()
+        with torch.autocast(options.device.type, options.half):
+            loss = model.model_step(batch).loss_sum / len(rows)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    synchronise(options)
+    seconds = (time.perf_counter() - started) / options.steps
+    values = torch.stack(losses).tolist()
+    assert np.isfinite(values).all(), f"losses are {values}"
+    assert norm.isfinite(), "the last gradient is not finite: the loss scale did not settle"
+    memory = memory_of(model)
+    return {
+        "losses": values,
+        "build_seconds": build_seconds,
+        "texts": len(rows),
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "weights_gb": memory["frozen"] / 1e9,
+        "trained_gb": memory["trained"] / 1e9,
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if options.device.type == "cuda" else None,
+    }
+
+
+def paged_optimizer(options: Options) -> Figures:
+    """The same with moments of 8 bits, paged on CUDA."""
+    kind = "paged_adamw_8bit" if options.device.type == "cuda" else "adamw_8bit"
+    return {"optimizer": kind, **training_step(options, optimizer=kind)}
+
+
+def packed_equals_padded(options: Options) -> Figures:
+    """Logits of packed and padded texts in the device's own kernels, to the precision of halves."""
+    model, rows = build(options, activation_checkpointing=False).eval(), texts(options)
+    with torch.no_grad(), torch.autocast(options.device.type, options.half):
+        logits = [model(batch_of(rows, options, packed=packed)) for packed in (True, False)]
+    difference = (logits[0] - logits[1]).abs().max().item()
+    scale = logits[1].std().item()
+    assert difference < 0.05 * max(scale, 1.0), (
+        f"packed and padded logits differ by {difference} where they spread {scale}"
+    )
+    return {"largest_difference": difference, "spread_of_logits": scale}
+
+
+CHECKS: dict[str, Callable[[Options], Figures]] = {
+    "nf4_training_step": training_step,
+    "paged_8bit_optimizer": paged_optimizer,
+    "packed_equals_padded": packed_equals_padded,
+}
+
+
+def synchronise(options: Options) -> None:
+    """Waits for the device: its work is asynchronous."""
+    if options.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Runs all checks."""
+    results: dict[str, Any] = {}
+    for name, check in CHECKS.items():
+        if options.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            results[name] = {"passed": True, **check(options)}
+        except Exception as error:  # the other checks still run, and the reader sees which failed
+            results[name] = {"passed": False, "error": f"{type(error).__name__}: {error}"}
+    name = torch.cuda.get_device_name() if options.device.type == "cuda" else platform.processor() or "CPU"
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": name,
+        "shape": options.shape,
+        "precision": options.precision,
+        "checks": results,
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints a row for each figure."""
+    title = f"{report['shape']} shape, {report['precision']}, on {report['device']}"
+    table = Table("check", "figure", "value", title=title)
+    for name, figures in report["checks"].items():
+        for place, (figure, value) in enumerate(figures.items()):
+            table.add_row(
+                name if place == 0 else "", figure, f"{value:.4g}" if isinstance(value, float) else str(value)
+            )
+    Console(stderr=True).print(table)
+
+
+def main() -> int:
+    """Runs the checks that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--small", action="store_true", help="a model of two layers, on a CPU too: tries the script")
+    parser.add_argument("--tokens", type=int, default=None, help="of a micro-batch (default: 4096, small: 256)")
+    parser.add_argument("--steps", type=int, default=5, help="timed optimizer steps (default: 5)")
+    parser.add_argument("--out", type=Path, default=None, help="file for the JSON object, beside printing it")
+    words = parser.parse_args()
+    cuda = torch.cuda.is_available()
+    if not cuda and not words.small:
+        print("gpu-check: no CUDA GPU is visible: run it where there is one, or try it with --small", file=sys.stderr)
+        return 2
+    options = Options(
+        shape="small" if words.small else "7b",
+        device=torch.device("cuda" if cuda else "cpu"),
+        precision="16-mixed" if cuda else "bf16-mixed",
+        tokens=words.tokens or (256 if words.small else 4096),
+        steps=words.steps,
+    )
+    report = run(options)
+    show(report)
+    text = json.dumps(report)
+    if words.out:
+        words.out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0 if all(figures["passed"] for figures in report["checks"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

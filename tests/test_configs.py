@@ -1,0 +1,61 @@
+"""Every file under configs/ is a valid configuration: its data module is made, and its model with a small backbone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from genre_lightning.commands.build import check_setup
+from genre_lightning.commands.parser import parse
+from genre_lightning.data.sample import write_sample
+from genre_lightning.models.base import Labelling
+from genre_lightning.models.distilbert import DistilBertClassifier
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+ENCODERS = sorted(
+    path
+    for path in CONFIGS.glob("*.yaml")
+    if "DistilBert" in yaml.safe_load(path.read_text()).get("model", {}).get("class_path", "")
+)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return write_sample(tmp_path_factory.mktemp("sample") / "sample.csv", films=150, seed=0)
+
+
+def test_there_are_configurations():
+    names = {path.stem for path in ENCODERS}
+    assert names >= {"quickstart", "distilbert", "distilbert_lora", "bert", "paper_distilbert"}
+
+
+@pytest.mark.parametrize("path", ENCODERS, ids=lambda path: path.stem)
+def test_the_configuration_builds(path, sample, tmp_path):
+    small = ["--model.backbone=small", "--model.lora=null", "--trainer.accelerator=cpu"]
+    words = ["--config", str(path), "--data.csv", str(sample), "--run_dir", str(tmp_path / "run"), *small]
+    config, parser = parse("fit", words)
+    setup = check_setup(config, parser)
+    data = setup.data.prepare()
+    assert sum(len(split.films) for split in data.splits.values()) >= 150
+    assert isinstance(setup.model, DistilBertClassifier)
+    weight = np.ones(len(data.vocabulary), dtype=np.float32)
+    setup.model.bind(Labelling(data.vocabulary.names, weight, len(data.tokenizer), 0, setup.data.max_tokens))
+    setup.model.configure_model()
+    assert setup.model.head[1].out_features == len(data.vocabulary)
+
+
+@pytest.mark.parametrize("path", ENCODERS, ids=lambda path: path.stem)
+def test_the_configuration_names_its_command(path):
+    first_lines = path.read_text().splitlines()[:5]
+    assert any(line.startswith("# genre-lightning") and path.name in line for line in first_lines)
+
+
+def test_the_papers_settings():
+    paper = yaml.safe_load((CONFIGS / "paper_distilbert.yaml").read_text())
+    assert paper["data"]["split"] == [0.8, 0.2]
+    assert paper["data"]["max_tokens"] == 256
+    assert paper["data"]["global_batch_size"] == 16
+    assert paper["model"]["init_args"]["lr"] == 1e-5
+    assert paper["model"]["init_args"]["pos_weight"] == "full"
+    assert paper["trainer"]["max_epochs"] == 5

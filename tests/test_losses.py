@@ -1,0 +1,138 @@
+"""Each loss against its written formula in float64, against gradcheck, and where numbers get large."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genre_lightning.losses import asymmetric, bce, focal, loss_function
+
+WEIGHT = torch.tensor([0.5, 1.0, 3.0, 20.0], dtype=torch.float64)
+
+
+def pairs(seed=0, films=6):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(films, 4, generator=generator, dtype=torch.float64) * 3
+    targets = (torch.rand(films, 4, generator=generator, dtype=torch.float64) < 0.4).double()
+    return logits, targets
+
+
+def written(logits, targets, weight, term):
+    """Mean over genres of term(p, y, w), in Python's own arithmetic."""
+    rows = []
+    for film, truth in zip(logits.tolist(), targets.tolist(), strict=True):
+        terms = [term(1 / (1 + math.exp(-x)), y, w) for x, y, w in zip(film, truth, weight.tolist(), strict=True)]
+        rows.append(sum(terms) / len(terms))
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def bce_term(p, y, w):
+    return -(w * y * math.log(p) + (1 - y) * math.log(1 - p))
+
+
+def focal_term(gamma):
+    return lambda p, y, w: -(w * y * (1 - p) ** gamma * math.log(p) + (1 - y) * p**gamma * math.log(1 - p))
+
+
+def asymmetric_term(positive, negative, margin):
+    def term(p, y, w):
+        q = max(p - margin, 0)
+        return -(w * y * (1 - p) ** positive * math.log(p) + (1 - y) * q**negative * math.log(1 - q))
+
+    return term
+
+
+CASES = {
+    "bce": (bce, bce_term),
+    "focal 2": (focal, focal_term(2.0)),
+    "focal 0.5": (lambda *a: focal(*a, gamma=0.5), focal_term(0.5)),
+    "asymmetric": (asymmetric, asymmetric_term(0.0, 4.0, 0.05)),
+    "asymmetric 1 2": (
+        lambda *a: asymmetric(*a, gamma_positive=1.0, gamma_negative=2.0, margin=0.2),
+        asymmetric_term(1.0, 2.0, 0.2),
+    ),
+    "asymmetric no margin": (lambda *a: asymmetric(*a, margin=0.0), asymmetric_term(0.0, 4.0, 0.0)),
+    "asymmetric slow": (lambda *a: asymmetric(*a, gamma_negative=0.5), asymmetric_term(0.0, 0.5, 0.05)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_written_formula(name):
+    loss, term = CASES[name]
+    logits, targets = pairs()
+    torch.testing.assert_close(loss(logits, targets, WEIGHT), written(logits, targets, WEIGHT, term))
+    ones = torch.ones_like(WEIGHT)
+    torch.testing.assert_close(loss(logits, targets, None), written(logits, targets, ones, term))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients(name):
+    logits, targets = pairs(seed=1)
+    loss = CASES[name][0]
+    assert torch.autograd.gradcheck(lambda x: loss(x, targets, WEIGHT), logits.requires_grad_())
+
+
+def test_bce_is_torchs():
+    logits, targets = pairs(films=50)
+    torch.testing.assert_close(
+        bce(logits, targets, WEIGHT).mean(), torch.nn.BCEWithLogitsLoss(pos_weight=WEIGHT)(logits, targets)
+    )
+    torch.testing.assert_close(bce(logits, targets).mean(), F.binary_cross_entropy_with_logits(logits, targets))
+
+
+def test_special_cases_are_bce():
+    logits, targets = pairs(films=50)
+    plain = bce(logits, targets, WEIGHT)
+    torch.testing.assert_close(focal(logits, targets, WEIGHT, gamma=0.0), plain)
+    flat = {"gamma_positive": 0.0, "gamma_negative": 0.0}
+    torch.testing.assert_close(asymmetric(logits, targets, WEIGHT, margin=0.0, **flat), plain)
+    # without a margin, equal exponents are the focal loss
+    torch.testing.assert_close(
+        asymmetric(logits, targets, WEIGHT, margin=0.0, gamma_positive=2.0, gamma_negative=2.0),
+        focal(logits, targets, WEIGHT),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_extreme_logits_are_finite_with_finite_gradients(name, dtype):
+    logits = torch.tensor([[-1e4, -100.0, -20.0, -0.0], [0.0, 20.0, 100.0, 1e4]], dtype=dtype, requires_grad=True)
+    for value in (0.0, 1.0):
+        losses = CASES[name][0](logits, torch.full_like(logits, value), WEIGHT.to(dtype))
+        assert losses.dtype == dtype
+        assert losses.isfinite().all()
+        assert (losses >= 0).all()
+        (gradient,) = torch.autograd.grad(losses.sum(), logits)
+        assert gradient.isfinite().all()
+
+
+def test_pos_weight_weighs_positives_only():
+    logits, _ = pairs()
+    for name, (loss, _) in CASES.items():
+        none, all_true = torch.zeros_like(logits), torch.ones_like(logits)
+        torch.testing.assert_close(loss(logits, none, WEIGHT), loss(logits, none, None), msg=name)
+        single = loss(logits[:, :1], all_true[:, :1], WEIGHT[3:])
+        torch.testing.assert_close(single, 20 * loss(logits[:, :1], all_true[:, :1], None), msg=name)
+
+
+def test_negatives_below_the_margin_count_nothing():
+    logits = torch.tensor([[-5.0, -4.0]], dtype=torch.float64, requires_grad=True)
+    loss = asymmetric(logits, torch.zeros_like(logits))
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss.sum(), logits)[0].abs().max() == 0
+
+
+def test_loss_function_binds_its_parameters():
+    logits, targets = pairs()
+    torch.testing.assert_close(loss_function("bce")(logits, targets, WEIGHT), bce(logits, targets, WEIGHT))
+    torch.testing.assert_close(
+        loss_function("focal", focal_gamma=3.0)(logits, targets, WEIGHT), focal(logits, targets, WEIGHT, gamma=3.0)
+    )
+    options = {"gamma_positive": 1.0, "gamma_negative": 3.0, "margin": 0.1}
+    torch.testing.assert_close(
+        loss_function("asymmetric", **{f"asymmetric_{name}": value for name, value in options.items()})(
+            logits, targets, WEIGHT
+        ),
+        asymmetric(logits, targets, WEIGHT, **options),
+    )
