@@ -128,7 +128,8 @@ def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, 
     tell(f"{model.name}: {len(linear.terms):,} terms, {model.parameters:,} parameters, trained in {seconds:.1f} s")
     run.set_status("evaluating", train_seconds=round(seconds, 1), trainable_parameters=model.parameters)
     predicted = {split: _predict(model, data, split) for split in ("validation", "test")}
-    decision = fit_decision(predicted["validation"], "validation", seed=seed, checkpoint_sha256=sha256)
+    options = setup.config.decision.as_dict()
+    decision = fit_decision(predicted["validation"], "validation", seed=seed, checkpoint_sha256=sha256, **options)
     write_decision(decision, run.decision)
     results = {
         split: evaluate_split(run, data, predictions, decision, split, seed) for split, predictions in predicted.items()

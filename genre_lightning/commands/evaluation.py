@@ -101,7 +101,7 @@ def _from_all_ranks(outputs: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def fit_and_store_decision(setup: Setup, validation: Predictions) -> Decision:
     """Fits temperature and thresholds on validation, and stores them in the best checkpoint and in decision.json."""
-    decision = fit_decision(validation, "validation", seed=setup.config.seed)
+    decision = fit_decision(validation, "validation", seed=setup.config.seed, **setup.config.decision.as_dict())
     content = read_checkpoint(setup.run.best)
     content[CHECKPOINT_KEY]["decision"] = decision.to_dict()
     decision = decision.with_checkpoint(write_checkpoint(content, setup.run.best))

@@ -17,6 +17,7 @@ from typing_extensions import override
 from genre_lightning.commands.guard import check_arguments
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.evaluation.decisions import SHRINKAGE, Calibration
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.distilbert import DistilBertClassifier
 
@@ -97,6 +98,22 @@ class EarlyStoppingOptions:
     min_delta: float = 0.0
 
 
+@dataclass
+class DecisionOptions:
+    """How probabilities and thresholds are fitted on validation, once the model is trained.
+
+    A run keeps its decision: without its decision.json, `validate` fits it again.
+
+    Attributes:
+        calibration: one "temperature", "platt" scaling for each genre, "none", or "auto" for the one of the first two
+            with the better cross-validated likelihood on validation.
+        shrinkage: pull of a genre's threshold to the global one, in positives of the genre.
+    """
+
+    calibration: Calibration = "auto"
+    shrinkage: float = SHRINKAGE
+
+
 def add_run_options(parser: ArgumentParser) -> None:
     """Adds the options of every command that makes or opens a run."""
     parser.add_argument("--run_dir", type=Path | None, default=None, help="Directory of the run, made if needed.")
@@ -105,6 +122,7 @@ def add_run_options(parser: ArgumentParser) -> None:
         "--override", type=bool, default=False,
         help="Go on with a run although settings that change its training differ.",
     )  # fmt: skip
+    parser.add_class_arguments(DecisionOptions, "decision")
     parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")
 
 

@@ -15,22 +15,18 @@ import csv
 import gzip
 import io
 import os
-import random
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
 
 from genre_lightning.data import sample_phrases as bank
+from genre_lightning.data.sample_dice import Dice
+from genre_lightning.data.sample_plots import overview
 from genre_lightning.errors import ConfigError
 
 __all__ = ["COLUMNS", "GENRE_IDS", "generate_rows", "planted_counts", "write_sample"]
-
-T = TypeVar("T")
 
 _HEADER = """
 adult belongs_to_collection budget genres homepage id imdb_id original_language original_title overview popularity
@@ -65,6 +61,7 @@ _GENRES = {
     "War": (10752, 0.2, 6.6),
     "Western": (37, 1.5, 4.4),
 }
+_WEIGHTS = {name: weight for name, (_, _, weight) in _GENRES.items()}
 GENRE_IDS = {name: number for name, (number, _, _) in _GENRES.items()}
 # how much likelier than by chance two genres meet; pairs with Drama or Comedy that are not named have 1, others 0.3
 _LIFTS = """
@@ -84,12 +81,6 @@ Romance: Foreign 1.2, War 0.8
 """
 _FLOOR = 0.0145  # every genre is in this share of the films or more: 29 of 2,000, enough for each split to have some
 
-# words of an overview: 0th, 5th, 25th, 50th, 75th, 95th, 99th percentile and the most, as in the real file
-_LENGTHS = [(0.0, 9), (0.05, 17), (0.25, 31), (0.5, 51), (0.75, 73), (0.95, 109), (0.99, 152), (1.0, 186)]
-
-_NO_TRACE = 0.13  # chance that a genre of a film leaves no trace in its plot
-_NEUTRAL = 0.18  # chance that a phrase is of no genre
-_STRAY = 0.04  # chance that a phrase is of a genre that the film does not have
 
 # bad rows for each 2,000 films: a few times the real rates (0.01% to 1.5%), so that a small file has each kind
 _BAD = {
@@ -128,186 +119,6 @@ _PLACES = (
 _PLACE_WEIGHTS = [66, 11, 6, 3, 3, 3, 2.5, 2.5, 2, 1]
 
 
-class _Dice:
-    """Chance from `Random.random` alone; the other methods of `Random` may change their sequence between versions."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed).random
-
-    def below(self, stop: int) -> int:
-        return int(self.random() * stop)
-
-    def pick(self, items: Sequence[T]) -> T:
-        return items[self.below(len(items))]
-
-    def weighted(self, items: Sequence[T], weights: Sequence[float]) -> T:
-        total = 0.0
-        for weight in weights:  # not sum(): Python 3.12 made it round otherwise
-            total += weight
-        left = self.random() * total
-        for item, weight in zip(items, weights, strict=True):
-            left -= weight
-            if left < 0:
-                return item
-        return items[-1]
-
-    def shuffle(self, items: list[T]) -> None:
-        for last in range(len(items) - 1, 0, -1):
-            other = self.below(last + 1)
-            items[last], items[other] = items[other], items[last]
-
-
-class _Slot(NamedTuple):
-    name: str  # a slot of the plot, or one of the kinds of phrase
-
-
-class _Choice(NamedTuple):
-    options: list[list[_Node]]
-
-
-_Node: TypeAlias = "str | _Slot | _Choice"
-
-
-@cache
-def _parse(phrase: str) -> list[_Node]:
-    """Parse `{a|b}` and `{slot}`, nested, into nodes."""
-
-    def sequence(at: int, inside: bool) -> tuple[list[list[_Node]], int]:
-        options: list[list[_Node]] = [[]]
-        while at < len(phrase):
-            char = phrase[at]
-            if char == "{":
-                inner, at = sequence(at + 1, True)
-                slot = len(inner) == 1 and len(inner[0]) == 1 and isinstance(inner[0][0], str)
-                options[-1].append(_Slot(str(inner[0][0])) if slot else _Choice(inner))
-            elif inside and char in "|}":
-                if char == "}":
-                    return options, at + 1
-                options.append([])
-                at += 1
-            else:
-                end = re.compile(r"[{|}]" if inside else r"[{]").search(phrase, at)
-                stop = end.start() if end else len(phrase)
-                options[-1].append(phrase[at:stop])
-                at = stop
-        return options, at
-
-    return sequence(0, False)[0][0]
-
-
-_phrases = cache(bank.phrases)
-_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])(?!one|once|uni|use|[Ee]u)")  # "a" that should be "an"
-
-
-@dataclass
-class _Plot:
-    """One film's plot in the making: its people, and which phrases it has used."""
-
-    dice: _Dice
-    genres: list[str]  # those that leave a trace
-    strays: dict[str, float]  # those that it does not have, and their weights
-    slots: dict[str, str] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    turns: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        dice = self.dice
-        people = [(dice.pick(bank.FIRST_NAMES_F), False), (dice.pick(bank.FIRST_NAMES_M), True)]
-        dice.shuffle(people)
-        places = {"town": bank.TOWNS, "city": bank.CITIES, "country": bank.COUNTRIES, "rival": bank.LAST_NAMES}
-        self.slots = {name: dice.pick(words) for name, words in places.items()}
-        self.slots["year"] = str(1935 + dice.below(80))
-        self._cast(*people)
-
-    def _cast(self, hero: tuple[str, bool], friend: tuple[str, bool]) -> None:
-        self.people = hero, friend
-        words = "he him his himself man child sibling"
-        values = "he him his himself man son brother" if hero[1] else "she her her herself woman daughter sister"
-        self.slots.update(zip(words.split(), values.split(), strict=True), hero=hero[0], friend=friend[0])
-
-    def _genre(self) -> str:
-        """Choose whose phrase comes next: of no genre, of a wrong one, or of the film's least heard one."""
-        chance = self.dice.random()
-        if not self.genres or chance < _NEUTRAL:
-            return bank.NEUTRAL
-        if chance < _NEUTRAL + _STRAY:
-            return self.dice.weighted(list(self.strays), list(self.strays.values()))
-        genre = min(self.genres, key=lambda name: self.turns.get(name, 0) + 1.2 * self.dice.random())
-        self.turns[genre] = self.turns.get(genre, 0) + 1
-        return genre
-
-    def _phrase(self, kind: str) -> str:
-        for source in (self._genre(), bank.NEUTRAL):
-            fresh = [phrase for phrase in _phrases(source)[kind] if phrase not in self.used]
-            if fresh:
-                break
-        else:
-            fresh = _phrases(bank.NEUTRAL)[kind]
-        chosen = self.dice.pick(fresh)
-        self.used.add(chosen)
-        return self.expand(chosen)
-
-    def expand(self, phrase: str) -> str:
-        return "".join(self._expand(_parse(phrase)))
-
-    def _expand(self, nodes: Iterable[_Node]) -> Iterable[str]:
-        for node in nodes:
-            if isinstance(node, str):
-                yield node
-            elif isinstance(node, _Choice):
-                yield from self._expand(self.dice.pick(node.options))
-            elif node.name in bank.KINDS:
-                yield self._phrase(node.name)
-            else:
-                yield self.slots[node.name.lower()]
-
-    def sentence(self, templates: Sequence[str], words: float, beats: float = 0.0) -> str:
-        """Write a sentence by a template not used yet; of three for a near end, the one nearest to the words left."""
-        choices: list[tuple[float, str, set[str]]] = []
-        before = self.used
-        for _ in range(3 if words < 22 else 1):
-            self.used = set(before)
-            fresh = [template for template in templates if template not in self.used]
-            template = self.dice.pick(fresh) if fresh and self.dice.random() >= beats else bank.BEAT
-            self.used.add(template)
-            about_friend = template.startswith("{friend}")
-            many = template.startswith(("{M}", "{S}, {M}"))
-            hero, friend = self.people
-            if about_friend:  # its pronouns are the friend's
-                self._cast(friend, hero)
-                template = template.replace("{friend}", "{hero}", 1)
-            if many:
-                self.slots.update(he="they", him="them", his="their", himself="themselves")
-            text = self.expand(template)
-            if about_friend or many:
-                self._cast(hero, friend)
-            text = _ARTICLE.sub(r"\1n ", text)
-            text = text[0].upper() + text[1:] + ("" if text[-1] in "?.!" else ".")
-            choices.append((abs(len(text.split()) - words), text.replace(" ,", ","), self.used))
-        _, text, self.used = min(choices, key=lambda choice: choice[0])
-        return text
-
-
-def _overview(dice: _Dice, genres: list[str]) -> str:
-    traced = [genre for genre in genres if dice.random() >= _NO_TRACE]
-    strays = {genre: weight for genre, (_, _, weight) in _GENRES.items() if genre not in genres}
-    plot = _Plot(dice, traced, strays)
-    rank = dice.random()
-    (low, least), (high, most) = next(pair for pair in pairwise(_LENGTHS) if rank <= pair[1][0])
-    left = least + (most - least) * (rank - low) / (high - low)
-    if "Documentary" in traced and dice.random() < 0.85:
-        openers, middles, beats = bank.DOCUMENTARY_OPENERS, bank.DOCUMENTARY_MIDDLES, 0.7
-    else:
-        openers, middles, beats = bank.OPENERS, bank.MIDDLES, 0.4
-    text = plot.sentence(openers, left)
-    left -= len(text.split())
-    while left > 7:
-        sentence = plot.sentence(middles, left, beats)
-        text += ("\n" if dice.random() < 0.002 else "  " if dice.random() < 0.02 else " ") + sentence
-        left -= len(sentence.split())
-    return text
-
-
 @cache
 def _lifts() -> dict[tuple[str, str], float]:
     lifts = {(one, other): 1.0 if {"Drama", "Comedy"} & {one, other} else 0.3 for one in _GENRES for other in _GENRES}
@@ -319,7 +130,7 @@ def _lifts() -> dict[tuple[str, str], float]:
     return lifts
 
 
-def _genre_sets(dice: _Dice, films: int) -> list[list[str]]:
+def _genre_sets(dice: Dice, films: int) -> list[list[str]]:
     """Draw each film's genres, then give genres that came out too rare to the films that they suit."""
     names, lifts = list(_GENRES), _lifts()
     alone = [percent for _, percent, _ in _GENRES.values()]
@@ -344,7 +155,7 @@ def _genre_sets(dice: _Dice, films: int) -> list[list[str]]:
     return sets
 
 
-def _filled(dice: _Dice, templates: Sequence[str]) -> str:
+def _filled(dice: Dice, templates: Sequence[str]) -> str:
     words = {
         "adjective": dice.pick(bank.TITLE_ADJECTIVES),
         "noun": dice.pick(bank.TITLE_NOUNS),
@@ -358,12 +169,12 @@ def _filled(dice: _Dice, templates: Sequence[str]) -> str:
     return dice.pick(templates).format(**words)
 
 
-def _poster(dice: _Dice) -> str:
+def _poster(dice: Dice) -> str:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
     return "/" + "".join(dice.pick(letters) for _ in range(27)) + ".jpg"
 
 
-def _row(dice: _Dice, genres: list[str], overview: str, numbers: set[int]) -> dict[str, str]:
+def _row(dice: Dice, genres: list[str], overview: str, numbers: set[int]) -> dict[str, str]:
     """Make the 24 columns of one film; `numbers` holds the ids that are taken."""
     number = 2 + dice.below(460_000)
     while number in numbers:
@@ -452,15 +263,15 @@ def generate_rows(films: int = 2000, seed: int = 0) -> list[dict[str, str]]:
         is two rows: a good one with blanks after its overview (the title too), then the shifted rest.
     """
     _checked(films, seed)
-    dice, numbers, texts = _Dice(seed), set[int](), set[str]()
+    dice, numbers, texts = Dice(seed), set[int](), set[str]()
     bad = {kind: _scaled(count, films) for kind, count in _BAD.items()}
     drawn = _genre_sets(dice, films)
     spare = [dice.pick(drawn) for _ in range(sum(bad.values()))]
 
     def film(genres: list[str]) -> dict[str, str]:
-        text = _overview(dice, genres)
+        text = overview(dice, genres, _WEIGHTS)
         while text in texts:  # short plots can meet by chance
-            text = _overview(dice, genres)
+            text = overview(dice, genres, _WEIGHTS)
         texts.add(text)
         return _row(dice, genres, text, numbers)
 
@@ -499,7 +310,7 @@ def _position(rows: list[dict[str, str]], row: dict[str, str]) -> int:
     return next(at for at, other in enumerate(rows) if other is row)
 
 
-def _spill(dice: _Dice, head: dict[str, str]) -> dict[str, str]:
+def _spill(dice: Dice, head: dict[str, str]) -> dict[str, str]:
     """Move what follows the overview of `head` into a row of its own, one column in: its id is the release date."""
     after = COLUMNS.index("overview") + 1
     credit = f" - Written by {dice.pick(bank.FIRST_NAMES_M)} {dice.pick(bank.LAST_NAMES)}"

@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.evaluation.calibration import calibrated_probabilities, fit_platt, fit_temperature
+from genre_lightning.evaluation.calibration import (
+    calibrated_probabilities,
+    choose_calibration,
+    fit_platt,
+    fit_temperature,
+)
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.thresholds import (
     PAPER_GRID,
@@ -47,7 +52,7 @@ __all__ = [
 
 Policy = Literal["fixed_0.5", "global", "per_genre"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-Calibration = Literal["none", "temperature", "platt"]
+Calibration = Literal["auto", "none", "temperature", "platt"]
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 
 
@@ -178,7 +183,7 @@ def fit_decision(
     predictions: Predictions,
     split: str,
     *,
-    calibration: Calibration = "temperature",
+    calibration: Calibration = "auto",
     shrinkage: float = SHRINKAGE,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -192,7 +197,8 @@ def fit_decision(
     Args:
         predictions: of films that the model was not trained on.
         split: their split's name; "test" is refused.
-        calibration: "none", "temperature" or "platt".
+        calibration: "none", "temperature", "platt", or "auto" for the one of the last two with the better
+            cross-validated likelihood on these films.
         shrinkage: pull of a genre's threshold to the global one, in positives.
         resamples: bootstrap resamples that a genre's threshold is averaged over.
         seed: of the resampling.
@@ -209,6 +215,8 @@ def fit_decision(
     predictions.require_films(f"fit the decision on {split}")
     logits, labels = predictions.logits, predictions.labels
     temperature, platt = 1.0, None
+    if calibration == "auto":
+        calibration = choose_calibration(logits, labels, seed=seed)
     if calibration == "temperature":
         temperature = fit_temperature(logits, labels)
     elif calibration == "platt":

@@ -73,7 +73,7 @@ def write_ensemble(
     run_directory: str | os.PathLike[str],
     directories: Sequence[str | os.PathLike[str]],
     *,
-    calibration: Calibration = "temperature",
+    calibration: Calibration = "auto",
     figures: bool = True,
     seed: int = 0,
     resamples: int = bootstrap.RESAMPLES,

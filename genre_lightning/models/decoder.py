@@ -10,7 +10,7 @@ import torch
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import check_backbone
 from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
-from genre_lightning.models.identity import check_same_base, weight_files, weights_digest
+from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
 from genre_lightning.models.quantization import (
     ComputeDtype,
     Quantization,

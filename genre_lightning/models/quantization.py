@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from genre_lightning.errors import ConfigError, one_line
-from genre_lightning.models.backbones import HOW_TO_GET, QuietLoading
+from genre_lightning.models.base_weights import StoredWeights, weight_files
 from genre_lightning.models.packing import ATTENTION, register_attention
 
 if TYPE_CHECKING:
@@ -83,32 +83,17 @@ def load_decoder(
     weights: WeightFormat,
     device: torch.device,
 ) -> PreTrainedModel:
-    """A pretrained decoder whose linear layers are quantised one by one as they are read.
+    """A pretrained decoder, each weight of which is quantised before the next is read.
 
     Raises:
         ConfigError: the weights cannot be loaded.
     """
-    register_attention()
-    quantised: dict[str, Any] = {}
-    if (settings := weights.bitsandbytes_config()) is not None:
-        quantised = {"quantization_config": settings, "device_map": {"": device}}
-    try:
-        with QuietLoading(), known_warnings():
-            model = auto_class.from_pretrained(
-                name,
-                revision=revision,
-                config=config,
-                dtype=weights.compute_dtype,
-                attn_implementation=ATTENTION,
-                use_safetensors=True,
-                trust_remote_code=False,
-                **quantised,
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"the weights of {name!r} cannot be loaded ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
-        ) from error
-    return _finished(model, weights.compute_dtype)
+    stored = StoredWeights(name, weight_files(name, revision))
+
+    def read(path: str, shape: torch.Size) -> torch.Tensor:
+        return stored.read(path, shape, weights.compute_dtype)
+
+    return _filled(auto_class, config, weights, device, read)
 
 
 def random_decoder(
@@ -119,11 +104,31 @@ def random_decoder(
     Equal seeds give equal weights on every machine, device and in every format, before rounding: a checkpoint holds
     none of them.
     """
+    spread = getattr(config, "initializer_range", 0.02)
+
+    def draw(path: str, shape: torch.Size) -> torch.Tensor:
+        return _draw(path, shape, weights.compute_dtype, spread, seed)
+
+    return _filled(auto_class, config, weights, device, draw)
+
+
+def _filled(
+    auto_class: Any,
+    config: PretrainedConfig,
+    weights: WeightFormat,
+    device: torch.device,
+    values_of: Callable[[str, torch.Size], torch.Tensor],
+) -> PreTrainedModel:
+    """The decoder of a configuration, made without memory and filled weight by weight.
+
+    transformers' own loader reads ahead of the quantisation: on a CPU it holds most of a model in full precision.
+    """
     register_attention()
     with known_warnings(), torch.device("meta"):
         model = auto_class.from_config(
             config, dtype=weights.compute_dtype, attn_implementation=ATTENTION, trust_remote_code=False
         )
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     if (settings := weights.bitsandbytes_config()) is not None:
         with known_warnings():
             from transformers.integrations import replace_with_bnb_linear
@@ -132,23 +137,29 @@ def random_decoder(
         # what peft reads to choose its layers
         model.is_loaded_in_4bit = weights.quantization == "nf4"
         model.is_loaded_in_8bit = weights.quantization == "int8"
-    spread = getattr(config, "initializer_range", 0.02)
-    shared: dict[int, nn.Parameter] = {}
+    shared: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # by id; the old one is kept, or its id would be reused
     for path, module in model.named_modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is None:
                 continue
-            key = id(parameter)
-            if key not in shared:
-                values = _draw(f"{path}.{name}", parameter.shape, weights.compute_dtype, spread, seed)
-                shared[key] = _materialised(module, parameter, values, device)
-                shared[-key] = parameter  # kept alive: its id must not be given to another
-            module._parameters[name] = shared[key]
+            if id(parameter) not in shared:
+                full = f"{path}.{name}" if path else name
+                filled = _materialised(module, parameter, values_of(full, shapes[full]), device)
+                shared[id(parameter)] = (filled, parameter)
+                if shapes[full].numel() >= _CHUNK:
+                    _return_freed_memory()
+            module._parameters[name] = shared[id(parameter)][0]
         if any(buffer is not None and buffer.is_meta for buffer in module._buffers.values()):
             # rotary frequencies and their like are computed from the configuration
             fresh = type(module)(config=config)
             module._buffers.update({n: b.to(device) for n, b in fresh._buffers.items() if b is not None})
     return _finished(model.eval(), weights.compute_dtype)
+
+
+def _return_freed_memory() -> None:
+    """Has the C library give freed memory back: small quantised weights between large freed ones make it keep all."""
+    with suppress(OSError, AttributeError):  # glibc alone has it, and alone needs it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _draw(name: str, shape: torch.Size, dtype: torch.dtype, spread: float, seed: int) -> torch.Tensor:

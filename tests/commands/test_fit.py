@@ -10,24 +10,11 @@ import pytest
 import torch
 import yaml
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
+from small_run import SMALL
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.sample import write_sample
 from genre_lightning.models.base import GenreClassifier
-
-SMALL = [
-    "--model.backbone=small",
-    "--model.architecture={layers: 1, width: 32, heads: 2, inner_width: 64}",
-    "--data.vocab_size=600",
-    "--data.max_tokens=48",
-    "--data.global_batch_size=16",
-    "--data.micro_batch_tokens=256",
-    "--trainer.max_epochs=2",
-    "--trainer.accelerator=cpu",
-    "--trainer.precision=32-true",
-    "--trainer.log_every_n_steps=5",
-    "--checkpoint.every_steps=4",
-]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_predictions import GENRES, make_predictions
 from scipy.optimize import minimize_scalar
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 
@@ -253,3 +254,21 @@ def test_grid_and_curve_are_plain_metrics(predictions):
     curve = micro_f1_curve(probabilities, predictions.labels, points=11)
     np.testing.assert_allclose(curve["f1"][1:10], [row["f1"] for row in rows])
     np.testing.assert_allclose(curve["recall"][1:10], [row["recall"] for row in rows])
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, "temperature"), (3.0, "platt")])
+def test_auto_takes_the_calibration_that_predicts_unseen_films_better(shift, expected):
+    rng = np.random.default_rng(4)
+    truth = rng.normal(-1, 1.5, (1500, 6))
+    labels = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
+    # what pos_weight does: the genres' logits are moved apart, and one temperature cannot move them back
+    logits = 2 * truth + shift * np.arange(6) / 5
+    names = [""] * len(logits)
+    made = Predictions(tuple("abcdef"), np.arange(len(logits)), names, names, labels, logits)
+    assert fit_decision(made, "validation").calibration == expected
+    unseen = expit(truth)
+    error = {
+        name: np.abs(fit_decision(made, "validation", calibration=name).probabilities(made.logits) - unseen).mean()
+        for name in ("temperature", "platt")
+    }
+    assert min(error, key=error.get) == expected

@@ -18,25 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 WORKER = Path(__file__).with_name("worker.py")
-sys.path.insert(0, str(WORKER.parent))
+sys.path[:0] = [str(WORKER.parent), str(WORKER.parent.parent)]
 
-from worker import MOMENTS  # noqa: E402  # beside this file, which is no package
+from small_run import SMALL  # noqa: E402  # tests are no package
+from worker import MOMENTS  # noqa: E402
 
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
-SMALL = [
-    "--model.backbone=small",
-    "--model.architecture={layers: 1, width: 32, heads: 2, inner_width: 64}",
-    "--data.vocab_size=600",
-    "--data.max_tokens=48",
-    "--data.global_batch_size=16",
-    "--data.micro_batch_tokens=256",
-    "--trainer.max_epochs=2",
-    "--trainer.accelerator=cpu",
-    "--trainer.precision=32-true",
-    "--trainer.log_every_n_steps=5",
-    "--checkpoint.every_steps=4",
-]
-"""A run of 40 optimizer steps in 2 epochs, with dropout, that saves after every fourth step."""
 
 
 @dataclass

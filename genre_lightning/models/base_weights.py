@@ -1,4 +1,4 @@
-"""Which weights a frozen base has: adapters are worth nothing over others."""
+"""The weight files of a frozen base: reading them one tensor at a time, and telling one base from another."""
 
 from __future__ import annotations
 
@@ -6,26 +6,86 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.errors import CheckpointError, ConfigError, one_line
+from genre_lightning.models.backbones import HOW_TO_GET
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def weight_files(name: str, revision: str | None) -> list[Path]:
-    """The safetensors files of a local directory, or of the hub's copy on this machine; empty where there is none."""
-    folder = Path(name)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
+    """The safetensors files of a local directory, or of a model of the hub, which are fetched where they are missing.
 
-        try:
-            folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-        except (LocalEntryNotFoundError, ValueError):
-            return []
-    return sorted(folder.glob("*.safetensors"))
+    Raises:
+        ConfigError: there are none, or they cannot be fetched.
+    """
+    from transformers.utils import cached_file
+    from transformers.utils.hub import get_checkpoint_shard_files
+
+    missing: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    try:
+        if (whole := cached_file(name, "model.safetensors", **missing)) is not None:
+            return [Path(whole)]
+        if (index := cached_file(name, "model.safetensors.index.json", **missing)) is not None:
+            shards, _ = get_checkpoint_shard_files(name, index, revision=revision)
+            return sorted(Path(shard) for shard in shards)
+    except OSError as error:
+        raise ConfigError(
+            f"the weights of {name!r} cannot be fetched ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
+        ) from error
+    raise ConfigError(f"{name!r} has no model.safetensors: {HOW_TO_GET.format(name=name)}")
+
+
+class StoredWeights:
+    """The tensors of safetensors files, read one by one.
+
+    Args:
+        name: of the model, for messages.
+        files: of all its tensors.
+
+    Raises:
+        ConfigError: a file is damaged.
+    """
+
+    def __init__(self, name: str, files: list[Path]) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.name = name
+        self.files: dict[str, Path] = {}
+        for file in files:
+            try:
+                with safe_open(file, framework="pt") as handle:
+                    self.files.update(dict.fromkeys(handle.keys(), file))
+            except (SafetensorError, OSError) as error:
+                raise ConfigError(f"{file} cannot be read ({one_line(error)[:120]}): fetch the model again") from error
+
+    def read(self, path: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor by its parameter's name, with or without the prefix that language models give their decoder.
+
+        Raises:
+            ConfigError: it is not there, or of another shape.
+        """
+        from safetensors import safe_open
+
+        known = [key for key in (path, f"model.{path}", path.removeprefix("model.")) if key in self.files]
+        if not known:
+            raise ConfigError(f"the weights of {self.name!r} lack {path}: name a whole model, not an adapter or a part")
+        # opened anew each time: what a mapped file has read counts as memory of the process until it is closed
+        with safe_open(self.files[known[0]], framework="pt") as handle:
+            tensor = handle.get_tensor(known[0]).to(dtype, copy=True)
+        if tensor.shape != tuple(shape):
+            raise ConfigError(
+                f"{known[0]} of {self.name!r} has shape {tuple(tensor.shape)}, and its config.json says "
+                f"{tuple(shape)}: fetch the model again"
+            )
+        return tensor
 
 
 def weights_digest(files: list[Path], cache_dir: Path | None = None) -> str:

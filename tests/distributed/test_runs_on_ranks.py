@@ -1,0 +1,91 @@
+"""Whole runs on 1, 2 and 3 ranks, by DDP and FSDP: one training, stopped, killed and moved between numbers of ranks."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from small_run import SMALL
+
+from genre_lightning.data.sample import write_sample
+
+WORKER = Path(__file__).parent.parent / "faults" / "worker.py"
+OPTIONS = [*SMALL, "--trainer.log_every_n_steps=1", "--checkpoint.every_steps=6"]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    # 131 films of training, which no number of ranks and no batch divides
+    return write_sample(tmp_path_factory.mktemp("sample") / "sample.csv", films=165, seed=1)
+
+
+def start(sample, run_dir, ranks, strategy, *more, fault=""):
+    """One start of the command; returns its status and what it said."""
+    command = [sys.executable, str(WORKER), "fit", f"--data.csv={sample}", f"--run_dir={run_dir}", *OPTIONS, *more]
+    command += [f"--trainer.devices={ranks}", f"--trainer.strategy={strategy}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment |= {"FAULT": fault, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def one_rank(sample, tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "one"
+    status, said = start(sample, place, 1, "auto", "--model.dropout=0")
+    assert status == 0, said
+    return place
+
+
+def same_training(expected, got):
+    curves = []
+    for run in (expected, got):
+        with (run / "curves.csv").open(newline="") as file:
+            curves.append({row["step"]: float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]})
+    assert curves[0].keys() == curves[1].keys()
+    for step, loss in curves[0].items():
+        assert curves[1][step] == pytest.approx(loss, rel=1e-5), f"step {step}"
+    for name in ("last", "best"):
+        a, b = (
+            torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"] for run in (expected, got)
+        )
+        for key, value in a.items():
+            torch.testing.assert_close(b[key], value, rtol=0, atol=1e-4, msg=key)
+    for split in ("validation", "test"):
+        a, b = (pq.read_table(run / f"evaluation/{split}/predictions.parquet").to_pandas() for run in (expected, got))
+        assert list(a["id"]) == list(b["id"])
+        assert b["id"].is_unique
+        np.testing.assert_allclose(np.stack(b["logits"]), np.stack(a["logits"]), atol=1e-4)
+
+
+@pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp"), (3, "fsdp")])
+def test_a_run_is_the_same_on_any_number_of_ranks(sample, one_rank, tmp_path, ranks, strategy):
+    status, said = start(sample, tmp_path / "run", ranks, strategy, "--model.dropout=0")
+    assert status == 0, said
+    same_training(one_rank, tmp_path / "run")
+
+
+def test_a_run_moves_between_numbers_of_ranks(sample, one_rank, tmp_path):
+    for ranks, strategy, stop in ((2, "ddp", 8), (1, "auto", 9), (3, "fsdp", 5), (2, "ddp", None)):
+        fault = f"between steps:{stop}:SIGTERM" if stop else ""
+        status, said = start(sample, tmp_path / "run", ranks, strategy, "--model.dropout=0", fault=fault)
+        assert status == (75 if stop else 0), said
+    same_training(one_rank, tmp_path / "run")
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_rank_that_is_killed_ends_the_run_and_the_next_start_goes_on(sample, one_rank, tmp_path, dead):
+    fault = f"in a step:20:SIGKILL:{dead}"
+    status, said = start(sample, tmp_path / "run", 2, "ddp", "--model.dropout=0", fault=fault)
+    assert status not in (0, 2, 75)
+    if dead:
+        assert "rank 1 was killed by SIGKILL" in said
+    status, said = start(sample, tmp_path / "run", 2, "ddp", "--model.dropout=0")
+    assert status == 0, said
+    assert "resuming" in said
+    same_training(one_rank, tmp_path / "run")

@@ -1,0 +1,161 @@
+"""FSDP on real ranks over gloo: sharding, fp16 with one scaler, and states that go between sharded and whole."""
+
+import copy
+
+import pytest
+import torch
+from ranks import run_on_ranks
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from genre_lightning.distributed.sharded import (
+    ShardedPrecision,
+    load_optimizer_state,
+    load_weights,
+    shard,
+    transformer_blocks,
+    whole,
+)
+from genre_lightning.distributed.strategies import check_strategy
+from genre_lightning.errors import ConfigError
+
+
+class Blocks(nn.Module):
+    """Two blocks, one list of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(6, 5)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(5, 5), nn.LayerNorm(5)) for _ in range(2)])
+
+    def forward(self, states):
+        states = self.first(states)
+        for block in self.blocks:
+            states = torch.tanh(block(states))
+        return states
+
+
+def make_parts(dtype=torch.float32):
+    torch.manual_seed(0)
+    backbone, head = Blocks(), nn.Linear(5, 3)
+    plain = copy.deepcopy((backbone, head))
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    shard(backbone, head, mesh, compute_dtype=dtype)
+    return backbone, head, plain
+
+
+def make_films(rank, world_size):
+    films = torch.randn(4 * world_size, 6, generator=torch.Generator().manual_seed(1))
+    return films, films[rank::world_size]
+
+
+def sharded_step_is_the_plain_one(rank):
+    world_size = torch.distributed.get_world_size()
+    backbone, head, plain = make_parts()
+    films, mine = make_films(rank, world_size)
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=0.1)
+    plain_optimizer = torch.optim.AdamW([p for part in plain for p in part.parameters()], lr=0.1)
+    for _ in range(3):
+        head(backbone(mine)).square().mean().backward()
+        plain[1](plain[0](films)).square().mean().backward()
+        norm = nn.utils.clip_grad_norm_([*backbone.parameters(), *head.parameters()], 0.05).full_tensor()
+        expected = nn.utils.clip_grad_norm_([p for part in plain for p in part.parameters()], 0.05)
+        torch.testing.assert_close(norm, expected)
+        for one in (optimizer, plain_optimizer):
+            one.step()
+            one.zero_grad()
+    for sharded, whole_one in zip([*backbone.parameters(), *head.parameters()],
+                                  [p for part in plain for p in part.parameters()], strict=True):  # fmt: skip
+        assert isinstance(sharded, DTensor)
+        torch.testing.assert_close(whole(sharded), whole_one.detach())
+    states_cross_over(optimizer, plain_optimizer)
+
+
+def states_cross_over(optimizer, plain_optimizer):
+    """A plain run's optimizer state, loaded into the sharded one, is the sharded one's own."""
+    before = {i: {n: whole(v) for n, v in s.items()} for i, s in optimizer.state_dict()["state"].items()}
+    load_optimizer_state(optimizer, plain_optimizer.state_dict())
+    after = {i: {n: whole(v) for n, v in s.items()} for i, s in optimizer.state_dict()["state"].items()}
+    for index, values in before.items():
+        for name, value in values.items():
+            torch.testing.assert_close(after[index][name], value)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_sharded_steps_are_plain_ones(world_size):
+    run_on_ranks(sharded_step_is_the_plain_one, world_size)
+
+
+def whole_weights_go_in(rank):
+    backbone, _, (plain, _) = make_parts()
+    other = {name: value + 1 for name, value in plain.state_dict().items()}
+    load_weights(backbone, other)
+    for name, value in backbone.state_dict().items():
+        torch.testing.assert_close(whole(value), other[name])
+    with pytest.raises(RuntimeError, match="has shape"):
+        load_weights(backbone, {"first.bias": torch.zeros(9)})
+
+
+def test_whole_weights_are_cut_to_each_ranks_shards():
+    run_on_ranks(whole_weights_go_in, 2)
+
+
+def overflow_in_one_shard_skips_the_step_everywhere(rank):
+    backbone, head, _ = make_parts(torch.float16)
+    precision = ShardedPrecision("16-mixed", "cpu")
+    parameters = [*backbone.parameters(), *head.parameters()]
+    assert all(p.dtype == torch.float32 for p in parameters)
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    _, mine = make_films(rank, 2)
+
+    class Model:
+        automatic_optimization = True
+
+    precision._after_closure = lambda model, optimizer: None
+
+    def closure(bad):
+        optimizer.zero_grad()
+        states = backbone(mine)
+        assert states.dtype == torch.float32  # the group's output; inside it is fp16
+        loss = head(states).square().mean()
+        precision.scaler.scale(loss).backward()
+        if bad and rank == 1:
+            parameters[0].grad.to_local().fill_(float("inf"))
+        return loss
+
+    scale = precision.scaler.get_scale()
+    before = [whole(p).clone() for p in parameters]
+    precision.optimizer_step(optimizer, Model(), lambda: closure(bad=True))
+    assert precision.scaler.get_scale() == scale / 2
+    for old, new in zip(before, parameters, strict=True):
+        assert torch.equal(old, whole(new))
+    precision.optimizer_step(optimizer, Model(), lambda: closure(bad=False))
+    assert precision.scaler.get_scale() == scale / 2
+    assert any(not torch.equal(old, whole(new)) for old, new in zip(before, parameters, strict=True))
+
+
+def test_an_overflow_in_one_ranks_shard_skips_the_step_on_all():
+    run_on_ranks(overflow_in_one_shard_skips_the_step_everywhere, 2)
+
+
+def test_blocks_are_the_longest_list_of_one_kind():
+    model = Blocks()
+    assert transformer_blocks(model) == list(model.blocks)
+    with pytest.raises(ConfigError, match="use strategy ddp"):
+        transformer_blocks(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "words"),
+    [
+        ("16-true", {}, "cannot train in"),
+        ("32-true", {"cpu_offload": True, "optimizer": "adamw_8bit"}, "set model.optimizer=adamw"),
+        ("32-true", {"accelerator": "mps"}, "trainer.accelerator=cpu"),
+    ],
+)
+def test_what_cannot_work_together_is_refused(precision, options, words):
+    given = {"accelerator": "cuda", "cpu_offload": False, "optimizer": "adamw", **options}
+    with pytest.raises(ConfigError, match=words):
+        check_strategy("fsdp", precision, given.pop("accelerator"), **given)
+    check_strategy("ddp", precision, "cuda", cpu_offload=True, optimizer="adamw_8bit")
