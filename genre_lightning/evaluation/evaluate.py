@@ -46,7 +46,8 @@ def evaluate(
     """Compute the figures of metrics.json.
 
     Plain numbers are at `threshold_free.<name>` and `policies.<policy>.<name>`, and their 95% intervals [low, high] at
-    the same path under `intervals`. Undefined figures are None. `raw` holds loss and ece before calibration.
+    the same path under `intervals`. Undefined figures are None. `raw` holds loss and ece before calibration,
+    and the figures of deciding at 0.5 then.
 
     Args:
         predictions: of at least one film.
@@ -76,6 +77,7 @@ def evaluate(
         "raw": {
             "ece": expected_calibration_error(labels, raw),
             "loss": float(film_cross_entropy(labels, raw).mean()),
+            "fixed_0.5": policy_metrics(labels, raw >= 0.5),
         },
         "intervals": {},
         "undefined": [genre for genre, mark in zip(predictions.genres, marked, strict=True) if mark],

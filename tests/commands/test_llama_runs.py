@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import f1_score
 from torch.testing import assert_close
 from transformers import AutoModel, BitsAndBytesConfig
 
@@ -248,10 +249,10 @@ def test_zero_shot_leaves_a_run_directory_without_training(sample, base, tmp_pat
     assert (place / "report.html").is_file()
     assert torch.load(place / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"] == {}
     before = logits_of(place, "test")
-    # raw 0.5 is a sign of the log-odds, whatever the temperature
-    table = pq.read_table(place / "evaluation" / "test" / "predictions.parquet")
-    probabilities = torch.tensor(np.stack(table["probabilities"].to_numpy()))
-    assert torch.equal(probabilities >= 0.5, before >= 0)
+    # the raw decision at 0.5 is the sign of the log-odds
+    labels = np.stack(pq.read_table(place / "evaluation" / "test" / "predictions.parquet")["labels"].to_numpy())
+    raw = f1_score(labels, before.numpy() >= 0, average="micro", zero_division=0)
+    assert metrics["raw"]["fixed_0.5"]["f1_micro"] == pytest.approx(raw)
     capfd.readouterr()
     assert fit(sample, place, *words, kind=kind) == 0
     assert "all is done" in capfd.readouterr().err

@@ -295,6 +295,24 @@ def test_a_model_of_another_family_or_quantised_already_is_refused(checkpoint_di
             LlamaQLoraClassifier(backbone=str(tmp_path)).check(64)
 
 
+def test_weights_that_are_damaged_or_lack_a_part_are_named(checkpoint_dir, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(checkpoint_dir / "model.safetensors")
+    (tmp_path / "config.json").write_text((checkpoint_dir / "config.json").read_text())
+    file = tmp_path / "model.safetensors"
+    (name,) = (n for n in weights if n.endswith("layers.1.mlp.up_proj.weight"))
+    save_file({n: w for n, w in weights.items() if n != name}, file)
+    with pytest.raises(ConfigError, match=name):
+        build(backbone=str(tmp_path))
+    save_file({**weights, name: weights[name][:7].clone()}, file)
+    with pytest.raises(ConfigError, match="shape"):
+        build(backbone=str(tmp_path))
+    file.write_bytes((checkpoint_dir / "model.safetensors").read_bytes()[:-100])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        build(backbone=str(tmp_path))
+
+
 def test_targets_that_fit_no_layer_and_a_foreign_tokenizer_are_refused():
     with pytest.raises(ConfigError, match=r"lora\.targets"):
         build(lora=LoraOptions(targets=["no_such_layer"]))
