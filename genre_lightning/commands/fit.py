@@ -23,7 +23,7 @@ from genre_lightning.commands.parser import parse
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.distributed.checkpoint_io import newest_good, verify_checkpoint
 from genre_lightning.distributed.preemption import StopFlag, stopping_on_signals
-from genre_lightning.distributed.watch import watch_ranks
+from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import check_same_training
 
@@ -36,7 +36,7 @@ def fit(arguments: Sequence[str]) -> int:
     setup = check_setup(config, parser)
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
     watch_ranks()
-    with stopping_on_signals() as stop:
+    with stopping_on_signals() as stop, explaining_failures():
         return _fit(setup, changed, stop)
 
 

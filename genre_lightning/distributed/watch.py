@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
 
 from genre_lightning.errors import PreemptedError
@@ -44,20 +46,26 @@ class RankObserver(threading.Thread):
     def __init__(self, children: Sequence[subprocess.Popen[bytes]]) -> None:
         super().__init__(daemon=True, name="rank-observer")
         self.children = children
+        self._said = threading.Lock()
 
     def run(self) -> None:
         """Polls until all have ended or one has died."""
         while True:
-            statuses = [child.poll() for child in self.children]
-            dead = [(rank, s) for rank, s in enumerate(statuses, start=1) if s is not None and s not in _BENIGN]
-            if dead:
-                self._end_all(*dead[0])
-            if all(status is not None for status in statuses):
+            if self.name_the_dead():
+                self._end_all()
+            if all(child.poll() is not None for child in self.children):
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _end_all(self, rank: int, status: int) -> None:
-        print(death_notice(rank, status), file=sys.stderr, flush=True)
+    def name_the_dead(self) -> bool:
+        """Says once which rank has died, and returns whether one has."""
+        statuses = [child.poll() for child in self.children]
+        dead = [(rank, s) for rank, s in enumerate(statuses, start=1) if s is not None and s not in _BENIGN]
+        if dead and self._said.acquire(blocking=False):
+            print(death_notice(*dead[0]), file=sys.stderr, flush=True)
+        return bool(dead)
+
+    def _end_all(self) -> None:
         deadline = time.monotonic() + _GRACE_SECONDS
         while time.monotonic() < deadline and any(child.poll() is None for child in self.children):
             time.sleep(_POLL_SECONDS)
@@ -68,9 +76,39 @@ class RankObserver(threading.Thread):
         os._exit(1)
 
 
+_OBSERVER: list[RankObserver] = []
+"""The observer of this process, if it has started ranks."""
+
+
 def observe_children(children: list[subprocess.Popen[bytes]]) -> None:
     """Lightning's hook: called by the first rank of a node when it has started the others."""
-    RankObserver(children).start()
+    _OBSERVER[:] = [RankObserver(children)]
+    _OBSERVER[0].start()
+
+
+@contextmanager
+def explaining_failures() -> Iterator[None]:
+    """Names the dead rank when a collective fails here because of it, before the error goes on; then parts the ranks.
+
+    A rank that leaves while others still use its connections aborts, so all leave together.
+    """
+    try:
+        yield
+    except RuntimeError:
+        deadline = time.monotonic() + _GRACE_SECONDS / 2
+        while _OBSERVER and not _OBSERVER[0].name_the_dead() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        raise
+    except PreemptedError:
+        _part()
+        raise
+    _part()
+
+
+def _part() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def watch_parent() -> None:
