@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from genre_lightning.commands.guard import check_arguments
+
 
 @dataclass(frozen=True)
 class Command:
@@ -65,5 +67,7 @@ def find_command(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Runs a command and returns its exit status."""
+    # first what needs no library: a file that is missing or no YAML, a class that may not be named
+    check_arguments(arguments)
     module, function = COMMANDS[name].target.split(":")
     return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)
