@@ -24,7 +24,7 @@ def default_learning_rate(parameters: int, *, adapters: bool, from_scratch: bool
     """
     if from_scratch:
         return 1e-3
-    full = 3e-4 if parameters < 40e6 else 5e-5 if parameters < 200e6 else 2e-5
+    full = 2e-4 if parameters < 40e6 else 5e-5 if parameters < 200e6 else 2e-5
     return max(full, 2e-4) if adapters else full
 
 

@@ -116,4 +116,4 @@ def test_a_real_encoder(encoder_dir):
     model.bind(labelling(256))
     model.configure_model()
     assert sum(p.numel() for p in model.backbone.parameters()) == pytest.approx(22.6e6, rel=0.02)
-    assert model.learning_rates() == (3e-4, pytest.approx(3e-3))
+    assert model.learning_rates() == (2e-4, pytest.approx(2e-3))

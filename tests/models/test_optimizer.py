@@ -59,7 +59,7 @@ def test_schedule(schedule, warmup, total):
 def test_default_learning_rates_fall_with_size():
     plain = [default_learning_rate(n, adapters=False, from_scratch=False) for n in (22e6, 66e6, 110e6, 335e6)]
     assert plain == sorted(plain, reverse=True)
-    assert plain[0] == 3e-4
+    assert plain[0] == 2e-4
     assert default_learning_rate(110e6, adapters=True, from_scratch=False) == 2e-4
     assert default_learning_rate(1e6, adapters=False, from_scratch=True) == 1e-3
 
