@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 
 class GenreLightningError(Exception):
     """Base of the errors below; the command prints its message as one line and exits with `exit_status`.
@@ -29,6 +31,26 @@ class PreemptedError(GenreLightningError):
     """A signal has stopped the run where it can go on: 75 is what sysexits.h calls a temporary failure."""
 
     exit_status = 75
+
+
+def check_all(checks: Iterable[Callable[[], None]], found: Iterable[str] = ()) -> None:
+    """Runs every check, so that all problems of a configuration are named at once.
+
+    Args:
+        checks: each raises a ConfigError where something is wrong; other errors go through at once.
+        found: problems that are known already.
+
+    Raises:
+        ConfigError: with all of them, in one line.
+    """
+    problems = list(found)
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; and ".join(problems))
 
 
 def one_line(message: object) -> str:

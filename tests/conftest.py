@@ -38,6 +38,18 @@ def encoder_dir() -> Path:
     return _from_environment("ENCODER_DIR")
 
 
+@pytest.fixture(scope="session")
+def llama_tiny() -> Path:
+    """A directory with a small real Llama."""
+    return _from_environment("LLAMA_TINY")
+
+
+@pytest.fixture(scope="session")
+def llama_tokenizer() -> Path:
+    """A directory with Llama 2's tokenizer."""
+    return _from_environment("LLAMA_TOKENIZER")
+
+
 def _from_environment(name: str) -> Path:
     path = os.environ.get(name)
     if not path:

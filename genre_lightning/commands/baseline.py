@@ -24,7 +24,7 @@ from genre_lightning.commands.continuing import (
 from genre_lightning.commands.evaluation import evaluate_split, predictions_of
 from genre_lightning.commands.parser import add_run_options, in_one_line
 from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import check_all
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.tfidf import BASELINES, TfidfBaseline
@@ -87,14 +87,7 @@ def check_baseline(name: str, arguments: Sequence[str]) -> BaselineSetup:
     run = RunDirectory(Path(config.run_dir or default_run_dir(arguments)).expanduser().absolute())
     config.run_dir = run.path
     instances = parser.instantiate(config)
-    problems = []
-    for check in (instances.data.check, instances.model.check, run.check_writable):
-        try:
-            check()
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("; and ".join(problems))
+    check_all((instances.data.check, instances.model.check, run.check_writable))
     return BaselineSetup(config, parser.dump(config, skip_none=False), run, instances.data, instances.model)
 
 

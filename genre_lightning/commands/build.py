@@ -24,7 +24,7 @@ from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.precision import accelerator_of, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopDuringEvaluation, replace_signal_handling
 from genre_lightning.distributed.strategies import check_strategy, make_strategy
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.models.validation import VALIDATION_METRICS
 from genre_lightning.runs import RunDirectory
@@ -88,13 +88,7 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
             optimizer=getattr(model, "optimizer", "adamw"),
         )
 
-    for check in (strategy_fits, data.check, lambda: model.check(data.max_tokens), run.check_writable):
-        try:
-            check()
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("; and ".join(problems))
+    check_all((strategy_fits, data.check, lambda: model.check(data.max_tokens), run.check_writable), problems)
     data.order_seed = config.seed
     data.progress = task_progress if is_first_rank() else data.progress
     return Setup(config, parser.parser.dump(config, skip_none=False), run, data, model, instances.trainer.as_dict())
