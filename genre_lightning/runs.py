@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ Status = Literal["new", "training", "evaluating", "finished"]
 # Settings that change how or where a run is done, never what is trained; data.csv is compared by its content.
 _WITHOUT_EFFECT = (
     "run_dir", "override", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
-    "checkpoint.keep_previous", "checkpoint.on_failure", "decision",
+    "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision",
     "data.csv", "data.micro_batch_tokens", "data.num_workers", "data.cache_dir",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
     "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
@@ -91,11 +92,6 @@ class RunDirectory:
     def last(self) -> Path:
         """The checkpoint that a resumed run starts from."""
         return self.checkpoints / "last.ckpt"
-
-    @property
-    def previous(self) -> Path:
-        """The last checkpoint but one, for the case that the last is damaged on disk."""
-        return self.checkpoints / "previous.ckpt"
 
     @property
     def best(self) -> Path:
@@ -228,6 +224,18 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def training_digest(config_text: str) -> str:
+    """SHA-256 of the settings that the training depends on, of a resolved configuration in YAML."""
+    settings = flatten(yaml.safe_load(config_text))
+    kept = {key: value for key, value in sorted(settings.items()) if not _is_ignored(key, _WITHOUT_EFFECT)}
+    return hashlib.sha256(json.dumps(kept, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def _is_ignored(key: str, ignored: Sequence[str]) -> bool:
+    short = key.replace(".init_args.", ".")
+    return any(short == name or short.startswith(f"{name}.") for name in ignored)
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effect: Sequence[str] = ()) -> list[str]:
     """The settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
 
@@ -240,8 +248,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effec
     old, new = flatten(before), flatten(now)
     changed = []
     for key in sorted(set(old) | set(new)):
-        short = key.replace(".init_args.", ".")
-        if old.get(key) != new.get(key) and not any(short == k or short.startswith(f"{k}.") for k in ignored):
+        if old.get(key) != new.get(key) and not _is_ignored(key, ignored):
+            short = key.replace(".init_args.", ".")
             changed.append(f"{short}: {_shown(old.get(key))} → {_shown(new.get(key))}")
     return changed
 

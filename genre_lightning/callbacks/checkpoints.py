@@ -12,8 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
-from genre_lightning.distributed.checkpoint_io import keep_copy
-from genre_lightning.errors import CheckpointError
+from genre_lightning.distributed.checkpoint_io import check_space, previous_names
+from genre_lightning.errors import CheckpointError, ConfigError
 
 
 class Agreement(Protocol):
@@ -41,7 +41,8 @@ class RunCheckpoint(Checkpoint):
         every_minutes: save last.ckpt at the next step's end when so much time has passed; None for no such rhythm.
         every_steps: save last.ckpt after so many optimizer steps; None for no such rhythm.
         agreement: whether a signal asks all ranks to save and stop; None never stops.
-        keep_previous: also keep the last.ckpt before the newest, as previous.ckpt.
+        keep_last: how many last checkpoints are kept: last.ckpt, previous.ckpt, previous-2.ckpt, …
+        config_sha256: of the settings that the training depends on; stands in every manifest.
         on_failure: what a save that fails does: "stop" the run, or "warn" and go on.
     """
 
@@ -52,7 +53,8 @@ class RunCheckpoint(Checkpoint):
         every_minutes: float | None = None,
         every_steps: int | None = None,
         agreement: Agreement | None = None,
-        keep_previous: bool = True,
+        keep_last: int = 2,
+        config_sha256: str | None = None,
         on_failure: Literal["stop", "warn"] = "stop",
     ) -> None:
         super().__init__()
@@ -61,7 +63,8 @@ class RunCheckpoint(Checkpoint):
         self.every_minutes = every_minutes
         self.every_steps = every_steps
         self.agreement = agreement
-        self.keep_previous = keep_previous
+        self.keep_last = keep_last
+        self.config_sha256 = config_sha256
         self.on_failure = on_failure
         self.seconds = 0.0
         """Time that this process has spent on saving, in seconds."""
@@ -73,11 +76,6 @@ class RunCheckpoint(Checkpoint):
     def last(self) -> Path:
         """The checkpoint that a resumed run starts from."""
         return self.directory / "last.ckpt"
-
-    @property
-    def previous(self) -> Path:
-        """The one before it, for the case that the newest is damaged on disk."""
-        return self.directory / "previous.ckpt"
 
     @property
     def best(self) -> Path:
@@ -100,7 +98,28 @@ class RunCheckpoint(Checkpoint):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_room(pl_module)
         self._last_saved = time.monotonic()
+
+    def _check_room(self, module: LightningModule) -> None:
+        """Refuses a disk without room for the checkpoints that will lie there at once, before any step is trained.
+
+        Raises:
+            ConfigError: with both sizes.
+        """
+        # a float32 weight and the two moments of AdamW
+        one = 12 * sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        places = [self.best, self.last, *previous_names(self.directory, self.keep_last)]
+        missing = sum(not place.exists() for place in places)
+        try:
+            # one more, for the one that is being written while the others are whole
+            self.directory.mkdir(parents=True, exist_ok=True)
+            check_space(self.directory, (missing + 1) * one)
+        except OSError as error:
+            raise ConfigError(
+                f"no room for the checkpoints in {self.directory} ({error}): free space, set checkpoint.keep_last=1, "
+                "or name another --run_dir"
+            ) from None
 
     @override
     def on_train_batch_end(
@@ -142,8 +161,6 @@ class RunCheckpoint(Checkpoint):
         return self.best_score is None or sign * score > sign * self.best_score
 
     def _save_last(self, trainer: Trainer) -> None:
-        if self.keep_previous and trainer.is_global_zero:
-            keep_copy(self.last, self.previous)
         self._save(trainer, self.last)
         self._last_saved = time.monotonic()
 
@@ -151,15 +168,26 @@ class RunCheckpoint(Checkpoint):
         started = time.monotonic()
         for logger in trainer.loggers:
             logger.save()  # what the checkpoint says is done must stand in the curves
-        try:
-            trainer.save_checkpoint(path)
-        except CheckpointError as error:
-            if self.on_failure == "stop" or trainer.world_size > 1:
-                raise
-            warnings.warn(f"{error} (going on: checkpoint.on_failure is warn)", stacklevel=2)
+        failure = self._write(trainer, path)
+        if failure and self.on_failure == "stop":
+            raise CheckpointError(failure)
+        if failure and trainer.is_global_zero:
+            warnings.warn(f"{failure} (going on: checkpoint.on_failure is warn)", stacklevel=2)
         self.seconds += time.monotonic() - started
         for logger in trainer.loggers:
             logger.log_metrics({"checkpoint/seconds": self.seconds}, step=trainer.global_step - 1)
+
+    def _write(self, trainer: Trainer, path: Path) -> str:
+        """Writes a checkpoint, and returns what went wrong, the same on all ranks; a collective."""
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        content["config_sha256"] = self.config_sha256
+        failure = ""
+        try:
+            trainer.strategy.save_checkpoint(content, path)
+        except CheckpointError as error:
+            failure = str(error)
+        # the others wait here for the rank that writes
+        return str(trainer.strategy.broadcast(failure))
 
     def _stop(self, trainer: Trainer) -> None:
         assert self.agreement is not None

@@ -23,11 +23,11 @@ from genre_lightning.data.tokenizers import TRAINED
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.precision import accelerator_of, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopDuringEvaluation, replace_signal_handling
-from genre_lightning.distributed.strategies import check_strategy, make_strategy
+from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.models.validation import VALIDATION_METRICS
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import RunDirectory, training_digest
 
 if TYPE_CHECKING:
     from genre_lightning.commands.parser import _Parser
@@ -118,6 +118,10 @@ def _trainer_problems(config: Namespace) -> list[str]:
         problems.append(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}: give 1 or more")
     if config.checkpoint.monitor not in MONITORS:
         problems.append(f"checkpoint.monitor is {config.checkpoint.monitor}: choose one of {', '.join(MONITORS)}")
+    if config.checkpoint.keep_last < 1:
+        problems.append(f"checkpoint.keep_last is {config.checkpoint.keep_last}: give 1 or more")
+    if config.checkpoint.sharded and not is_sharded(trainer.strategy):
+        problems.append("checkpoint.sharded needs a sharded model: set trainer.strategy=fsdp, or leave it out")
     if config.seed < 0:
         problems.append(f"seed is {config.seed}: give a whole number from 0 on")
     if config.early_stopping.patience < 0:
@@ -160,7 +164,10 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
     config, run = setup.config, setup.run
     options = dict(setup.trainer_options)
     agreement = StopAgreement()
-    checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, **config.checkpoint.as_dict())
+    saving = config.checkpoint.as_dict()
+    sharded = saving.pop("sharded")
+    digest = training_digest(setup.config_text)
+    checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, config_sha256=digest, **saving)
     curves = CurvesLogger(run.curves)
     callbacks = [*_as_list(options.pop("callbacks", None)), checkpoints, StopDuringEvaluation(agreement)]
     if options.get("enable_progress_bar") is not False:
@@ -175,8 +182,10 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
             )
         )
     loggers = [curves, *(log for log in _as_list(options.pop("logger", None)) if not isinstance(log, bool))]
-    plugins = [*_as_list(options.pop("plugins", None)), AtomicCheckpointIO()]
-    options["strategy"], precision = make_strategy(options["strategy"], options["precision"], options["accelerator"])
+    plugins = [*_as_list(options.pop("plugins", None)), AtomicCheckpointIO(checkpoints.keep_last)]
+    options["strategy"], precision = make_strategy(
+        options["strategy"], options["precision"], options["accelerator"], shards_checkpoints=sharded
+    )
     if precision is not None:
         plugins.append(precision)
         options["precision"] = None

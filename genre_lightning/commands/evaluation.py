@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from genre_lightning.callbacks.tracking import log_evaluation
 from genre_lightning.commands.build import Setup, is_first_rank, tell
 from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
-from genre_lightning.distributed.checkpoint_io import read_checkpoint, verify_checkpoint, write_checkpoint
-from genre_lightning.distributed.sharded import load_weights
-from genre_lightning.errors import CheckpointError
+from genre_lightning.distributed import sharded
+from genre_lightning.distributed.checkpoint_io import update_checkpoint, write_checkpoint
+from genre_lightning.distributed.manifests import verify_checkpoint
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit_decision, read_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
@@ -34,7 +34,7 @@ def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, or of another model.
     """
-    content = read_checkpoint(checkpoint)
+    content = sharded.open_checkpoint(checkpoint)
     facts = content.get(CHECKPOINT_KEY) or {}
     if isinstance(model, DistilBertClassifier) and model.backbone_config is None and "backbone_config" in facts:
         from transformers import AutoConfig
@@ -42,10 +42,7 @@ def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
         model.backbone_config = AutoConfig.for_model(**facts["backbone_config"])
     model.configure_model()
     model.on_load_checkpoint(content)
-    try:
-        load_weights(model, content["state_dict"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint} is of another shape of model: use its own configuration") from error
+    sharded.restore_weights(model, checkpoint, content)
     return facts
 
 
@@ -102,9 +99,11 @@ def _from_all_ranks(outputs: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
 def fit_and_store_decision(setup: Setup, validation: Predictions) -> Decision:
     """Fits temperature and thresholds on validation, and stores them in the best checkpoint and in decision.json."""
     decision = fit_decision(validation, "validation", seed=setup.config.seed, **setup.config.decision.as_dict())
-    content = read_checkpoint(setup.run.best)
-    content[CHECKPOINT_KEY]["decision"] = decision.to_dict()
-    decision = decision.with_checkpoint(write_checkpoint(content, setup.run.best))
+
+    def bind(content: dict[str, Any]) -> None:
+        content[CHECKPOINT_KEY]["decision"] = decision.to_dict()
+
+    decision = decision.with_checkpoint(update_checkpoint(setup.run.best, bind))
     write_decision(decision, setup.run.decision)
     return decision
 

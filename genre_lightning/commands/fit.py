@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -21,11 +22,12 @@ from genre_lightning.commands.continuing import (
 from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, restore_weights
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.datamodule import PreparedData
-from genre_lightning.distributed.checkpoint_io import newest_good, verify_checkpoint
+from genre_lightning.distributed.checkpoint_io import previous_names
+from genre_lightning.distributed.manifests import Manifest, newest_good
 from genre_lightning.distributed.preemption import StopFlag, stopping_on_signals
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
-from genre_lightning.runs import check_same_training
+from genre_lightning.runs import check_same_training, training_digest
 
 
 def fit(arguments: Sequence[str]) -> int:
@@ -45,6 +47,8 @@ def _fit(setup: Setup, changed: list[str], stop: StopFlag) -> int:
     stop.check()
     with locked(setup.run):
         file = setup.data.source.path
+        if changed and is_first_rank():
+            _accept_older_checkpoints(setup)
         begin(setup.run, setup.config_text, data, file, override=setup.config.override, anew=bool(changed))
         _keep_tokenizer(setup, data)
         if setup.run.status == "finished" and not changed:
@@ -69,11 +73,13 @@ def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) ->
         tell(f"overriding {difference}")
     trainer, checkpoints, curves = build_trainer(setup)
     if setup.run.status != "evaluating" or changed:
-        resume, complaints = newest_good([setup.run.last, setup.run.previous], set_aside=is_first_rank())
+        candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
+        resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
         for complaint in complaints:
             tell(complaint)
-        if resume:
-            step = int(verify_checkpoint(resume)["global_step"])
+        if resume and manifest:
+            _check_same_settings(setup, resume, manifest)
+            step = int(manifest["global_step"])
             tell(f"resuming {setup.run.path} after optimizer step {step:,}")
             curves.resume_at(step)
         _describe(setup, data)
@@ -94,8 +100,27 @@ def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) ->
     return results
 
 
+def _accept_older_checkpoints(setup: Setup) -> None:
+    """Notes which settings `--override` has left behind: until the next save, the run's checkpoint is of those."""
+    run = setup.run
+    older = {*run.facts().get("overridden", []), training_digest(run.config.read_text(encoding="utf-8"))}
+    run.set_status(run.status, overridden=sorted(older))
+
+
+def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> None:
+    """Refuses a checkpoint that other settings made than those that the run directory stands for."""
+    theirs = manifest.get("config_sha256")
+    if theirs in (None, training_digest(setup.config_text), *setup.run.facts().get("overridden", [])):
+        return
+    if not setup.config.override:
+        raise ConfigError(
+            f"{checkpoint} was trained with other settings than {setup.run.config}: put the run's own checkpoint back, "
+            "or go on with this one by --override"
+        )
+
+
 def _restore_best(setup: Setup, trainer: Trainer, score: float | None) -> None:
-    if not setup.run.best.is_file():
+    if not setup.run.best.exists():
         raise ConfigError(
             f"no validation gave a number for {setup.config.checkpoint.monitor}, so no checkpoint is best: "
             "lower model.lr, or use trainer.precision=32-true"

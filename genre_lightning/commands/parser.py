@@ -74,14 +74,18 @@ class CheckpointOptions:
         monitor: metric of a validation that says which checkpoint is best.
         every_minutes: minutes between two saves within an epoch; null saves at its end only.
         every_steps: optimizer steps between two saves within an epoch; null for no such rhythm.
-        keep_previous: keep the last checkpoint but one too, for the case that the newest is damaged on disk.
+        keep_last: how many of the last checkpoints are kept; more than one for the case that the newest is damaged on
+            disk.
+        sharded: under strategy fsdp, every rank writes its own shards into a directory, in place of one file that the
+            first rank gathers: for models that one host's memory does not hold.
         on_failure: a save that fails (disk full, no permission) can "stop" the run, or "warn" and go on.
     """
 
     monitor: str = "val/f1_micro_tuned"
     every_minutes: float | None = 10.0
     every_steps: int | None = None
-    keep_previous: bool = True
+    keep_last: int = 2
+    sharded: bool = False
     on_failure: Literal["stop", "warn"] = "stop"
 
 

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from torch import Tensor
 from typing_extensions import override
 
+from genre_lightning.distributed import manifests
+from genre_lightning.distributed.manifests import verify_checkpoint
 from genre_lightning.errors import CheckpointError, one_line
 
+FACTS = "facts.pt"
+"""In a directory of shards, the file of everything that is not sharded."""
 
-def manifest_path(checkpoint: Path) -> Path:
-    """Where the manifest of a checkpoint lies."""
-    return checkpoint.with_name(checkpoint.name + ".manifest.json")
+_MANIFEST_FACTS = ("global_step", "epoch", "config_sha256")
+_MARGIN = 1 << 20
+"""Bytes that the names and numbers beside the tensors may take."""
 
 
-def write_checkpoint(content: dict[str, Any], path: Path) -> str:
-    """Writes a checkpoint so that its place holds either the old one or the whole new one.
+def write_checkpoint(content: dict[str, Any], path: Path, kept: Sequence[Path] = ()) -> str:
+    """Writes a checkpoint as one file, so that its place holds either the old one or the whole new one.
+
+    Args:
+        content: tensors and plain values.
+        path: its place.
+        kept: names for the older checkpoints, from the newest to the oldest; the last of them is given up.
 
     Returns:
         the SHA-256 of the file.
@@ -30,172 +39,171 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> str:
     Raises:
         CheckpointError: it could not be written; what was there before is untouched.
     """
-    # beside the target: only within one file system is a rename atomic
-    scratch = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
+        # beside the target: only within one file system is a rename atomic
         path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        with scratch.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        manifest = {
-            "sha256": digest,
-            "bytes": scratch.stat().st_size,
-            "global_step": content.get("global_step"),
-            "epoch": content.get("epoch"),
-        }
-        # a kill at any point leaves a whole checkpoint and a manifest that vouches for it: while the old checkpoint
-        # may still be there, the manifest speaks for both
-        if previous := _previous(path):
-            _replace_manifest(path, {**manifest, "previous": previous})
-        scratch.replace(path)
-        _flush_folder(path)
-        _replace_manifest(path, manifest)
+        check_space(path.parent, tensor_bytes(content) + _MARGIN)
+        save_flushed(content, part)
+        manifest = manifests.describe(part, manifest_facts(content))
+        manifests.commit(part, path, manifest, kept)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the checkpoint {path} could not be written ({one_line(error)[:160]}): "
-            "free space or mend the permissions there, then run the same command again"
-        ) from error
+        raise not_written(path, error) from error
     finally:
-        for part in (scratch, _draft(path)):
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-    return digest
+        discard(part)
+    return str(manifest["sha256"])
 
 
-def keep_copy(path: Path, copy: Path) -> None:
-    """Keeps a checkpoint under another name too, without copying its bytes, before its own place gets a new one.
-
-    The copy's old content is given up only when the link to the new one stands beside it.
-    """
-    manifest = _previous(path)
-    if manifest is None:
-        return
-    link = copy.with_name(f".{copy.name}.part")
-    try:
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-        _replace_manifest(copy, {**manifest, "previous": _previous(copy)} if _previous(copy) else manifest)
-        link.replace(copy)
-        link.unlink(missing_ok=True)  # renaming one link of a file over another of the same does nothing
-        _replace_manifest(copy, manifest)
-    except OSError:
-        # file systems without hard links keep one checkpoint only, as they did before
-        link.unlink(missing_ok=True)
+def manifest_facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a checkpoint's content stands in its manifest."""
+    return {name: content.get(name) for name in _MANIFEST_FACTS}
 
 
-def newest_good(candidates: list[Path], *, set_aside: bool = True) -> tuple[Path | None, list[str]]:
-    """The checkpoint to go on from.
-
-    Args:
-        candidates: from the newest to the oldest by their role; missing ones are passed over.
-        set_aside: rename damaged ones; one process of a run does.
-
-    Returns:
-        the first whose manifest vouches for it, or None; and what was said of each damaged one before it, which is now
-        kept aside under a name ending in ".damaged".
-    """
-    complaints = []
-    for path in candidates:
-        if not path.exists():
-            continue
-        try:
-            verify_checkpoint(path)
-        except CheckpointError as error:
-            aside = path.with_name(path.name + ".damaged")
-            if set_aside:
-                path.replace(aside)
-                manifest_path(path).unlink(missing_ok=True)
-            complaints.append(f"{one_line(error)}; it is kept aside as {aside.name}")
-            continue
-        return path, complaints
-    return None, complaints
-
-
-def _previous(path: Path) -> dict[str, Any] | None:
-    """What vouches for the checkpoint that is about to be replaced."""
-    try:
-        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-        # an earlier save was cut off, so only the file tells which of the two it is
-        return verify_checkpoint(path) if "previous" in manifest else {**manifest, "sha256": str(manifest["sha256"])}
-    except (KeyError, OSError, ValueError, TypeError, CheckpointError):
-        return None
-
-
-def _draft(path: Path) -> Path:
-    return path.with_name(f".{manifest_path(path).name}.part")
-
-
-def _replace_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    draft = _draft(path)
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file)
+def save_flushed(content: Any, path: Path) -> None:
+    """`torch.save` to a file that is on disk when this returns."""
+    with path.open("wb") as file:
+        torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(manifest_path(path))
-    _flush_folder(path)
 
 
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def not_written(path: Path, error: object) -> CheckpointError:
+    """The error that says why a checkpoint could not be written."""
+    return CheckpointError(
+        f"the checkpoint {path} could not be written ({one_line(error)[:160]}): "
+        "free space or mend the permissions there, then run the same command again"
+    )
 
 
-def verify_checkpoint(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, after its file has been compared with it.
+def discard(part: Path) -> None:
+    """Removes what a save has left, file or directory."""
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        try:
+            part.unlink(missing_ok=True)
+        except OSError:
+            return  # a place that cannot be written holds no part either
+
+
+def tensor_bytes(content: Any) -> int:
+    """Bytes of all tensors in a nest of mappings and sequences."""
+    if isinstance(content, Tensor):
+        return content.numel() * content.element_size()
+    if isinstance(content, Mapping):
+        return sum(map(tensor_bytes, content.values()))
+    return sum(map(tensor_bytes, content)) if isinstance(content, list | tuple) else 0
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuses to start what the disk has no room for.
+
+    Args:
+        folder: where it goes.
+        needed: bytes.
 
     Raises:
-        CheckpointError: missing, half-written or damaged.
+        OSError: with both numbers.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}: train first with 'genre-lightning fit'")
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"it needs {needed / 1e9:,.2f} GB and the disk has {free / 1e9:,.2f} GB free")
+
+
+def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """Changes what a checkpoint says beside its tensors, such as the decision.
+
+    Args:
+        path: a checkpoint, file or directory.
+        change: alters the content in place; of a directory it is given what lies in its file of facts.
+
+    Returns:
+        the SHA-256 of the changed checkpoint.
+
+    Raises:
+        CheckpointError: missing, damaged, or the new one could not be written.
+    """
+    if not path.is_dir():
+        content = read_checkpoint(path)
+        change(content)
+        return write_checkpoint(content, path)
+    verify_checkpoint(path)
+    facts = load_safely(path / FACTS)
+    change(facts)
+    part = path.with_name(f".{path.name}.facts.part")
     try:
-        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-        previous = manifest.pop("previous", None)
-        entries = {str(entry["sha256"]): entry for entry in (manifest, previous) if entry is not None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(
-            f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint"
-        ) from None
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found not in entries:
-        raise CheckpointError(f"{path} is damaged (its SHA-256 is not its manifest's): use another checkpoint")
-    return entries[found]
+        save_flushed(facts, part)
+        return str(manifests.replace_member(path, FACTS, part)["sha256"])
+    except OSError as error:
+        raise not_written(path, error) from error
+    finally:
+        discard(part)
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A verified checkpoint's content; nothing in it is ever run.
+    """A verified checkpoint's content, its shards put together; nothing in it is ever run.
 
     Raises:
         CheckpointError: missing, damaged, or holding more than tensors and plain values.
     """
     verify_checkpoint(path)
+    if path.is_dir():
+        from genre_lightning.distributed.shards import read_whole
+
+        return read_whole(path)
+    return load_safely(path, map_location)
+
+
+def load_safely(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """`torch.load` of tensors and plain values.
+
+    Raises:
+        CheckpointError: it holds more than those.
+    """
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a pickle that is none raises whatever its bytes happen to ask for
-        raise CheckpointError(
-            f"{path} is refused ({one_line(error)[:120]}): a checkpoint holds tensors and plain values only"
-        ) from None
+        raise refused(path, error) from None
+
+
+def refused(path: Path, error: object) -> CheckpointError:
+    """The error for a file that asks for more than tensors and plain values."""
+    return CheckpointError(
+        f"{path} is refused ({one_line(error)[:120]}): a checkpoint holds tensors and plain values only"
+    )
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's door to `write_checkpoint` and `read_checkpoint`."""
+    """Lightning's door to `write_checkpoint` and `read_checkpoint`.
+
+    Args:
+        keep_last: how many of the checkpoints written to one place are kept: the newest there, the older ones beside
+            it as previous.ckpt, previous-2.ckpt, …
+    """
+
+    def __init__(self, keep_last: int = 1) -> None:
+        super().__init__()
+        self.keep_last = keep_last
+
+    def kept(self, path: Path) -> list[Path]:
+        """Names for the checkpoints before the newest; a best one has none."""
+        return previous_names(path.parent, self.keep_last) if path.name == "last.ckpt" else []
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_checkpoint(checkpoint, Path(path))
+        write_checkpoint(checkpoint, Path(path), self.kept(Path(path)))
 
     @override
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        if "://" in str(path):
+            raise CheckpointError(f"{path} is an address: fetch the checkpoint and give its local path")
         return read_checkpoint(Path(path), map_location or "cpu")
 
     @override
     def remove_checkpoint(self, path: Any) -> None:
-        manifest_path(Path(path)).unlink(missing_ok=True)
-        Path(path).unlink(missing_ok=True)
+        manifests.remove_checkpoint(Path(path))
+
+
+def previous_names(folder: Path, keep_last: int) -> list[Path]:
+    """Where the checkpoints before last.ckpt lie, from the newest to the oldest."""
+    return [folder / ("previous.ckpt" if age == 1 else f"previous-{age}.ckpt") for age in range(1, keep_last)]

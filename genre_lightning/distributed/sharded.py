@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
@@ -15,7 +16,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from genre_lightning.errors import ConfigError
+from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from genre_lightning.distributed.shards import read_facts, read_shards, read_whole, write_shards
+from genre_lightning.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -77,7 +80,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
     Raises:
         RuntimeError: a shape differs.
     """
-    if not any(isinstance(parameter, DTensor) for parameter in module.parameters()):
+    if not _is_sharded(module):
         module.load_state_dict(weights, strict=False)
         return
     for name, target in module.state_dict().items():
@@ -97,6 +100,41 @@ def whole(value: Tensor) -> Tensor:
     """A tensor gathered from its shards, on the host; a collective for a sharded one."""
     gathered = value.full_tensor() if isinstance(value, DTensor) else value
     return gathered.detach().cpu()
+
+
+def open_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """The verified content of a checkpoint, file or directory; tensors of a directory have no values yet.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding more than tensors and plain values.
+    """
+    return read_facts(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)
+
+
+def restore_weights(module: nn.Module, checkpoint: Path, content: dict[str, Any]) -> None:
+    """Puts a checkpoint's weights into a module, of a directory only what this rank needs; a collective.
+
+    Args:
+        module: sharded or not.
+        checkpoint: where it lies.
+        content: what `open_checkpoint` gave.
+
+    Raises:
+        CheckpointError: of another shape of model.
+    """
+    try:
+        if not checkpoint.is_dir():
+            load_weights(module, content["state_dict"])
+        elif _is_sharded(module):
+            read_shards(checkpoint, module.state_dict(), [])
+        else:
+            load_weights(module, read_whole(checkpoint)["state_dict"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint} is of another shape of model: use its own configuration") from error
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
@@ -122,6 +160,8 @@ def _belongs(value: Any, parameter: Tensor) -> TypeGuard[Tensor]:
 
 
 def _shard_of(value: Tensor, like: Any) -> DTensor:
+    if isinstance(value, DTensor):
+        return value
     # every rank has read the whole tensor, so each cuts its shard out of its own: no broadcast
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
@@ -180,13 +220,15 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Args:
         cpu_offload: keep shards, gradients and optimizer states in the host's memory.
+        shards_checkpoints: write checkpoints as directories, each rank its own shards, in place of one file that the
+            first rank gathers. Either is read at any number of ranks and under any strategy.
         kwargs: Lightning's own options.
     """
 
-    def __init__(self, cpu_offload: bool = False, **kwargs: Any) -> None:
-        # one file, gathered by rank 0: what trains is megabytes to a few gigabytes, and any number of ranks reads it
-        super().__init__(save_distributed_checkpoint=False, **kwargs)
+    def __init__(self, cpu_offload: bool = False, shards_checkpoints: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.cpu_offload = cpu_offload
+        self.shards_checkpoints = shards_checkpoints
 
     @override
     def setup_environment(self) -> None:
@@ -215,34 +257,51 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The tensors that a checkpoint holds, whole and on the host; a collective."""
+        """The tensors that a checkpoint holds: this rank's shards, or whole on the first rank's host; a collective."""
         module: Any = self.model
         kept = module.trained_names()
-        return {name: whole(value) for name, value in module.state_dict().items() if name in kept}
+        return {name: self._to_save(value) for name, value in module.state_dict().items() if name in kept}
 
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The optimizer's state in the form of an unsharded run, so that either can go on from the other."""
+        """The optimizer's state, by parameter as in an unsharded run, so that either can go on from the other."""
         state = getattr(optimizer, "_optimizer", optimizer).state_dict()
         state["state"] = {
-            index: {name: whole(v) if isinstance(v, Tensor) else v for name, v in values.items()}
+            index: {name: self._to_save(v) if isinstance(v, Tensor) else v for name, v in values.items()}
             for index, values in state["state"].items()
         }
         return state
 
+    def _to_save(self, value: Tensor) -> Tensor:
+        if self.shards_checkpoints:
+            return value
+        # every rank takes part in the gathering, and the one that writes keeps what comes of it
+        gathered = whole(value)
+        return gathered if self.is_global_zero else torch.empty(0)
+
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        if self.is_global_zero:
+        if self.shards_checkpoints:
+            path, door = Path(filepath), self.checkpoint_io
+            write_shards(checkpoint, path, door.kept(path) if isinstance(door, AtomicCheckpointIO) else ())
+        elif self.is_global_zero:
             self.checkpoint_io.save_checkpoint(checkpoint, filepath)
 
     @override
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Reads the file on every rank, and puts weights and optimizer state in as each rank's shards."""
-        checkpoint = self.checkpoint_io.load_checkpoint(self.broadcast(checkpoint_path))
+        """Puts a checkpoint's weights and optimizer state in as each rank's shards, whatever form it has."""
+        path = Path(self.broadcast(checkpoint_path))
         assert self.lightning_module is not None
-        load_weights(self.lightning_module, checkpoint["state_dict"])
-        for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
-            load_optimizer_state(getattr(optimizer, "_optimizer", optimizer), state)
+        optimizers = [getattr(optimizer, "_optimizer", optimizer) for optimizer in self.optimizers]
+        if path.is_dir():
+            read_facts(path)
+            parameters = [[p for group in o.param_groups for p in group["params"]] for o in optimizers]
+            checkpoint = read_shards(path, self.lightning_module.state_dict(), parameters)
+        else:
+            checkpoint = self.checkpoint_io.load_checkpoint(path)
+            load_weights(self.lightning_module, checkpoint["state_dict"])
+        for optimizer, state in zip(optimizers, checkpoint.get("optimizer_states", []), strict=False):
+            load_optimizer_state(optimizer, state)
         return checkpoint
 
     @contextmanager

@@ -20,7 +20,7 @@ def is_sharded(strategy: Any) -> bool:
 
 
 def make_strategy(
-    strategy: str | Strategy, precision: str, accelerator: str
+    strategy: str | Strategy, precision: str, accelerator: str, *, shards_checkpoints: bool = False
 ) -> tuple[str | Strategy, Precision | None]:
     """Lightning's strategy for a name, and the precision plugin that it needs in place of the trainer's own.
 
@@ -28,12 +28,14 @@ def make_strategy(
         strategy: "auto", "ddp", "fsdp", another of Lightning's names, or one already made.
         precision: resolved.
         accelerator: resolved.
+        shards_checkpoints: of a sharded model, see `ShardedStrategy`.
     """
     if strategy == "ddp":
         # all parameters take part in every step, so no search for unused ones; views spare a copy of all gradients
         return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True), None
     if is_sharded(strategy):
         made = ShardedStrategy() if isinstance(strategy, str) else strategy
+        made.shards_checkpoints = made.shards_checkpoints or shards_checkpoints
         return made, ShardedPrecision(precision, accelerator)  # type: ignore[arg-type]  # checked by check_strategy
     return strategy, None
 

@@ -7,6 +7,8 @@ import torch
 
 from genre_lightning.callbacks import checkpoints
 from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
+from genre_lightning.distributed import checkpoint_io
+from genre_lightning.errors import CheckpointError, ConfigError
 
 
 class FakeTrainer:
@@ -22,9 +24,13 @@ class FakeTrainer:
         self.loggers = []
         self.callback_metrics = {}
         self.saved = []
-        self.strategy = SimpleNamespace(broadcast=lambda value: value)
+        self.failure = ""
+        self.strategy = SimpleNamespace(broadcast=lambda value: value, save_checkpoint=self.save)
+        self._checkpoint_connector = SimpleNamespace(dump_checkpoint=lambda weights_only: {})
 
-    def save_checkpoint(self, path):
+    def save(self, content, path):
+        if self.failure:
+            raise CheckpointError(self.failure)
         self.saved.append((path.name, self.global_step))
 
     def epoch(self, callback, **metrics):
@@ -83,12 +89,12 @@ def test_saves_by_the_clock_of_the_first_rank(tmp_path, monkeypatch):
     callback, trainer = RunCheckpoint(tmp_path, "val/loss", every_minutes=1), FakeTrainer()
     asked = []
     trainer.strategy.broadcast = lambda value: asked.append(value) or value
-    callback.on_train_start(trainer, None)
+    callback.on_train_start(trainer, torch.nn.Linear(2, 2))
     for now in (30.0, 59.0, 61.0, 100.0, 122.0):  # noqa: B007  # the clock above reads it
         trainer.global_step += 1
         callback.on_train_batch_end(trainer, None, None, None, 1)
     assert trainer.saved == [("last.ckpt", 3), ("last.ckpt", 5)]
-    assert asked == [False, False, True, False, True]
+    assert [due for due in asked if isinstance(due, bool)] == [False, False, True, False, True]
 
 
 def test_state(tmp_path):
@@ -99,3 +105,35 @@ def test_state(tmp_path):
     other.load_state_dict(first.state_dict())  # a score of another metric says nothing
     assert (again.best_score, again.best_step) == (0.25, 7)
     assert (other.best_score, other.best_step) == (None, None)
+
+
+@pytest.mark.parametrize("of_this_rank", [True, False])
+def test_a_save_that_fails_on_one_rank_stops_all(tmp_path, of_this_rank):
+    callback, trainer = RunCheckpoint(tmp_path, "val/loss"), FakeTrainer()
+    if of_this_rank:
+        trainer.failure = "the disk is full"
+    else:
+        trainer.strategy.broadcast = lambda value: "the disk is full"
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        trainer.epoch(callback)
+
+
+def test_a_save_that_fails_can_be_a_warning(tmp_path):
+    callback, trainer = RunCheckpoint(tmp_path, "val/loss", on_failure="warn"), FakeTrainer()
+    trainer.failure = "the disk is full"
+    with pytest.warns(UserWarning, match="the disk is full .going on"):
+        trainer.epoch(callback)
+    trainer.failure = ""
+    trainer.epoch(callback)
+    assert trainer.saved == [("last.ckpt", 10)]
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    module, trainer = torch.nn.Linear(1000, 1000), FakeTrainer()
+    one = 12 * 1001 * 1000
+    monkeypatch.setattr(checkpoint_io.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * one - 1))
+    with pytest.raises(ConfigError, match=r"no room .* needs 0.05 GB and the disk has 0.05 GB free.*keep_last=1"):
+        RunCheckpoint(tmp_path, "val/loss").on_train_start(trainer, module)  # best, last, previous and the next
+    RunCheckpoint(tmp_path, "val/loss", keep_last=1).on_train_start(trainer, module)
+    (tmp_path / "last.ckpt").touch()
+    RunCheckpoint(tmp_path, "val/loss").on_train_start(trainer, module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+# a server without threads that has imported torch once: each rank is forked from it in milliseconds
+multiprocessing.set_forkserver_preload(["torch", "genre_lightning.distributed.sharded"])
 
 
 def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any) -> None:
@@ -20,9 +24,10 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any)
         AssertionError: with the traceback of the first rank that failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(
-            _rank, args=(world_size, Path(folder), function, arguments), nprocs=world_size, join=False
-        ).join(timeout=120)
+        context = torch.multiprocessing.start_processes(
+            _rank, (world_size, Path(folder), function, arguments), world_size, join=False, start_method="forkserver"
+        )
+        context.join(timeout=120)
         failures = sorted(Path(folder).glob("failure-*"))
         assert not failures, failures[0].read_text()
         assert len(list(Path(folder).glob("done-*"))) == world_size, "a rank hangs or died without a word"

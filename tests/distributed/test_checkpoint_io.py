@@ -8,6 +8,7 @@ import pickle
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,11 +16,11 @@ import torch
 from genre_lightning.distributed import checkpoint_io
 from genre_lightning.distributed.checkpoint_io import (
     AtomicCheckpointIO,
-    manifest_path,
     read_checkpoint,
-    verify_checkpoint,
+    update_checkpoint,
     write_checkpoint,
 )
+from genre_lightning.distributed.manifests import manifest_path, newest_good, verify_checkpoint
 from genre_lightning.errors import CheckpointError
 
 
@@ -56,6 +57,7 @@ def test_round_trip(saved):
         "bytes": saved.stat().st_size,
         "global_step": 4,
         "epoch": 1,
+        "config_sha256": None,
     }
     assert manifest["sha256"] == digest
     assert sorted(path.name for path in saved.parent.iterdir()) == ["last.ckpt", "last.ckpt.manifest.json"]
@@ -87,6 +89,76 @@ def test_damage_is_refused(saved, damage):
         with pytest.raises(CheckpointError, match=words) as caught:
             look(saved)
         assert "\n" not in str(caught.value)
+
+
+def test_every_flipped_byte_is_noticed(tmp_path):
+    path = tmp_path / "last.ckpt"
+    write_checkpoint({"global_step": 1, "epoch": 0, "w": torch.ones(2)}, path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(CheckpointError, match="is damaged"):
+            verify_checkpoint(path)
+    path.write_bytes(whole)
+    assert verify_checkpoint(path)["global_step"] == 1
+
+
+@pytest.mark.parametrize("keep_last", [1, 2, 4])
+def test_the_last_checkpoints_are_kept(tmp_path, keep_last):
+    door = AtomicCheckpointIO(keep_last)
+    for step in range(1, 7):
+        door.save_checkpoint(content(step), tmp_path / "last.ckpt")
+        door.save_checkpoint(content(step), tmp_path / "best.ckpt")
+    names = ["last.ckpt", "previous.ckpt", "previous-2.ckpt", "previous-3.ckpt"][:keep_last]
+    for age, name in enumerate(names):
+        assert read_checkpoint(tmp_path / name)["global_step"] == 6 - age
+        assert verify_checkpoint(tmp_path / name)["global_step"] == 6 - age
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == sorted([*names, "best.ckpt"])
+
+
+def test_without_hard_links_the_newest_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError("no links here")))
+    for step in (1, 2, 3):
+        AtomicCheckpointIO(2).save_checkpoint(content(step), tmp_path / "last.ckpt")
+    assert newest_good([tmp_path / "last.ckpt", tmp_path / "previous.ckpt"])[1]["global_step"] == 3
+
+
+def test_damaged_ones_are_kept_aside_under_names_of_their_own(tmp_path):
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    for step in (1, 2, 3):
+        AtomicCheckpointIO(2).save_checkpoint(content(step), last)
+        if step > 1:
+            flip(last)
+            found, manifest, complaints = newest_good([last, previous])
+            assert (found, manifest["global_step"]) == (previous, step - 1 if step == 2 else 1)
+            assert len(complaints) == 1
+            found.replace(last)
+            manifest_path(found).replace(manifest_path(last))
+    assert sorted(p.name for p in tmp_path.glob("*damaged*")) == ["last.ckpt.damaged", "last.ckpt.damaged-2"]
+
+
+def test_a_disk_without_room_is_noticed_before_anything_is_written(saved, monkeypatch):
+    monkeypatch.setattr(checkpoint_io.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(checkpoint_io.torch, "save", None)
+    with pytest.raises(CheckpointError, match=r"needs 0\.00 GB and the disk has 0\.00 GB free"):
+        write_checkpoint(content(9), saved)
+    monkeypatch.undo()
+    assert read_checkpoint(saved)["global_step"] == 3
+
+
+def test_what_a_checkpoint_says_can_change_without_its_tensors(saved):
+    digest = update_checkpoint(saved, lambda content: content.update(facts="new"))
+    assert verify_checkpoint(saved)["sha256"] == digest
+    assert read_checkpoint(saved)["facts"] == "new"
+    assert torch.equal(read_checkpoint(saved)["state_dict"]["w"], content(3)["state_dict"]["w"])
+
+
+@pytest.mark.parametrize("address", ["https://example.org/last.ckpt", "s3://bucket/last.ckpt"])
+def test_addresses_are_refused(address):
+    with pytest.raises(CheckpointError, match="is an address: fetch the checkpoint"):
+        AtomicCheckpointIO().load_checkpoint(address)
 
 
 class Malicious:

@@ -13,6 +13,7 @@ import torch
 from small_run import SMALL
 
 from genre_lightning.data.sample import write_sample
+from genre_lightning.distributed.checkpoint_io import read_checkpoint
 
 WORKER = Path(__file__).parent.parent / "faults" / "worker.py"
 OPTIONS = [*SMALL, "--trainer.log_every_n_steps=1", "--checkpoint.every_steps=6"]
@@ -51,9 +52,7 @@ def same_training(expected, got):
     for step, loss in curves[0].items():
         assert curves[1][step] == pytest.approx(loss, rel=1e-5), f"step {step}"
     for name in ("last", "best"):
-        a, b = (
-            torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"] for run in (expected, got)
-        )
+        a, b = (read_checkpoint(run / f"checkpoints/{name}.ckpt")["state_dict"] for run in (expected, got))
         for key, value in a.items():
             torch.testing.assert_close(b[key], value, rtol=0, atol=1e-4, msg=key)
     for split in ("validation", "test"):
@@ -71,10 +70,22 @@ def test_a_run_is_the_same_on_any_number_of_ranks(sample, one_rank, tmp_path, ra
 
 
 def test_a_run_moves_between_numbers_of_ranks(sample, one_rank, tmp_path):
-    for ranks, strategy, stop in ((2, "ddp", 8), (1, "auto", 9), (3, "fsdp", 5), (2, "ddp", None)):
+    sharded = "--checkpoint.sharded=true"
+    starts = [(2, "fsdp", 8, sharded), (1, "auto", 9, ""), (3, "fsdp", 5, sharded), (2, "ddp", None, "")]
+    for ranks, strategy, stop, form in starts:
         fault = f"between steps:{stop}:SIGTERM" if stop else ""
-        status, said = start(sample, tmp_path / "run", ranks, strategy, "--model.dropout=0", fault=fault)
+        more = [word for word in ("--model.dropout=0", form) if word]
+        status, said = start(sample, tmp_path / "run", ranks, strategy, *more, fault=fault)
         assert status == (75 if stop else 0), said
+        assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_dir() == bool(form)
+
+
+def test_a_run_with_sharded_checkpoints_is_evaluated_and_exact(sample, one_rank, tmp_path):
+    run = tmp_path / "run"
+    status, said = start(sample, run, 2, "fsdp", "--model.dropout=0", "--checkpoint.sharded=true")
+    assert status == 0, said
+    assert (run / "checkpoints" / "best.ckpt").is_dir()
+    same_training(one_rank, run)
     same_training(one_rank, tmp_path / "run")
 
 

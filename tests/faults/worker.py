@@ -28,7 +28,7 @@ MOMENTS: dict[str, tuple[str, str]] = {
     "end of epoch": ("genre_lightning.models.base", "GenreClassifier.on_train_epoch_end"),
     "before a save": ("genre_lightning.distributed.checkpoint_io", "write_checkpoint"),
     "inside a save": ("genre_lightning.distributed.checkpoint_io", "os.fsync"),
-    "between a save's renames": ("genre_lightning.distributed.checkpoint_io", "_replace_manifest"),
+    "between a save's renames": ("genre_lightning.distributed.manifests", "_write_manifest"),
     "in evaluation": ("genre_lightning.models.base", "GenreClassifier.predict_step"),
     "fitting the decision": ("genre_lightning.commands.evaluation", "fit_decision"),
     "writing the evaluation": ("genre_lightning.commands.evaluation", "write_evaluation"),

@@ -1,0 +1,249 @@
+"""Manifests: what vouches for a checkpoint, a file or a directory of shards, also while it is being replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genre_lightning.errors import CheckpointError, one_line
+
+Manifest = dict[str, Any]
+
+
+def manifest_path(checkpoint: Path) -> Path:
+    """Where the manifest of a checkpoint lies."""
+    return checkpoint.with_name(checkpoint.name + ".manifest.json")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(path: Path, facts: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> Manifest:
+    """The manifest of a checkpoint as it lies on disk.
+
+    Args:
+        path: a file, or a directory of files.
+        facts: further entries, such as the optimizer step.
+        digests: SHA-256 of each file of a directory, where they are known already.
+
+    Returns:
+        "sha256" and "bytes" of the whole, the SHA-256 of each file of a directory under "files", and the facts.
+    """
+    if not path.is_dir():
+        return {"sha256": file_digest(path), "bytes": path.stat().st_size, **facts}
+    files = dict(sorted((digests or _tree_digests(path)).items()))
+    size = sum((path / name).stat().st_size for name in files)
+    return {"sha256": _tree_digest(files), "bytes": size, **facts, "files": files}
+
+
+def _tree_digests(path: Path) -> dict[str, str]:
+    return {file.relative_to(path).as_posix(): file_digest(file) for file in path.rglob("*") if file.is_file()}
+
+
+def _tree_digest(files: Mapping[str, str]) -> str:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def commit(part: Path, path: Path, manifest: Manifest, kept: Sequence[Path] = ()) -> None:
+    """Puts a finished checkpoint in its place; the one that lies there is whole until then.
+
+    A kill at any point leaves a whole checkpoint and a manifest that vouches for it, under `path` or `kept[0]`.
+
+    Args:
+        part: the new checkpoint, flushed to disk, beside its place.
+        path: its place.
+        manifest: of the new one.
+        kept: names for the older ones, from the newest to the oldest; the last of them is given up.
+
+    Raises:
+        OSError: nothing was replaced.
+    """
+    for newer, older in zip(reversed(kept[:-1]), reversed(kept[1:]), strict=True):
+        _move(newer, older)
+    old = _vouched(path)
+    # directories have no second name: the old one is moved away in the moment in which the new one comes
+    moves = path.is_dir() or part.is_dir()
+    if kept and old is not None:
+        remove_checkpoint(kept[0])
+        _write_manifest(kept[0], old)
+        if not moves:
+            with contextlib.suppress(OSError):  # file systems without hard links keep one checkpoint only
+                os.link(path, kept[0])
+    # while the old checkpoint may still be there, the manifest speaks for both
+    if old is not None:
+        _write_manifest(path, {**manifest, "previous": old})
+    aside = kept[0] if kept and old is not None else path.with_name(f".{path.name}.old")
+    if moves:
+        _delete(aside)
+        if path.exists():
+            path.replace(aside)
+    part.replace(path)
+    _flush_folder(path)
+    _write_manifest(path, manifest)
+    if moves and aside not in kept:
+        _delete(aside)
+
+
+def replace_member(path: Path, name: str, part: Path) -> Manifest:
+    """Puts a new file in the place of one of a directory's; returns the directory's new manifest.
+
+    Args:
+        path: a checkpoint that is a directory.
+        name: of the file in it.
+        part: the new file, flushed to disk, beside the directory.
+    """
+    old = verify_checkpoint(path)
+    files = {**old["files"], name: file_digest(part)}
+    size = old["bytes"] + part.stat().st_size - (path / name).stat().st_size
+    manifest = {**old, "files": files, "sha256": _tree_digest(files), "bytes": size}
+    _write_manifest(path, {**manifest, "previous": old})
+    part.replace(path / name)
+    _flush_folder(path / name)
+    _write_manifest(path, manifest)
+    return manifest
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Deletes a checkpoint and what vouches for it, if it is there."""
+    manifest_path(path).unlink(missing_ok=True)
+    _delete(path)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Gives a checkpoint another name; nothing vouches for a name without its checkpoint in it."""
+    remove_checkpoint(target)
+    if source.exists() and manifest_path(source).is_file():
+        shutil.copyfile(manifest_path(source), manifest_path(target))
+        source.replace(target)
+    remove_checkpoint(source)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def verify_checkpoint(path: Path) -> Manifest:
+    """The manifest of a checkpoint, after all its bytes have been compared with it.
+
+    Raises:
+        CheckpointError: missing, half-written or damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"no checkpoint at {path}: train first with 'genre-lightning fit'")
+    entries = _entries(path)
+    if not path.is_dir():
+        found = file_digest(path)
+        for entry in entries:
+            if entry["sha256"] == found:
+                return entry
+        raise CheckpointError(f"{path} is damaged (its SHA-256 is not its manifest's): use another checkpoint")
+    files = _tree_digests(path)
+    for entry in entries:
+        if entry.get("files") == files:
+            return entry
+    raise CheckpointError(f"{path} is damaged ({_difference(entries[0], files)}): use another checkpoint")
+
+
+def _entries(path: Path) -> list[Manifest]:
+    """What a manifest vouches for: the new checkpoint and, while it is being replaced, the old one."""
+    try:
+        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+        previous = manifest.pop("previous", None)
+        entries = [entry for entry in (manifest, previous) if entry is not None]
+        if all(isinstance(entry["sha256"], str) for entry in entries):
+            return entries
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise CheckpointError(f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint")
+
+
+def _difference(manifest: Manifest, files: Mapping[str, str]) -> str:
+    wanted = manifest.get("files") or {}
+    for name in sorted(set(wanted) | set(files)):
+        if name not in files:
+            return f"its file {name} is missing"
+        if name not in wanted:
+            return f"its file {name} is not in its manifest"
+        if wanted[name] != files[name]:
+            return f"the SHA-256 of its file {name} is not its manifest's"
+    return "its manifest is of a single file"
+
+
+def newest_good(
+    candidates: Sequence[Path], *, set_aside: bool = True
+) -> tuple[Path | None, Manifest | None, list[str]]:
+    """The checkpoint to go on from.
+
+    Args:
+        candidates: from the newest to the oldest by their role; missing ones are passed over.
+        set_aside: rename damaged ones; one process of a run does.
+
+    Returns:
+        the first that its manifest vouches for, with that manifest, or None; and what was said of each damaged one
+        before it, which is now kept aside under a name ending in ".damaged".
+    """
+    complaints = []
+    for path in candidates:
+        if not path.exists():
+            continue
+        try:
+            return path, verify_checkpoint(path), complaints
+        except CheckpointError as error:
+            aside = _free_name(path)
+            if set_aside:
+                path.replace(aside)
+                manifest_path(path).unlink(missing_ok=True)
+            complaints.append(f"{one_line(error)}; it is kept aside as {aside.name}")
+    return None, None, complaints
+
+
+def _free_name(path: Path) -> Path:
+    aside, number = path.with_name(f"{path.name}.damaged"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    return aside
+
+
+def _vouched(path: Path) -> Manifest | None:
+    """What vouches for the checkpoint that is about to be replaced; None if nothing does."""
+    try:
+        entries = _entries(path)
+        # a replacement that was cut off leaves two, and only the bytes tell which of them is there
+        return (verify_checkpoint(path) if len(entries) > 1 else entries[0]) if path.exists() else None
+    except (OSError, CheckpointError):
+        return None
+
+
+def _write_manifest(path: Path, manifest: Manifest) -> None:
+    draft = path.with_name(f".{manifest_path(path).name}.part")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(manifest, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(manifest_path(path))
+    finally:
+        draft.unlink(missing_ok=True)
+    _flush_folder(path)
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
