@@ -52,6 +52,8 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")
     # batches are slices of a mapped file: worker processes would only add start-up time
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # a run on a login node, or on one node without a job, is what its user asked for
+    warnings.filterwarnings("ignore", message=r".*srun. command is available.*")
     # checkpoints are written into their directory again and again by design
     warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")
 

@@ -179,6 +179,8 @@ class RunCheckpoint(Checkpoint):
 
     def _write(self, trainer: Trainer, path: Path) -> str:
         """Writes a checkpoint, and returns what went wrong, the same on all ranks; a collective."""
+        module: Any = trainer.lightning_module
+        module.check_finite()  # what is spoilt must not take the place of what is good
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         content["config_sha256"] = self.config_sha256
         failure = ""

@@ -23,7 +23,7 @@ from genre_lightning.data.tokenizers import TRAINED
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.precision import accelerator_of, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopDuringEvaluation, replace_signal_handling
-from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy
+from genre_lightning.distributed.strategies import check_strategy, make_strategy
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.models.validation import VALIDATION_METRICS
@@ -120,8 +120,6 @@ def _trainer_problems(config: Namespace) -> list[str]:
         problems.append(f"checkpoint.monitor is {config.checkpoint.monitor}: choose one of {', '.join(MONITORS)}")
     if config.checkpoint.keep_last < 1:
         problems.append(f"checkpoint.keep_last is {config.checkpoint.keep_last}: give 1 or more")
-    if config.checkpoint.sharded and not is_sharded(trainer.strategy):
-        problems.append("checkpoint.sharded needs a sharded model: set trainer.strategy=fsdp, or leave it out")
     if config.seed < 0:
         problems.append(f"seed is {config.seed}: give a whole number from 0 on")
     if config.early_stopping.patience < 0:

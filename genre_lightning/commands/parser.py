@@ -77,7 +77,7 @@ class CheckpointOptions:
         keep_last: how many of the last checkpoints are kept; more than one for the case that the newest is damaged on
             disk.
         sharded: under strategy fsdp, every rank writes its own shards into a directory, in place of one file that the
-            first rank gathers: for models that one host's memory does not hold.
+            first rank gathers: for models that one host's memory does not hold. Other strategies write one file.
         on_failure: a save that fails (disk full, no permission) can "stop" the run, or "warn" and go on.
     """
 

@@ -20,7 +20,14 @@ from genre_lightning.data.films import FilmSource, FilmTable, load_films
 from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.movies import ColumnNames, TextTemplate, check_columns
 from genre_lightning.data.splits import SPLIT_NAMES, check_fractions, ids_digest, split_films, text_groups
-from genre_lightning.data.steps import EvaluationSampler, StepSampler, micro_batches_per_step, steps_per_epoch
+from genre_lightning.data.steps import (
+    EvaluationSampler,
+    StepSampler,
+    epoch_order,
+    films_of_step,
+    micro_batches_per_step,
+    steps_per_epoch,
+)
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
 from genre_lightning.data.tokens import Progress, TokenStore, tokenise
 from genre_lightning.errors import ConfigError, DataError
@@ -303,6 +310,19 @@ class MovieDataModule(LightningDataModule):
             _rescale(self.trainer, self._restored_micro_batches, self._sampler.micro_batches)
         self._restored_micro_batches = None
         return self._loader(self.dataset("train"), self._sampler, StepLoader)
+
+    def film_ids_of_step(self, done: int) -> list[int]:
+        """Ids of the films of an optimizer step, in the order of the step.
+
+        Args:
+            done: optimizer steps before it.
+        """
+        data = self.prepare_films()
+        films = data.splits["train"].films
+        epoch, step = divmod(done, steps_per_epoch(len(films), self.global_batch_size))
+        order = epoch_order(len(films), self.order_seed, epoch)
+        places = films_of_step(order, self.global_batch_size, step)
+        return data.films.ids[data.rows[films[places]]].tolist()
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation film once over all ranks."""

@@ -195,7 +195,7 @@ def newest_good(
         the first that its manifest vouches for, with that manifest, or None; and what was said of each damaged one
         before it, which is now kept aside under a name ending in ".damaged".
     """
-    complaints = []
+    complaints: list[str] = []
     for path in candidates:
         if not path.exists():
             continue

@@ -34,7 +34,7 @@ def make_strategy(
         # all parameters take part in every step, so no search for unused ones; views spare a copy of all gradients
         return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True), None
     if is_sharded(strategy):
-        made = ShardedStrategy() if isinstance(strategy, str) else strategy
+        made = strategy if isinstance(strategy, ShardedStrategy) else ShardedStrategy()
         made.shards_checkpoints = made.shards_checkpoints or shards_checkpoints
         return made, ShardedPrecision(precision, accelerator)  # type: ignore[arg-type]  # checked by check_strategy
     return strategy, None

@@ -13,8 +13,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.errors import CheckpointError, ConfigError, DivergedError
 from genre_lightning.losses import LossName, loss_function
+from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.optimizer import (
     HEAD_LEARNING_RATE_FACTOR,
     Schedule,
@@ -99,7 +100,9 @@ class GenreClassifier(LightningModule):
     head: nn.Module
     pos_weight: Tensor
     validation_metrics: GenreMetrics
+    finite_steps: FiniteSteps
     _step_sums: Tensor
+    _step_loss: Tensor
     _epoch_sums: Tensor
     _validation_sums: Tensor
 
@@ -214,6 +217,7 @@ class GenreClassifier(LightningModule):
         self.build(self.labelling)
         self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
         self.validation_metrics = GenreMetrics(len(self.labelling.genres))
+        self.finite_steps = FiniteSteps()
         self.register_buffer("_step_sums", torch.zeros(3, dtype=torch.float64), persistent=False)
         self.register_buffer("_epoch_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
         self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
@@ -258,6 +262,7 @@ class GenreClassifier(LightningModule):
         """Sums the step over ranks and logs it; every rank then holds the same numbers."""
         sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
         self._epoch_sums += torch.stack([sums[0], step_films.double()])
+        self._step_loss = sums[0]
         if self._is_logged_step():
             loss = sums[0] / step_films
             self.log("train/loss", loss, prog_bar=True, logger=False)
@@ -281,6 +286,7 @@ class GenreClassifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the mean loss of the epoch's films."""
+        self.check_finite()
         self.log("train/loss_epoch", self._epoch_sums[0] / self._epoch_sums[1])
         self._epoch_sums.zero_()
 
@@ -349,13 +355,43 @@ class GenreClassifier(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by the global norm and logs the norm before it."""
+        """Clips by the global norm, logs the norm before it, and stops where it stays no number."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = gradient_clip_val if gradient_clip_val else float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.finite_steps.update(self._step_loss, norm, self.trainer.global_step)
+        # a host that computes has the numbers at hand; for a device it would have to wait
+        if self._is_logged_step() or norm.device.type == "cpu":
+            self.check_finite()
         if self._is_logged_step():
-            self._row["train/gradient_norm"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            self._row["train/gradient_norm"] = norm
+            if self._scales_loss:
+                self._row["train/skipped_steps"] = self.finite_steps.skipped
             self._log_row()
+
+    @property
+    def _scales_loss(self) -> bool:
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+
+    def check_finite(self) -> None:
+        """Stops a training whose loss or gradient stays no number, the same on all ranks.
+
+        Raises:
+            DivergedError: with the films of its first bad step, and where to go on from.
+        """
+        first = self.finite_steps.first_that_stays(scaled=self._scales_loss)
+        if first is None:
+            return
+        trainer: Any = self.trainer
+        ids = trainer.datamodule.film_ids_of_step(first)
+        shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        last = trainer.checkpoint_callback.last
+        place = f"{last} holds the weights of an earlier step" if last.exists() else "there is no checkpoint before it"
+        raise DivergedError(
+            f"the loss or its gradient is not finite from optimizer step {first + 1:,} on (films with ids {shown}): "
+            f"{place}; lower model.lr, or use a precision with a wider range, such as trainer.precision=bf16-mixed"
+        )
 
     # Checkpoints
 
@@ -385,6 +421,7 @@ class GenreClassifier(LightningModule):
             "max_tokens": self.labelling.max_tokens,
             "decision": self.decision,
             "epoch_sums": self._epoch_sums.tolist(),
+            "skipped_steps": self.finite_steps.skipped,
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -414,6 +451,7 @@ class GenreClassifier(LightningModule):
         self.decision = facts["decision"]
         if self._built:
             self._epoch_sums.copy_(torch.tensor(facts["epoch_sums"], dtype=torch.float64))
+            self.finite_steps.skipped = facts["skipped_steps"]
 
 
 def check_same_genres(theirs: Sequence[str], ours: Iterable[str]) -> None:

@@ -25,6 +25,7 @@ class FakeTrainer:
         self.callback_metrics = {}
         self.saved = []
         self.failure = ""
+        self.lightning_module = SimpleNamespace(check_finite=lambda: None)
         self.strategy = SimpleNamespace(broadcast=lambda value: value, save_checkpoint=self.save)
         self._checkpoint_connector = SimpleNamespace(dump_checkpoint=lambda weights_only: {})
 

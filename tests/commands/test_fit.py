@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
+from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.sample import write_sample
+from genre_lightning.distributed.checkpoint_io import read_checkpoint
 from genre_lightning.models.base import GenreClassifier
 
 
@@ -203,3 +206,59 @@ def test_the_saved_configuration_is_resolved(run):
     assert Path(config["data"]["csv"]).is_absolute()
     assert config["trainer"]["precision"] == "32-true"
     assert config["model"]["init_args"]["backbone"] == "small"
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_films(sample, tmp_path, monkeypatch, capsys):
+    seen, model_step = [], GenreClassifier.model_step
+
+    def diverging(self, batch):
+        output = model_step(self, batch)
+        if self.training and self.trainer.global_step == 6:
+            seen.extend(batch["index"][batch["weights"] > 0].tolist())
+            output = type(output)(output.logits, output.loss_sum * float("nan"))
+        return output
+
+    monkeypatch.setattr(GenreClassifier, "model_step", diverging)
+    run_dir = tmp_path / "run"
+    assert fit(sample, run_dir) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the loss or its gradient is not finite from optimizer step 7 on (films with ids" in said
+    assert "last.ckpt holds the weights of an earlier step; lower model.lr" in said
+    last = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 4
+    assert all(value.isfinite().all() for value in last["state_dict"].values())
+    # the films named are those of the step, whatever micro-batch was bad
+    data = MovieDataModule(csv=str(sample), global_batch_size=16, max_tokens=48, vocab_size=600)
+    train = data.prepare_films().splits["train"].films
+    step = data.film_ids_of_step(6)
+    assert sorted(step) == sorted(data.prepare_films().films.ids[train[seen]])
+    assert ", ".join(map(str, step[:8])) + " and 8 more)" in said
+
+
+def test_a_checkpoint_of_other_settings_is_refused(sample, tmp_path, capsys):
+    for name, lr in (("one", "1e-3"), ("two", "2e-3")):
+        assert fit(sample, tmp_path / name, f"--model.lr={lr}", "--trainer.max_epochs=1") == 0
+    place = tmp_path / "one"
+    state = json.loads((place / "run_state.json").read_text())
+    (place / "run_state.json").write_text(json.dumps({**state, "status": "training"}))
+    for end in ("", ".manifest.json"):
+        shutil.copy(tmp_path / f"two/checkpoints/last.ckpt{end}", place / f"checkpoints/last.ckpt{end}")
+    assert fit(sample, place, "--model.lr=1e-3", "--trainer.max_epochs=1") == 2
+    assert "was trained with other settings than" in capsys.readouterr().err
+    assert fit(sample, place, "--model.lr=1e-3", "--trainer.max_epochs=1", "--override") == 0
+
+
+def test_settings_that_were_overridden_stay_accepted_until_the_next_save(sample, tmp_path, capsys, monkeypatch):
+    place = tmp_path / "run"
+    assert fit(sample, place, "--trainer.max_epochs=1", "--model.lr=1e-3") == 0
+
+    def cut_off(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GenreClassifier, "training_step", cut_off)
+        with pytest.raises(BaseException):  # noqa: B017  # Lightning makes a SystemExit of it
+            fit(sample, place, "--trainer.max_epochs=2", "--model.lr=1e-3", "--override")
+    assert json.loads((place / "run_state.json").read_text())["status"] == "training"
+    assert fit(sample, place, "--trainer.max_epochs=2", "--model.lr=1e-3") == 0
+    assert "resuming" in capsys.readouterr().err
