@@ -22,6 +22,7 @@ from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, re
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.distributed.checkpoint_io import newest_good, verify_checkpoint
+from genre_lightning.distributed.launch import has_company
 from genre_lightning.distributed.preemption import StopFlag, stopping_on_signals
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
@@ -42,7 +43,8 @@ def fit(arguments: Sequence[str]) -> int:
 
 def _fit(setup: Setup, changed: list[str], stop: StopFlag) -> int:
     data = bind_model(setup)
-    stop.check()
+    if not has_company():
+        stop.check()
     with locked(setup.run):
         file = setup.data.source.path
         begin(setup.run, setup.config_text, data, file, override=setup.config.override, anew=bool(changed))

@@ -28,7 +28,12 @@ class StopFlag:
     """
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets what has come."""
         self.signal: str | None = None
+        self._interrupted = False
 
     def raised(self) -> bool:
         """Whether a signal has come."""
@@ -36,12 +41,13 @@ class StopFlag:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Sets the flag and does nothing else: a save from here could start inside a collective or another save."""
-        if number == signal.SIGINT and self.signal == "SIGINT":
+        if number == signal.SIGINT and self._interrupted:
             os._exit(130)  # asked twice: at once, and without the waiting of other clean-up
+        self._interrupted = self._interrupted or number == signal.SIGINT
         self.signal = self.signal or signal.Signals(number).name
 
     def check(self) -> None:
-        """Stops here if a signal has come: for phases that have nothing to save.
+        """Stops here if a signal has come: for phases that have nothing to save, in a process without other ranks.
 
         Raises:
             PreemptedError: it has.
@@ -57,7 +63,7 @@ FLAG = StopFlag()
 @contextmanager
 def stopping_on_signals(flag: StopFlag = FLAG) -> Iterator[StopFlag]:
     """Has the stop signals set the flag while the block runs, and puts the former handlers back."""
-    flag.signal = None
+    flag.clear()
     if threading.current_thread() is not threading.main_thread():
         yield flag  # only the main thread may set handlers
         return
@@ -119,8 +125,14 @@ class StopAgreement:
         return PreemptedError(f"stopped by {who} {where}: run the same command again to go on")
 
 
-class StopDuringEvaluation(Callback):
-    """Ends an evaluation between two batches when a signal has come: there is nothing to save."""
+class StopWithoutSaving(Callback):
+    """Stops where there is nothing to save: before the first step, and between two batches of an evaluation.
+
+    All ranks stop at the same place, so that none waits for one that has left.
+
+    Args:
+        agreement: whether a signal has come to any rank.
+    """
 
     def __init__(self, agreement: StopAgreement) -> None:
         super().__init__()
@@ -129,6 +141,11 @@ class StopDuringEvaluation(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.agreement.setup(trainer)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.agreement.reached(trainer):
+            raise self.agreement.stopped("before its first step")
 
     @override
     def on_predict_batch_start(
