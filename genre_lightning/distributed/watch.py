@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
 
 from genre_lightning.distributed.launch import started_by_torchrun
-from genre_lightning.errors import PreemptedError
+from genre_lightning.errors import PreemptedError, RankLostError, one_line
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
@@ -95,18 +95,32 @@ def explaining_failures() -> Iterator[None]:
     """Names the dead rank when a collective fails here because of it, before the error goes on; then parts the ranks.
 
     A rank that leaves while others still use its connections aborts, so all leave together.
+
+    Raises:
+        RankLostError: in place of what a broken connection raised.
     """
     try:
         yield
-    except RuntimeError:
+    except RuntimeError as error:
         deadline = time.monotonic() + _GRACE_SECONDS / 2
         while _OBSERVER and not _OBSERVER[0].name_the_dead() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-        raise
+        if not _lost_a_rank(error):
+            raise
+        rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+        raise RankLostError(
+            f"rank {rank} has lost its connection to a rank that died, whose own words say why "
+            f"({one_line(error)[-120:]}): run the same command again to go on from the last checkpoint"
+        ) from error
     except PreemptedError:
         _part()
         raise
     _part()
+
+
+def _lost_a_rank(error: RuntimeError) -> bool:
+    """Whether a collective raised it because a peer is gone: gloo has no class of its own for that."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _part() -> None:

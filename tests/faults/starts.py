@@ -34,8 +34,8 @@ PRELOADED = (
     "torch._dynamo",  # transformers and the optimizers ask it whether they are compiled
     "torch.distributed.checkpoint",
 )
-_AGENT_GRACE_SECONDS = 30
-"""torchrun's: from the death of one rank until those that have not ended are killed."""
+_AGENT_GRACE_SECONDS = 15
+"""From the death of one rank until those that have not ended are killed; torchrun has a longer one of this."""
 
 
 @dataclass(frozen=True)

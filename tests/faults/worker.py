@@ -208,7 +208,8 @@ def run(words: Sequence[str], family: Sequence[int] = ()) -> int:
     # drawing takes ten times as long as a small run, and no later step reads what is drawn
     figures.write_figures = lambda *args, **kwargs: None  # type: ignore[assignment]
     journal = Journal(os.environ.get("JOURNAL"), rank_of_this_process())
-    strike = Strike(journal, os.environ.get("FAULT"), family)
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"  # torchrun's own start after the fault's
+    strike = Strike(journal, None if again else os.environ.get("FAULT"), family)
     journal.write(event="start")
     if journal.rank == 0:
         _journal_steps(journal)
