@@ -18,7 +18,6 @@ from genre_lightning.commands.evaluation import (
     restore_weights,
 )
 from genre_lightning.commands.parser import parse
-from genre_lightning.distributed.preemption import stopping_on_signals
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.console import print_headlines
@@ -65,7 +64,7 @@ def test(arguments: Sequence[str]) -> int:
 
 def _evaluate(split: str, setup: Setup) -> int:
     watch_ranks()
-    with stopping_on_signals(), explaining_failures():
+    with explaining_failures():
         return _evaluate_split(split, setup)
 
 

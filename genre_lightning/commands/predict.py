@@ -18,7 +18,6 @@ from genre_lightning.data.datamodule import LazyTexts, padding_of
 from genre_lightning.data.films import FilmTable, load_films
 from genre_lightning.data.steps import EvaluationSampler
 from genre_lightning.data.tokens import tokenise
-from genre_lightning.distributed.preemption import stopping_on_signals
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
@@ -38,7 +37,7 @@ def predict(arguments: Sequence[str]) -> int:
     source = replace(setup.data.source, path=file or setup.data.source.path, require_genres=False)
     films = load_films(source, setup.data.cache_dir)
     watch_ranks()
-    with stopping_on_signals(), explaining_failures():
+    with explaining_failures():
         predictions = _predict(setup, films)
     if not is_first_rank():
         return 0

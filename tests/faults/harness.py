@@ -25,12 +25,14 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # one thread forks sa
     os.environ[_name] = "1"
 
 from small_run import SMALL  # noqa: E402  # tests are no package
-from starts import Ended, start_by_lightning, start_ranks  # noqa: E402
-from worker import MOMENTS  # noqa: E402
+from starts import OF_QLORA, Ended, preload, start_by_lightning, start_ranks  # noqa: E402
+from worker import ERROR, MOMENTS  # noqa: E402
 
 STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
 FIRST = tuple(MOMENTS)[: tuple(MOMENTS).index("before training")]
 """Moments that only the first start of a run has: what they make is there for the next."""
+RAISING = ("in a step", "after backward", "in validation", "in evaluation")
+"""Moments at which an exception, too, is a way for a rank to die."""
 PREEMPTED = 75
 
 
@@ -159,7 +161,7 @@ def _check_end(fault: Fault | None, end: Ended, *, struck: bool) -> None:
     said = end.said[-3000:]
     if not struck:
         assert set(end.statuses) == {0}, f"{fault}, not struck: statuses {end.statuses}: {said}"
-    elif fault and fault.signal == "SIGKILL":
+    elif fault and fault.signal in ("SIGKILL", ERROR):
         assert end.status not in (0, 2, PREEMPTED), f"{fault}: statuses {end.statuses}: {said}"
     else:
         # a signal that comes when no step is left to stop at lets the run end
@@ -179,7 +181,8 @@ def draw(rng: random.Random, counts: list[Counter[str]], *, first: bool, launche
     rank = rng.choice([*range(len(counts)), "all"] if len(counts) > 1 else [0])
     seen = counts[0 if rank == "all" else int(rank)]
     moment = rng.choice([name for name in MOMENTS if seen[name] and (first or name not in FIRST)])
-    number = "SIGKILL" if rng.random() < 0.5 else rng.choice(STOP_SIGNALS)
+    deadly = ("SIGKILL", ERROR) if moment in RAISING and rank != "all" else ("SIGKILL",)
+    number = rng.choice(deadly if rng.random() < 0.5 else STOP_SIGNALS)
     # a later start has fewer steps before it
     most = seen[moment] if first else (seen[moment] + 1) // 2
     return Fault(moment, rng.randint(1, most), number, rank, launcher)
@@ -208,7 +211,7 @@ class Table:
         return sum(sum(of.values()) for of in self.struck.values())
 
     def __str__(self) -> str:
-        signals = ("SIGKILL", *STOP_SIGNALS)
+        signals = ("SIGKILL", ERROR, *STOP_SIGNALS)
         heads = ["moment", *(name.removeprefix("SIG") for name in signals), "not reached", "steps again", "lost"]
         rows = []
         for name in MOMENTS:
@@ -238,6 +241,7 @@ def make_setting(place: Path, strategy: str, ranks: int, model: str, options: li
     if model == "qlora":
         from small_llama import save_causal
 
+        preload(*OF_QLORA)
         setting.options += [
             "--model=genre_lightning.models.llama_qlora.LlamaQLoraClassifier",
             f"--model.backbone={save_causal(place / 'base')}",
@@ -271,11 +275,18 @@ def campaign(setting: Setting, number: int, seed: int) -> tuple[Table, int, list
             for place in range(min(rng.randint(1, 3), number - table.total()))
         ]
         name, started = f"run{runs}", time.monotonic()
-        broken = break_and_finish(setting, name, faults)
+        runs += 1
+        try:
+            broken = break_and_finish(setting, name, faults)
+        except AssertionError as error:
+            print(f"{name} did not end: {error}", file=sys.stderr, flush=True)
+            found.append(f"{name}: did not end: {str(error)[:300]}")
+            for fault in faults:
+                table.add(fault, struck=True, again=0, different=True)
+            continue
         different = differences(unbroken.directory, broken.directory)
         for fault, struck, again in zip(faults, broken.strikes(), broken.steps_again(), strict=False):
             table.add(fault, struck=struck, again=again, different=bool(different))
-        runs += 1
         statuses = [end.statuses for end in broken.ends]
         news = f"{table.total()}/{number}  {time.monotonic() - started:.0f} s  {launcher}"
         print(news, [str(f) for f in faults], statuses, different or "equal", file=sys.stderr, flush=True)

@@ -23,17 +23,12 @@ sys.path.insert(0, str(WORKER.parent))
 PRELOADED = (
     "genre_lightning.commands.fit",
     "genre_lightning.commands.evaluate",
-    "genre_lightning.models.llama_qlora",
     "genre_lightning.distributed.sharded",
-    "peft",
-    "bitsandbytes",
-    "datasets",
     "datasets.arrow_writer",
     "transformers.models.distilbert.modeling_distilbert",
-    "transformers.models.llama.modeling_llama",
     "torch._dynamo",  # transformers and the optimizers ask it whether they are compiled
-    "torch.distributed.checkpoint",
 )
+OF_QLORA = ("genre_lightning.models.llama_qlora", "peft", "bitsandbytes", "transformers.models.llama.modeling_llama")
 _AGENT_GRACE_SECONDS = 15
 """From the death of one rank until those that have not ended are killed; torchrun has a longer one of this."""
 
@@ -101,7 +96,6 @@ def start_ranks(
         HungError: with the stacks of the ranks in the log.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
     begins = log.stat().st_size if log.is_file() else 0
     before = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | dict(environment)
     store = None
@@ -128,6 +122,14 @@ def start_ranks(
     if forced is None:
         raise HungError(f"still running after {seconds} s: {[p.exitcode for p in processes]}; {said[-3000:]}")
     return Ended([int(process.exitcode or 0) for process in processes], said, forced)
+
+
+def preload(*more: str) -> None:
+    """Names what the server loads when it is first needed."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *more])
+
+
+preload()
 
 
 def _torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:

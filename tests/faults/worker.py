@@ -1,9 +1,9 @@
 """A `genre-lightning` process that a fault strikes at a chosen moment, and that keeps a journal of what it does.
 
 Run as `python worker.py fit …` with FAULT="moment:count:signal[:rank]" in the environment: at the count-th time that
-the moment comes, the process of that rank (0 unless named) sends itself the signal; for rank "all" rank 0 sends it to
-every rank. Without FAULT nothing strikes. JOURNAL names a file that gets a line for each start, each optimizer step
-and each strike, and at the end of a process how often each moment came.
+the moment comes, the process of that rank (0 unless named) sends itself the signal, or raises for ERROR; for rank "all"
+rank 0 sends it to every rank. Without FAULT nothing strikes. JOURNAL names a file that gets a line for each start, each
+optimizer step and each strike, and at the end of a process how often each moment came.
 """
 
 from __future__ import annotations
@@ -74,6 +74,14 @@ MOMENTS: dict[str, Moment] = {
 """Name of a moment → the call that it is. Calls of the system are named where they can be, as they outlive the code."""
 
 
+ERROR = "ERROR"
+"""In the place of a signal: the rank raises an exception."""
+
+
+class FaultError(Exception):
+    """What a rank dies of that no signal kills."""
+
+
 class Journal:
     """Lines appended to a file that all starts of a run share; a kill loses none of them."""
 
@@ -113,11 +121,11 @@ class Strike:
         self.counts: Counter[str] = Counter()
         self.moment, count, name, rank = (*(fault or "::").split(":"), "0")[:4]
         self.count = int(count or 0)
-        self.signal = signal.Signals[name] if name else None
+        self.signal = name
         self.to_all = rank == "all"
         if fault and self.moment not in MOMENTS:
             raise ValueError(f"no moment {self.moment!r}: there are {', '.join(MOMENTS)}")
-        self.mine = self.signal is not None and journal.rank == (0 if self.to_all else int(rank))
+        self.mine = bool(name) and journal.rank == (0 if self.to_all else int(rank))
 
     def comes(self, moment: str) -> bool:
         """Counts a moment, and returns whether it is the one to strike at."""
@@ -125,16 +133,18 @@ class Strike:
         return self.mine and moment == self.moment and self.counts[moment] == self.count
 
     def strike(self) -> None:
-        """Sends the signal."""
-        assert self.signal is not None
-        self.journal.write(event="strike", moment=self.moment, signal=self.signal.name, to_all=self.to_all)
+        """Sends the signal, or raises."""
+        self.journal.write(event="strike", moment=self.moment, signal=self.signal, to_all=self.to_all)
+        if self.signal == ERROR:
+            raise FaultError(f"a fault {self.moment}")
+        number = signal.Signals[self.signal]
         if not self.to_all:
-            os.kill(os.getpid(), self.signal)
+            os.kill(os.getpid(), number)
         elif not self.family:  # ranks of Lightning's launcher are of the first one's process group
-            os.killpg(0, self.signal)
+            os.killpg(0, number)
         else:
             for process in sorted(self.family, key=os.getpid().__eq__):  # itself last
-                os.kill(process, self.signal)
+                os.kill(process, number)
 
     def watch_all(self) -> None:
         """Has every moment counted."""
