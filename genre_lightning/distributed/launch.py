@@ -30,7 +30,8 @@ def torchrun_ranks() -> Ranks | None:
     """The ranks that torchrun has started; None where it has not started this process.
 
     Raises:
-        ConfigError: its nodes have different numbers of ranks, which Lightning cannot number.
+        ConfigError: its nodes have different numbers of ranks, which Lightning cannot number; or its restarts would
+            have the new ranks meet in the store where the addresses of the dead ones still are.
     """
     if not started_by_torchrun():
         return None
@@ -40,6 +41,12 @@ def torchrun_ranks() -> Ranks | None:
         raise ConfigError(
             f"torchrun has started {world} ranks on {nodes} machines, {local} of them here: "
             "give every machine the same --nproc-per-node"
+        )
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise ConfigError(
+            f"torchrun --max-restarts {restarts} lets restarted ranks find the addresses of dead ones in the store that "
+            "all its rounds share: give torchrun the environment variable TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
         )
     return Ranks(nodes, local)
 

@@ -257,8 +257,8 @@ def make_setting(place: Path, strategy: str, ranks: int, model: str, options: li
 _OF_THE_ENCODER = ("--model.backbone=small", "--model.architecture", "--data.vocab_size")
 
 
-def campaign(setting: Setting, number: int, seed: int) -> tuple[Table, int, list[str]]:
-    """Breaks runs until `number` faults have struck.
+def campaign(setting: Setting, number: int, seed: int, minutes: float) -> tuple[Table, int, list[str]]:
+    """Breaks runs until `number` faults have struck, or the minutes are over.
 
     Returns:
         the table, the number of runs, and what differed from the unbroken run.
@@ -267,12 +267,13 @@ def campaign(setting: Setting, number: int, seed: int) -> tuple[Table, int, list
 
     unbroken = break_and_finish(setting, "unbroken", [])
     rng, table, runs, found = random.Random(seed), Table(), 0, []
-    # Lightning's own start of the ranks has to import the libraries anew: one run in eight
-    while table.total() < number:
-        launcher = "lightning" if setting.ranks > 1 and runs % 8 == 7 else "torchrun"
+    # Lightning's own start of the ranks has to import the libraries anew: one run in ten
+    ends = time.monotonic() + 60 * minutes
+    while table.total() < number and time.monotonic() < ends:
+        launcher = "lightning" if setting.ranks > 1 and runs % 10 == 9 else "torchrun"
         faults = [
             draw(rng, unbroken.counts, first=place == 0, launcher=launcher)
-            for place in range(min(rng.randint(1, 3), number - table.total()))
+            for place in range(min(rng.randint(2, 4), number - table.total()))
         ]
         name, started = f"run{runs}", time.monotonic()
         runs += 1
@@ -302,6 +303,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=100, help="faults that strike, in all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end sooner, after so long")
     parser.add_argument("--strategy", default="auto", choices=["auto", "ddp", "fsdp"])
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--model", default="encoder", choices=["encoder", "qlora"])
@@ -310,7 +312,7 @@ def main() -> int:
     place = Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"runs, logs and journals are in {place}", file=sys.stderr, flush=True)
     setting = make_setting(place, arguments.strategy, arguments.devices, arguments.model, arguments.options)
-    table, runs, found = campaign(setting, arguments.number, arguments.seed)
+    table, runs, found = campaign(setting, arguments.number, arguments.seed, arguments.minutes)
     print(f"{arguments.model}, strategy {arguments.strategy}, {arguments.devices} ranks, seed {arguments.seed}:")
     print(f"{table.total()} faults struck {runs} runs; each ended and was compared with the unbroken run\n")
     print(table)

@@ -44,9 +44,9 @@ MOMENTS: dict[str, Moment] = {
     "writing the configuration": Moment("os:replace", "/config.yaml"),
     "reading the films": Moment("genre_lightning.data.films:_write"),
     "tokenising": Moment("genre_lightning.data.tokens:encode"),
-    "flushing the cache": Moment("os:fsync", "/cache"),
-    "before the cache's rename": Moment("os:rename", "/cache"),
-    "after the cache's rename": Moment("os:rename", "/cache", after=True),
+    "flushing the cache": Moment("os:fsync", "cache/"),
+    "before the cache's rename": Moment("os:rename", "cache/"),
+    "after the cache's rename": Moment("os:rename", "cache/", after=True),
     "before training": Moment("genre_lightning.commands.fit:build_trainer"),
     "in a step": Moment(f"{_MODEL}.model_step"),
     "after backward": Moment(f"{_MODEL}.configure_gradient_clipping"),
@@ -92,7 +92,7 @@ class Journal:
     def write(self, **facts: Any) -> None:
         """Appends a line."""
         if self.path:
-            line = json.dumps({"rank": self.rank, **facts}) + "\n"
+            line = json.dumps({"rank": self.rank, "process": os.getpid(), **facts}) + "\n"
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             os.write(descriptor, line.encode())
             os.close(descriptor)
