@@ -45,8 +45,8 @@ def torchrun_ranks() -> Ranks | None:
     restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
     if restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise ConfigError(
-            f"torchrun --max-restarts {restarts} lets restarted ranks find the addresses of dead ones in the store that "
-            "all its rounds share: give torchrun the environment variable TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+            f"torchrun --max-restarts {restarts} lets restarted ranks find the addresses of dead ones in the store "
+            "that all its rounds share: give torchrun the environment variable TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
         )
     return Ranks(nodes, local)
 
