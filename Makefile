@@ -29,8 +29,8 @@ test: $(STAMP) ## the tests that need nothing but this checkout
 test-real: $(STAMP) ## the tests on real files: set MOVIES_CSV, ENCODER_DIR, LLAMA_TOKENIZER, LLAMA_TINY
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "real_data or real_model or slow"
 
-faults: $(STAMP) ## kill and resume small runs N times (default 100): STRATEGY=ddp DEVICES=2 for ranks
-	$(BIN)/python tests/faults/harness.py --number $(or $(N),100) --strategy $(or $(STRATEGY),auto) --devices $(or $(DEVICES),1)
+faults: $(STAMP) ## strike small runs N times (default 100): STRATEGY=ddp DEVICES=2 for ranks, MODEL=qlora for NF4
+	$(BIN)/python tests/faults/harness.py --number $(or $(N),100) --strategy $(or $(STRATEGY),auto) --devices $(or $(DEVICES),1) --model $(or $(MODEL),encoder)
 
 gpu-check: ## what only a GPU can show: needs PYTHON with the libraries and a CUDA GPU, not the lock
 	$(PYTHON) tests/gpu/check.py

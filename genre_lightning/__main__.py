@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from genre_lightning import __version__, cli
+from genre_lightning.distributed.launch import leave_last_words, speaks
 from genre_lightning.errors import ConfigError, GenreLightningError, one_line
 
 
@@ -28,8 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _quiet_libraries()
         return cli.run(name, rest)
     except GenreLightningError as error:
-        print(f"genre-lightning: {one_line(error)}", file=sys.stderr)
+        leave_last_words(error)
+        if speaks(error):
+            print(f"genre-lightning: {one_line(error)}", file=sys.stderr)
         return error.exit_status
+    except Exception as error:
+        leave_last_words(error)
+        raise
 
 
 def _unknown(words: Sequence[str]) -> str:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from genre_lightning.commands.guard import check_arguments
+from genre_lightning.distributed.signals import stopping_on_signals
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it is for, and "module:function" that takes the arguments and returns the exit status."""
+    """A command.
+
+    Attributes:
+        about: what it is for.
+        target: "module:function" that takes the arguments and returns the exit status.
+        saves: a stop signal has it save its state and leave; others are ended by it.
+    """
 
     about: str
     target: str
+    saves: bool = False
 
 
 COMMANDS = {
-    "fit": Command("train a model, evaluate it and leave a run directory; again: go on", "fit:fit"),
-    "validate": Command("evaluate a run on its validation split", "evaluate:validate"),
-    "test": Command("evaluate a run on its test split", "evaluate:test"),
-    "predict": Command("tag the films of a file with a run", "predict:predict"),
+    "fit": Command("train a model, evaluate it and leave a run directory; again: go on", "fit:fit", saves=True),
+    "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True),
+    "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
+    "predict": Command("tag the films of a file with a run", "predict:predict", saves=True),
     "baseline tfidf_nb": Command("TF-IDF and naive Bayes as a run like any other", "baseline:tfidf_nb"),
     "baseline tfidf_logreg": Command("TF-IDF and logistic regression, likewise", "baseline:tfidf_logreg"),
     "report": Command("make the page about a run again; --paper: the paper's tables", "report:report"),
@@ -69,5 +78,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
     """Runs a command and returns its exit status."""
     # first what needs no library: a file that is missing or no YAML, a class that may not be named
     check_arguments(arguments)
-    module, function = COMMANDS[name].target.split(":")
-    return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)
+    command = COMMANDS[name]
+    module, function = command.target.split(":")
+    # from here on, as loading the libraries takes seconds
+    with stopping_on_signals() if command.saves else nullcontext():
+        return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)

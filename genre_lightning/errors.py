@@ -33,6 +33,12 @@ class DivergedError(GenreLightningError):
     exit_status = 1
 
 
+class RankLostError(GenreLightningError):
+    """Another rank of the run is gone, and this one cannot go on without it."""
+
+    exit_status = 1
+
+
 class PreemptedError(GenreLightningError):
     """A signal has stopped the run where it can go on: 75 is what sysexits.h calls a temporary failure."""
 

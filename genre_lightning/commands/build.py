@@ -21,8 +21,9 @@ from genre_lightning.data.datamodule import MovieDataModule, PreparedData
 from genre_lightning.data.genres import pos_weight
 from genre_lightning.data.tokenizers import TRAINED
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
+from genre_lightning.distributed.launch import torchrun_ranks
 from genre_lightning.distributed.precision import accelerator_of, resolve_precision
-from genre_lightning.distributed.preemption import StopAgreement, StopDuringEvaluation, replace_signal_handling
+from genre_lightning.distributed.preemption import StopAgreement, StopWithoutSaving, replace_signal_handling
 from genre_lightning.distributed.strategies import check_strategy, make_strategy
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
@@ -95,10 +96,12 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
 
 
 def _trainer_problems(config: Namespace) -> list[str]:
-    """Resolves the precision in place, and lists what is wrong with the trainer's options."""
+    """Resolves ranks and precision in place, and lists what is wrong with the trainer's options."""
     problems = []
     trainer = config.trainer
     try:
+        if ranks := torchrun_ranks():
+            trainer.devices, trainer.num_nodes = ranks.devices, ranks.nodes
         trainer.accelerator = accelerator_of(trainer.accelerator)
         trainer.precision, reason = resolve_precision(trainer.precision, trainer.accelerator)
         tell(f"precision {trainer.precision}: {reason}")
@@ -167,7 +170,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
     digest = training_digest(setup.config_text)
     checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, config_sha256=digest, **saving)
     curves = CurvesLogger(run.curves)
-    callbacks = [*_as_list(options.pop("callbacks", None)), checkpoints, StopDuringEvaluation(agreement)]
+    callbacks = [*_as_list(options.pop("callbacks", None)), checkpoints, StopWithoutSaving(agreement)]
     if options.get("enable_progress_bar") is not False:
         callbacks.append(progress_bar())
     if config.early_stopping.patience:

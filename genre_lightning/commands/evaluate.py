@@ -18,6 +18,7 @@ from genre_lightning.commands.evaluation import (
     restore_weights,
 )
 from genre_lightning.commands.parser import parse
+from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.console import print_headlines
 from genre_lightning.evaluation.report import write_report
@@ -62,6 +63,12 @@ def test(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(split: str, setup: Setup) -> int:
+    watch_ranks()
+    with explaining_failures():
+        return _evaluate_split(split, setup)
+
+
+def _evaluate_split(split: str, setup: Setup) -> int:
     bind_model(setup)
     trainer, _, _ = build_trainer(setup)
     restore_weights(setup.model, setup.run.best)

@@ -23,8 +23,9 @@ from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, re
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.distributed.checkpoint_io import previous_names
+from genre_lightning.distributed.launch import has_company
 from genre_lightning.distributed.manifests import Manifest, newest_good
-from genre_lightning.distributed.preemption import StopFlag, stopping_on_signals
+from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import check_same_training, training_digest
@@ -38,13 +39,14 @@ def fit(arguments: Sequence[str]) -> int:
     setup = check_setup(config, parser)
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
     watch_ranks()
-    with stopping_on_signals() as stop, explaining_failures():
-        return _fit(setup, changed, stop)
+    with explaining_failures():
+        return _fit(setup, changed)
 
 
-def _fit(setup: Setup, changed: list[str], stop: StopFlag) -> int:
+def _fit(setup: Setup, changed: list[str]) -> int:
     data = bind_model(setup)
-    stop.check()
+    if not has_company():
+        FLAG.check()
     with locked(setup.run):
         file = setup.data.source.path
         if changed and is_first_rank():

@@ -18,6 +18,7 @@ from genre_lightning.data.datamodule import LazyTexts, padding_of
 from genre_lightning.data.films import FilmTable, load_films
 from genre_lightning.data.steps import EvaluationSampler
 from genre_lightning.data.tokens import tokenise
+from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
 from genre_lightning.evaluation.predictions import Predictions
@@ -35,7 +36,9 @@ def predict(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--out is {out}: name a .parquet file")
     source = replace(setup.data.source, path=file or setup.data.source.path, require_genres=False)
     films = load_films(source, setup.data.cache_dir)
-    predictions = _predict(setup, films)
+    watch_ranks()
+    with explaining_failures():
+        predictions = _predict(setup, films)
     if not is_first_rank():
         return 0
     decision = load_decision(setup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ TRAINED = "wordpiece"
 """The value of `data.tokenizer` that asks for a vocabulary trained on the training split."""
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_FORMAT = 1
+_FORMAT = 2
+_MOST_LETTERS = 1000
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -76,16 +78,46 @@ def train_wordpiece(
 
 
 def _trained(texts: Iterable[str], vocab_size: int) -> Any:
+    """A WordPiece tokenizer whose vocabulary depends on the texts alone.
+
+    The trainer numbers the pieces "##a", "##b", … as it meets them in a hash map of random order, and breaks ties of
+    frequency by these numbers, so that two trainings on the same texts differ. Named beforehand, they have theirs.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    texts = list(texts)
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    letters, inner = _letters(texts, normalizer, splitter)
+    draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    draft.normalizer, draft.pre_tokenizer = normalizer, splitter
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(_SPECIAL_TOKENS), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=[*_SPECIAL_TOKENS, *(f"##{letter}" for letter in inner)],
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    numbers = tokenizer.get_vocab()
+    draft.train_from_iterator(texts, trainer)
+    # made anew, since the draft takes the pieces that were named for special tokens
+    numbers = draft.get_vocab()
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.add_special_tokens(list(_SPECIAL_TOKENS))
+    tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", numbers["[SEP]"]), ("[CLS]", numbers["[CLS]"]))
     return tokenizer
+
+
+def _letters(texts: Iterable[str], normalizer: Any, splitter: Any) -> tuple[list[str], list[str]]:
+    """The most frequent characters of the texts, and those of them that stand within words; both sorted."""
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    counts: Counter[str] = Counter()
+    within: set[str] = set()
+    for word, times in words.items():
+        within.update(word[1:])
+        for letter in word:
+            counts[letter] += times
+    kept = sorted(sorted(counts), key=lambda letter: -counts[letter])[:_MOST_LETTERS]
+    return sorted(kept), sorted(within.intersection(kept))

@@ -14,11 +14,15 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
 
-from genre_lightning.errors import PreemptedError
+from genre_lightning.distributed.launch import started_by_torchrun
+from genre_lightning.errors import PreemptedError, RankLostError, one_line
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
 """How long the other ranks may take to fail by themselves, with the words of their own errors."""
+
+_FIRST_RANK = "GENRE_LIGHTNING_FIRST_RANK"
+"""Environment variable with the process id of the rank that starts the others of its machine."""
 
 _BENIGN = (0, PreemptedError.exit_status)
 
@@ -91,18 +95,32 @@ def explaining_failures() -> Iterator[None]:
     """Names the dead rank when a collective fails here because of it, before the error goes on; then parts the ranks.
 
     A rank that leaves while others still use its connections aborts, so all leave together.
+
+    Raises:
+        RankLostError: in place of what a broken connection raised.
     """
     try:
         yield
-    except RuntimeError:
+    except RuntimeError as error:
         deadline = time.monotonic() + _GRACE_SECONDS / 2
         while _OBSERVER and not _OBSERVER[0].name_the_dead() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-        raise
+        if not _lost_a_rank(error):
+            raise
+        rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+        raise RankLostError(
+            f"rank {rank} has lost its connection to a rank that died, whose own words say why "
+            f"({one_line(error)[-120:]}): run the same command again to go on from the last checkpoint"
+        ) from error
     except PreemptedError:
         _part()
         raise
     _part()
+
+
+def _lost_a_rank(error: RuntimeError) -> bool:
+    """Whether a collective raised it because a peer is gone: gloo has no class of its own for that."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _part() -> None:
@@ -111,15 +129,19 @@ def _part() -> None:
         torch.distributed.destroy_process_group()
 
 
-def watch_parent() -> None:
-    """Ends this process when the one that started it is gone: a rank alone would wait in a collective for ever."""
-    parent = os.getppid()
+def watch_parent(parent: int, name: str) -> None:
+    """Ends this process when the one that started it is gone: a rank alone would wait in a collective for ever.
+
+    Args:
+        parent: its process id.
+        name: of what is gone, for the message.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_POLL_SECONDS)
-        rank = os.environ.get("LOCAL_RANK", "?")
-        print(f"genre-lightning: rank {rank} stops, as the first rank is gone", file=sys.stderr, flush=True)
+        rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "?"))
+        print(f"genre-lightning: rank {rank} stops, as {name} is gone", file=sys.stderr, flush=True)
         # the others may be about to say why in errors of their own
         time.sleep(2 * _POLL_SECONDS)
         os._exit(1)
@@ -130,8 +152,10 @@ def watch_parent() -> None:
 def watch_ranks() -> None:
     """Has every process of a run watch its family: call it before the trainer starts any rank."""
     subprocess_script._launch_process_observer = observe_children  # type: ignore[assignment]
-    started_by_lightning = (
-        "LOCAL_RANK" in os.environ and "NODE_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
-    )
-    if started_by_lightning and os.environ["LOCAL_RANK"] != "0":
-        watch_parent()
+    if started_by_torchrun():
+        watch_parent(os.getppid(), "torchrun")
+    elif "LOCAL_RANK" not in os.environ:
+        # the ranks that Lightning starts from here inherit it: asked there, the system might name another by then
+        os.environ[_FIRST_RANK] = str(os.getpid())
+    elif _FIRST_RANK in os.environ and os.environ["LOCAL_RANK"] != "0":
+        watch_parent(int(os.environ[_FIRST_RANK]), "the first rank")

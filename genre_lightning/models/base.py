@@ -285,9 +285,13 @@ class GenreClassifier(LightningModule):
             logger.log_metrics({**row, "epoch": self.trainer.current_epoch}, step=self.trainer.global_step)
 
     def on_train_epoch_end(self) -> None:
-        """Logs the mean loss of the epoch's films."""
+        """Logs the mean loss of the epoch's films, before the epoch's checkpoint: Lightning would do it after."""
         self.check_finite()
-        self.log("train/loss_epoch", self._epoch_sums[0] / self._epoch_sums[1])
+        loss = self._epoch_sums[0] / self._epoch_sums[1]
+        self.log("train/loss_epoch", loss, logger=False)
+        row = {"train/loss_epoch": float(loss), "epoch": self.trainer.current_epoch}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(row, step=self.trainer.global_step - 1)
         self._epoch_sums.zero_()
 
     def on_validation_epoch_start(self) -> None:

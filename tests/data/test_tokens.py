@@ -128,3 +128,11 @@ def test_the_truncation_and_padding_of_a_file_are_overruled(encoder_dir, tmp_pat
     backend.no_padding()
     for place in (1, 2):
         assert store[place].tolist() == backend.encode(texts[place]).ids
+
+
+def test_a_vocabulary_is_the_same_however_often_it_is_trained(tmp_path):
+    options = {"vocab_size": 150, "max_tokens": 32, "content": "x"}
+    trained = [train_wordpiece(made_texts(20), cache_dir=tmp_path / str(time), **options) for time in range(4)]
+    assert len({tokenizer_digest(tokenizer) for tokenizer in trained}) == 1
+    known = {str(token) for token in trained[0].added_tokens_decoder.values()}
+    assert known == {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
