@@ -27,8 +27,9 @@ from genre_lightning.errors import one_line
 from genre_lightning.runs import RunDirectory
 
 _REACH_SECONDS = 3.0
-_INIT_SECONDS = 20.0
-_FINISH_SECONDS = 120.0
+_INIT_SECONDS = 10.0
+_FINISH_SECONDS = 60.0  # for what has not been sent at the end; the files stay, and 'wandb sync' sends it
+_FINISH_SECONDS_WITH_MODEL = 1800.0
 
 
 @dataclass
@@ -108,15 +109,18 @@ class RunWandbLogger(WandbLogger):
 
     def _start(self) -> tuple[Any, bool]:
         """Starts the run; whether it is online."""
+        # its reports about itself: they would say so on the screen when the server cannot take them
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        settings = wandb.setup().settings
+        settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
         reason = _why_offline(self.options.mode, str(settings.mode or ""), str(settings.base_url))
         if not reason:
             try:
                 experiment = self._init("online")
-            except (wandb.Error, OSError, TimeoutError) as error:
+            except Exception as error:  # whatever the server answers, training starts
                 reason = f"{settings.base_url} did not take the run: {one_line(error)[:160]}"
+                wandb.teardown()  # its process holds the id until then
             else:
                 say(f"W&B     {experiment.url}")
                 return experiment, True
@@ -144,7 +148,7 @@ class RunWandbLogger(WandbLogger):
                 silent=True,
                 console="off",
                 init_timeout=_INIT_SECONDS,
-                finish_timeout=_FINISH_SECONDS,
+                finish_timeout=_FINISH_SECONDS_WITH_MODEL if options.log_model else _FINISH_SECONDS,
                 # what it would find is the repository of the working directory, and a remote that may hold a password
                 disable_git=True,
                 disable_code=True,
