@@ -114,7 +114,7 @@ def test_rates_padding_and_utilisation_over_the_steps_since_the_last_row(sample_
         lengths = torch.cat([lengths for lengths, _ in batches]).double()
         slots = sum(slots for _, slots in batches)
         assert float(row["throughput/tokens_per_second"]) == lengths.sum()
-        assert float(row["throughput/films_per_second"]) == len(lengths) == 16 * (step - first + 1)
+        assert float(row["throughput/films_per_second"]) == len(lengths)
         assert float(row["throughput/padding"]) == pytest.approx(1 - float(lengths.sum()) / slots)
         flops = costs[0].flops(float(lengths.sum()), float(lengths.square().sum()))
         assert float(row["throughput/mfu"]) == pytest.approx(flops / 1e9)

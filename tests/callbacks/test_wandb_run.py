@@ -1,5 +1,6 @@
 """A run that is cut off and started again, as W&B has it: read from the run files that the real package wrote."""
 
+import base64
 import csv
 import json
 import os
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 import wandb
 import yaml
-from made_runs import without_figures
 from small_run import SMALL
+from wandb_double import wandb_double
 
 from genre_lightning.__main__ import main
 from genre_lightning.callbacks.wandb_files import next_step, read_records
@@ -239,7 +240,7 @@ def test_no_key_or_no_server_is_said_in_one_line_and_the_key_is_nowhere(sample_c
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     wandb.teardown()
-    without_figures(monkeypatch)
+    monkeypatch.setattr("genre_lightning.evaluation.figures.write_figures", lambda *arguments, **options: [])
     fit(sample_csv, run)
     captured = capfd.readouterr()
     said = [line for line in captured.err.splitlines() if "W&B" in line or "wandb" in line]
@@ -300,3 +301,38 @@ def test_the_id_is_made_once(tmp_path):
     assert wandb_run_id(run) == made
     assert run.facts()["data"] == {"films": "x"}
     assert run.status == "training"
+
+
+def test_online_the_server_has_every_step_once(sample_csv, tmp_path, monkeypatch, capfd):
+    run = tmp_path / "run"
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr("genre_lightning.callbacks.wandb_run._FINISH_SECONDS", 2.0)
+    with wandb_double() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        wandb.teardown()  # it keeps what it has read of the environment
+        fit(sample_csv, run, cut_at=10)
+        assert f"W&B     {server.url}/me/genre_lightning/runs/" in capfd.readouterr().err
+        assert [row["_step"] for row in server.rows()] == list(range(10))
+        # the checkpoint is of step 7: what was logged past it is not sent again
+        fit(sample_csv, run, cut_at=12)
+        assert [row["_step"] for row in server.rows()] == list(range(12))
+        # a server that takes no more ends nothing, and gets the rest when it does again
+        server.refusing = True
+        fit(sample_csv, run, cut_at=17)
+        assert len(server.rows()) == 12
+        wandb.teardown()
+        server.refusing = False
+        fit(sample_csv, run, "--wandb.mode=offline", cut_at=20)
+        wandb.teardown()
+        fit(sample_csv, run, cut_at=22)
+        wandb.teardown()
+    rows = server.rows()
+    assert [row["_step"] for row in rows] == list(range(22))
+    losses = losses_of(run)
+    assert {row["_step"]: row["train/loss"] for row in rows if row["_step"] in losses} == pytest.approx(losses)
+    assert server.ids == {json.loads((run / "run_state.json").read_text())["wandb_id"]}
+    assert json.loads(server.config)["model"]["value"]["init_args"]["backbone"] == "small"
+    assert server.authorizations == {"Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()}
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
