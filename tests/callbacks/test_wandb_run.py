@@ -5,6 +5,8 @@ import csv
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,7 @@ def fit(sample, run_dir, *more, cut_at=None):
     words = ["fit", f"--data.csv={sample}", f"--run_dir={run_dir}", *OPTIONS, *more]
     if cut_at is None:
         assert main(words) == 0
+        wandb.teardown()  # the end of a process waits for W&B's own, which writes the last rows when it ends
         return
     original = GenreClassifier.training_step
 
@@ -54,6 +57,7 @@ def fit(sample, run_dir, *more, cut_at=None):
         patch.setattr(GenreClassifier, "training_step", cut)
         with pytest.raises(PowerCutError):
             main(words)
+    wandb.teardown()
 
 
 def run_files(run_dir):
@@ -321,12 +325,9 @@ def test_online_the_server_has_every_step_once(sample_csv, tmp_path, monkeypatch
         server.refusing = True
         fit(sample_csv, run, cut_at=17)
         assert len(server.rows()) == 12
-        wandb.teardown()
         server.refusing = False
         fit(sample_csv, run, "--wandb.mode=offline", cut_at=20)
-        wandb.teardown()
         fit(sample_csv, run, cut_at=22)
-        wandb.teardown()
     rows = server.rows()
     assert [row["_step"] for row in rows] == list(range(22))
     losses = losses_of(run)
@@ -336,3 +337,24 @@ def test_online_the_server_has_every_step_once(sample_csv, tmp_path, monkeypatch
     assert server.authorizations == {"Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()}
     files = [path for path in run.rglob("*") if path.is_file()]
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+
+
+def test_on_two_ranks_one_of_them_talks_and_the_run_goes_on_on_one(sample_csv, tmp_path):
+    worker = Path(__file__).parent.parent / "faults" / "worker.py"
+    run = tmp_path / "run"
+    words = ["fit", f"--data.csv={sample_csv}", f"--run_dir={run}", *OPTIONS]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment |= {"FAULT": "between steps:9:SIGTERM", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(worker), *words, "--trainer.devices=2", "--trainer.strategy=ddp"],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.count("W&B is offline") == 1
+    (path,) = run_files(run)
+    assert any(record.HasField("preempting") for record in read_records(path))
+    steps = len(history(path))
+    assert 3 < steps < 10
+    fit(sample_csv, run, cut_at=12)
+    assert [step for step, _ in history(run_files(run)[1])] == list(range(steps, 12))
+    same_curves_up_to(run, 12)
