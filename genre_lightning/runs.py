@@ -21,7 +21,7 @@ Status = Literal["new", "training", "evaluating", "finished"]
 # Settings that change how or where a run is done, never what is trained; data.csv is compared by its content.
 _WITHOUT_EFFECT = (
     "run_dir", "override", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
-    "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision",
+    "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
     "data.csv", "data.micro_batch_tokens", "data.num_workers", "data.cache_dir",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
     "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from genre_lightning.commands.build import check_setup
+from genre_lightning.callbacks.tensorboard import RunTensorBoardLogger
+from genre_lightning.callbacks.wandb_run import RunWandbLogger, WandbOptions
+from genre_lightning.commands.build import build_trainer, check_setup
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.sample import write_sample
 from genre_lightning.models.base import Labelling
@@ -59,3 +61,20 @@ def test_the_papers_settings():
     assert paper["model"]["init_args"]["lr"] == 1e-5
     assert paper["model"]["init_args"]["pos_weight"] == "full"
     assert paper["trainer"]["max_epochs"] == 5
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "logger").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_logger_is_laid_over_any_configuration(path, sample, tmp_path):
+    run_dir = tmp_path / "run"
+    words = ["--config", str(CONFIGS / "quickstart.yaml"), "--config", str(path), f"--run_dir={run_dir}"]
+    config, parser = parse("fit", [*words, "--data.csv", str(sample)])
+    trainer, _ = build_trainer(check_setup(config, parser))
+    assert trainer.loggers[0].name == "curves"
+    added = trainer.loggers[1]
+    if path.stem == "wandb":
+        assert isinstance(added, RunWandbLogger)
+        assert added.options == WandbOptions(project="genre_lightning")
+    else:
+        assert isinstance(added, RunTensorBoardLogger)
+        assert added.log_dir == str(run_dir / "tensorboard")
+    assert any(path.name in line for line in path.read_text().splitlines()[:3])

@@ -109,6 +109,8 @@ def test_what_would_change_the_training(key, value, line):
         ("trainer/logger", [{"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"name": "x"}}]),
         ("trainer/strategy", {"class_path": "lightning.pytorch.strategies.DDPStrategy"}),
         ("checkpoint/every_minutes", 1.0),
+        ("wandb", {"project": "films", "tags": ["x"]}),
+        ("tensorboard", True),
         ("json", True),
     ],
 )

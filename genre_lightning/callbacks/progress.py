@@ -89,10 +89,12 @@ class LogFileProgress(ProgressBar):
         left = (int(trainer.estimated_stepping_batches) - step) / rate
         loss = trainer.callback_metrics.get("train/loss")
         shown = "" if loss is None else f"  loss {loss.item():.4f}"
+        tokens = trainer.callback_metrics.get("tokens/s")
+        speed = "" if tokens is None else f"  {tokens.item():,.0f} tokens/s"
         within = step - trainer.current_epoch * steps
         say(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {within}/{steps}{shown}"
-            f"  {rate:.2f} steps/s  {_clock(left)} left"
+            f"  {rate:.2f} steps/s{speed}  {_clock(left)} left"
         )
 
     @override

@@ -12,6 +12,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from genre_lightning.callbacks.curves import CurvesLogger
+from genre_lightning.callbacks.wandb_run import RunWandbLogger
 from genre_lightning.runs import EvaluationDirectory
 
 __all__ = ["headline_metrics", "log_evaluation"]
@@ -47,7 +48,7 @@ def log_evaluation(
         if isinstance(logger, CurvesLogger):
             continue
         if isinstance(logger, WandbLogger):
-            _to_wandb(logger, evaluation, metrics, split)
+            _to_wandb(logger, evaluation, metrics, split, step)
         elif isinstance(logger, TensorBoardLogger):
             _to_tensorboard(logger, evaluation, metrics, split, step)
         else:
@@ -55,7 +56,9 @@ def log_evaluation(
             logger.save()
 
 
-def _to_wandb(logger: WandbLogger, evaluation: EvaluationDirectory, metrics: dict[str, float], split: str) -> None:
+def _to_wandb(
+    logger: WandbLogger, evaluation: EvaluationDirectory, metrics: dict[str, float], split: str, step: int
+) -> None:
     import wandb
 
     content: dict[str, Any] = {
@@ -65,7 +68,10 @@ def _to_wandb(logger: WandbLogger, evaluation: EvaluationDirectory, metrics: dic
         content[f"{split}/{name}"] = wandb.Table(
             columns=list[str | int](heads), data=[[_cell(value) for value in row] for row in rows]
         )
-    # no step: W&B drops what is logged for a step before its latest, and validation has its own steps
+    if isinstance(logger, RunWandbLogger):
+        logger.log_evaluation(step, content, metrics)
+        return
+    # no step: Lightning's logger counts W&B's steps by rows, and W&B drops what is logged for one before its latest
     logger.experiment.log(content)
     logger.experiment.summary.update(metrics)
 

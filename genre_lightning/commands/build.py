@@ -14,8 +14,10 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
-from genre_lightning.callbacks.curves import CurvesLogger
+from genre_lightning.callbacks.loggers import check_loggers, make_loggers
 from genre_lightning.callbacks.progress import progress_bar, say, task_progress
+from genre_lightning.callbacks.throughput import Throughput
+from genre_lightning.callbacks.wandb_run import WandbOptions
 from genre_lightning.commands.parser import GenreTrainer
 from genre_lightning.data.datamodule import MovieDataModule, PreparedData
 from genre_lightning.data.genres import pos_weight
@@ -47,6 +49,7 @@ class Setup:
     model: GenreClassifier
     trainer_options: dict[str, Any]
     """Of the trainer, with the loggers, callbacks and plugins that were named built."""
+    wandb: WandbOptions | None = None
 
 
 def is_first_rank() -> bool:
@@ -89,10 +92,22 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
             optimizer=getattr(model, "optimizer", "adamw"),
         )
 
-    check_all((strategy_fits, data.check, lambda: model.check(data.max_tokens), run.check_writable), problems)
+    def loggers_are_there() -> None:
+        check_loggers(config.wandb, tensorboard=config.tensorboard)
+
+    checks = (strategy_fits, data.check, lambda: model.check(data.max_tokens), loggers_are_there, run.check_writable)
+    check_all(checks, problems)
     data.order_seed = config.seed
     data.progress = task_progress if is_first_rank() else data.progress
-    return Setup(config, parser.parser.dump(config, skip_none=False), run, data, model, instances.trainer.as_dict())
+    return Setup(
+        config,
+        parser.parser.dump(config, skip_none=False),
+        run,
+        data,
+        model,
+        instances.trainer.as_dict(),
+        instances.wandb,
+    )
 
 
 def _trainer_problems(config: Namespace) -> list[str]:
@@ -160,7 +175,7 @@ def bind_model(setup: Setup) -> PreparedData:
     return data
 
 
-def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
+def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     """The trainer of a run with its callbacks and loggers."""
     config, run = setup.config, setup.run
     options = dict(setup.trainer_options)
@@ -169,8 +184,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
     sharded = saving.pop("sharded")
     digest = training_digest(setup.config_text)
     checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, config_sha256=digest, **saving)
-    curves = CurvesLogger(run.curves)
-    callbacks = [*_as_list(options.pop("callbacks", None)), checkpoints, StopWithoutSaving(agreement)]
+    callbacks = [*_as_list(options.pop("callbacks", None)), Throughput(), checkpoints, StopWithoutSaving(agreement)]
     if options.get("enable_progress_bar") is not False:
         callbacks.append(progress_bar())
     if config.early_stopping.patience:
@@ -182,7 +196,10 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
                 mode="max" if better_is_higher(config.checkpoint.monitor) else "min",
             )
         )
-    loggers = [curves, *(log for log in _as_list(options.pop("logger", None)) if not isinstance(log, bool))]
+    loggers = [
+        *make_loggers(run, setup.wandb, tensorboard=config.tensorboard),
+        *(log for log in _as_list(options.pop("logger", None)) if not isinstance(log, bool)),
+    ]
     plugins = [*_as_list(options.pop("plugins", None)), AtomicCheckpointIO(checkpoints.keep_last)]
     options["strategy"], precision = make_strategy(
         options["strategy"], options["precision"], options["accelerator"], shards_checkpoints=sharded
@@ -198,7 +215,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
     setup.model.trainer = trainer
     # the metrics of a run are read from its files; the process-wide switch is what makes fp32 products fast
     torch.set_float32_matmul_precision("high")
-    return trainer, checkpoints, curves
+    return trainer, checkpoints
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from genre_lightning.callbacks.loggers import closing
 from genre_lightning.callbacks.tracking import log_evaluation
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
 from genre_lightning.commands.continuing import with_run_config
@@ -16,6 +17,7 @@ from genre_lightning.commands.evaluation import (
     load_decision,
     predict_split,
     restore_weights,
+    steps_done,
 )
 from genre_lightning.commands.parser import parse
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
@@ -70,7 +72,7 @@ def _evaluate(split: str, setup: Setup) -> int:
 
 def _evaluate_split(split: str, setup: Setup) -> int:
     bind_model(setup)
-    trainer, _, _ = build_trainer(setup)
+    trainer, _ = build_trainer(setup)
     restore_weights(setup.model, setup.run.best)
     fits = split == "validation" and not setup.run.decision.is_file()
     decision = None if fits else load_decision(setup)
@@ -79,7 +81,8 @@ def _evaluate_split(split: str, setup: Setup) -> int:
         return 0
     decision = decision or fit_and_store_decision(setup, predictions)
     result = evaluate_split(setup.run, setup.data.prepare(), predictions, decision, split, setup.config.seed)
-    log_evaluation(trainer.loggers, setup.run.evaluation(split), result, trainer.global_step)
+    with closing(trainer.loggers):
+        log_evaluation(trainer.loggers, setup.run.evaluation(split), result, steps_done(setup.run))
     write_report(setup.run.path)
     if setup.config.json:
         print(json.dumps(result))

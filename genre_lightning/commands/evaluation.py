@@ -153,6 +153,11 @@ def evaluate_split(
     )
 
 
+def steps_done(run: RunDirectory) -> int:
+    """Optimizer steps of the whole training, the place of its evaluation on the loggers' axis."""
+    return int(run.facts().get("steps", 0))
+
+
 def evaluate_run(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
     """Fits the decision on validation and evaluates validation and test.
 
@@ -168,5 +173,5 @@ def evaluate_run(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
         for split, predictions in (("validation", validation), ("test", test)):
             data, seed = setup.data.prepare(), setup.config.seed
             results[split] = evaluate_split(setup.run, data, predictions, decision, split, seed)
-            log_evaluation(trainer.loggers, setup.run.evaluation(split), results[split], trainer.global_step)
+            log_evaluation(trainer.loggers, setup.run.evaluation(split), results[split], steps_done(setup.run))
     return results

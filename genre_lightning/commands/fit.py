@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 
+from genre_lightning.callbacks.checkpoints import RunCheckpoint
+from genre_lightning.callbacks.loggers import closing, describe_run, keep_best, resume_loggers
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
 from genre_lightning.commands.continuing import (
     begin,
@@ -28,6 +31,7 @@ from genre_lightning.distributed.manifests import Manifest, newest_good
 from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
+from genre_lightning.provenance import git_commit
 from genre_lightning.runs import check_same_training, training_digest
 
 
@@ -73,18 +77,28 @@ def _keep_tokenizer(setup: Setup, data: PreparedData) -> None:
 def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) -> dict[str, dict[str, Any]]:
     for difference in changed:
         tell(f"overriding {difference}")
-    trainer, checkpoints, curves = build_trainer(setup)
-    if setup.run.status != "evaluating" or changed:
+    trainer, checkpoints = build_trainer(setup)
+    with closing(trainer.loggers):
+        return _train(setup, data, trainer, checkpoints, anew=bool(changed))
+
+
+def _train(
+    setup: Setup, data: PreparedData, trainer: Trainer, checkpoints: RunCheckpoint, *, anew: bool
+) -> dict[str, dict[str, Any]]:
+    if setup.run.status != "evaluating" or anew:
         candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
         resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
         for complaint in complaints:
             tell(complaint)
+        step = 0
         if resume and manifest:
             _check_same_settings(setup, resume, manifest)
             step = int(manifest["global_step"])
             tell(f"resuming {setup.run.path} after optimizer step {step:,}")
-            curves.resume_at(step)
+        resume_loggers(trainer.loggers, step)
         _describe(setup, data)
+        facts = {**yaml.safe_load(setup.config_text), "data_audit": data.audit, "git_commit": git_commit()}
+        describe_run(trainer.loggers, facts)
         started = time.monotonic()
         if setup.model.trains:
             ckpt_path = str(resume) if resume else None
@@ -94,10 +108,12 @@ def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) ->
         if is_first_rank():
             seconds = setup.run.facts().get("train_seconds", 0) + time.monotonic() - started
             trained = sum(weight.numel() for weight in setup.model.parameters() if weight.requires_grad)
-            setup.run.set_status("evaluating", train_seconds=round(seconds, 1), trainable_parameters=trained)
+            facts = {"train_seconds": round(seconds, 1), "trainable_parameters": trained, "steps": trainer.global_step}
+            setup.run.set_status("evaluating", **facts)
     _restore_best(setup, trainer, checkpoints.best_score)
     results = evaluate_run(setup, trainer)
     if is_first_rank():
+        keep_best(trainer.loggers)
         finish(setup.run)
     return results
 

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
+from genre_lightning.callbacks.wandb_run import WandbOptions
 from genre_lightning.commands.guard import check_arguments
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.errors import ConfigError, one_line
@@ -161,6 +162,14 @@ class _Parser(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(CheckpointOptions, "checkpoint")
         parser.add_class_arguments(EarlyStoppingOptions, "early_stopping")
+        parser.add_argument(
+            "--wandb", type=WandbOptions | None, default=None,
+            help="Keep curves and evaluation in Weights & Biases too, as configs/logger/wandb.yaml does.",
+        )  # fmt: skip
+        parser.add_argument(
+            "--tensorboard", type=bool, default=False,
+            help="Write curves and evaluation for TensorBoard too, into the run directory's folder tensorboard.",
+        )  # fmt: skip
         parser.set_defaults({"model": {"class_path": "genre_lightning.models.distilbert.DistilBertClassifier"}})
 
     @override
@@ -183,7 +192,7 @@ _ABOUT = {
     "predict": "Tags the films of a file with the best checkpoint of a run.",
 }
 
-_FLAGS = ("--json", "--override")
+_FLAGS = ("--json", "--override", "--tensorboard")
 
 
 def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, _Parser]:

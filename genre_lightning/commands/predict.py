@@ -83,7 +83,7 @@ def _predict(setup: Setup, films: FilmTable) -> Predictions:
             content=films.digest,
             progress=progress,
         )
-    trainer, _, _ = build_trainer(setup)
+    trainer, _ = build_trainer(setup)
     restore_weights(setup.model, setup.run.best)
     dataset = TokenisedFilms(tokens, rows, None, padding_of(data.tokenizer))
     sampler = EvaluationSampler(

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from genre_lightning.errors import CheckpointError, ConfigError, DivergedError
 from genre_lightning.losses import LossName, loss_function
 from genre_lightning.models.finiteness import FiniteSteps
+from genre_lightning.models.flops import TrainingCost, training_cost
 from genre_lightning.models.optimizer import (
     HEAD_LEARNING_RATE_FACTOR,
     Schedule,
@@ -101,6 +102,7 @@ class GenreClassifier(LightningModule):
     pos_weight: Tensor
     validation_metrics: GenreMetrics
     finite_steps: FiniteSteps
+    work_done: Tensor
     _step_sums: Tensor
     _step_loss: Tensor
     _epoch_sums: Tensor
@@ -143,8 +145,9 @@ class GenreClassifier(LightningModule):
         self.accelerator = "cpu"
         """What the model will run on, and below what its products will be computed in; the commands set both."""
         self.precision = "32-true"
+        self.row: dict[str, Any] = {}
+        """Figures of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
         self._built = False
-        self._row: dict[str, Any] = {}
 
     # What a subclass provides
 
@@ -189,6 +192,11 @@ class GenreClassifier(LightningModule):
         return "padded"
 
     @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return False
+
+    @property
     def tokenizer_source(self) -> str | None:
         """Model of the hub or directory with the backbone's tokenizer; None where one is trained on the texts."""
         return None
@@ -218,7 +226,10 @@ class GenreClassifier(LightningModule):
         self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
         self.validation_metrics = GenreMetrics(len(self.labelling.genres))
         self.finite_steps = FiniteSteps()
-        self.register_buffer("_step_sums", torch.zeros(3, dtype=torch.float64), persistent=False)
+        # of a step: its loss, then real tokens, tokens with padding and squared lengths of texts
+        self.register_buffer("_step_sums", torch.zeros(4, dtype=torch.float64), persistent=False)
+        # since the start of the process and over all ranks: those three, then films
+        self.register_buffer("work_done", torch.zeros(4, dtype=torch.float64), persistent=False)
         self.register_buffer("_epoch_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
         self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
         self._built = True
@@ -243,10 +254,10 @@ class GenreClassifier(LightningModule):
         self._seed_dropout(batch_idx)
         output = self.model_step(batch)
         micro_batches = self.trainer.accumulate_grad_batches
-        # a packed batch has no padding, and no mask
-        mask = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
+        lengths = _lengths(batch) * batch["weights"].amax()
+        slots = batch["input_ids"].numel()
         self._step_sums += torch.stack(
-            [output.loss_sum.detach(), mask.sum() * batch["weights"].amax(), mask.new_tensor(mask.numel())]
+            [output.loss_sum.detach(), lengths.sum(), lengths.new_tensor(slots), lengths.square().sum()]
         )
         if (batch_idx + 1) % micro_batches == 0:
             self._finish_step(batch["step_films"])
@@ -263,36 +274,43 @@ class GenreClassifier(LightningModule):
         sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
         self._epoch_sums += torch.stack([sums[0], step_films.double()])
         self._step_loss = sums[0]
-        if self._is_logged_step():
+        self.work_done += torch.cat([sums[1:], step_films.double()[None]])
+        if self.is_logged_step():
             loss = sums[0] / step_films
             self.log("train/loss", loss, prog_bar=True, logger=False)
             rates = {group["name"].split("_")[0]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
-            self._row = {
+            self.row = {
                 "train/loss": loss,
                 "train/padding_efficiency": sums[1] / sums[2],
                 **{f"lr/{part}": rate for part, rate in rates.items()},
             }
         self._step_sums.zero_()
 
-    def _is_logged_step(self) -> bool:
+    def is_logged_step(self) -> bool:
+        """Whether the step at hand gets a row in the curves."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector, where mypy cannot see
         return (self.trainer.global_step + 1) % every == 0
 
     def _log_row(self) -> None:
         """Sends the step's row to the loggers, before a checkpoint of the step: Lightning would do it after."""
-        row = {name: float(value) for name, value in self._row.items()}
+        self._send({name: float(value) for name, value in self.row.items()}, self.trainer.global_step)
+
+    def _send(self, row: dict[str, float], step: int) -> None:
         for logger in self.trainer.loggers:
-            logger.log_metrics({**row, "epoch": self.trainer.current_epoch}, step=self.trainer.global_step)
+            logger.log_metrics({**row, "epoch": self.trainer.current_epoch}, step=step)
 
     def on_train_epoch_end(self) -> None:
-        """Logs the mean loss of the epoch's films, before the epoch's checkpoint: Lightning would do it after."""
+        """Logs the mean loss of the epoch's films, before the checkpoint of the epoch."""
         self.check_finite()
         loss = self._epoch_sums[0] / self._epoch_sums[1]
         self.log("train/loss_epoch", loss, logger=False)
-        row = {"train/loss_epoch": float(loss), "epoch": self.trainer.current_epoch}
-        for logger in self.trainer.loggers:
-            logger.log_metrics(row, step=self.trainer.global_step - 1)
+        self._send({"train/loss_epoch": float(loss)}, self.trainer.global_step - 1)
         self._epoch_sums.zero_()
+
+    def training_cost(self) -> TrainingCost | None:
+        """What training costs in FLOPs; None where the backbone's shape is not known."""
+        config = getattr(self, "backbone_config", None)
+        return training_cost(self.backbone, config, causal=self.causal) if config else None
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last validation."""
@@ -312,6 +330,11 @@ class GenreClassifier(LightningModule):
         shown = ("loss", "f1_micro_tuned", "map_macro")
         for name, value in figures.items():
             self.log(f"val/{name}", value.float(), prog_bar=name in shown, rank_zero_only=False)
+        assert self.labelling is not None
+        for name, values in self.validation_metrics.per_genre().items():
+            for genre, value in zip(self.labelling.genres, values, strict=True):
+                if not value.isnan():  # a genre without films
+                    self.log(f"val_{name}/{genre}", value.float())
         self.validation_metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -366,17 +389,18 @@ class GenreClassifier(LightningModule):
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.finite_steps.update(self._step_loss, norm, self.trainer.global_step)
         # a host that computes has the numbers at hand; for a device it would have to wait
-        if self._is_logged_step() or norm.device.type == "cpu":
+        if self.is_logged_step() or norm.device.type == "cpu":
             self.check_finite()
-        if self._is_logged_step():
-            self._row["train/gradient_norm"] = norm
-            if self._scales_loss:
-                self._row["train/skipped_steps"] = self.finite_steps.skipped
+        if self.is_logged_step():
+            self.row["train/gradient_norm"] = norm
+            if self._scaler is not None:
+                self.row["train/loss_scale"] = self._scaler.get_scale()
+                self.row["train/skipped_steps"] = self.finite_steps.skipped
             self._log_row()
 
     @property
-    def _scales_loss(self) -> bool:
-        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def check_finite(self) -> None:
         """Stops a training whose loss or gradient stays no number, the same on all ranks.
@@ -384,7 +408,7 @@ class GenreClassifier(LightningModule):
         Raises:
             DivergedError: with the films of its first bad step, and where to go on from.
         """
-        first = self.finite_steps.first_that_stays(scaled=self._scales_loss)
+        first = self.finite_steps.first_that_stays(scaled=self._scaler is not None)
         if first is None:
             return
         trainer: Any = self.trainer
@@ -456,6 +480,14 @@ class GenreClassifier(LightningModule):
         if self._built:
             self._epoch_sums.copy_(torch.tensor(facts["epoch_sums"], dtype=torch.float64))
             self.finite_steps.skipped = facts["skipped_steps"]
+
+
+def _lengths(batch: Batch) -> Tensor:
+    """Tokens of each text of a batch, float64 (texts,), padding left out."""
+    if "attention_mask" in batch:
+        return batch["attention_mask"].sum(dim=1).double()
+    # a packed batch has no padding, and no mask
+    return batch["last_tokens"].double().diff(prepend=batch["last_tokens"].new_full((1,), -1).double())
 
 
 def check_same_genres(theirs: Sequence[str], ours: Iterable[str]) -> None:

@@ -99,6 +99,11 @@ class FrozenDecoder(GenreClassifier):
         return self.random_weights
 
     @property
+    def causal(self) -> bool:
+        """True: a token sees only those before it."""
+        return True
+
+    @property
     def tokenizer_source(self) -> str | None:
         """The backbone, unless it is a shape alone."""
         return None if self.backbone_name == RANDOM else self.backbone_name

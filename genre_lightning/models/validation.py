@@ -155,6 +155,23 @@ class GenreMetrics(nn.Module):
             "f1_micro_tuned": values["f1_micro_tuned"],
         }
 
+    @torch.no_grad()
+    def per_genre(self) -> dict[str, Tensor]:
+        """Give "f1" at 0.5 and "ap" (average precision), each float32 (genres,) and NaN without positives.
+
+        It comes after `compute`, whose gathered figures it reads.
+        """
+        counts = cast(MultilabelStatScores, self.metrics.counts).compute()
+        tp, fp, tn, fn, _ = counts.unbind(dim=1)
+        if int((tp + fp + tn + fn).sum()) == 0:
+            return {name: torch.full((self.num_genres,), torch.nan, device=tp.device) for name in ("f1", "ap")}
+        positives = tp + fn > 0
+        values = self.metrics.compute()
+        return {
+            name: torch.where(positives, values[source].float(), torch.nan)
+            for name, source in (("f1", "f1"), ("ap", "average_precision"))
+        }
+
     def reset(self) -> None:
         """Forget all films."""
         self.metrics.reset()

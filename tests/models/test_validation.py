@@ -57,6 +57,26 @@ def test_undefined_genres_are_left_out_without_a_warning():
     assert as_floats(collection.compute()) == pytest.approx(reference(logits, labels), abs=1e-5)
 
 
+def test_each_genre_is_scikit_learns():
+    from sklearn.metrics import average_precision_score, f1_score
+
+    logits, labels = films(2)
+    labels[:, 3] = 0
+    collection = GenreMetrics(GENRES)
+    collection.update(logits, labels, torch.ones(len(logits)))
+    collection.compute()
+    values = collection.per_genre()
+    for genre in range(GENRES):
+        truth, probabilities = labels[:, genre].numpy(), logits[:, genre].sigmoid().numpy()
+        f1, ap = (float(values[name][genre]) for name in ("f1", "ap"))
+        if genre == 3:
+            assert math.isnan(f1)
+            assert math.isnan(ap)
+            continue
+        assert f1 == pytest.approx(f1_score(truth, probabilities >= 0.5), abs=1e-6)
+        assert ap == pytest.approx(average_precision_score(truth, probabilities), abs=1e-6)
+
+
 def test_reset_forgets_and_no_films_are_nan():
     logits, labels = films(2)
     collection = GenreMetrics(GENRES)

@@ -1,0 +1,65 @@
+"""Reads the run files of W&B: which rows of the curves they hold."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# W&B's file is a log in LevelDB's format (github.com/google/leveldb/blob/main/doc/log_format.md) behind 7 bytes of
+# its own; a block is 32 KiB, and a record is cut at its end
+_HEADER = b":W&B\xe1\xbe\x00"
+_BLOCK = 32768
+_CHUNK = struct.Struct("<IHB")  # checksum, length, kind: 1 whole, 2 first, 3 middle, 4 last
+_LAST = (1, 4)
+
+
+def read_records(path: Path) -> Iterator[Any]:
+    """The records of a run file, as W&B's protobuf messages, up to where a killed process left off.
+
+    Args:
+        path: of a file `run-ID.wandb`.
+    """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # chosen by protobuf's version
+
+    content = path.read_bytes()
+    if not content.startswith(_HEADER):
+        return
+    place, parts = len(_HEADER), b""
+    while place + _CHUNK.size <= len(content):
+        left = _BLOCK - place % _BLOCK
+        if left < _CHUNK.size:
+            place += left
+            continue
+        _, length, kind = _CHUNK.unpack_from(content, place)
+        place += _CHUNK.size
+        if kind == 0 or place + length > len(content):
+            return
+        parts += content[place : place + length]
+        place += length
+        if kind in _LAST:
+            record = Record()
+            try:
+                record.ParseFromString(parts)
+            except DecodeError:
+                return
+            yield record
+            parts = b""
+
+
+def next_step(folder: Path, run_id: str) -> int:
+    """The first step that no run file has a row of: one past the largest, and 0 where there is none.
+
+    Args:
+        folder: W&B's own within the run directory; every start of a run leaves a folder with a file in it.
+        run_id: of the run.
+    """
+    steps = [
+        record.history.step.num
+        for path in sorted(folder.glob(f"*run-*-{run_id}/run-{run_id}.wandb"))
+        for record in read_records(path)
+        if record.HasField("history")
+    ]
+    return max(steps, default=-1) + 1

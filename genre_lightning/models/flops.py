@@ -1,0 +1,50 @@
+"""Floating-point operations that a training step needs, from the shape of the model and the lengths of the texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What the training of one text costs: `per_token` for each of its tokens, `per_token_squared` for attention.
+
+    Attributes:
+        per_token: FLOPs of the products with weights, forward and backward.
+        per_token_squared: FLOPs of the products between tokens, for each token times each token of the same text.
+    """
+
+    per_token: float
+    per_token_squared: float
+
+    def flops(self, tokens: float, tokens_squared: float) -> float:
+        """FLOPs of texts that have so many tokens, and so many squares of their lengths, in all."""
+        return self.per_token * tokens + self.per_token_squared * tokens_squared
+
+
+def training_cost(backbone: nn.Module, config: Any, *, causal: bool) -> TrainingCost:
+    """Counts as PaLM's appendix B does (Chowdhery et al. 2022, arXiv:2204.02311), for frozen weights too.
+
+    A weight of a linear layer costs 2 FLOPs a token forward, 2 for the gradient of its input, and 2 for its own where
+    it trains: 6 for trained weights, 4 for frozen ones, since adapters of earlier layers need the gradient to pass.
+    Embeddings, norms and biases multiply no matrices and count nothing; neither does the head, which reads one state
+    of a text. Attention costs 12 x layers x width for each pair of tokens: 4 forward (scores and mixing) and twice
+    that backward; half of it where a token sees only those before it. What is computed again by activation
+    checkpointing, and padding, are not part of what the model needs.
+
+    Args:
+        backbone: with its linear layers, which may be quantised or sharded: their sizes are as they were made.
+        config: of the backbone: num_hidden_layers, num_attention_heads, hidden_size, and head_dim where that differs.
+        causal: whether a token sees only those before it.
+    """
+    per_token = 0
+    for name, module in backbone.named_modules():
+        # a pooler reads one state of a text
+        if isinstance(module, nn.Linear) and "pooler" not in name.split("."):
+            per_token += (6 if module.weight.requires_grad else 4) * module.in_features * module.out_features
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return TrainingCost(per_token, 12 * config.num_hidden_layers * width / (2 if causal else 1))
