@@ -23,7 +23,7 @@ from genre_lightning.data.tokenizers import TRAINED
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.precision import accelerator_of, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopDuringEvaluation, replace_signal_handling
-from genre_lightning.distributed.strategies import check_strategy, make_strategy
+from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.models.validation import VALIDATION_METRICS
@@ -186,6 +186,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint, CurvesLogger]:
     replace_signal_handling(trainer)
     # a quantised model is built on the device that it will run on
     setup.model.trainer = trainer
+    setup.model.sharded = is_sharded(options["strategy"])
     # the metrics of a run are read from its files; the process-wide switch is what makes fp32 products fast
     torch.set_float32_matmul_precision("high")
     return trainer, checkpoints, curves

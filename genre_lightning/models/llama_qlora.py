@@ -78,10 +78,12 @@ class LlamaQLoraClassifier(FrozenDecoder):
         super().check(max_tokens)
 
     def build(self, labelling: Labelling) -> None:
-        """Loads the quantised backbone, puts adapters on it, and makes the head."""
+        """Makes the quantised backbone, puts adapters on it, and makes the head."""
         from transformers import AutoModel
 
         decoder = self.build_decoder(labelling, AutoModel)
+        if self.lora.dora:
+            self.materialise(decoder)  # its adapters start from the norms of the weights
         if self.activation_checkpointing:
             # the reentrant kind sees no gradient at a frozen input, and would train nothing; by position, as the method
             # and its argument have been renamed
