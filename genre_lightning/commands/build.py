@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 
+_FOR_STRATEGY = ("optimizer", "quantization", "compute_dtype")
+"""Options of a model that not every strategy can serve."""
+
 
 @dataclass
 class Setup:
@@ -79,13 +82,13 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
     _choose_tokenizer(data, model, run)
 
     def strategy_fits() -> None:
-        trainer = config.trainer
         check_strategy(
-            trainer.strategy,
-            str(trainer.precision),
-            str(trainer.accelerator),
-            cpu_offload=getattr(trainer.strategy, "cpu_offload", False),
-            optimizer=getattr(model, "optimizer", "adamw"),
+            instances.trainer["strategy"],
+            str(config.trainer.precision),
+            str(config.trainer.accelerator),
+            trains=model.trains,
+            # of models over a frozen base; others have the defaults
+            **{name: getattr(model, name) for name in _FOR_STRATEGY if hasattr(model, name)},
         )
 
     check_all((strategy_fits, data.check, lambda: model.check(data.max_tokens), run.check_writable), problems)

@@ -68,7 +68,10 @@ def shard(
         output_dtype=torch.float32,
     )
     blockwise = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)
-    offload: OffloadPolicy = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
+    offload = OffloadPolicy()
+    if cpu_offload:
+        # pinned memory is the accelerator's, and a machine without one has none
+        offload = CPUOffloadPolicy(pin_memory=torch.accelerator.is_available())
     for block in transformer_blocks(backbone):
         materialise(block)
         fully_shard(block, mesh=mesh, mp_policy=blockwise, offload_policy=offload)
@@ -199,6 +202,9 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.cluster_environment is not None
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1
+        if self.cpu_offload and self.root_device.type == "cuda":
+            # gradients on the host have their norm and their infinities summed there
+            self._process_group_backend = self._process_group_backend or "cpu:gloo,cuda:nccl"
         super().setup_environment()
 
     @override
@@ -219,6 +225,12 @@ class ShardedStrategy(ModelParallelStrategy):
                 materialise=module.materialise,
             )
         super().setup(trainer)
+
+    @override
+    def model_to_device(self) -> None:
+        """Moves what is not sharded; shards are where their policy keeps them."""
+        assert self.model is not None
+        self.model._apply(lambda tensor: tensor if isinstance(tensor, DTensor) else tensor.to(self.root_device))
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:

@@ -18,13 +18,16 @@ OPTIONS = [
     "--data.max_tokens=48",
     "--data.global_batch_size=16",
     "--data.micro_batch_tokens=256",
-    "--trainer.max_epochs=2",
+    "--trainer.max_epochs=1",
     "--trainer.accelerator=cpu",
     "--trainer.precision=32-true",
     "--trainer.log_every_n_steps=1",
     "--trainer.enable_progress_bar=false",
     "--model.lr=1e-2",
 ]
+
+SMALL_FILES = (1, 2, 7)
+"""Films: fewer than ranks, and more than three ranks share evenly."""
 
 
 def rows_of(curves, column):
@@ -34,12 +37,12 @@ def rows_of(curves, column):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A movies file of 93 films, which no number of ranks and no batch divides, and files of 1, 2 and 7."""
+    """A movies file of 93 films, which no number of ranks and no batch divides, and files of a few."""
     place = tmp_path_factory.mktemp("films")
     files = {93: write_sample(place / "93.csv", films=93, seed=1)}
     with files[93].open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if len(row["overview"]) > 60]
-    for count in (7, 2, 1):
+    for count in SMALL_FILES:
         files[count] = place / f"{count}.csv"
         with files[count].open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0])
@@ -92,20 +95,29 @@ def test_a_run_of_adapters_is_the_same_on_any_number_of_ranks(trained, tmp_path,
         assert got == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp"), (3, "fsdp")])
-def test_each_film_is_predicted_once_also_where_films_are_fewer_than_ranks(trained, files, tmp_path, ranks, strategy):
-    one, _ = trained
+@pytest.fixture(scope="module")
+def predict(files, tmp_path_factory):
+    """What gives the table of each small file, by ranks that a strategy joins."""
 
-    def predict(count, name):
-        out = tmp_path / f"{name}-{count}.parquet"
-        return ["predict", f"--run_dir={one}", f"--data.csv={files[count]}", f"--out={out}"], out
+    def run(one, ranks, *more):
+        place = tmp_path_factory.mktemp("predictions")
+        words = ["predict", f"--run_dir={one}", *more]
+        commands = [[*words, f"--data.csv={files[count]}", f"--out={place}/{count}.parquet"] for count in SMALL_FILES]
+        run_command_on_ranks(ranks, *commands)
+        return {count: pq.read_table(place / f"{count}.parquet").to_pandas() for count in SMALL_FILES}
 
-    counts = (1, 2, 7)
-    together = [f"--trainer.devices={ranks}", f"--trainer.strategy={strategy}"]
-    run_command_on_ranks(1, *(predict(count, "one")[0] for count in counts))
-    run_command_on_ranks(ranks, *([*predict(count, "ranks")[0], *together] for count in counts))
-    for count in counts:
-        expected, got = (pq.read_table(predict(count, name)[1]).to_pandas() for name in ("one", "ranks"))
-        assert len(got) == count
-        assert list(got["id"]) == list(expected["id"])
-        np.testing.assert_allclose(np.stack(got["logits"]), np.stack(expected["logits"]), atol=1e-5)
+    return run
+
+
+@pytest.fixture(scope="module")
+def predicted(trained, predict):
+    return predict(trained[0], 1)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_each_film_is_predicted_once_also_where_films_are_fewer_than_ranks(trained, predict, predicted, strategy):
+    got = predict(trained[0], 3, "--trainer.devices=3", f"--trainer.strategy={strategy}")
+    for count, expected in predicted.items():
+        assert len(got[count]) == count
+        assert list(got[count]["id"]) == list(expected["id"])
+        np.testing.assert_allclose(np.stack(got[count]["logits"]), np.stack(expected["logits"]), atol=1e-5)
