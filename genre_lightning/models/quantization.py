@@ -31,6 +31,9 @@ ValuesOf = Callable[[str, torch.Size], torch.Tensor]
 _CHUNK = 1 << 22
 """Random values drawn at once: 16 MiB in float32."""
 
+_LARGE = 1 << 20
+"""Values of a weight after which freed memory is given back."""
+
 
 @dataclass(frozen=True)
 class WeightFormat:
@@ -157,6 +160,7 @@ class FrozenWeights:
 
     def materialise(self, part: nn.Module) -> None:
         """Reads and quantises the weights of a part of the model, one after the other; those it has it keeps."""
+        _return_freed_memory()  # of the part before, where sharding has left its own share of that
         for placeholder in [parameter for parameter in part.parameters() if parameter in self._owners]:
             owners = self._owners.pop(placeholder)
             values = self._values_of(self._names.pop(placeholder), placeholder.shape)
@@ -164,7 +168,7 @@ class FrozenWeights:
             for module, name in owners:
                 module._parameters[name] = filled
             del values, filled
-            if placeholder.numel() >= _CHUNK:
+            if placeholder.numel() >= _LARGE:
                 _return_freed_memory()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,10 +31,19 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any)
         AssertionError: with the traceback of the first rank that failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.start_processes(
+        started = torch.multiprocessing.start_processes(
             _rank, args=(world_size, Path(folder), function, arguments, dict(os.environ)), nprocs=world_size,
             join=False, start_method="forkserver",
-        ).join(timeout=120)  # fmt: skip
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        try:
+            # it returns whenever a rank has ended
+            while not started.join(timeout=max(deadline - time.monotonic(), 0.1)) and time.monotonic() < deadline:
+                pass
+        except torch.multiprocessing.ProcessException:
+            pass  # what failed first is told below
+        for process in started.processes:
+            process.kill()
         failures = sorted(Path(folder).glob("failure-*"))
         assert not failures, failures[0].read_text()
         assert len(list(Path(folder).glob("done-*"))) == world_size, "a rank hangs or died without a word"
