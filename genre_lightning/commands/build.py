@@ -26,7 +26,7 @@ from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.launch import torchrun_ranks
 from genre_lightning.distributed.precision import accelerator_of, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopWithoutSaving, replace_signal_handling
-from genre_lightning.distributed.strategies import check_strategy, make_strategy
+from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.models.validation import VALIDATION_METRICS
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from genre_lightning.commands.parser import _Parser
 
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
+
+_FOR_STRATEGY = ("optimizer", "quantization", "compute_dtype")
+"""Options of a model that not every strategy can serve."""
 
 
 @dataclass
@@ -83,13 +86,13 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
     _choose_tokenizer(data, model, run)
 
     def strategy_fits() -> None:
-        trainer = config.trainer
         check_strategy(
-            trainer.strategy,
-            str(trainer.precision),
-            str(trainer.accelerator),
-            cpu_offload=getattr(trainer.strategy, "cpu_offload", False),
-            optimizer=getattr(model, "optimizer", "adamw"),
+            instances.trainer["strategy"],
+            str(config.trainer.precision),
+            str(config.trainer.accelerator),
+            trains=model.trains,
+            # of models over a frozen base; others have the defaults
+            **{name: getattr(model, name) for name in _FOR_STRATEGY if hasattr(model, name)},
         )
 
     def loggers_are_there() -> None:
@@ -213,6 +216,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     replace_signal_handling(trainer)
     # a quantised model is built on the device that it will run on
     setup.model.trainer = trainer
+    setup.model.sharded = is_sharded(options["strategy"])
     # the metrics of a run are read from its files; the process-wide switch is what makes fp32 products fast
     torch.set_float32_matmul_precision("high")
     return trainer, checkpoints

@@ -21,7 +21,7 @@ from genre_lightning.distributed.shards import read_facts, read_shards, read_who
 from genre_lightning.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -48,18 +48,22 @@ def shard(
     *,
     compute_dtype: torch.dtype,
     cpu_offload: bool = False,
+    materialise: Callable[[nn.Module], None] = lambda part: None,
 ) -> None:
     """Shards a backbone block by block and the head by itself, in place.
 
     Every block is a group of its own, and within it every parameter is sharded by itself: frozen NF4 weights, float32
     adapters and norms live side by side. The head is a group that computes in float32.
 
+    Each part is filled just before it is sharded, so that no rank holds more than its shards and one block.
+
     Args:
-        backbone: with its weights; the same on every rank.
-        head: likewise.
+        backbone: the same on every rank, with its weights or placeholders for them.
+        head: with its weights, the same on every rank.
         mesh: one dimension, over all ranks.
         compute_dtype: of the backbone's forward and backward; gradients are summed over ranks in float32.
         cpu_offload: keep shards, gradients and optimizer states in the host's memory.
+        materialise: puts in the weights that a part lacks.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=None if compute_dtype == torch.float32 else compute_dtype,
@@ -67,9 +71,14 @@ def shard(
         output_dtype=torch.float32,
     )
     blockwise = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)
-    offload: OffloadPolicy = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
+    offload = OffloadPolicy()
+    if cpu_offload:
+        # pinned memory is the accelerator's, and a machine without one has none
+        offload = CPUOffloadPolicy(pin_memory=torch.accelerator.is_available())
     for block in transformer_blocks(backbone):
+        materialise(block)
         fully_shard(block, mesh=mesh, mp_policy=blockwise, offload_policy=offload)
+    materialise(backbone)
     fully_shard(backbone, mesh=mesh, mp_policy=policy, offload_policy=offload)
     fully_shard(head, mesh=mesh, mp_policy=MixedPrecisionPolicy(), offload_policy=offload)
 
@@ -235,6 +244,9 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.cluster_environment is not None
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1
+        if self.cpu_offload and self.root_device.type == "cuda":
+            # gradients on the host have their norm and their infinities summed there
+            self._process_group_backend = self._process_group_backend or "cpu:gloo,cuda:nccl"
         super().setup_environment()
 
     @override
@@ -252,8 +264,15 @@ class ShardedStrategy(ModelParallelStrategy):
                 self.device_mesh["data_parallel"],
                 compute_dtype=precision.compute_dtype,
                 cpu_offload=self.cpu_offload,
+                materialise=module.materialise,
             )
         super().setup(trainer)
+
+    @override
+    def model_to_device(self) -> None:
+        """Moves what is not sharded; shards are where their policy keeps them."""
+        assert self.model is not None
+        self.model._apply(lambda tensor: tensor if isinstance(tensor, DTensor) else tensor.to(self.root_device))
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:

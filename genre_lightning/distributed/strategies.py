@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from genre_lightning.distributed.sharded import ShardedPrecision, ShardedStrategy
 from genre_lightning.errors import ConfigError
 
 SHARDED = "fsdp"
+NAMES = ("auto", "ddp", SHARDED)
+_MADE = (DDPStrategy, SingleDeviceStrategy)
 _SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def is_sharded(strategy: Any) -> bool:
-    """Whether a strategy, by name or made, shards the model."""
-    return strategy == SHARDED or isinstance(strategy, ShardedStrategy)
+    """Whether a strategy, by name, in a configuration or made, shards the model."""
+    configured = str(getattr(strategy, "class_path", "")).rpartition(".")[2]
+    return strategy == SHARDED or isinstance(strategy, ShardedStrategy) or configured == ShardedStrategy.__name__
 
 
 def make_strategy(
@@ -25,7 +28,7 @@ def make_strategy(
     """Lightning's strategy for a name, and the precision plugin that it needs in place of the trainer's own.
 
     Args:
-        strategy: "auto", "ddp", "fsdp", another of Lightning's names, or one already made.
+        strategy: "auto", "ddp", "fsdp", or one already made.
         precision: resolved.
         accelerator: resolved.
         shards_checkpoints: of a sharded model, see `ShardedStrategy`.
@@ -40,30 +43,66 @@ def make_strategy(
     return strategy, None
 
 
-def check_strategy(strategy: Any, precision: str, accelerator: str, *, cpu_offload: bool, optimizer: str) -> None:
+def check_strategy(
+    strategy: Any,
+    precision: str,
+    accelerator: str,
+    *,
+    optimizer: str = "adamw",
+    quantization: str = "none",
+    compute_dtype: str = "auto",
+    trains: bool = True,
+) -> None:
     """Refuses what cannot work together, before anything is loaded.
 
     Args:
-        strategy: "auto", "ddp", "fsdp" or one already made.
+        strategy: a name, or one already made.
         precision: resolved.
         accelerator: resolved.
-        cpu_offload: whether a sharded model lies in the host's memory.
         optimizer: the model's option, such as "adamw" or "adamw_8bit".
+        quantization: the model's option: "none", "nf4" or "int8".
+        compute_dtype: the model's option: "auto", or the dtype of the frozen weights' products.
+        trains: whether the model has anything to train.
 
     Raises:
         ConfigError: with the cure.
     """
+    # a subclass, such as DeepSpeed's, steps in its own way
+    if not (strategy in NAMES if isinstance(strategy, str) else is_sharded(strategy) or type(strategy) in _MADE):
+        name = strategy if isinstance(strategy, str) else type(strategy).__name__
+        raise ConfigError(
+            f"trainer.strategy is {name}, whose steps are not known to be those of one device: set trainer.strategy to "
+            f"one of {', '.join(NAMES)}"
+        )
     if not is_sharded(strategy):
         return
+    if accelerator == "mps":
+        raise ConfigError("trainer.strategy fsdp needs CUDA GPUs or a CPU: set trainer.accelerator=cpu")
     if precision not in _SHARDED_PRECISIONS:
         raise ConfigError(
             f"trainer.strategy fsdp cannot train in trainer.precision {precision}: set one of "
             f"{', '.join(_SHARDED_PRECISIONS)}"
         )
-    if cpu_offload and "8bit" in optimizer:
+    if not trains:
+        raise ConfigError("trainer.strategy fsdp shards what trains, and this model trains nothing: set ddp or auto")
+    if "8bit" in optimizer:
+        # bitsandbytes steps by pointers to whole tensors of the device, and refuses shards, on the host or not
         raise ConfigError(
-            f"strategy fsdp with cpu_offload keeps optimizer states on the host, where model.optimizer {optimizer} "
-            "cannot step: set model.optimizer=adamw"
+            f"model.optimizer {optimizer} cannot step the shards of trainer.strategy fsdp: set model.optimizer=adamw, "
+            "whose states are divided by the number of ranks, or trainer.strategy=ddp"
         )
-    if accelerator == "mps":
-        raise ConfigError("trainer.strategy fsdp needs CUDA GPUs or a CPU: set trainer.accelerator=cpu")
+    if quantization == "int8":
+        # bitsandbytes keeps the scales on the parameter, and another reference to its whole memory
+        raise ConfigError(
+            "model.quantization int8 cannot be sharded by trainer.strategy fsdp: set model.quantization=nf4 or none, "
+            "or trainer.strategy=ddp"
+        )
+    if precision != "32-true" and compute_dtype not in ("auto", dtype := _dtype_name(precision)):
+        raise ConfigError(
+            f"model.compute_dtype is {compute_dtype} under trainer.precision {precision}: trainer.strategy fsdp casts "
+            f"all weights of a block to {dtype}: set model.compute_dtype=auto"
+        )
+
+
+def _dtype_name(precision: str) -> str:
+    return "float16" if precision.startswith("16") else "bfloat16"

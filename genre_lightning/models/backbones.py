@@ -121,6 +121,22 @@ def _no_pooler(config: PretrainedConfig) -> dict[str, Any]:
     return {"add_pooling_layer": False} if takes_it else {}
 
 
+def checkpoint_activations(backbone: PreTrainedModel) -> None:
+    """Has a backbone keep only the states between its layers, and compute the rest again in the backward pass.
+
+    Raises:
+        ConfigError: its architecture cannot.
+    """
+    if not getattr(backbone, "supports_gradient_checkpointing", False):
+        raise ConfigError(
+            f"model.activation_checkpointing is true, which a {type(backbone).__name__} cannot: leave it out"
+        )
+    # the reentrant kind sees no gradient at a frozen input, and would train nothing; by position, as the method and
+    # its argument have been renamed
+    enable: Any = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+
+
 class QuietLoading:
     """Hides transformers' list of the parts of a checkpoint that the encoder leaves out: expected, and long."""
 

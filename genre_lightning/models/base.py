@@ -147,13 +147,21 @@ class GenreClassifier(LightningModule):
         self.precision = "32-true"
         self.row: dict[str, Any] = {}
         """Figures of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
+        self.sharded = False
+        """Whether a strategy shards the model, and calls `materialise` for each part before it does; set likewise."""
         self._built = False
 
     # What a subclass provides
 
     def build(self, labelling: Labelling) -> None:
-        """Makes `self.backbone` and `self.head`, with weights."""
+        """Makes `self.backbone` and `self.head`, with weights or with placeholders that `materialise` fills."""
         raise TypeError(f"{type(self).__name__} does not say how it is built")
+
+    def materialise(self, part: nn.Module) -> None:
+        """Puts in those weights of a part of the backbone that `build()` has left out.
+
+        A model too large to stand whole in the memory of one rank is filled and sharded part by part.
+        """
 
     def check(self, max_tokens: int | None = None) -> None:
         """Everything about the options and the backbone that can be told before weights are loaded.
@@ -223,6 +231,8 @@ class GenreClassifier(LightningModule):
         # every rank and every start of a run draws the same new weights
         torch.manual_seed(self.labelling.seed)
         self.build(self.labelling)
+        if not self.sharded:
+            self.materialise(self.backbone)
         self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
         self.validation_metrics = GenreMetrics(len(self.labelling.genres))
         self.finite_steps = FiniteSteps()

@@ -13,15 +13,18 @@ from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelli
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
 from genre_lightning.models.quantization import (
     ComputeDtype,
+    FrozenWeights,
     Quantization,
     QuantStorage,
     WeightFormat,
     dtype_of_precision,
-    load_decoder,
-    random_decoder,
+    empty_decoder,
+    random_values,
+    stored_values,
 )
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
 RANDOM = "random"
@@ -92,6 +95,7 @@ class FrozenDecoder(GenreClassifier):
         self.quant_storage: QuantStorage = quant_storage
         self.backbone_config: PretrainedConfig | None = None
         self._base_facts: dict[str, Any] | None = None
+        self._frozen: FrozenWeights | None = None
 
     @property
     def from_scratch(self) -> bool:
@@ -227,13 +231,22 @@ class FrozenDecoder(GenreClassifier):
         return config
 
     def build_decoder(self, labelling: Labelling, auto_class: Any) -> PreTrainedModel:
-        """The frozen decoder, quantised as it is loaded or drawn."""
+        """The frozen decoder, with placeholders for the weights that `materialise` puts in."""
         config = self.backbone_config or self.new_config(labelling)
         self.backbone_config = config
-        weights, device = self.weight_format(), self.build_device()
+        weights = self.weight_format()
+        decoder = empty_decoder(auto_class, config, weights, self.build_device())
         if self.random_weights:
-            return random_decoder(auto_class, config, weights, labelling.seed, device)
-        return load_decoder(auto_class, self.backbone_name, self.revision, config, weights, device)
+            values_of = random_values(config, weights.compute_dtype, labelling.seed)
+        else:
+            values_of = stored_values(self.backbone_name, self.revision, weights.compute_dtype)
+        self._frozen = FrozenWeights(decoder, values_of)
+        return decoder
+
+    def materialise(self, part: nn.Module) -> None:
+        """See `GenreClassifier.materialise`; each weight is quantised before the next is read or drawn."""
+        assert self._frozen is not None
+        self._frozen.materialise(part)
 
     # Checkpoints
 

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from genre_lightning.errors import ConfigError
-from genre_lightning.models.backbones import check_backbone, empty_backbone, load_backbone, set_dropout
+from genre_lightning.models.backbones import (
+    check_backbone,
+    checkpoint_activations,
+    empty_backbone,
+    load_backbone,
+    set_dropout,
+)
 from genre_lightning.models.base import Batch, GenreClassifier, Labelling
 from genre_lightning.models.lora import LoraOptions, add_lora
 from genre_lightning.models.pooling import Pooling, pool
@@ -48,6 +54,8 @@ class DistilBertClassifier(GenreClassifier):
         pooling: "mean" over a text's tokens, or its first token's state ("cls").
         dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
         lora: train low-rank adapters in the attention and the head in full; null trains everything.
+        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
+            pass: a third more work for a fraction of the memory.
         architecture: used with backbone "small".
         kwargs: loss and optimizer, see `GenreClassifier`.
     """
@@ -59,6 +67,7 @@ class DistilBertClassifier(GenreClassifier):
         pooling: Pooling = "mean",
         dropout: float | None = None,
         lora: LoraOptions | None = None,
+        activation_checkpointing: bool = False,
         architecture: Architecture | None = None,
         **kwargs: Any,
     ) -> None:
@@ -68,6 +77,7 @@ class DistilBertClassifier(GenreClassifier):
         self.pooling: Pooling = pooling
         self.dropout = dropout
         self.lora = lora
+        self.activation_checkpointing = activation_checkpointing
         self.architecture = architecture or Architecture()
         self.backbone_config: PretrainedConfig | None = None
         """Set to rebuild the model for weights that are loaded next: the hub is not asked then."""
@@ -108,11 +118,13 @@ class DistilBertClassifier(GenreClassifier):
         config = self.backbone_config or self._new_config(labelling)
         set_dropout(config, self.dropout)
         if self.from_scratch or (restored and not self.adapters):
-            backbone: nn.Module = empty_backbone(config)
+            backbone = empty_backbone(config)
         else:
             backbone = load_backbone(self.backbone_name, self.revision, config)
+        if self.activation_checkpointing:
+            checkpoint_activations(backbone)
         self.backbone_config = config
-        self.backbone = add_lora(backbone, self.lora, config.model_type) if self.lora else backbone
+        self.backbone: nn.Module = add_lora(backbone, self.lora, config.model_type) if self.lora else backbone
         width = config.hidden_size
         linear = nn.Linear(width, len(labelling.genres))
         # small weights: the first logits are near 0, whatever the scale of the backbone's states

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genre_lightning.errors import ConfigError
+from genre_lightning.models.backbones import checkpoint_activations
 from genre_lightning.models.base import Batch, Labelling
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.lora import LoraOptions, add_lora, check_lora
@@ -78,15 +79,14 @@ class LlamaQLoraClassifier(FrozenDecoder):
         super().check(max_tokens)
 
     def build(self, labelling: Labelling) -> None:
-        """Loads the quantised backbone, puts adapters on it, and makes the head."""
+        """Makes the quantised backbone, puts adapters on it, and makes the head."""
         from transformers import AutoModel
 
         decoder = self.build_decoder(labelling, AutoModel)
+        if self.lora.dora:
+            self.materialise(decoder)  # its adapters start from the norms of the weights
         if self.activation_checkpointing:
-            # the reentrant kind sees no gradient at a frozen input, and would train nothing; by position, as the method
-            # and its argument have been renamed
-            enable: Any = getattr(decoder, "activation_checkpointing_enable", decoder.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
+            checkpoint_activations(decoder)
         # loading may have drawn numbers: the new weights depend on the seed alone
         torch.manual_seed(labelling.seed)
         with known_warnings():

@@ -38,7 +38,8 @@ class LoraOptions:
         dropout: on the input of the adapters.
         targets: names of the linear layers that get one; null takes the attention projections.
         rslora: rank-stabilised scaling.
-        dora: weight-decomposed adapters.
+        dora: weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
+            the base stands whole on every rank while the model is built.
     """
 
     rank: int = 16

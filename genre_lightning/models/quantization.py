@@ -25,8 +25,14 @@ Quantization = Literal["none", "nf4", "int8"]
 ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
 
+ValuesOf = Callable[[str, torch.Size], torch.Tensor]
+"""Gives the weight of a name and shape."""
+
 _CHUNK = 1 << 22
 """Random values drawn at once: 16 MiB in float32."""
+
+_LARGE = 1 << 20
+"""Values of a weight after which freed memory is given back."""
 
 
 @dataclass(frozen=True)
@@ -75,60 +81,39 @@ def dtype_of_precision(precision: str) -> torch.dtype:
     )
 
 
-def load_decoder(
-    auto_class: Any,
-    name: str,
-    revision: str | None,
-    config: PretrainedConfig,
-    weights: WeightFormat,
-    device: torch.device,
-) -> PreTrainedModel:
-    """A pretrained decoder, each weight of which is quantised before the next is read.
+def stored_values(name: str, revision: str | None, dtype: torch.dtype) -> ValuesOf:
+    """The weights of a model of the hub or of a directory, each read when it is asked for.
 
     Raises:
-        ConfigError: the weights cannot be loaded.
+        ConfigError: they cannot be found.
     """
     stored = StoredWeights(name, weight_files(name, revision))
-
-    def read(path: str, shape: torch.Size) -> torch.Tensor:
-        return stored.read(path, shape, weights.compute_dtype)
-
-    return _filled(auto_class, config, weights, device, read)
+    return lambda path, shape: stored.read(path, shape, dtype)
 
 
-def random_decoder(
-    auto_class: Any, config: PretrainedConfig, weights: WeightFormat, seed: int, device: torch.device
-) -> PreTrainedModel:
-    """A decoder of a configuration with random weights, each quantised before the next is drawn.
+def random_values(config: PretrainedConfig, dtype: torch.dtype, seed: int) -> ValuesOf:
+    """Random weights for a configuration, each drawn when it is asked for.
 
     Equal seeds give equal weights on every machine, device and in every format, before rounding: a checkpoint holds
     none of them.
     """
     spread = getattr(config, "initializer_range", 0.02)
-
-    def draw(path: str, shape: torch.Size) -> torch.Tensor:
-        return _draw(path, shape, weights.compute_dtype, spread, seed)
-
-    return _filled(auto_class, config, weights, device, draw)
+    return lambda path, shape: _draw(path, shape, dtype, spread, seed)
 
 
-def _filled(
-    auto_class: Any,
-    config: PretrainedConfig,
-    weights: WeightFormat,
-    device: torch.device,
-    values_of: Callable[[str, torch.Size], torch.Tensor],
+def empty_decoder(
+    auto_class: Any, config: PretrainedConfig, weights: WeightFormat, device: torch.device
 ) -> PreTrainedModel:
-    """The decoder of a configuration, made without memory and filled weight by weight.
+    """The frozen decoder of a configuration with placeholders for its weights, which take no memory.
 
-    transformers' own loader reads ahead of the quantisation: on a CPU it holds most of a model in full precision.
+    A placeholder is a single number shown in the weight's shape, of its kind and on its device: what is put around
+    the layers, such as adapters, finds all that it asks for. `FrozenWeights` fills them.
     """
     register_attention()
     with known_warnings(), torch.device("meta"):
         model = auto_class.from_config(
             config, dtype=weights.compute_dtype, attn_implementation=ATTENTION, trust_remote_code=False
         )
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     if (settings := weights.bitsandbytes_config()) is not None:
         with known_warnings():
             from transformers.integrations import replace_with_bnb_linear
@@ -137,23 +122,63 @@ def _filled(
         # what peft reads to choose its layers
         model.is_loaded_in_4bit = weights.quantization == "nf4"
         model.is_loaded_in_8bit = weights.quantization == "int8"
-    shared: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # by id; the old one is kept, or its id would be reused
-    for path, module in model.named_modules():
-        for name, parameter in list(module._parameters.items()):
+    placeholders: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            if id(parameter) not in shared:
-                full = f"{path}.{name}" if path else name
-                filled = _materialised(module, parameter, values_of(full, shapes[full]), device)
-                shared[id(parameter)] = (filled, parameter)
-                if shapes[full].numel() >= _CHUNK:
-                    _return_freed_memory()
-            module._parameters[name] = shared[id(parameter)][0]
+            if parameter not in placeholders:
+                placeholders[parameter] = _placeholder(module, name, parameter, weights, device)
+            module._parameters[name] = placeholders[parameter]
         if any(buffer is not None and buffer.is_meta for buffer in module._buffers.values()):
             # rotary frequencies and their like are computed from the configuration
             fresh = type(module)(config=config)
             module._buffers.update({n: b.to(device) for n, b in fresh._buffers.items() if b is not None})
-    return _finished(model.eval(), weights.compute_dtype)
+    _prepare_layers(model, weights.compute_dtype)
+    return model.eval()
+
+
+class FrozenWeights:
+    """The weights of an empty decoder, which are put in part by part.
+
+    transformers' own loader reads ahead of the quantisation: on a CPU it holds most of a model in full precision.
+
+    Args:
+        model: as `empty_decoder` gives it. Modules may be put around its layers before they are filled.
+        values_of: the weight of a name and shape, on the host.
+    """
+
+    def __init__(self, model: PreTrainedModel, values_of: ValuesOf) -> None:
+        self._values_of = values_of
+        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        # weights that several modules share are filled once, for all of them
+        self._owners: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    self._owners.setdefault(parameter, []).append((module, name))
+
+    def materialise(self, part: nn.Module) -> None:
+        """Reads and quantises the weights of a part of the model, one after the other; those it has it keeps."""
+        _return_freed_memory()  # of the part before, where sharding has left its own share of that
+        for placeholder in [parameter for parameter in part.parameters() if parameter in self._owners]:
+            owners = self._owners.pop(placeholder)
+            values = self._values_of(self._names.pop(placeholder), placeholder.shape)
+            filled = _filled(owners[0][0], placeholder, values)
+            for module, name in owners:
+                module._parameters[name] = filled
+            del values, filled
+            if placeholder.numel() >= _LARGE:
+                _return_freed_memory()
+
+
+def random_decoder(
+    auto_class: Any, config: PretrainedConfig, weights: WeightFormat, seed: int, device: torch.device
+) -> PreTrainedModel:
+    """The frozen decoder of a configuration with all its weights, drawn at random."""
+    model = empty_decoder(auto_class, config, weights, device)
+    FrozenWeights(model, random_values(config, weights.compute_dtype, seed)).materialise(model)
+    return model
 
 
 def _return_freed_memory() -> None:
@@ -175,19 +200,36 @@ def _draw(name: str, shape: torch.Size, dtype: torch.dtype, spread: float, seed:
     return values
 
 
-def _materialised(module: nn.Module, empty: nn.Parameter, values: torch.Tensor, device: torch.device) -> nn.Parameter:
+def _placeholder(
+    module: nn.Module, name: str, empty: nn.Parameter, weights: WeightFormat, device: torch.device
+) -> nn.Parameter:
     kind: Any = type(empty)
+
+    def zeros(dtype: torch.dtype) -> torch.Tensor:
+        return torch.zeros((), dtype=dtype, device=device).expand(empty.shape)
+
+    # of the dtype that the weight will have: peft gives adapters that of the weight beside them
+    if kind.__name__ == "Params4bit":
+        return kind(zeros(weights.quant_storage), **{**vars(empty), "requires_grad": False, "module": module})
+    if kind.__name__ == "Int8Params":
+        return kind(zeros(torch.int8), requires_grad=False, has_fp16_weights=False)
+    # norms are kept in float32: they are small, and what they scale is large
+    is_norm = empty.ndim == 1 and "bias" not in name
+    return nn.Parameter(zeros(torch.float32 if is_norm else weights.compute_dtype), requires_grad=False)
+
+
+def _filled(module: nn.Module, placeholder: nn.Parameter, values: torch.Tensor) -> nn.Parameter:
+    kind: Any = type(placeholder)
     # bitsandbytes quantises a weight when it is first sent to a device
     if kind.__name__ == "Params4bit":
-        return kind(values, **{**vars(empty), "requires_grad": False, "module": module}).to(device)
+        return kind(values, **{**vars(placeholder), "module": module}).to(placeholder.device)
     if kind.__name__ == "Int8Params":
-        return kind(values, requires_grad=False, has_fp16_weights=False).to(device)
-    return nn.Parameter(values.to(device), requires_grad=False)
+        return kind(values, requires_grad=False, has_fp16_weights=False).to(placeholder.device)
+    return nn.Parameter(values.to(placeholder), requires_grad=False)
 
 
-def _finished(model: PreTrainedModel, compute_dtype: torch.dtype) -> PreTrainedModel:
-    """Frozen, with float32 norms and states between layers, and without what bitsandbytes does to NF4 on some CPUs."""
-    model.requires_grad_(False)
+def _prepare_layers(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:
+    """Has states between layers in float32, and does away with what bitsandbytes does to NF4 on some CPUs."""
     # half precision is for the products: fp16 sums over the layers would overflow in some decoders; by a hook, so that
     # the embedding is called within the model, as sharding needs
     model.get_input_embeddings().register_forward_hook(partial(_cast_output, torch.float32))
@@ -197,14 +239,10 @@ def _finished(model: PreTrainedModel, compute_dtype: torch.dtype) -> PreTrainedM
             # keeps would be twice as large
             for name in ("input_layernorm", "post_attention_layernorm"):
                 getattr(module, name).register_forward_hook(partial(_cast_output, compute_dtype))
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.ndim == 1 and parameter.is_floating_point() and "bias" not in name:
-                module._parameters[name] = nn.Parameter(parameter.data.float(), requires_grad=False)
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # in evaluation mode it would repack the weights in place, rounded to bf16, and training after it would
             # run without gradients
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # unknown to mypy as an attribute
-    return model
 
 
 def _cast_output(dtype: torch.dtype, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:

@@ -1,24 +1,30 @@
 """FSDP on real ranks over gloo: sharding, fp16 with one scaler, and states that go between sharded and whole."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from ranks import run_on_ranks
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from genre_lightning.commands.parser import parse
 from genre_lightning.distributed.sharded import (
     ShardedPrecision,
+    ShardedStrategy,
     load_optimizer_state,
     load_weights,
     shard,
     transformer_blocks,
     whole,
 )
-from genre_lightning.distributed.strategies import check_strategy
+from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy
 from genre_lightning.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Blocks(nn.Module):
@@ -36,12 +42,12 @@ class Blocks(nn.Module):
         return states
 
 
-def make_parts(dtype=torch.float32):
+def make_parts(dtype=torch.float32, **options):
     torch.manual_seed(0)
     backbone, head = Blocks(), nn.Linear(5, 3)
     plain = copy.deepcopy((backbone, head))
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-    shard(backbone, head, mesh, compute_dtype=dtype)
+    shard(backbone, head, mesh, compute_dtype=dtype, **options)
     return backbone, head, plain
 
 
@@ -50,9 +56,9 @@ def make_films(rank, world_size):
     return films, films[rank::world_size]
 
 
-def sharded_step_is_the_plain_one(rank):
+def sharded_step_is_the_plain_one(rank, cpu_offload):
     world_size = torch.distributed.get_world_size()
-    backbone, head, plain = make_parts()
+    backbone, head, plain = make_parts(cpu_offload=cpu_offload)
     films, mine = make_films(rank, world_size)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=0.1)
     plain_optimizer = torch.optim.AdamW([p for part in plain for p in part.parameters()], lr=0.1)
@@ -82,9 +88,9 @@ def states_cross_over(optimizer, plain_optimizer):
             torch.testing.assert_close(after[index][name], value)
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_sharded_steps_are_plain_ones(world_size):
-    run_on_ranks(sharded_step_is_the_plain_one, world_size)
+@pytest.mark.parametrize(("world_size", "cpu_offload"), [(2, False), (3, False), (2, True)])
+def test_sharded_steps_are_plain_ones(world_size, cpu_offload):
+    run_on_ranks(sharded_step_is_the_plain_one, world_size, cpu_offload)
 
 
 def whole_weights_go_in(rank):
@@ -147,15 +153,56 @@ def test_blocks_are_the_longest_list_of_one_kind():
 
 
 @pytest.mark.parametrize(
-    ("precision", "options", "words"),
+    ("options", "words"),
     [
-        ("16-true", {}, "cannot train in"),
-        ("32-true", {"cpu_offload": True, "optimizer": "adamw_8bit"}, "set model.optimizer=adamw"),
-        ("32-true", {"accelerator": "mps"}, "trainer.accelerator=cpu"),
+        ({"precision": "16-true"}, "cannot train in"),
+        ({"precision": "64-true"}, "set one of 32-true, bf16-mixed, 16-mixed"),
+        ({"accelerator": "mps"}, "trainer.accelerator=cpu"),
+        ({"optimizer": "adamw_8bit"}, "set model.optimizer=adamw,"),
+        ({"optimizer": "paged_adamw_8bit", "strategy": ShardedStrategy(cpu_offload=True)}, "set model.optimizer=adamw"),
+        ({"quantization": "int8"}, "set model.quantization=nf4 or none"),
+        ({"precision": "16-mixed", "compute_dtype": "float32"}, "to float16: set model.compute_dtype=auto"),
+        ({"precision": "bf16-mixed", "compute_dtype": "float16"}, "to bfloat16: set model.compute_dtype=auto"),
+        ({"trains": False}, "set ddp or auto"),
+        ({"strategy": "deepspeed_stage_2"}, "deepspeed_stage_2, .* one of auto, ddp, fsdp"),
+        ({"strategy": "ddp_find_unused_parameters_true"}, "one of auto, ddp, fsdp"),
+        ({"strategy": "fsdp2"}, "one of auto, ddp, fsdp"),
+        ({"strategy": FSDPStrategy()}, "FSDPStrategy, .* one of auto, ddp, fsdp"),
+        ({"strategy": ModelParallelStrategy()}, "one of auto, ddp, fsdp"),
     ],
 )
-def test_what_cannot_work_together_is_refused(precision, options, words):
-    given = {"accelerator": "cuda", "cpu_offload": False, "optimizer": "adamw", **options}
-    with pytest.raises(ConfigError, match=words):
-        check_strategy("fsdp", precision, given.pop("accelerator"), **given)
-    check_strategy("ddp", precision, "cuda", cpu_offload=True, optimizer="adamw_8bit")
+def test_what_cannot_work_together_is_refused(options, words):
+    given = {"strategy": "fsdp", "precision": "32-true", "accelerator": "cuda", **options}
+    with pytest.raises(ConfigError, match=words) as error:
+        check_strategy(**given)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", DDPStrategy()])
+def test_a_model_that_is_not_sharded_may_have_what_shards_may_not(strategy):
+    check_strategy(strategy, "16-mixed", "cuda", optimizer="paged_adamw_8bit", quantization="int8", trains=False)
+
+
+def test_ddp_searches_no_unused_parameters_and_keeps_views():
+    strategy, precision = make_strategy("ddp", "16-mixed", "cuda")
+    assert precision is None
+    assert strategy._ddp_kwargs == {"find_unused_parameters": False, "gradient_as_bucket_view": True}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.strategy", "genre_lightning.distributed.sharded.ShardedStrategy",
+         "--trainer.strategy.cpu_offload", "true"],
+        ["--config", str(CONFIGS / "strategy" / "fsdp_offload.yaml")],
+    ],
+)  # fmt: skip
+def test_offloading_is_chosen_on_the_command_line_or_by_an_overlay(words):
+    config, parser = parse("fit", ["--data.csv=x.csv", *words])
+    strategy = parser.parser.instantiate(config).trainer.strategy
+    assert isinstance(strategy, ShardedStrategy)
+    assert strategy.cpu_offload
+    assert is_sharded(config.trainer.strategy)
+    made, precision = make_strategy(strategy, "bf16-mixed", "cpu")
+    assert made is strategy
+    assert isinstance(precision, ShardedPrecision)

@@ -10,9 +10,10 @@ import argparse
 import json
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.distributed.device_mesh import init_device_mesh
 
 from genre_lightning import __version__
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
+from genre_lightning.distributed.checkpoint_io import read_checkpoint, write_checkpoint
+from genre_lightning.distributed.sharded import ShardedPrecision, load_weights, shard
 from genre_lightning.models.base import Labelling
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
@@ -30,6 +34,8 @@ from genre_lightning.models.quantization import memory_of
 
 SHAPES = {
     "7b": LlamaArchitecture(layers=32, width=4096, heads=32, inner_width=11008, vocab_size=32_000),
+    # its blocks, and few of them, for what more of them would not show better
+    "7b_blocks": LlamaArchitecture(layers=2, width=4096, heads=32, inner_width=11008, vocab_size=32_000),
     "small": LlamaArchitecture(layers=2, width=64, heads=4, inner_width=172, vocab_size=500),
 }
 GENRES, SEED = 20, 0
@@ -61,20 +67,26 @@ class Options:
         return torch.float16 if self.precision == "16-mixed" else torch.bfloat16
 
 
-def build(options: Options, **settings: Any) -> LlamaQLoraClassifier:
-    """A model of the shape with random weights, quantised on the device as it is drawn."""
+def build(options: Options, *, sharded: bool = False, **settings: Any) -> LlamaQLoraClassifier:
+    """A model of the shape with random weights, quantised on the device as it is drawn.
+
+    Args:
+        options: with the shape and the device.
+        sharded: leave the frozen weights to be put in as the model is sharded.
+        settings: of the model.
+    """
     architecture = SHAPES[options.shape]
     model = LlamaQLoraClassifier(
         backbone="random", architecture=architecture, **{"activation_checkpointing": True, **settings}
     )
-    model.accelerator, model.precision = options.device.type, options.precision
+    model.accelerator, model.precision, model.sharded = options.device.type, options.precision, sharded
     model.build_device = lambda: options.device  # type: ignore[method-assign]  # there is no trainer to ask
     model.check(512)
     model.bind(
         Labelling(tuple(map(str, range(GENRES))), np.ones(GENRES, np.float32), architecture.vocab_size or 0, 0, 512)
     )
     model.configure_model()
-    return model.to(options.device)
+    return model if sharded else model.to(options.device)
 
 
 def texts(options: Options) -> list[np.ndarray]:
@@ -161,10 +173,159 @@ def packed_equals_padded(options: Options) -> Figures:
     return {"largest_difference": difference, "spread_of_logits": scale}
 
 
+class Training:
+    """Steps on one batch as a run takes them: autocast or sharded, loss scaler, clipping, AdamW.
+
+    Args:
+        model: on its device, sharded or not.
+        options: see `Options`.
+        precision: of a sharded model; None trains under autocast.
+    """
+
+    def __init__(
+        self, model: LlamaQLoraClassifier, options: Options, precision: ShardedPrecision | None = None
+    ) -> None:
+        self.model, self.options = model, options
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4)
+        self.half = options.half if precision is None else None
+        # on a CPU, where half precision is bfloat16, it is tried all the same
+        self.scaler = precision.scaler if precision else torch.amp.GradScaler(options.device.type)
+        self.rows = texts(options)
+        self.batch = batch_of(self.rows, options, packed=True)
+
+    def step(self, number: int, *, overflow: bool = False) -> tuple[float, bool]:
+        """One optimizer step; returns its loss, and whether the scaler has skipped it."""
+        torch.manual_seed(number)  # of dropout
+        with torch.autocast(self.options.device.type, self.half, enabled=self.half is not None):
+            loss = self.model.model_step(self.batch).loss_sum / len(self.rows)
+        scale = self.scaler.get_scale() if self.scaler else 1.0
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+        if overflow:
+            gradient = self.trained[0].grad
+            assert gradient is not None
+            gradient.fill_(float("inf"))
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item(), self.scaler is not None and self.scaler.get_scale() < scale
+
+    def settle(self) -> int:
+        """Steps until the loss scale fits, which starts high; returns how many were skipped."""
+        for skipped in range(20):
+            if not self.step(skipped)[1]:
+                return skipped
+        raise AssertionError("20 steps in a row overflowed: the loss scale does not settle")
+
+
+def blocks_only(options: Options) -> Options:
+    """The same with few blocks."""
+    return replace(options, shape="7b_blocks") if options.shape == "7b" else options
+
+
+def overflow_is_skipped(options: Options) -> Figures:
+    """A real loss scaler: a step with an infinite gradient changes no weight, halves the scale, and is counted."""
+    training = Training(build(blocks_only(options)), options)
+    settled = training.settle()
+    scaler = training.scaler
+    assert scaler is not None
+    before, scale = [p.detach().clone() for p in training.trained], scaler.get_scale()
+    skipped = [training.step(step, overflow=step == 1)[1] for step in range(3)]
+    assert skipped == [False, True, False], f"skipped: {skipped}"
+    assert scaler.get_scale() == scale / 2, f"the scale went from {scale} to {scaler.get_scale()}"
+    training.step(3)
+    kept = [p.detach().clone() for p in training.trained]
+    training.step(4, overflow=True)
+    assert all(torch.equal(a, b) for a, b in zip(kept, training.trained, strict=True)), "a skipped step moved weights"
+    assert not all(torch.equal(a, b) for a, b in zip(before, kept, strict=True)), "no step moved weights"
+    return {"skipped_until_settled": settled, "skipped_of_5": sum(skipped) + 1, "scale": scaler.get_scale()}
+
+
+def resumed_run(options: Options) -> Figures:
+    """Steps, a checkpoint, a fresh model that reads it, and the same steps from there: the same losses."""
+    few = blocks_only(options)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "last.ckpt"
+        training = Training(build(few), options)
+        training.settle()
+        assert training.scaler is not None
+        content: dict[str, Any] = {"state_dict": training.model.state_dict(), "global_step": 1}
+        training.model.on_save_checkpoint(content)
+        content |= {"optimizer": training.optimizer.state_dict(), "scaler": training.scaler.state_dict()}
+        write_checkpoint(content, path)
+        size = path.stat().st_size
+        expected = [training.step(step)[0] for step in range(1, 1 + options.steps)]
+        del training, content
+        again = Training(build(few), options)
+        content = read_checkpoint(path)
+        again.model.on_load_checkpoint(content)
+        load_weights(again.model, content["state_dict"])
+        again.optimizer.load_state_dict(content["optimizer"])
+        assert again.scaler is not None
+        again.scaler.load_state_dict(content["scaler"])
+        got = [again.step(step)[0] for step in range(1, 1 + options.steps)]
+    difference = max(abs(a - b) / abs(a) for a, b in zip(expected, got, strict=True))
+    # a GPU's kernels add in no fixed order
+    assert difference <= (1e-3 if options.device.type == "cuda" else 0), f"losses {expected}, resumed {got}"
+    return {"losses": got, "largest_relative_difference": difference, "checkpoint_mb": size / 1e6}
+
+
+def sharded_training(options: Options) -> Figures:
+    """NF4 under fully_shard in a world of one: built block by block, trained as without sharding."""
+    cuda = options.device.type == "cuda"
+    with tempfile.TemporaryDirectory() as folder:
+        torch.distributed.init_process_group(
+            "nccl" if cuda else "gloo", init_method=f"file://{folder}/meet", rank=0, world_size=1
+        )
+        try:
+            return _sharded_training(options, cuda)
+        finally:
+            torch.distributed.destroy_process_group()
+
+
+def _sharded_training(options: Options, cuda: bool) -> Figures:
+    started = time.perf_counter()
+    model = build(options, sharded=True)
+    precision = ShardedPrecision(options.precision, options.device.type)  # type: ignore[arg-type]
+    mesh = init_device_mesh(options.device.type, (1,))
+    shard(model.backbone, model.head, mesh, compute_dtype=options.half, materialise=model.materialise)
+    model.to(options.device)
+    build_seconds = time.perf_counter() - started
+    stored = sum(memory_of(model).values())
+    shape = SHAPES[options.shape]
+    block = 2 * (4 * shape.width**2 + 3 * shape.width * shape.inner_width)
+    peak = torch.cuda.max_memory_allocated() if cuda else None
+    scales = sum(p.numel() for p in model.parameters()) // 16  # of NF4: they stand beside the shards
+    if peak is not None:
+        assert peak < stored + scales + 2 * block + 5e8, f"the build peaked at {peak / 1e9:.1f} GB"
+    training = Training(model, options, precision)
+    skipped = training.settle()
+    losses = [training.step(step)[0] for step in range(options.steps)]
+    assert np.isfinite(losses).all(), f"losses are {losses}"
+    assert losses[-1] < losses[0], f"nothing is learnt: {losses}"
+    return {
+        "losses": losses,
+        "skipped_until_settled": skipped,
+        "build_seconds": build_seconds,
+        "weights_gb": stored / 1e9,
+        "build_peak_gb": peak / 1e9 if peak is not None else None,
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
+    }
+
+
 CHECKS: dict[str, Callable[[Options], Figures]] = {
     "nf4_training_step": training_step,
     "paged_8bit_optimizer": paged_optimizer,
     "packed_equals_padded": packed_equals_padded,
+    "overflow_is_skipped": overflow_is_skipped,
+    "resumed_run": resumed_run,
+    "nf4_sharded_training": sharded_training,
 }
 
 

@@ -22,10 +22,10 @@ def labelling(**changes):
     return Labelling(**{**facts, **changes})
 
 
-def build(seed=3, precision="32-true", tokens=64, **options):
+def build(seed=3, precision="32-true", tokens=64, sharded=False, **options):
     settings = {"backbone": "random", "architecture": ARCHITECTURE, "lora": LoraOptions(rank=4, dropout=0.0)}
     model = LlamaQLoraClassifier(**{**settings, **options})
-    model.precision = precision
+    model.precision, model.sharded = precision, sharded
     model.check(tokens)
     model.bind(labelling(seed=seed))
     model.configure_model()

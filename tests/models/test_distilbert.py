@@ -93,6 +93,30 @@ def test_lora_trains_adapters_and_head_alone_and_saves_nothing_else(directory):
     assert set(checkpoint["state_dict"]) == trained
 
 
+@pytest.mark.parametrize("lora", [None, LoraOptions(rank=2, dropout=0.1)])
+def test_gradients_are_the_same_when_activations_are_computed_again(directory, lora):
+    gradients = []
+    for checkpointing in (False, True):
+        model = built(directory, lora=lora, dropout=0.1, activation_checkpointing=checkpointing)
+        calls = []
+        model.backbone.get_submodule(first_linear(model)).register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        torch.manual_seed(7)  # dropout is drawn again as it was
+        model(batch_of([5, 9, 24])).square().sum().backward()
+        assert len(calls) == 1 + checkpointing
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, msg=name)
+
+
+def first_linear(model):
+    layers = next(name for name, module in model.backbone.named_modules() if isinstance(module, torch.nn.ModuleList))
+    return next(
+        name for name, module in model.backbone.named_modules()
+        if name.startswith(layers) and isinstance(module, torch.nn.Linear)
+    )  # fmt: skip
+
+
 def test_dropout_is_set_everywhere(directory):
     model = built(directory, dropout=0.0).train()
     batch = batch_of([5, 11])
