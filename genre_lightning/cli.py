@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from genre_lightning.commands.guard import check_arguments
+from genre_lightning.distributed.signals import BATCH_SIGNALS, stopping_on_signals
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ COMMANDS = {
     "compare": Command("runs on the same films in one table, with intervals and p-values", "compare:compare"),
     "ensemble": Command("the weighted mean of runs, evaluated like any run", "ensemble:ensemble"),
     "export": Command("write a LoRA run as a peft adapter, or merged, in safetensors", "export:export"),
+    "submit": Command("queue a training on a SLURM cluster; it outlives its time limit", "submit:submit"),
+    "status": Command("where a run stands: job, step, rate, last figures, time left", "status:status"),
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
 }
@@ -70,4 +74,6 @@ def run(name: str, arguments: Sequence[str]) -> int:
     # first what needs no library: a file that is missing or no YAML, a class that may not be named
     check_arguments(arguments)
     module, function = COMMANDS[name].target.split(":")
-    return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)
+    # libraries load for seconds, in which a batch system's signal would kill a run that can stop in order
+    with stopping_on_signals(BATCH_SIGNALS) if name == "fit" else nullcontext():
+        return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)

@@ -22,7 +22,8 @@ from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, re
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.distributed.checkpoint_io import newest_good, verify_checkpoint
-from genre_lightning.distributed.preemption import StopFlag, stopping_on_signals
+from genre_lightning.distributed.signals import StopFlag, stopping_on_signals
+from genre_lightning.distributed.slurm import current_step
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import check_same_training
@@ -42,7 +43,10 @@ def fit(arguments: Sequence[str]) -> int:
 
 def _fit(setup: Setup, changed: list[str], stop: StopFlag) -> int:
     data = bind_model(setup)
-    stop.check()
+    step = current_step()
+    if step is None or step.tasks == 1:
+        # a rank that leaves alone would have the others wait for it: several leave at the end of their first step
+        stop.check()
     with locked(setup.run):
         file = setup.data.source.path
         begin(setup.run, setup.config_text, data, file, override=setup.config.override, anew=bool(changed))

@@ -1,13 +1,7 @@
-"""Stopping on a signal: the handler sets a flag, and the ranks agree on it where the state can be saved."""
+"""Stopping on a signal: the ranks agree, where the state can be saved, on whether one has come to any of them."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
@@ -15,58 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from genre_lightning.distributed.signals import FLAG, StopFlag
 from genre_lightning.errors import PreemptedError
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class StopFlag:
-    """Whether a signal has asked this process to save and stop.
-
-    Attributes:
-        signal: name of the first such signal, or None.
-    """
-
-    def __init__(self) -> None:
-        self.signal: str | None = None
-
-    def raised(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Sets the flag and does nothing else: a save from here could start inside a collective or another save."""
-        if number == signal.SIGINT and self.signal == "SIGINT":
-            os._exit(130)  # asked twice: at once, and without the waiting of other clean-up
-        self.signal = self.signal or signal.Signals(number).name
-
-    def check(self) -> None:
-        """Stops here if a signal has come: for phases that have nothing to save.
-
-        Raises:
-            PreemptedError: it has.
-        """
-        if self.raised():
-            raise PreemptedError(f"stopped by {self.signal}: run the same command again to go on")
-
-
-FLAG = StopFlag()
-"""The process's own: signals belong to a process."""
-
-
-@contextmanager
-def stopping_on_signals(flag: StopFlag = FLAG) -> Iterator[StopFlag]:
-    """Has the stop signals set the flag while the block runs, and puts the former handlers back."""
-    flag.signal = None
-    if threading.current_thread() is not threading.main_thread():
-        yield flag  # only the main thread may set handlers
-        return
-    before = {number: signal.signal(number, flag.handle) for number in STOP_SIGNALS}
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class NoSignalConnector:
