@@ -190,11 +190,11 @@ class RunDirectory:
                 f"run_dir {self.path} holds other files and no run: name another with --run_dir, or empty it"
             )
 
-    def locked(self, patience: float = 0.0) -> FileLock:
+    def locked(self, patience: float = 1.0) -> FileLock:
         """Keeps other processes out until it is released; the system drops the lock with its holder.
 
         Args:
-            patience: seconds to wait for another process to leave.
+            patience: seconds to wait for another process to leave; `is_locked` is there for a moment.
 
         Raises:
             ConfigError: another process is working here.

@@ -87,8 +87,8 @@ def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None 
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     problems = _trainer_problems(config, planned)
     step = current_step()
-    if planned or step:
-        problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, planned or step)
+    if tasks := planned or step:
+        problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, tasks)
     instances = parser.parser.instantiate(config)
     data, model = instances.data, instances.model
     model.accelerator, model.precision = str(config.trainer.accelerator), str(config.trainer.precision)

@@ -72,8 +72,8 @@ def job_facts(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def lock_patience(environment: Mapping[str, str] = os.environ) -> float:
-    """Seconds to wait for a run directory that another process works in: none, but for a job that was started again."""
-    return _LOCK_PATIENCE_SECONDS if int(environment.get("SLURM_RESTART_COUNT", 0)) else 0.0
+    """Seconds to wait for a run directory that another process works in: many where this job was here before."""
+    return _LOCK_PATIENCE_SECONDS if int(environment.get("SLURM_RESTART_COUNT", 0)) else 1.0
 
 
 def planned_accelerator(accelerator: str, planned: PlannedStep) -> str:

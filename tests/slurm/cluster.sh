@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A SLURM cluster of two nodes on this one machine, for the tests: munge, slurmctld and two slurmd, as root.
 #
-#   eval "$(tests/slurm/cluster.sh up)"    # starts it and sets SLURM_CONF for this shell
+#   eval "$(tests/slurm/cluster.sh up)"    # starts it, and tells this shell where it is
 #   python -m pytest -m slurm
 #   tests/slurm/cluster.sh down            # stops it by process id and removes all that it left
 #   tests/slurm/cluster.sh slurmd n2       # starts the daemon of a node (again)
@@ -57,6 +57,8 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,sched_interval=2
 SlurmdTimeout=10
 KillWait=15
+# the smallest time limit is a minute: a slow machine may use another one for its last save
+OverTimeLimit=1
 MinJobAge=3600
 ReturnToService=2
 JobRequeue=1
@@ -107,7 +109,7 @@ up() {
   start_slurmd n1
   start_slurmd n2
   wait_until "the cluster" nodes_are_idle
-  printf 'export SLURM_CONF=%q\n' "$SLURM_CONF"
+  printf 'export SLURM_CONF=%q SLURM_TEST_CLUSTER=%q\n' "$SLURM_CONF" "$state"
 }
 
 stop() { # the process that a file names, waited for
