@@ -49,6 +49,7 @@ def submit(arguments: Sequence[str]) -> int:
         },
         ["--config", str(folder / "config.yaml"), "--run_dir", str(setup.run.path)],
     )
+    batch.check_limit(script)
     if options.dry_run:
         print(script, end="")
         return 0

@@ -77,6 +77,46 @@ def directive(name: str, value: str) -> str:
     return f"#SBATCH --{name}={quoted}"
 
 
+def check_limit(script: str) -> None:
+    """Refuses a time limit that comes with its own signal: such a job would save and be queued again after one step.
+
+    Args:
+        script: rendered.
+
+    Raises:
+        ConfigError: with the cure.
+    """
+    given = dict(re.findall(r"^#SBATCH --(time|signal)=(\S+)", script, flags=re.MULTILINE))
+    lead = re.search(r"@(\d+)", given.get("signal", ""))
+    seconds = limit_seconds(given["time"])
+    # SLURM looks every half a minute, and gives the signal too early rather than too late
+    if lead and seconds is not None and seconds <= int(lead[1]) + 30:
+        raise ConfigError(
+            f"--time {given['time']} leaves no time before the signal, {lead[1]} seconds before the limit: "
+            "give more time, or a later signal such as --sbatch signal=USR1@60"
+        )
+
+
+def limit_seconds(text: str) -> float | None:
+    """A time limit as sbatch takes it, "90", "8:00:00" or "1-12", in seconds; None for one that never comes.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    if text.lower() in ("infinite", "unlimited"):
+        return None
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not found:
+        raise ConfigError(f"--time {text} is no time limit: give minutes, hours:minutes:seconds or days-hours")
+    days, first, second, third = (None if part is None else int(part) for part in found.groups())
+    if days is not None:
+        units = (3600, 60, 1)
+    else:
+        units = (3600, 60, 1) if third is not None else (60, 1, 0)
+    parts = zip((first, second, third), units, strict=True)
+    return (days or 0) * 86400 + sum((part or 0) * unit for part, unit in parts)
+
+
 def file_name(path: Path) -> str:
     """A path as sbatch's --output takes it, which reads a percent sign as the beginning of a pattern."""
     return str(path).replace("%", "%%")

@@ -88,3 +88,96 @@ def test_a_time_limit_that_strikes_twice_changes_nothing(cluster, sample, unbrok
     assert_same_training(expected, run_dir)
     assert json.loads(cluster.genre_lightning("status", run_dir, "--json"))["restarts"] == 2
     print(log)
+
+
+def test_a_signal_by_hand_and_a_more_urgent_job_change_nothing(cluster, sample, unbroken):
+    strategy, _, expected = unbroken
+    run_dir = cluster.place / f"a signalled {strategy} run"
+    job = cluster.submit(run_dir, "--nodes=2", "--time=10", *options(sample, strategy), HOLD="7 11")
+    log = run_dir / "slurm" / f"{job}.log"
+    cluster.said(log, "held in step 7", times=2)
+    found = json.loads(cluster.genre_lightning("status", run_dir, "--json"))
+    assert (found["state"], found["slurm"]["state"], found["step"]) == ("running", "RUNNING", 7)
+    cluster.call("scancel", "--signal=USR1", job)
+    cluster.said(log, "held in step 11", times=2)
+    # by SLURM's preemption: a signal, time to save, and a requeue
+    urgent = cluster.call("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=true")
+    facts = cluster.end_of(job)
+    assert cluster.job(urgent.strip())["JobState"] == "COMPLETED"
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "2")
+    assert "stopped by SIGUSR1 after optimizer step 8" in log.read_text()
+    assert "stopped by SIGTERM after optimizer step 12" in log.read_text()
+    assert_same_training(expected, run_dir)
+
+
+def test_a_node_that_dies_has_the_job_started_again(cluster, sample):
+    run_dir = cluster.place / "a run on a dying node"
+    job = cluster.submit(run_dir, "--nodes=2", "--time=10", *options(sample), HOLD="7")
+    log = run_dir / "slurm" / f"{job}.log"
+    cluster.said(log, "held in step 7", times=2)
+    state = cluster.environment["SLURM_TEST_CLUSTER"]
+    cluster.call("sh", "-c", f"kill -9 $(cat {state}/n2.pid)")
+    cluster.wait("the requeue", lambda: cluster.job(job)["Restarts"] == "1")
+    cluster.call(HERE / "cluster.sh", "slurmd", "n2")
+    facts = cluster.end_of(job)
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
+    assert "resuming" in log.read_text()
+    assert [step for step, _ in losses(run_dir)] == list(range(STEPS))
+
+
+def test_an_array_of_four_seeds(cluster, sample):
+    folder = cluster.place / "a sweep"
+    said = cluster.call(
+        "sbatch", "--parsable", "--gpus-per-node=0", "--array=1-4", f"--output={folder}-%a.log",
+        "slurm/sweep.sbatch", folder, *options(sample, "auto"),
+    )  # fmt: skip
+    for seed in range(1, 5):
+        facts = cluster.end_of(f"{said.strip()}_{seed}")
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "0")
+        assert yaml.safe_load((folder / f"seed_{seed}" / "config.yaml").read_text())["seed"] == seed
+        found = json.loads(cluster.genre_lightning("status", folder / f"seed_{seed}", "--json"))
+        assert (found["state"], found["job"]) == ("finished", f"{said.strip()}_{seed}")
+    assert len({str(losses(folder / f"seed_{seed}")) for seed in range(1, 5)}) == 4
+
+
+def test_the_second_job_in_a_run_directory_is_refused(cluster, sample):
+    run_dir = cluster.place / "a wanted run"
+    first = cluster.submit(run_dir, "--time=10", "--no-requeue", *options(sample, "auto"), HOLD="7")
+    log = run_dir / "slurm" / f"{first}.log"
+    cluster.said(log, "held in step 7")
+    second = cluster.submit(run_dir, "--time=10", *options(sample, "auto"))
+    facts = cluster.end_of(second)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "2:0", "0")
+    said = (run_dir / "slurm" / f"{second}.log").read_text()
+    assert "another process is working in" in said
+    assert "is not queued again" in said
+    cluster.call("scancel", "--signal=TERM", first)
+    facts = cluster.end_of(first)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "75:0", "0")
+    assert "after 0 of 0 requeues it is not queued again" in log.read_text()
+
+
+def test_a_broken_configuration_fails_once(cluster, sample):
+    config = cluster.place / "broken config.yaml"
+    config.write_text(f"data: {{csv: {sample}}}\nmodel: {{init_args: {{backbone: small, dropout: 2.0}}}}\n")
+    run_dir = cluster.place / "a broken run"
+    log = cluster.place / "broken.log"
+    job = cluster.call(
+        "sbatch", "--parsable", "--gpus-per-node=0", "--nodes=2", f"--output={log}",
+        "slurm/train.sbatch", "--config", config, "--run_dir", run_dir,
+    ).strip()  # fmt: skip
+    facts = cluster.end_of(job)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "2:0", "0")
+    assert "model.dropout is 2.0" in log.read_text()
+    assert not run_dir.exists()
+    # submit names it before there is a job
+    cluster.genre_lightning("submit", "--config", config, "--run_dir", run_dir, "--gpus-per-node=0", status=2)
+
+
+def test_a_cancelled_job_stays_cancelled(cluster, sample):
+    run_dir = cluster.place / "a cancelled run"
+    job = cluster.submit(run_dir, "--time=10", *options(sample, "auto"), HOLD="7")
+    cluster.said(run_dir / "slurm" / f"{job}.log", "held in step 7")
+    cluster.call("scancel", job)
+    facts = cluster.end_of(job)
+    assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
