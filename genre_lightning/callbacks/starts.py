@@ -14,8 +14,7 @@ from genre_lightning.runs import RunDirectory
 
 
 class NoteStart(Callback):
-    """Keeps in the run's state how often its training was started, time and step of the last
-    start, and the optimizer steps that the whole training has.
+    """Keeps in the run's state how often its training was started, when and where it was last, and where it ends.
 
     Args:
         run: the directory.

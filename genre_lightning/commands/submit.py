@@ -64,13 +64,13 @@ def submit(arguments: Sequence[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "submit",
-        "Queues a training on a SLURM cluster. The job saves its state and is queued again when its time limit comes or "
-        "it is preempted. All other options are those of 'genre-lightning fit', such as --config and --run_dir.",
+        "Queues a training on a SLURM cluster. At its time limit, and when it is preempted, the job saves its state and "
+        "is queued again. All other options are those of 'genre-lightning fit', such as --config and --run_dir.",
     )
     add = parser.add_argument
     add("--nodes", type=_number(1), default=1, metavar="N", help="nodes (default: 1)")
     add("--gpus-per-node", type=_number(0), default=1, metavar="N",
-        help="GPUs of each node, a rank on each; 0 trains on the CPUs of the nodes, one rank on each (default: 1)")  # fmt: skip
+        help="GPUs of each node, a rank on each; 0: one rank on the CPUs of each node (default: 1)")  # fmt: skip
     add("--time", metavar="TIME", help="time limit of one start of the job, as sbatch takes it (default: 8:00:00)")
     add("--partition", metavar="NAME", help="where to queue the job (default: the cluster's own)")
     add("--account", metavar="NAME", help="what to charge it to (default: the user's own)")

@@ -109,10 +109,8 @@ def limit_seconds(text: str) -> float | None:
     if not found:
         raise ConfigError(f"--time {text} is no time limit: give minutes, hours:minutes:seconds or days-hours")
     days, first, second, third = (None if part is None else int(part) for part in found.groups())
-    if days is not None:
-        units = (3600, 60, 1)
-    else:
-        units = (3600, 60, 1) if third is not None else (60, 1, 0)
+    hours_first = days is not None or third is not None
+    units = (3600, 60, 1) if hours_first else (60, 1, 0)
     parts = zip((first, second, third), units, strict=True)
     return (days or 0) * 86400 + sum((part or 0) * unit for part, unit in parts)
 

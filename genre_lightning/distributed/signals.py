@@ -52,9 +52,7 @@ FLAG = StopFlag()
 
 
 @contextmanager
-def stopping_on_signals(
-    numbers: Sequence[signal.Signals] = STOP_SIGNALS, flag: StopFlag = FLAG
-) -> Iterator[StopFlag]:
+def stopping_on_signals(numbers: Sequence[signal.Signals] = STOP_SIGNALS, flag: StopFlag = FLAG) -> Iterator[StopFlag]:
     """Has signals set the flag while the block runs; then puts the former handlers back and the flag down."""
     if threading.current_thread() is not threading.main_thread():
         yield flag  # only the main thread may set handlers

@@ -42,7 +42,7 @@ def refused(capfd, arguments):
 
 def directives(script):
     lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH --")]
-    return dict((line.split("=", 1) + [""])[:2] for line in lines)
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
 def test_a_job_is_written_submitted_and_told(sbatch, sample_csv, tmp_path, capfd):

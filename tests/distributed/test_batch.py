@@ -1,4 +1,4 @@
-"""The batch script as it is filled in, and SLURM's commands as they are called, with executables that stand for them."""
+"""The batch script as it is filled in, and SLURM's commands as they are called: executables stand for them."""
 
 import shlex
 import subprocess
@@ -108,7 +108,7 @@ def test_what_sbatch_says_against_a_job_is_told(commands, tmp_path):
 
 
 def test_without_sbatch_there_is_a_cure(commands):
-    with pytest.raises(ConfigError, match="there is no sbatch on this machine.*--dry-run"):
+    with pytest.raises(ConfigError, match=r"there is no sbatch on this machine.*--dry-run"):
         batch.require_sbatch()
 
 

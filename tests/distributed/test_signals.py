@@ -32,6 +32,7 @@ def test_an_inner_block_keeps_what_the_outer_one_has_seen():
 
 
 def test_a_signal_that_comes_while_libraries_load_is_kept(sample_csv, tmp_path):
+    arguments = ["fit", f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", "--model.backbone=small"]
     code = f"""
 import importlib, os, signal, sys
 from genre_lightning import cli
@@ -41,7 +42,7 @@ class Struck:
         os.kill(os.getpid(), signal.SIGUSR1)
         return importlib.import_module(name)
 cli.importlib = Struck()
-sys.exit(main(["fit", "--data.csv={sample_csv}", "--run_dir={tmp_path / 'run'}", "--model.backbone=small"]))
+sys.exit(main({arguments!r}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == PreemptedError.exit_status, done.stderr

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # A SLURM cluster of two nodes on this one machine, for the tests: munge, slurmctld and two slurmd, as root.
 #
+#   tests/slurm/cluster.sh run python -m pytest -m slurm    # all three of:
+#
 #   eval "$(tests/slurm/cluster.sh up)"    # starts it, and tells this shell where it is
 #   python -m pytest -m slurm
 #   tests/slurm/cluster.sh down            # stops it by process id and removes all that it left
-#   tests/slurm/cluster.sh slurmd n2       # starts the daemon of a node (again)
+#
+#   tests/slurm/cluster.sh slurmd n2       # starts the daemon of a node again
 #
 # It needs the packages slurmctld, slurmd, slurm-client and munge. All state lies in SLURM_TEST_CLUSTER (default
 # /tmp/genre-lightning-cluster), but for two lines in /etc/hosts, since ranks look their nodes up by name.
@@ -145,9 +148,17 @@ down() {
   rm -rf "$state"
 }
 
+run() {
+  up > /dev/null
+  trap down EXIT
+  trap 'exit 143' INT TERM
+  SLURM_TEST_CLUSTER=$state "$@"
+}
+
 case ${1:-} in
   up) up ;;
   down) down ;;
+  run) run "${@:2}" ;;
   slurmd) start_slurmd "$2" ;;
-  *) die "say up, down or slurmd NODE" ;;
+  *) die "say up, down, run COMMAND or slurmd NODE" ;;
 esac

@@ -30,10 +30,13 @@ def hold_at(step: int) -> None:
 
 
 if __name__ == "__main__":
+    from genre_lightning.__main__ import main
+    from genre_lightning.distributed.signals import BATCH_SIGNALS, stopping_on_signals
+
     steps = [int(step) for step in os.environ.get("HOLD", "").split()]
     start = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if start < len(steps):
-        hold_at(steps[start])
-    from genre_lightning.__main__ import main
-
-    sys.exit(main(sys.argv[3:]))
+    with stopping_on_signals(BATCH_SIGNALS):
+        if start < len(steps):
+            hold_at(steps[start])
+        status = main(sys.argv[3:])
+    sys.exit(status)

@@ -59,7 +59,7 @@ def unbroken(request, cluster, sample):
 
 
 def test_a_run_on_two_nodes_comes_to_its_end(cluster, unbroken):
-    strategy, job, run_dir = unbroken
+    _, job, run_dir = unbroken
     found = json.loads(cluster.genre_lightning("status", run_dir, "--json"))
     assert (found["state"], found["job"], found["slurm"]["state"]) == ("finished", job, "COMPLETED")
     assert (found["step"], found["steps"], found["restarts"]) == (STEPS, STEPS, 0)
@@ -87,7 +87,7 @@ def test_a_time_limit_that_strikes_twice_changes_nothing(cluster, sample, unbrok
     assert log.count("resuming") == 2
     assert_same_training(expected, run_dir)
     assert json.loads(cluster.genre_lightning("status", run_dir, "--json"))["restarts"] == 2
-    print(log)
+    print(log)  # shown by -s
 
 
 def test_a_signal_by_hand_and_a_more_urgent_job_change_nothing(cluster, sample, unbroken):
@@ -101,7 +101,8 @@ def test_a_signal_by_hand_and_a_more_urgent_job_change_nothing(cluster, sample, 
     cluster.call("scancel", "--signal=USR1", job)
     cluster.said(log, "held in step 11", times=2)
     # by SLURM's preemption: a signal, time to save, and a requeue
-    urgent = cluster.call("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=true")
+    more_urgent = ("--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=true")
+    urgent = cluster.call("sbatch", "--parsable", *more_urgent)
     facts = cluster.end_of(job)
     assert cluster.job(urgent.strip())["JobState"] == "COMPLETED"
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "2")

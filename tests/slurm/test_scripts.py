@@ -18,14 +18,15 @@ def job(tmp_path):
     folder = tmp_path / "stand ins"
     folder.mkdir()
     for name in ("srun", "scontrol"):
-        (folder / name).write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > "{folder}/{name}.args"\nexit "${{{name}:-0}}"\n')
+        keep = f'printf "%s\\n" "$@" > "{folder}/{name}.args"'
+        (folder / name).write_text(f'#!/bin/bash\n{keep}\nexit "${{{name}:-0}}"\n')
         (folder / name).chmod(0o755)
 
     def run(script, *arguments, srun=0, **variables):
         environment = {
-            "PATH": f"{folder}:{os.environ['PATH']}", "srun": str(srun), "SLURM_JOB_ID": "7", "SLURM_NTASKS_PER_NODE": "1",
-            "SLURM_JOB_NODELIST": "n1", "SLURM_SUBMIT_DIR": str(SCRIPTS.parent), "GENRE_LIGHTNING_PYTHON": "/the python",
-            **variables,
+            "PATH": f"{folder}:{os.environ['PATH']}", "srun": str(srun), "GENRE_LIGHTNING_PYTHON": "/the python",
+            "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_NTASKS_PER_NODE": "1",
+            "SLURM_SUBMIT_DIR": str(SCRIPTS.parent), **variables,
         }  # fmt: skip
         command = ["bash", str(SCRIPTS / script), *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
