@@ -9,11 +9,23 @@ import warnings
 from collections.abc import Sequence
 
 from genre_lightning import __version__, cli
+from genre_lightning.distributed.signals import ignore_batch_signals
 from genre_lightning.errors import ConfigError, GenreLightningError, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit status: 2 for bad use, with one line on the error stream."""
+    """Runs a command line and returns its exit status: 2 for bad use, with one line on the error stream.
+
+    Args:
+        arguments: the words after the program's name; None takes the process's own, and with them the whole process.
+    """
+    status = _main(arguments)
+    if arguments is None:
+        ignore_batch_signals()
+    return status
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(cli.help_text())

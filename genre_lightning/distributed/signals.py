@@ -51,6 +51,12 @@ FLAG = StopFlag()
 """The process's own: signals belong to a process."""
 
 
+def ignore_batch_signals() -> None:
+    """For a process that has done its work: to unload the libraries takes a while, and is nothing to be killed in."""
+    for number in BATCH_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stopping_on_signals(numbers: Sequence[signal.Signals] = STOP_SIGNALS, flag: StopFlag = FLAG) -> Iterator[StopFlag]:
     """Has signals set the flag while the block runs; then puts the former handlers back and the flag down."""

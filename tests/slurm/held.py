@@ -35,8 +35,10 @@ if __name__ == "__main__":
 
     steps = [int(step) for step in os.environ.get("HOLD", "").split()]
     start = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    sys.argv[1:3] = []
     with stopping_on_signals(BATCH_SIGNALS):
         if start < len(steps):
             hold_at(steps[start])
-        status = main(sys.argv[3:])
-    sys.exit(status)
+        status = main()
+        # with the signals as `main` leaves them
+        os._exit(status)
