@@ -50,7 +50,7 @@ class Cluster:
         shown = self.call("scontrol", "show", "job", job)
         return dict(re.findall(r"(\w+(?:/\w+)?[:\w]*)=(\S*)", shown.split("\n\n")[0]))
 
-    def wait(self, what, condition, seconds=150):
+    def wait(self, what, condition, seconds=240):
         """The first true value of a condition; every half a second is asked for it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -12,7 +12,7 @@ from small_run import SMALL
 
 from genre_lightning.data.sample import write_sample
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 RUN = [*SMALL, "--trainer.log_every_n_steps=1"]
 STEPS = 18  # 131 films of training in steps of 16, twice
