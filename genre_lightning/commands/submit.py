@@ -64,8 +64,8 @@ def submit(arguments: Sequence[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "submit",
-        "Queues a training on a SLURM cluster. At its time limit, and when it is preempted, the job saves its state and "
-        "is queued again. All other options are those of 'genre-lightning fit', such as --config and --run_dir.",
+        "Queues a training on a SLURM cluster. At its time limit, and when it is preempted, the job saves its state "
+        "and is queued again. All other options are those of 'genre-lightning fit', such as --config and --run_dir.",
     )
     add = parser.add_argument
     add("--nodes", type=_number(1), default=1, metavar="N", help="nodes (default: 1)")
