@@ -6,7 +6,7 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real faults gpu-check lint format types wheel clean
+.PHONY: help install quickstart test test-real test-slurm faults gpu-check lint format types wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +24,13 @@ quickstart: $(STAMP) ## train, evaluate and tag on the embedded sample: a few mi
 	$(RUN) fit --config configs/quickstart.yaml
 
 test: $(STAMP) ## the tests that need nothing but this checkout
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not real_data and not real_model and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not real_data and not real_model and not slow and not slurm"
 
 test-real: $(STAMP) ## the tests on real files: set MOVIES_CSV, ENCODER_DIR, LLAMA_TOKENIZER, LLAMA_TINY
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "real_data or real_model or slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "(real_data or real_model or slow) and not slurm"
+
+test-slurm: $(STAMP) ## jobs on a SLURM cluster of two nodes, brought up here; needs root and Debian's packages
+	OMP_NUM_THREADS=1 tests/slurm/cluster.sh run $(BIN)/python -m pytest -s -m slurm tests/slurm
 
 faults: $(STAMP) ## strike small runs N times (default 100): STRATEGY=ddp DEVICES=2 for ranks, MODEL=qlora for NF4
 	$(BIN)/python tests/faults/harness.py --number $(or $(N),100) --strategy $(or $(STRATEGY),auto) --devices $(or $(DEVICES),1) --model $(or $(MODEL),encoder)

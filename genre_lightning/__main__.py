@@ -10,11 +10,23 @@ from collections.abc import Sequence
 
 from genre_lightning import __version__, cli
 from genre_lightning.distributed.launch import leave_last_words, speaks
+from genre_lightning.distributed.signals import ignore_batch_signals
 from genre_lightning.errors import ConfigError, GenreLightningError, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit status: 2 for bad use, with one line on the error stream."""
+    """Runs a command line and returns its exit status: 2 for bad use, with one line on the error stream.
+
+    Args:
+        arguments: the words after the program's name; None takes the process's own, and with them the whole process.
+    """
+    status = _main(arguments)
+    if arguments is None:
+        ignore_batch_signals()
+    return status
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(cli.help_text())
@@ -58,8 +70,8 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")
     # batches are slices of a mapped file: worker processes would only add start-up time
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-    # a run on a login node, or on one node without a job, is what its user asked for
-    warnings.filterwarnings("ignore", message=r".*srun. command is available.*")
+    # on a cluster's login node a run on that one machine is no mistake
+    warnings.filterwarnings("ignore", message=r".*`srun` command is available.*")
     # checkpoints are written into their directory again and again by design
     warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")
 

@@ -37,6 +37,8 @@ COMMANDS = {
     "compare": Command("runs on the same films in one table, with intervals and p-values", "compare:compare"),
     "ensemble": Command("the weighted mean of runs, evaluated like any run", "ensemble:ensemble"),
     "export": Command("write a LoRA run as a peft adapter, or merged, in safetensors", "export:export"),
+    "submit": Command("queue a training on a SLURM cluster; it outlives its time limit", "submit:submit"),
+    "status": Command("where a run stands: job, step, rate, last figures, time left", "status:status"),
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
 }

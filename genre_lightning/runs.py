@@ -124,6 +124,11 @@ class RunDirectory:
         return self.path / "run_state.json"
 
     @property
+    def batch(self) -> Path:
+        """What `submit` leaves: the batch script, its configuration, and the logs of the jobs."""
+        return self.path / "slurm"
+
+    @property
     def report(self) -> Path:
         """The page about the run."""
         return self.path / "report.html"
@@ -172,21 +177,26 @@ class RunDirectory:
             raise ConfigError(
                 f"run_dir {self.path} cannot be written ({error.strerror}): name another with --run_dir"
             ) from None
-        # hidden files are what a start that was killed leaves
-        others = self.path.is_dir() and any(not file.name.startswith(".") for file in self.path.iterdir())
+        # hidden files are what a start that was killed leaves; a submitted run has its batch script before it starts
+        others = self.path.is_dir() and any(
+            not file.name.startswith(".") and file != self.batch for file in self.path.iterdir()
+        )
         if others and not self.config.is_file():
             raise ConfigError(
                 f"run_dir {self.path} holds other files and no run: name another with --run_dir, or empty it"
             )
 
-    def locked(self) -> FileLock:
+    def locked(self, patience: float = 1.0) -> FileLock:
         """Keeps other processes out until it is released; the system drops the lock with its holder.
+
+        Args:
+            patience: seconds to wait for another process to leave; `is_locked` is there for a moment.
 
         Raises:
             ConfigError: another process is working here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock", timeout=0)
+        lock = FileLock(self.path / ".lock", timeout=patience)
         try:
             lock.acquire()
         except Timeout:
@@ -194,6 +204,16 @@ class RunDirectory:
                 f"another process is working in {self.path}: wait for it, stop it, or name another --run_dir"
             ) from None
         return lock
+
+    def is_locked(self) -> bool:
+        """Whether a process is working here."""
+        if not (self.path / ".lock").is_file():
+            return False
+        try:
+            self.locked().release()
+        except ConfigError:
+            return True
+        return False
 
     def require_run(self) -> None:
         """Refuses a directory that is no run.

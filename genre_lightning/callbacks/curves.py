@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
+
+_SECONDS_BETWEEN_SAVES = 10.0
+"""How old the file may be while the training goes on; checkpoints save it too."""
 
 
 class CurvesLogger(Logger):
@@ -26,6 +30,7 @@ class CurvesLogger(Logger):
         self._rows: list[dict[str, Any]] = []
         self._columns: list[str] = ["epoch", "step"]
         self._written = 0
+        self._saved = time.monotonic()
 
     @property
     @override
@@ -75,6 +80,9 @@ class CurvesLogger(Logger):
         if last is not None and str(last["step"]) == str(step) and not set(last) & set(row) - {"step", "epoch"}:
             last.update(row)
         else:
+            # a row of another step begins, so those before it are whole
+            if time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
+                self.save()
             self._rows.append(row)
 
     @override
@@ -85,6 +93,7 @@ class CurvesLogger(Logger):
             self._columns += list(dict.fromkeys(new))
             self._rewrite()
             return
+        self._saved = time.monotonic()
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerows(self._rows[self._written :])
         self._written = len(self._rows)
@@ -103,4 +112,5 @@ class CurvesLogger(Logger):
             writer.writeheader()
             writer.writerows(self._rows)
         draft.replace(self.path)
+        self._saved = time.monotonic()
         self._written = len(self._rows)

@@ -11,11 +11,13 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
 from genre_lightning.callbacks.loggers import check_loggers, make_loggers
 from genre_lightning.callbacks.progress import progress_bar, say, task_progress
+from genre_lightning.callbacks.starts import NoteStart
 from genre_lightning.callbacks.throughput import Throughput
 from genre_lightning.callbacks.wandb_run import WandbOptions
 from genre_lightning.commands.parser import GenreTrainer
@@ -26,6 +28,13 @@ from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.launch import torchrun_ranks
 from genre_lightning.distributed.precision import accelerator_of, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopWithoutSaving, replace_signal_handling
+from genre_lightning.distributed.slurm import (
+    PlannedStep,
+    current_step,
+    job_facts,
+    planned_accelerator,
+    shape_problems,
+)
 from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
@@ -66,8 +75,13 @@ def tell(line: str) -> None:
         say(line)
 
 
-def check_setup(config: Namespace, parser: _Parser) -> Setup:
+def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None = None) -> Setup:
     """Checks a configuration as a whole; every problem found is named at once.
+
+    Args:
+        config: parsed.
+        parser: that parsed it.
+        planned: what the run will be done on, where that is not this process and machine.
 
     Raises:
         ConfigError, DataError: nothing has been written, and no model loaded.
@@ -78,7 +92,10 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
     config = config.clone()
     config.data.csv = str(Path(config.data.csv).expanduser().absolute())
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
-    problems = _trainer_problems(config)
+    problems = _trainer_problems(config, planned)
+    step, ranks = current_step(), torchrun_ranks()
+    if tasks := planned or step:
+        problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, tasks)
     instances = parser.parser.instantiate(config)
     data, model = instances.data, instances.model
     model.accelerator, model.precision = str(config.trainer.accelerator), str(config.trainer.precision)
@@ -102,26 +119,26 @@ def check_setup(config: Namespace, parser: _Parser) -> Setup:
     check_all(checks, problems)
     data.order_seed = config.seed
     data.progress = task_progress if is_first_rank() else data.progress
-    return Setup(
-        config,
-        parser.parser.dump(config, skip_none=False),
-        run,
-        data,
-        model,
-        instances.trainer.as_dict(),
-        instances.wandb,
-    )
+    options = instances.trainer.as_dict()
+    # not in the configuration that is kept: the run may be evaluated anywhere
+    if step:
+        options |= {"devices": step.tasks_per_node, "num_nodes": step.nodes}
+    elif ranks:
+        options |= {"devices": ranks.devices, "num_nodes": ranks.nodes}
+    text = parser.parser.dump(config, skip_none=False)
+    return Setup(config, text, run, data, model, options, instances.wandb)
 
 
-def _trainer_problems(config: Namespace) -> list[str]:
-    """Resolves ranks and precision in place, and lists what is wrong with the trainer's options."""
+def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[str]:
+    """Resolves accelerator and precision in place, and lists what is wrong with the trainer's options."""
     problems = []
     trainer = config.trainer
     try:
-        if ranks := torchrun_ranks():
-            trainer.devices, trainer.num_nodes = ranks.devices, ranks.nodes
-        trainer.accelerator = accelerator_of(trainer.accelerator)
-        trainer.precision, reason = resolve_precision(trainer.precision, trainer.accelerator)
+        if planned:
+            trainer.accelerator = planned_accelerator(trainer.accelerator, planned)
+        else:
+            trainer.accelerator = accelerator_of(trainer.accelerator)
+        trainer.precision, reason = resolve_precision(trainer.precision, trainer.accelerator, here=planned is None)
         tell(f"precision {trainer.precision}: {reason}")
     except ConfigError as error:
         problems.append(str(error))
@@ -188,6 +205,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     digest = training_digest(setup.config_text)
     checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, config_sha256=digest, **saving)
     callbacks = [*_as_list(options.pop("callbacks", None)), Throughput(), checkpoints, StopWithoutSaving(agreement)]
+    callbacks.append(NoteStart(run, job_facts()))
     if options.get("enable_progress_bar") is not False:
         callbacks.append(progress_bar())
     if config.early_stopping.patience:
@@ -207,6 +225,9 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     options["strategy"], precision = make_strategy(
         options["strategy"], options["precision"], options["accelerator"], shards_checkpoints=sharded
     )
+    if current_step():
+        # its ranks come from srun; requeuing is the batch script's, once the state is saved
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     if precision is not None:
         plugins.append(precision)
         options["precision"] = None

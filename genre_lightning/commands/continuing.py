@@ -14,6 +14,7 @@ import yaml
 
 from genre_lightning.commands.build import is_first_rank
 from genre_lightning.data.datamodule import PreparedFilms
+from genre_lightning.distributed.slurm import lock_patience
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.console import print_headlines
 from genre_lightning.evaluation.ensemble import KIND as ENSEMBLE
@@ -72,7 +73,7 @@ def default_run_dir(arguments: Sequence[str]) -> Path:
 
 def locked(run: RunDirectory) -> AbstractContextManager[Any]:
     """Keeps a second command out of the run directory; only the first rank holds the lock."""
-    return run.locked() if is_first_rank() else nullcontext()
+    return run.locked(lock_patience()) if is_first_rank() else nullcontext()
 
 
 def begin(run: RunDirectory, config_text: str, data: PreparedFilms, file: Path, *, override: bool, anew: bool) -> None:

@@ -14,12 +14,13 @@ def cpu_has_bf16() -> bool:
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def resolve_precision(precision: str | int, accelerator: str) -> tuple[str, str]:
+def resolve_precision(precision: str | int, accelerator: str, *, here: bool = True) -> tuple[str, str]:
     """The precision to train in and the reason, as a clause to print.
 
     Args:
         precision: what the configuration says; "auto" chooses.
         accelerator: "cpu", "cuda" or another of Lightning's names.
+        here: whether it is this machine's; another's is not asked what it can compute.
 
     Raises:
         ConfigError: the machine cannot compute in that precision.
@@ -39,7 +40,8 @@ def resolve_precision(precision: str | int, accelerator: str) -> tuple[str, str]
             "set trainer.precision=bf16-mixed or auto"
         )
     if (
-        accelerator == "cuda"
+        here
+        and accelerator == "cuda"
         and wanted.startswith("bf16")
         and not torch.cuda.is_bf16_supported(including_emulation=False)
     ):

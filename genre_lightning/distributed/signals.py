@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 from genre_lightning.errors import PreemptedError
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+BATCH_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What a batch system sends; a person at a terminal sends SIGINT too."""
+
+STOP_SIGNALS = (*BATCH_SIGNALS, signal.SIGINT)
 
 
 class StopFlag:
@@ -54,16 +57,22 @@ FLAG = StopFlag()
 """The process's own: signals belong to a process."""
 
 
+def ignore_batch_signals() -> None:
+    """For a process that has done its work: to unload the libraries takes a while, and is nothing to be killed in."""
+    for number in BATCH_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
-def stopping_on_signals(flag: StopFlag = FLAG) -> Iterator[StopFlag]:
-    """Has the stop signals set the flag while the block runs, and puts the former handlers back."""
-    flag.clear()
+def stopping_on_signals(numbers: Sequence[signal.Signals] = STOP_SIGNALS, flag: StopFlag = FLAG) -> Iterator[StopFlag]:
+    """Has signals set the flag while the block runs; then puts the former handlers back and the flag down."""
     if threading.current_thread() is not threading.main_thread():
         yield flag  # only the main thread may set handlers
         return
-    before = {number: signal.signal(number, flag.handle) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, flag.handle) for number in numbers}
     try:
         yield flag
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        flag.clear()

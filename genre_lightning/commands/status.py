@@ -1,0 +1,184 @@
+"""`genre-lightning status`: where a run stands, from its directory and, where there is one, from SLURM."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.distributed.batch import JobState, job_state
+from genre_lightning.errors import CheckpointError
+from genre_lightning.evaluation.console import console_of
+from genre_lightning.files import read_json
+from genre_lightning.runs import RunDirectory
+
+_SHOWN = ("train/loss", "val/loss", "val/f1_micro_tuned", "val/map_macro")
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands.
+
+    Attributes:
+        run_dir: its directory.
+        state: "queued", "running", "evaluating", "stopped", "finished", or SLURM's word for a job that ended badly.
+        job: id of its last job; None for a run that no job did.
+        slurm: what SLURM says of the job; None where it says nothing.
+        step: optimizer steps done; steps: of the whole training, None before it has begun.
+        saved_step: optimizer steps of the last checkpoint, where the run goes on if it is cut off now.
+        steps_per_second: of the last start, validations and saves included; None before it has logged anything.
+        seconds_left: of the training at that rate; None where it does not train.
+        restarts: starts of the training after the first one.
+        metrics: the last value of each curve.
+    """
+
+    run_dir: str
+    state: str
+    job: str | None
+    slurm: JobState | None
+    step: int
+    steps: int | None
+    saved_step: int | None
+    steps_per_second: float | None
+    seconds_left: float | None
+    restarts: int
+    metrics: dict[str, float]
+
+
+def status(arguments: Sequence[str]) -> int:
+    """Runs the command; returns its exit status."""
+    parser = CommandParser("status", "Shows where a run stands. It works while the run is queued, runs, or has ended.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory of the run")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(list(arguments))
+    found = read_status(RunDirectory(options.run.expanduser()))
+    if options.json:
+        print(json.dumps(asdict(found)))
+    else:
+        console_of(None).print(_table(found))
+    return 0
+
+
+def read_status(run: RunDirectory) -> RunStatus:
+    """Reads where a run stands.
+
+    Raises:
+        CheckpointError: the directory is no run, and none was submitted in it.
+    """
+    submitted = run.batch / "job.json"
+    if not submitted.is_file():
+        run.require_run()
+    facts = run.facts()
+    start = facts.get("start", {})
+    job = start.get("job")
+    if submitted.is_file():
+        job = _later(job, read_json(submitted)["job"])
+    slurm = job_state(job) if job else None
+    rows = _curves(run.curves)
+    saved = _saved_step(run)
+    # a row of step 0 is written after the first optimizer step
+    step = max([saved or 0, *(int(row["step"]) + 1 for row in rows)])
+    rate = _rate(run, start, step)
+    steps = facts.get("steps")
+    state = _state(run, slurm)
+    left = (steps - step) / rate if rate and steps and state == "running" else None
+    return RunStatus(
+        run_dir=str(run.path),
+        state=state,
+        job=job,
+        slurm=slurm,
+        step=step,
+        steps=steps,
+        saved_step=saved,
+        steps_per_second=None if rate is None else round(rate, 4),
+        seconds_left=None if left is None else round(left, 1),
+        restarts=max(0, facts.get("starts", 0) - 1),
+        metrics=_last_values(rows),
+    )
+
+
+def _later(started: str | None, submitted: str) -> str:
+    """The later of two jobs by their ids: a run may be submitted again, or started by hand after it was."""
+    return submitted if started is None or int(started.split("_")[0]) <= int(submitted.split("_")[0]) else started
+
+
+def _state(run: RunDirectory, slurm: JobState | None) -> str:
+    if run.status == "finished":
+        return "finished"
+    if slurm and slurm.state == "PENDING":
+        return "queued"
+    if (slurm and slurm.state == "RUNNING") or run.is_locked():
+        return "evaluating" if run.status == "evaluating" else "running"
+    return slurm.state.lower() if slurm and slurm.state != "COMPLETED" else "stopped"
+
+
+def _curves(path: Path) -> list[dict[str, str]]:
+    """The whole rows of curves.csv; a row that is being written is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    return [row for row in rows if (row.get("step") or "").isdecimal()]
+
+
+def _last_values(rows: list[dict[str, str]]) -> dict[str, float]:
+    return {
+        name: float(value) for row in rows for name, value in row.items() if name not in ("epoch", "step") and value
+    }
+
+
+def _saved_step(run: RunDirectory) -> int | None:
+    manifest = run.last.with_name(f"{run.last.name}.manifest.json")
+    try:
+        return int(read_json(manifest)["global_step"])
+    except (CheckpointError, KeyError, TypeError):
+        return None
+
+
+def _rate(run: RunDirectory, start: dict[str, Any], step: int) -> float | None:
+    """Optimizer steps a second from the last start of the training to the last row of its curves."""
+    if not start or not run.curves.is_file() or step <= start["step"]:
+        return None
+    seconds = run.curves.stat().st_mtime - start["time"]
+    return (step - start["step"]) / seconds if seconds > 0 else None
+
+
+def _table(found: RunStatus) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("run", found.run_dir)
+    table.add_row("state", found.state)
+    if found.job:
+        table.add_row("job", _job_text(found.job, found.slurm))
+    if found.steps:
+        table.add_row("step", f"{found.step:,} of {found.steps:,} ({found.step / found.steps:.0%})")
+    if found.saved_step is not None:
+        table.add_row("saved", f"after step {found.saved_step:,}")
+    if found.steps_per_second:
+        table.add_row("rate", f"{found.steps_per_second:.2f} steps/s")
+    if found.seconds_left is not None:
+        table.add_row("left", f"{timedelta(seconds=round(found.seconds_left))} of training")
+    if found.steps:
+        table.add_row("restarts", str(found.restarts))
+    shown = [f"{name} {found.metrics[name]:.4f}" for name in _SHOWN if name in found.metrics]
+    if shown:
+        table.add_row("metrics", "  ".join(shown))
+    return table
+
+
+def _job_text(job: str, slurm: JobState | None) -> str:
+    if slurm is None:
+        return f"{job}, of which SLURM says nothing here"
+    words = [job, slurm.state.lower()]
+    words += [f"on {slurm.nodes}"] if slurm.nodes and slurm.left else []
+    words += [f"({slurm.reason})"] if slurm.reason else []
+    words += [f"{slurm.left} to its time limit"] if slurm.left else []
+    return ", ".join(words).replace(", (", " (")

@@ -1,0 +1,115 @@
+"""Where a process stands in a SLURM job: what srun's variables say of ranks, nodes and restarts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from genre_lightning.errors import ConfigError
+
+# names that `salloc` and `srun --pty bash` give a job; Lightning goes by them too
+_INTERACTIVE = ("bash", "interactive")
+
+_LOCK_PATIENCE_SECONDS = 120.0
+"""How long the former start of a job may hold its run directory: a node that was given up can live on a while."""
+
+
+@dataclass(frozen=True)
+class SlurmStep:
+    """The step that this process is a task of.
+
+    Attributes:
+        nodes: of the step.
+        tasks: of the step, one for each rank.
+    """
+
+    nodes: int
+    tasks: int
+
+    @property
+    def tasks_per_node(self) -> int:
+        """The devices that a node trains on."""
+        return self.tasks // self.nodes
+
+
+@dataclass(frozen=True)
+class PlannedStep(SlurmStep):
+    """A step of a job that is yet to be submitted.
+
+    Attributes:
+        accelerator: "cuda" or "cpu", which this machine need not have.
+    """
+
+    accelerator: str
+
+
+def current_step(environment: Mapping[str, str] = os.environ) -> SlurmStep | None:
+    """The step of a batch job that srun started this process in; None anywhere else.
+
+    Raises:
+        ConfigError: the nodes have different numbers of tasks.
+    """
+    if "SLURM_STEP_ID" not in environment or environment.get("SLURM_JOB_NAME") in _INTERACTIVE:
+        return None
+    step = SlurmStep(int(environment["SLURM_STEP_NUM_NODES"]), int(environment["SLURM_STEP_NUM_TASKS"]))
+    if step.tasks % step.nodes or "SLURM_NTASKS_PER_NODE" not in environment:
+        raise ConfigError(
+            f"srun started {step.tasks} tasks on {step.nodes} nodes without a number for each node: "
+            "give sbatch --ntasks-per-node, the number of GPUs of a node"
+        )
+    return step
+
+
+def job_facts(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The job's id, as squeue and scancel take it; empty outside of a job."""
+    if "SLURM_JOB_ID" not in environment:
+        return {}
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return {"job": f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"}
+    return {"job": environment["SLURM_JOB_ID"]}
+
+
+def lock_patience(environment: Mapping[str, str] = os.environ) -> float:
+    """Seconds to wait for a run directory that another process works in: many where this job was here before."""
+    return _LOCK_PATIENCE_SECONDS if int(environment.get("SLURM_RESTART_COUNT", 0)) else 1.0
+
+
+def planned_accelerator(accelerator: str, planned: PlannedStep) -> str:
+    """The accelerator that Lightning's name stands for on the nodes of a job.
+
+    Raises:
+        ConfigError: one that they will not have.
+    """
+    if accelerator == "auto" or accelerator == planned.accelerator:
+        return planned.accelerator
+    if accelerator == "gpu" and planned.accelerator == "cuda":
+        return "cuda"
+    cure = "--gpus-per-node=0" if planned.accelerator == "cuda" else "--gpus-per-node"
+    asked = "GPUs" if planned.accelerator == "cuda" else "no GPU"
+    raise ConfigError(
+        f"trainer.accelerator is {accelerator}, and the job asks for {asked}: leave it out, or change {cure}"
+    )
+
+
+def shape_problems(devices: Any, num_nodes: Any, step: SlurmStep) -> list[str]:
+    """What `trainer.devices` and `trainer.num_nodes` say against the tasks of a step; nothing where they say nothing.
+
+    Args:
+        devices: "auto", -1, a number, or a list.
+        num_nodes: 1 says nothing.
+        step: what the job has, or will have.
+    """
+    problems = []
+    count = len(devices) if isinstance(devices, list | tuple) else devices
+    if str(count) not in ("auto", "-1", str(step.tasks_per_node)):
+        problems.append(
+            f"trainer.devices is {devices}, and the job has {step.tasks_per_node} tasks on each node: "
+            "leave trainer.devices out"
+        )
+    if num_nodes not in (1, step.nodes):
+        problems.append(
+            f"trainer.num_nodes is {num_nodes}, and the job has {step.nodes} nodes: leave trainer.num_nodes out"
+        )
+    return problems

@@ -1,0 +1,156 @@
+"""`submit` without a cluster: what it refuses, writes, and gives to sbatch; an executable stands for sbatch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genre_lightning.__main__ import main
+from genre_lightning.distributed import batch
+from genre_lightning.runs import RunDirectory
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """An sbatch that keeps its arguments, on a machine with no other command of SLURM."""
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    (folder / "sbatch").write_text(f'#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done > "{folder}/args"\necho 42\n')
+    (folder / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_sbatch(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def words(sample_csv, run_dir, *more):
+    return ["submit", f"--data.csv={sample_csv}", "--model.backbone=small", f"--run_dir={run_dir}", *more]
+
+
+def refused(capfd, arguments):
+    status = main(arguments)
+    out, err = capfd.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("genre-lightning: ")]
+    assert (status, out, len(lines)) == (2, "", 1), err
+    return lines[0]
+
+
+def directives(script):
+    lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH --")]
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_a_job_is_written_submitted_and_told(sbatch, sample_csv, tmp_path, capfd):
+    run_dir = tmp_path / "it's a run"
+    more = ["--nodes=4", "--gpus-per-node=8", "--time=8:00:00", "--partition=west", "--account", "films"]
+    assert main(words(sample_csv, run_dir, *more, "--sbatch", "qos=high", "--sbatch=exclusive")) == 0
+    script = run_dir / "slurm" / "train.sbatch"
+    assert (sbatch / "args").read_text().splitlines() == ["--parsable", str(script)]
+    asked = directives(script.read_text())
+    expected = {
+        "nodes": "4", "gpus-per-node": "8", "ntasks-per-node": "8", "time": "8:00:00", "partition": "west",
+        "account": "films", "qos": "high", "exclusive": "", "requeue": "", "open-mode": "append", "signal": "USR1@300",
+        "output": f'"{run_dir}/slurm/%j.log"', "job-name": '"it\'s a run"',
+    }  # fmt: skip
+    assert {name: asked.get(name) for name in expected} == expected
+    subprocess.run(["/bin/bash", "-n", str(script)], check=True)
+    out, err = capfd.readouterr()
+    assert out == f"job 42 is queued: {run_dir}\n"
+    assert "scancel 42" in err
+    assert "genre-lightning status" in err
+
+
+def test_the_job_reads_a_configuration_that_nothing_changes(sbatch, sample_csv, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"data: {{csv: {sample_csv}}}\nmodel: {{init_args: {{backbone: small, dropout: 0.25}}}}\n")
+    run = RunDirectory(tmp_path / "run")
+    assert main(["submit", "--config", str(config), "--run_dir", str(run.path), "--trainer.max_epochs=7"]) == 0
+    config.unlink()
+    kept = yaml.safe_load((run.batch / "config.yaml").read_text())
+    assert kept["model"]["init_args"]["dropout"] == 0.25
+    assert kept["trainer"]["max_epochs"] == 7
+    # the nodes decide the precision and bring the devices; that they have a GPU is certain
+    assert [kept["trainer"][name] for name in ("precision", "devices", "num_nodes")] == ["auto", "auto", 1]
+    assert kept["trainer"]["accelerator"] == "cuda"
+    assert Path(kept["run_dir"]) == run.path
+    run.check_writable()  # `fit` may begin there
+
+
+def test_a_dry_run_prints_the_script_and_leaves_nothing(no_sbatch, sample_csv, tmp_path, capfd):
+    assert main(words(sample_csv, tmp_path / "run", "--dry-run", "--gpus-per-node=2")) == 0
+    out, _ = capfd.readouterr()
+    assert directives(out)["ntasks-per-node"] == "2"
+    assert f"GENRE_LIGHTNING_PYTHON={sys.executable}\n" in out
+    assert not (tmp_path / "run").exists()
+    template = batch.TEMPLATE.read_text()
+    # all that is done stands in the template
+    assert out.splitlines()[-30:] == template.splitlines()[-30:]
+
+
+def test_no_requeue(no_sbatch, sample_csv, tmp_path, capfd):
+    assert main(words(sample_csv, tmp_path / "run", "--dry-run", "--no-requeue")) == 0
+    out, _ = capfd.readouterr()
+    asked = directives(out)
+    assert "no-requeue" in asked
+    assert "requeue" not in asked
+    assert "GENRE_LIGHTNING_MAX_REQUEUES=0\n" in out
+
+
+def test_without_sbatch_there_is_one_line_with_the_cure(no_sbatch, sample_csv, tmp_path, capfd):
+    line = refused(capfd, words(sample_csv, tmp_path / "run"))
+    assert "no sbatch on this machine" in line
+    assert "--dry-run" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "cure"),
+    [
+        (["--model.dropout=2"], "model.dropout"),
+        (["--data.csv=/no/such.csv"], "/no/such.csv"),
+        (["--trainer.max_epochz=2"], "max_epochz"),
+        (["--trainer.accelerator=cpu"], "--gpus-per-node=0"),
+        (["--trainer.accelerator=gpu", "--gpus-per-node=0"], "--gpus-per-node"),
+        (["--trainer.precision=16-mixed", "--gpus-per-node=0"], "bf16-mixed"),
+        (["--trainer.devices=4", "--gpus-per-node=8"], "leave trainer.devices out"),
+        (["--trainer.num_nodes=4", "--nodes=2"], "leave trainer.num_nodes out"),
+        (["--trainer.strategy=fsdp", "--trainer.precision=bf16-true"], "trainer.precision"),
+        (["--nodes=0"], "--nodes"),
+        (["--gpus-per-node=many"], "--gpus-per-node"),
+        (["--time=5"], "USR1@60"),
+        (["--time=tomorrow"], "no time limit"),
+        (["--sbatch=nodes=3"], "leave it out"),
+        (["--sbatch=Q O S=1"], "long name"),
+        (["--sbatch=ntasks-per-node=2", "--gpus-per-node=8"], "leave ntasks-per-node out"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(sbatch, sample_csv, tmp_path, capfd, more, cure):
+    assert cure in refused(capfd, words(sample_csv, tmp_path / "run", *more))
+    assert not (tmp_path / "run").exists()
+    assert not (sbatch / "args").exists()
+
+
+@pytest.mark.parametrize("precision", ["auto", "16-mixed", "bf16-mixed"])
+def test_a_gpu_configuration_is_submitted_from_a_machine_without_one(sbatch, sample_csv, tmp_path, precision):
+    more = ["--trainer.accelerator=gpu", f"--trainer.precision={precision}", "--trainer.strategy=fsdp"]
+    assert main(words(sample_csv, tmp_path / "run", *more, "--gpus-per-node=8")) == 0
+
+
+def test_a_started_run_is_submitted_again_only_with_its_own_settings(sbatch, sample_csv, tmp_path, capfd):
+    run = RunDirectory(tmp_path / "run")
+    more = ["--gpus-per-node=0", "--trainer.max_epochs=2"]
+    assert main(words(sample_csv, run.path, *more)) == 0
+    # what the first start of the job leaves: the same, with the precision of its node
+    settings = yaml.safe_load((run.batch / "config.yaml").read_text())
+    settings["trainer"]["precision"] = "bf16-mixed"
+    run.write_config(yaml.safe_dump(settings))
+    capfd.readouterr()
+    assert main(["submit", f"--run_dir={run.path}", "--gpus-per-node=0"]) == 0
+    capfd.readouterr()
+    line = refused(capfd, ["submit", f"--run_dir={run.path}", "--gpus-per-node=0", "--trainer.max_epochs=3"])
+    assert "trainer.max_epochs: 2 → 3" in line

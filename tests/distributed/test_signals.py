@@ -1,0 +1,49 @@
+"""The flag that stop signals set, from a process's first moment on."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from genre_lightning.distributed.signals import BATCH_SIGNALS, STOP_SIGNALS, StopFlag, stopping_on_signals
+from genre_lightning.errors import PreemptedError
+
+
+def test_signals_set_the_flag_while_the_block_runs_and_not_after():
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    flag = StopFlag()
+    with stopping_on_signals(flag=flag):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert flag.signal == "SIGUSR2"
+        with pytest.raises(PreemptedError, match="stopped by SIGUSR2"):
+            flag.check()
+    assert not flag.raised()
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_an_inner_block_keeps_what_the_outer_one_has_seen():
+    flag = StopFlag()
+    with stopping_on_signals(BATCH_SIGNALS, flag):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with stopping_on_signals(flag=flag):
+            assert flag.signal == "SIGUSR1"
+
+
+def test_a_signal_that_comes_while_libraries_load_is_kept(sample_csv, tmp_path):
+    arguments = ["fit", f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", "--model.backbone=small"]
+    code = f"""
+import importlib, os, signal, sys
+from genre_lightning import cli
+from genre_lightning.__main__ import main
+class Struck:
+    def import_module(self, name):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return importlib.import_module(name)
+cli.importlib = Struck()
+sys.exit(main({arguments!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == PreemptedError.exit_status, done.stderr
+    assert "stopped by SIGUSR1" in done.stderr

@@ -1,0 +1,187 @@
+"""Runs as jobs of a real SLURM cluster of two nodes: ended, cut off by limits, signals and failures, and refused."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from conftest import HERE
+from small_run import SMALL
+
+from genre_lightning.data.sample import write_sample
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+
+RUN = [*SMALL, "--trainer.log_every_n_steps=1"]
+STEPS = 18  # 131 films of training in steps of 16, twice
+
+
+@pytest.fixture(scope="module")
+def sample(cluster):
+    return write_sample(cluster.place / "the films.csv", films=165, seed=1)
+
+
+def options(sample, strategy="ddp"):
+    return [f"--data.csv={sample}", *RUN, f"--trainer.strategy={strategy}"]
+
+
+def losses(run_dir):
+    with (run_dir / "curves.csv").open(newline="") as file:
+        return [(int(row["step"]), row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def weights(run_dir):
+    return {
+        name: torch.load(run_dir / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+        for name in ("last", "best")
+    }
+
+
+def assert_same_training(expected, got):
+    assert [step for step, _ in losses(got)] == list(range(STEPS))
+    assert losses(got) == losses(expected)
+    for name, state in weights(expected).items():
+        other = weights(got)[name]
+        assert state.keys() == other.keys()
+        for key, value in state.items():
+            assert torch.equal(value, other[key]), f"{name} {key}"
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def unbroken(request, cluster, sample):
+    """A run on two nodes to its end: its strategy, job and directory."""
+    run_dir = cluster.place / f"an unbroken {request.param} run"
+    job = cluster.submit(run_dir, "--nodes=2", "--time=10", *options(sample, request.param))
+    assert cluster.end_of(job)["JobState"] == "COMPLETED"
+    return request.param, job, run_dir
+
+
+def test_a_run_on_two_nodes_comes_to_its_end(cluster, unbroken):
+    _, job, run_dir = unbroken
+    found = json.loads(cluster.genre_lightning("status", run_dir, "--json"))
+    assert (found["state"], found["job"], found["slurm"]["state"]) == ("finished", job, "COMPLETED")
+    assert (found["step"], found["steps"], found["restarts"]) == (STEPS, STEPS, 0)
+    log = (run_dir / "slurm" / f"{job}.log").read_text()
+    assert f"job {job}, start 1, on n[1-2]" in log
+    # one rank speaks, and the ranks were two
+    assert "0: model" in log
+    assert "1: model" not in log
+    stored = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert (stored["trainer"]["devices"], stored["trainer"]["num_nodes"]) == ("auto", 1)
+    assert (run_dir / "report.html").is_file()
+
+
+def test_a_time_limit_that_strikes_twice_changes_nothing(cluster, sample, unbroken):
+    strategy, _, expected = unbroken
+    run_dir = cluster.place / f"a limited {strategy} run"
+    limit = ("--time=1", "--sbatch=signal=USR1@15")
+    job = cluster.submit(run_dir, "--nodes=2", *limit, *options(sample, strategy), HOLD="5 12")
+    cluster.wait("the second requeue", lambda: cluster.job(job)["Restarts"] == "2")
+    # the last start has its evaluation to do, for which a minute may be too short here
+    cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    facts = cluster.end_of(job)
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "2")
+    log = (run_dir / "slurm" / f"{job}.log").read_text()
+    assert log.count("the run has saved its state; queued again") == 2
+    assert [int(start) for start in re.findall(r"start (\d), on", log)] == [1, 2, 3]
+    assert log.count("resuming") == 2
+    assert_same_training(expected, run_dir)
+    assert json.loads(cluster.genre_lightning("status", run_dir, "--json"))["restarts"] == 2
+    print(log)  # shown by -s
+
+
+def test_a_signal_by_hand_and_a_more_urgent_job_change_nothing(cluster, sample, unbroken):
+    strategy, _, expected = unbroken
+    run_dir = cluster.place / f"a signalled {strategy} run"
+    job = cluster.submit(run_dir, "--nodes=2", "--time=10", *options(sample, strategy), HOLD="7 11")
+    log = run_dir / "slurm" / f"{job}.log"
+    cluster.said(log, "held in step 7", times=2)
+    found = json.loads(cluster.genre_lightning("status", run_dir, "--json"))
+    assert (found["state"], found["slurm"]["state"]) == ("running", "RUNNING")
+    assert 4 <= found["step"] <= 7  # the curves are written now and then
+    cluster.call("scancel", "--signal=USR1", job)
+    cluster.said(log, "held in step 11", times=2)
+    # by SLURM's preemption: a signal, time to save, and a requeue
+    more_urgent = ("--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=true")
+    urgent = cluster.call("sbatch", "--parsable", *more_urgent)
+    facts = cluster.end_of(job)
+    assert cluster.job(urgent.strip())["JobState"] == "COMPLETED"
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "2")
+    assert "stopped by SIGUSR1 after optimizer step 8" in log.read_text()
+    assert "stopped by SIGTERM after optimizer step 12" in log.read_text()
+    assert_same_training(expected, run_dir)
+
+
+def test_a_node_that_dies_has_the_job_started_again(cluster, sample):
+    run_dir = cluster.place / "a run on a dying node"
+    job = cluster.submit(run_dir, "--nodes=2", "--time=10", *options(sample), HOLD="7")
+    log = run_dir / "slurm" / f"{job}.log"
+    cluster.said(log, "held in step 7", times=2)
+    state = cluster.environment["SLURM_TEST_CLUSTER"]
+    cluster.call("sh", "-c", f"kill -9 $(cat {state}/n2.pid)")
+    cluster.wait("the requeue", lambda: cluster.job(job)["Restarts"] == "1")
+    cluster.call(HERE / "cluster.sh", "slurmd", "n2")
+    facts = cluster.end_of(job)
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
+    assert "resuming" in log.read_text()
+    assert [step for step, _ in losses(run_dir)] == list(range(STEPS))
+
+
+def test_an_array_of_four_seeds(cluster, sample):
+    folder = cluster.place / "a sweep"
+    said = cluster.call(
+        "sbatch", "--parsable", "--gpus-per-node=0", "--array=1-4", f"--output={folder}-%a.log",
+        "slurm/sweep.sbatch", folder, *options(sample, "auto"),
+    )  # fmt: skip
+    for seed in range(1, 5):
+        facts = cluster.end_of(f"{said.strip()}_{seed}")
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "0")
+        assert yaml.safe_load((folder / f"seed_{seed}" / "config.yaml").read_text())["seed"] == seed
+        found = json.loads(cluster.genre_lightning("status", folder / f"seed_{seed}", "--json"))
+        assert (found["state"], found["job"]) == ("finished", f"{said.strip()}_{seed}")
+    assert len({str(losses(folder / f"seed_{seed}")) for seed in range(1, 5)}) == 4
+
+
+def test_the_second_job_in_a_run_directory_is_refused(cluster, sample):
+    run_dir = cluster.place / "a wanted run"
+    first = cluster.submit(run_dir, "--time=10", "--no-requeue", *options(sample, "auto"), HOLD="7")
+    log = run_dir / "slurm" / f"{first}.log"
+    cluster.said(log, "held in step 7")
+    second = cluster.submit(run_dir, "--time=10", *options(sample, "auto"))
+    facts = cluster.end_of(second)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "2:0", "0")
+    said = (run_dir / "slurm" / f"{second}.log").read_text()
+    assert "another process is working in" in said
+    assert "is not queued again" in said
+    cluster.call("scancel", "--signal=TERM", first)
+    facts = cluster.end_of(first)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "75:0", "0")
+    assert "after 0 of 0 requeues it is not queued again" in log.read_text()
+
+
+def test_a_broken_configuration_fails_once(cluster, sample):
+    config = cluster.place / "broken config.yaml"
+    config.write_text(f"data: {{csv: {sample}}}\nmodel: {{init_args: {{backbone: small, dropout: 2.0}}}}\n")
+    run_dir = cluster.place / "a broken run"
+    log = cluster.place / "broken.log"
+    job = cluster.call(
+        "sbatch", "--parsable", "--gpus-per-node=0", "--nodes=2", f"--output={log}",
+        "slurm/train.sbatch", "--config", config, "--run_dir", run_dir,
+    ).strip()  # fmt: skip
+    facts = cluster.end_of(job)
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "2:0", "0")
+    assert "model.dropout is 2.0" in log.read_text()
+    assert not run_dir.exists()
+    # submit names it before there is a job
+    cluster.genre_lightning("submit", "--config", config, "--run_dir", run_dir, "--gpus-per-node=0", status=2)
+
+
+def test_a_cancelled_job_stays_cancelled(cluster, sample):
+    run_dir = cluster.place / "a cancelled run"
+    job = cluster.submit(run_dir, "--time=10", *options(sample, "auto"), HOLD="7")
+    cluster.said(run_dir / "slurm" / f"{job}.log", "held in step 7")
+    cluster.call("scancel", job)
+    facts = cluster.end_of(job)
+    assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
