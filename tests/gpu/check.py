@@ -306,7 +306,7 @@ def _sharded_training(options: Options, cuda: bool) -> Figures:
         assert peak < stored + scales + 2 * block + 5e8, f"the build peaked at {peak / 1e9:.1f} GB"
     training = Training(model, options, precision)
     skipped = training.settle()
-    losses = [training.step(step)[0] for step in range(options.steps)]
+    losses = [training.step(step)[0] for step in range(options.steps + 1)]
     assert np.isfinite(losses).all(), f"losses are {losses}"
     assert losses[-1] < losses[0], f"nothing is learnt: {losses}"
     return {
