@@ -96,5 +96,5 @@ def test_torchrun_starts_a_run_again_whose_rank_was_killed(tmp_path):
     assert again.said.count("model   small") == 2
     assert again.said.count("resuming") == 1
     words.append(f"--run_dir={tmp_path / 'unbroken'}")
-    assert start_ranks(words, 2, tmp_path / "log", environment, seconds=120).statuses == [0, 0]
+    assert start_ranks(words, 2, tmp_path / "log", environment, seconds=300).statuses == [0, 0]
     assert differences(tmp_path / "unbroken", tmp_path / "again") == []

@@ -52,7 +52,7 @@ class Setting:
     place: Path
     ranks: int = 1
     options: list[str] = field(default_factory=lambda: [*SMALL, "--trainer.log_every_n_steps=1"])
-    seconds: float = 120
+    seconds: float = 300
 
 
 @dataclass(frozen=True)

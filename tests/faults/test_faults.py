@@ -97,16 +97,16 @@ def test_a_second_process_on_a_run_is_refused_and_one_after_a_dead_holder_is_not
     words = ["fit", f"--data.csv={setting.csv}", f"--run_dir={tmp_path / 'run'}", *setting.options]
     with ThreadPoolExecutor() as thread:
         stopping = {**environment, "FAULT": "in a step:12:SIGSTOP"}
-        holder = thread.submit(start_ranks, words, 1, tmp_path / "holder.log", stopping, seconds=60)
+        holder = thread.submit(start_ranks, words, 1, tmp_path / "holder.log", stopping, seconds=300)
         while not (struck := journal.is_file() and [line for line in lines_of(journal) if line["event"] == "strike"]):
             assert not holder.done(), holder.result()
             time.sleep(0.05)
-        second = start_ranks(words, 1, tmp_path / "second.log", environment, seconds=60)
+        second = start_ranks(words, 1, tmp_path / "second.log", environment, seconds=300)
         os.kill(struck[0]["process"], signal.SIGKILL)
         assert holder.result().statuses == [-signal.SIGKILL]
     assert second.statuses == [2]
     assert f"another process is working in {tmp_path / 'run'}" in second.said
-    assert start_ranks(words, 1, tmp_path / "third.log", environment, seconds=60).statuses == [0]
+    assert start_ranks(words, 1, tmp_path / "third.log", environment, seconds=300).statuses == [0]
     assert differences(expected.directory, tmp_path / "run") == []
 
 
