@@ -27,6 +27,12 @@ class CheckpointError(GenreLightningError):
     """A checkpoint or a run directory is damaged, unfinished, or belongs to something else."""
 
 
+class SaveError(CheckpointError):
+    """A checkpoint could not be written: the disk is full, or the place may not be written."""
+
+    exit_status = 1
+
+
 class DivergedError(GenreLightningError):
     """The loss or its gradient is no number any more, so training on would spoil the weights."""
 

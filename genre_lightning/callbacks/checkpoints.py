@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
 from genre_lightning.distributed.checkpoint_io import check_space, previous_names
-from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.errors import ConfigError, SaveError
 
 
 class Agreement(Protocol):
@@ -170,7 +170,7 @@ class RunCheckpoint(Checkpoint):
             logger.save()  # what the checkpoint says is done must stand in the curves
         failure = self._write(trainer, path)
         if failure and self.on_failure == "stop":
-            raise CheckpointError(failure)
+            raise SaveError(failure)
         if failure and trainer.is_global_zero:
             warnings.warn(f"{failure} (going on: checkpoint.on_failure is warn)", stacklevel=2)
         self.seconds += time.monotonic() - started
@@ -186,7 +186,7 @@ class RunCheckpoint(Checkpoint):
         failure = ""
         try:
             trainer.strategy.save_checkpoint(content, path)
-        except CheckpointError as error:
+        except SaveError as error:
             failure = str(error)
         # the others wait here for the rank that writes
         return str(trainer.strategy.broadcast(failure))

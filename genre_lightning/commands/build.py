@@ -35,7 +35,7 @@ from genre_lightning.distributed.slurm import (
     planned_accelerator,
     shape_problems,
 )
-from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy
+from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy, rank_count
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.models.validation import VALIDATION_METRICS
@@ -222,8 +222,13 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
         *(log for log in _as_list(options.pop("logger", None)) if not isinstance(log, bool)),
     ]
     plugins = [*_as_list(options.pop("plugins", None)), AtomicCheckpointIO(checkpoints.keep_last)]
+    accelerator = options["accelerator"]
     options["strategy"], precision = make_strategy(
-        options["strategy"], options["precision"], options["accelerator"], shards_checkpoints=sharded
+        options["strategy"],
+        options["precision"],
+        accelerator,
+        ranks=rank_count(options["devices"], options["num_nodes"], accelerator),
+        shards_checkpoints=sharded,
     )
     if current_step():
         # its ranks come from srun; requeuing is the batch script's, once the state is saved

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from genre_lightning.distributed import manifests
 from genre_lightning.distributed.manifests import verify_checkpoint
-from genre_lightning.errors import CheckpointError, one_line
+from genre_lightning.errors import CheckpointError, SaveError, one_line
 
 FACTS = "facts.pt"
 """In a directory of shards, the file of everything that is not sharded."""
@@ -37,7 +37,7 @@ def write_checkpoint(content: dict[str, Any], path: Path, kept: Sequence[Path] =
         the SHA-256 of the file.
 
     Raises:
-        CheckpointError: it could not be written; what was there before is untouched.
+        SaveError: it could not be written; what was there before is untouched.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -67,9 +67,9 @@ def save_flushed(content: Any, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def not_written(path: Path, error: object) -> CheckpointError:
+def not_written(path: Path, error: object) -> SaveError:
     """The error that says why a checkpoint could not be written."""
-    return CheckpointError(
+    return SaveError(
         f"the checkpoint {path} could not be written ({one_line(error)[:160]}): "
         "free space or mend the permissions there, then run the same command again"
     )
@@ -121,7 +121,7 @@ def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> s
         the SHA-256 of the changed checkpoint.
 
     Raises:
-        CheckpointError: missing, damaged, or the new one could not be written.
+        CheckpointError: missing, damaged, or (a SaveError) the new one could not be written.
     """
     if not path.is_dir():
         content = read_checkpoint(path)

@@ -52,7 +52,7 @@ def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ())
         kept: names for the older checkpoints, from the newest to the oldest; the last of them is given up.
 
     Raises:
-        CheckpointError: on all ranks, if one of them could not write; what was there before is untouched.
+        SaveError: on all ranks, if one of them could not write; what was there before is untouched.
     """
     facts, tensors = _split(content)
     part = path.with_name(f".{path.name}.part")

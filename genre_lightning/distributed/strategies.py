@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
@@ -22,8 +23,21 @@ def is_sharded(strategy: Any) -> bool:
     return strategy == SHARDED or isinstance(strategy, ShardedStrategy) or configured == ShardedStrategy.__name__
 
 
+def rank_count(devices: Any, num_nodes: int, accelerator: str) -> int:
+    """How many ranks a trainer starts.
+
+    Args:
+        devices: as Lightning takes them: "auto", -1, a number, a list, or "0,2".
+        num_nodes: machines.
+        accelerator: resolved.
+    """
+    kind = {"cuda": CUDAAccelerator, "mps": MPSAccelerator}.get(accelerator, CPUAccelerator)
+    found = kind.auto_device_count() if devices == "auto" else kind.parse_devices(devices)
+    return num_nodes * (len(found) if isinstance(found, list) else int(found or 0))
+
+
 def make_strategy(
-    strategy: str | Strategy, precision: str, accelerator: str, *, shards_checkpoints: bool = False
+    strategy: str | Strategy, precision: str, accelerator: str, *, ranks: int = 1, shards_checkpoints: bool = False
 ) -> tuple[str | Strategy, Precision | None]:
     """Lightning's strategy for a name, and the precision plugin that it needs in place of the trainer's own.
 
@@ -31,9 +45,10 @@ def make_strategy(
         strategy: "auto", "ddp", "fsdp", or one already made.
         precision: resolved.
         accelerator: resolved.
+        ranks: of the run; "auto" is "ddp" where there are several.
         shards_checkpoints: of a sharded model, see `ShardedStrategy`.
     """
-    if strategy == "ddp":
+    if strategy == "ddp" or (strategy == "auto" and ranks > 1):
         # all parameters take part in every step, so no search for unused ones; views spare a copy of all gradients
         return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True), None
     if is_sharded(strategy):

@@ -8,7 +8,7 @@ import torch
 from genre_lightning.callbacks import checkpoints
 from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
 from genre_lightning.distributed import checkpoint_io
-from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.errors import ConfigError, SaveError
 
 
 class FakeTrainer:
@@ -31,7 +31,7 @@ class FakeTrainer:
 
     def save(self, content, path):
         if self.failure:
-            raise CheckpointError(self.failure)
+            raise SaveError(self.failure)
         self.saved.append((path.name, self.global_step))
 
     def epoch(self, callback, **metrics):
@@ -115,7 +115,7 @@ def test_a_save_that_fails_on_one_rank_stops_all(tmp_path, of_this_rank):
         trainer.failure = "the disk is full"
     else:
         trainer.strategy.broadcast = lambda value: "the disk is full"
-    with pytest.raises(CheckpointError, match="the disk is full"):
+    with pytest.raises(SaveError, match="the disk is full"):
         trainer.epoch(callback)
 
 

@@ -21,7 +21,7 @@ from genre_lightning.distributed.sharded import (
     transformer_blocks,
     whole,
 )
-from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy
+from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy, rank_count
 from genre_lightning.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -183,10 +183,23 @@ def test_a_model_that_is_not_sharded_may_have_what_shards_may_not(strategy):
     check_strategy(strategy, "16-mixed", "cuda", optimizer="paged_adamw_8bit", quantization="int8", trains=False)
 
 
-def test_ddp_searches_no_unused_parameters_and_keeps_views():
-    strategy, precision = make_strategy("ddp", "16-mixed", "cuda")
+@pytest.mark.parametrize(("name", "ranks"), [("ddp", 1), ("ddp", 4), ("auto", 2)])
+def test_ddp_searches_no_unused_parameters_and_keeps_views(name, ranks):
+    strategy, precision = make_strategy(name, "16-mixed", "cuda", ranks=ranks)
     assert precision is None
     assert strategy._ddp_kwargs == {"find_unused_parameters": False, "gradient_as_bucket_view": True}
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "accelerator", "ranks"),
+    [("auto", 1, "cpu", 1), (3, 1, "cpu", 3), ("2", 2, "cpu", 4), ("auto", 2, "cuda", 8), (-1, 1, "cuda", 4),
+     ([0, 2], 1, "cuda", 2), ("1,3", 1, "cuda", 2), (1, 1, "cuda", 1)],
+)  # fmt: skip
+def test_ranks_are_counted_as_lightning_does(monkeypatch, devices, nodes, accelerator, ranks):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("lightning.fabric.accelerators.cuda.num_cuda_devices", lambda: 4)
+    assert rank_count(devices, nodes, accelerator) == ranks
 
 
 @pytest.mark.parametrize(
