@@ -139,7 +139,8 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
         else:
             trainer.accelerator = accelerator_of(trainer.accelerator)
         trainer.precision, reason = resolve_precision(trainer.precision, trainer.accelerator, here=planned is None)
-        tell(f"precision {trainer.precision}: {reason}")
+        if planned is None:
+            tell(f"precision {trainer.precision}: {reason}")
     except ConfigError as error:
         problems.append(str(error))
     if trainer.accumulate_grad_batches != 1:
