@@ -27,6 +27,7 @@ _WITHOUT_EFFECT = (
     "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
     "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
     "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
+    "model.activation_checkpointing",
 )  # fmt: skip
 
 

@@ -56,18 +56,18 @@ class Throughput(Callback):
         # after an epoch's end or a save the device has nothing left to do, so the clock is right without waiting
         if self._since is None:
             assert isinstance(pl_module, GenreClassifier)
-            self._since, self._before = time.perf_counter(), pl_module.work_done.clone()
+            self._since, self._before = time.perf_counter(), pl_module.sums.work.clone()
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, GenreClassifier)
         if not pl_module.is_logged_step() or self._since is None or self._before is None:
             return
-        done = pl_module.work_done - self._before
+        done = pl_module.sums.work - self._before
         tokens, slots, tokens_squared, films = done.tolist()  # waits for the backward pass of the step
         now = time.perf_counter()
         seconds = now - self._since
-        self._since, self._before = now, pl_module.work_done.clone()
+        self._since, self._before = now, pl_module.sums.work.clone()
         figures = {
             "throughput/tokens_per_second": tokens / seconds,
             "throughput/films_per_second": films / seconds,

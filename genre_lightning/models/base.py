@@ -24,6 +24,7 @@ from genre_lightning.models.optimizer import (
     parameter_groups,
     schedule_factor,
 )
+from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.validation import GenreMetrics
 
 if TYPE_CHECKING:
@@ -102,10 +103,7 @@ class GenreClassifier(LightningModule):
     pos_weight: Tensor
     validation_metrics: GenreMetrics
     finite_steps: FiniteSteps
-    work_done: Tensor
-    _step_sums: Tensor
-    _step_loss: Tensor
-    _epoch_sums: Tensor
+    sums: StepSums
     _validation_sums: Tensor
 
     def __init__(
@@ -236,11 +234,7 @@ class GenreClassifier(LightningModule):
         self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
         self.validation_metrics = GenreMetrics(len(self.labelling.genres))
         self.finite_steps = FiniteSteps()
-        # of a step: its loss, then real tokens, tokens with padding and squared lengths of texts
-        self.register_buffer("_step_sums", torch.zeros(4, dtype=torch.float64), persistent=False)
-        # since the start of the process and over all ranks: those three, then films
-        self.register_buffer("work_done", torch.zeros(4, dtype=torch.float64), persistent=False)
-        self.register_buffer("_epoch_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
+        self.sums = StepSums()
         self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
         self._built = True
 
@@ -264,11 +258,7 @@ class GenreClassifier(LightningModule):
         self._seed_dropout(batch_idx)
         output = self.model_step(batch)
         micro_batches = self.trainer.accumulate_grad_batches
-        lengths = _lengths(batch) * batch["weights"].amax()
-        slots = batch["input_ids"].numel()
-        self._step_sums += torch.stack(
-            [output.loss_sum.detach(), lengths.sum(), lengths.new_tensor(slots), lengths.square().sum()]
-        )
+        self.sums.add(output.loss_sum, batch)
         if (batch_idx + 1) % micro_batches == 0:
             self._finish_step(batch["step_films"])
         return output.loss_sum * (micro_batches * self.trainer.world_size / batch["step_films"])
@@ -281,20 +271,18 @@ class GenreClassifier(LightningModule):
 
     def _finish_step(self, step_films: Tensor) -> None:
         """Sums the step over ranks and logs it; every rank then holds the same numbers."""
-        sums = self.trainer.strategy.reduce(self._step_sums, reduce_op="sum")
-        self._epoch_sums += torch.stack([sums[0], step_films.double()])
-        self._step_loss = sums[0]
-        self.work_done += torch.cat([sums[1:], step_films.double()[None]])
+        loss, padding_efficiency = self.sums.finish_step(step_films, self._sum_over_ranks)
         if self.is_logged_step():
-            loss = sums[0] / step_films
             self.log("train/loss", loss, prog_bar=True, logger=False)
             rates = {group["name"].split("_")[0]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
             self.row = {
                 "train/loss": loss,
-                "train/padding_efficiency": sums[1] / sums[2],
+                "train/padding_efficiency": padding_efficiency,
                 **{f"lr/{part}": rate for part, rate in rates.items()},
             }
-        self._step_sums.zero_()
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def is_logged_step(self) -> bool:
         """Whether the step at hand gets a row in the curves."""
@@ -312,10 +300,9 @@ class GenreClassifier(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Logs the mean loss of the epoch's films, before the checkpoint of the epoch."""
         self.check_finite()
-        loss = self._epoch_sums[0] / self._epoch_sums[1]
+        loss = self.sums.finish_epoch()
         self.log("train/loss_epoch", loss, logger=False)
         self._send({"train/loss_epoch": float(loss)}, self.trainer.global_step - 1)
-        self._epoch_sums.zero_()
 
     def training_cost(self) -> TrainingCost | None:
         """What training costs in FLOPs; None where the backbone's shape is not known."""
@@ -335,7 +322,7 @@ class GenreClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the figures of the split, each film counted once whatever the number of ranks."""
-        sums = self.trainer.strategy.reduce(self._validation_sums, reduce_op="sum")
+        sums = self._sum_over_ranks(self._validation_sums)
         figures = {"loss": sums[0] / sums[1], **self.validation_metrics.compute()}
         shown = ("loss", "f1_micro_tuned", "map_macro")
         for name, value in figures.items():
@@ -397,7 +384,7 @@ class GenreClassifier(LightningModule):
         limit = gradient_clip_val if gradient_clip_val else float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        self.finite_steps.update(self._step_loss, norm, self.trainer.global_step)
+        self.finite_steps.update(self.sums.loss, norm, self.trainer.global_step)
         # a host that computes has the numbers at hand; for a device it would have to wait
         if self.is_logged_step() or norm.device.type == "cpu":
             self.check_finite()
@@ -458,7 +445,7 @@ class GenreClassifier(LightningModule):
             "pad_token_id": self.labelling.pad_token_id,
             "max_tokens": self.labelling.max_tokens,
             "decision": self.decision,
-            "epoch_sums": self._epoch_sums.tolist(),
+            "epoch_sums": self.sums.epoch.tolist(),
             "skipped_steps": self.finite_steps.skipped,
         }
 
@@ -488,16 +475,8 @@ class GenreClassifier(LightningModule):
             )
         self.decision = facts["decision"]
         if self._built:
-            self._epoch_sums.copy_(torch.tensor(facts["epoch_sums"], dtype=torch.float64))
+            self.sums.epoch.copy_(torch.tensor(facts["epoch_sums"], dtype=torch.float64))
             self.finite_steps.skipped = facts["skipped_steps"]
-
-
-def _lengths(batch: Batch) -> Tensor:
-    """Tokens of each text of a batch, float64 (texts,), padding left out."""
-    if "attention_mask" in batch:
-        return batch["attention_mask"].sum(dim=1).double()
-    # a packed batch has no padding, and no mask
-    return batch["last_tokens"].double().diff(prepend=batch["last_tokens"].new_full((1,), -1).double())
 
 
 def check_same_genres(theirs: Sequence[str], ours: Iterable[str]) -> None:

@@ -126,9 +126,9 @@ def test_lengths_of_packed_texts_are_those_of_padded_ones():
     import numpy as np
 
     from genre_lightning.data.collate import Padding, pack_rows, pad_rows
-    from genre_lightning.models.base import _lengths
+    from genre_lightning.models.step_sums import text_lengths
 
     rows = [np.arange(n, dtype=np.int32) for n in (3, 9, 1)]
     packed = {name: torch.from_numpy(value) for name, value in pack_rows(rows).items()}
     _, mask = pad_rows(rows, Padding(0))
-    assert _lengths(packed).tolist() == _lengths({"attention_mask": torch.from_numpy(mask)}).tolist() == [3, 9, 1]
+    assert text_lengths(packed).tolist() == text_lengths({"attention_mask": torch.from_numpy(mask)}).tolist() == [3, 9, 1]

@@ -114,11 +114,11 @@ def dropout_curve(seed, world_size, steps):
     shares = shares_of_step(np.arange(6), dataset.lengths, world_size=world_size, micro_batches=1)
     curve = []
     for step in range(steps):
-        model._epoch_sums.zero_()
+        model.sums.epoch.zero_()
         for rank in range(world_size):
             model._trainer = trainer_of(rank, world_size, 1, step)
             (model.training_step(dataset[MicroBatch(shares[rank][0], 6)], 0) / world_size).backward()
-        curve.append(float(model._epoch_sums[0]) / 6)
+        curve.append(float(model.sums.epoch[0]) / 6)
         optimizer.step()
         optimizer.zero_grad()
     return curve

@@ -82,11 +82,11 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_over_its_films(lengths, worl
             log_every_n_steps=10**9, loggers=[], strategy=SimpleNamespace(reduce=lambda sums, reduce_op: sums.clone()),
         )  # fmt: skip
         model.zero_grad()
-        model._epoch_sums.zero_()
+        model.sums.epoch.zero_()
         for place, films in enumerate(shares[rank]):
             loss = model.training_step(dataset[MicroBatch(films, len(lengths))], place)
             (loss / micro_batches).backward()  # Lightning's division
-        step_loss += float(model._epoch_sums[0])
+        step_loss += float(model.sums.epoch[0])
         for name, value in gradients(model).items():
             total[name] += value / world_size  # DDP's mean over ranks
     assert step_loss / len(lengths) == pytest.approx(expected_loss, rel=1e-5)
