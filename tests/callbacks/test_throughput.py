@@ -131,4 +131,6 @@ def test_lengths_of_packed_texts_are_those_of_padded_ones():
     rows = [np.arange(n, dtype=np.int32) for n in (3, 9, 1)]
     packed = {name: torch.from_numpy(value) for name, value in pack_rows(rows).items()}
     _, mask = pad_rows(rows, Padding(0))
-    assert text_lengths(packed).tolist() == text_lengths({"attention_mask": torch.from_numpy(mask)}).tolist() == [3, 9, 1]
+    assert (
+        text_lengths(packed).tolist() == text_lengths({"attention_mask": torch.from_numpy(mask)}).tolist() == [3, 9, 1]
+    )

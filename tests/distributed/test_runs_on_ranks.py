@@ -1,8 +1,6 @@
 """Whole runs on 1, 2 and 3 ranks, by DDP and FSDP: one training, stopped, killed and moved between numbers of ranks."""
 
 import csv
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +13,10 @@ from small_run import SMALL
 from genre_lightning.data.sample import write_sample
 from genre_lightning.distributed.checkpoint_io import read_checkpoint
 
-WORKER = Path(__file__).parent.parent / "faults" / "worker.py"
+sys.path.append(str(Path(__file__).parent.parent / "faults"))
+
+from starts import start_by_lightning, start_ranks  # tests are no package
+
 OPTIONS = [*SMALL, "--trainer.log_every_n_steps=1", "--checkpoint.every_steps=6"]
 
 
@@ -25,14 +26,18 @@ def sample(tmp_path_factory):
     return write_sample(tmp_path_factory.mktemp("sample") / "sample.csv", films=165, seed=1)
 
 
-def start(sample, run_dir, ranks, strategy, *more, fault=""):
-    """One start of the command; returns its status and what it said."""
-    command = [sys.executable, str(WORKER), "fit", f"--data.csv={sample}", f"--run_dir={run_dir}", *OPTIONS, *more]
-    command += [f"--trainer.devices={ranks}", f"--trainer.strategy={strategy}"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    environment |= {"FAULT": fault, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    return done.returncode, done.stderr
+def start(sample, run_dir, ranks, strategy, *more, fault="", by_lightning=False):
+    """One start of the command; returns its status and what it said.
+
+    Ranks are forked as torchrun's, which is quick, or started by Lightning as from a shell.
+    """
+    words = ["fit", f"--data.csv={sample}", f"--run_dir={run_dir}", *OPTIONS, *more, f"--trainer.strategy={strategy}"]
+    log, environment = run_dir.with_suffix(".log"), {"FAULT": fault, "OMP_NUM_THREADS": "1"}
+    if by_lightning:
+        ended = start_by_lightning([*words, f"--trainer.devices={ranks}"], log, environment, seconds=300)
+    else:
+        ended = start_ranks(words, ranks, log, environment, seconds=300)
+    return ended.status, ended.said
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +83,7 @@ def test_a_run_moves_between_numbers_of_ranks(sample, one_rank, tmp_path):
         status, said = start(sample, tmp_path / "run", ranks, strategy, *more, fault=fault)
         assert status == (75 if stop else 0), said
         assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_dir() == bool(form)
+    same_training(one_rank, tmp_path / "run")
 
 
 def test_a_run_with_sharded_checkpoints_is_evaluated_and_exact(sample, one_rank, tmp_path):
@@ -86,13 +92,12 @@ def test_a_run_with_sharded_checkpoints_is_evaluated_and_exact(sample, one_rank,
     assert status == 0, said
     assert (run / "checkpoints" / "best.ckpt").is_dir()
     same_training(one_rank, run)
-    same_training(one_rank, tmp_path / "run")
 
 
 @pytest.mark.parametrize("dead", [0, 1])
 def test_a_rank_that_is_killed_ends_the_run_and_the_next_start_goes_on(sample, one_rank, tmp_path, dead):
     fault = f"in a step:20:SIGKILL:{dead}"
-    status, said = start(sample, tmp_path / "run", 2, "ddp", "--model.dropout=0", fault=fault)
+    status, said = start(sample, tmp_path / "run", 2, "ddp", "--model.dropout=0", fault=fault, by_lightning=True)
     assert status not in (0, 2, 75)
     if dead:
         assert "rank 1 was killed by SIGKILL" in said
