@@ -28,7 +28,7 @@ def setup_of(sample_csv, run_dir, *more):
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "fsdp"])
 def test_ranks_and_devices_are_sruns(first_of_four_ranks, sample_csv, tmp_path, strategy):
     setup = setup_of(sample_csv, tmp_path / "run", f"--trainer.strategy={strategy}")
-    trainer, _, _ = build_trainer(setup)
+    trainer, _ = build_trainer(setup)
     environment = trainer.strategy.cluster_environment
     assert isinstance(environment, SLURMEnvironment)
     assert not environment.auto_requeue

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.multiprocessing.spawn import ProcessException
 
 # one process imports these, and every rank is a fork of it: a start costs a tenth of a second and not ten seconds
 multiprocessing.set_forkserver_preload(
@@ -40,7 +41,7 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any)
             # it returns whenever a rank has ended
             while not started.join(timeout=max(deadline - time.monotonic(), 0.1)) and time.monotonic() < deadline:
                 pass
-        except torch.multiprocessing.ProcessException:
+        except ProcessException:
             pass  # what failed first is told below
         for process in started.processes:
             process.kill()
@@ -60,10 +61,11 @@ def run_command_on_ranks(world_size: int, *commands: Sequence[str], quick: bool 
     Raises:
         AssertionError: an exit status is not 0; with what that rank said.
     """
-    run_on_ranks(_commands, world_size, world_size, [list(words) for words in commands], quick)
+    with tempfile.TemporaryDirectory() as meetings:
+        run_on_ranks(_commands, world_size, world_size, [list(words) for words in commands], quick, Path(meetings))
 
 
-def _commands(rank: int, world_size: int, commands: list[list[str]], quick: bool) -> None:
+def _commands(rank: int, world_size: int, commands: list[list[str]], quick: bool, meetings: Path) -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     from genre_lightning import __main__
@@ -72,13 +74,17 @@ def _commands(rank: int, world_size: int, commands: list[list[str]], quick: bool
 
     # as torchrun tells them; Lightning then starts no ranks, and takes the group that is there
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "GROUP_RANK": "0",
+                   "GROUP_WORLD_SIZE": "1",
                    "LOCAL_WORLD_SIZE": str(world_size), "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": "1"}  # fmt: skip
     rank_zero_only.rank = rank
     if quick:
         nothing = lambda *arguments, **options: None  # noqa: E731
         continuing.write_report = figures.write_figures = nothing
-    for words in commands:
+    for number, words in enumerate(commands):
+        if not torch.distributed.is_initialized():  # the command before has parted its ranks
+            meeting = f"file://{meetings / str(number)}"
+            torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
         said = Path(tempfile.mkstemp(prefix=f"rank{rank}-")[1])
         try:
             with said.open("w") as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(file):

@@ -11,8 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-# what a clock says, and names that hold a digest of such a value
+from genre_lightning.distributed.checkpoint_io import read_checkpoint
+
+# what a clock or the system says, and names that hold a digest of such a value
 _CLOCKS = ("seconds", "checkpoint/seconds", "checkpoint_sha256", "sha256")
+_CLOCK_GROUPS = ("throughput/", "memory/")
 
 
 def differences(expected: Path, got: Path) -> list[str]:
@@ -23,7 +26,7 @@ def differences(expected: Path, got: Path) -> list[str]:
     """
     found: list[str] = []
     for name in ("last", "best"):
-        a, b = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for run in (expected, got))
+        a, b = (read_checkpoint(run / "checkpoints" / f"{name}.ckpt") for run in (expected, got))
         found += _unequal(a, b, name)
     a, b = curves(expected), curves(got)
     if [place for place, _ in a] != [place for place, _ in b]:
@@ -45,10 +48,14 @@ def curves(run_dir: Path) -> list[tuple[tuple[str, str], dict[str, str]]]:
     with (run_dir / "curves.csv").open(newline="") as file:
         rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
     return [
-        ((row.get("epoch", ""), row["step"]), {name: value for name, value in row.items() if name not in _CLOCKS})
+        ((row.get("epoch", ""), row["step"]), {name: value for name, value in row.items() if not _of_a_clock(name)})
         for row in rows
-        if set(row) - {"epoch", "step", *_CLOCKS}
+        if any(not _of_a_clock(name) for name in set(row) - {"epoch", "step"})
     ]
+
+
+def _of_a_clock(name: str) -> bool:
+    return name in _CLOCKS or name.startswith(_CLOCK_GROUPS)
 
 
 def _unequal(a: Any, b: Any, place: str) -> list[str]:

@@ -226,7 +226,8 @@ def run(words: Sequence[str], family: Sequence[int] = ()) -> int:
         _journal_steps(journal)
     strike.watch_all()
     try:
-        return main(words)
+        sys.argv[1:] = words
+        return main()  # with the whole process, as from a shell
     finally:
         journal.write(event="end", counts=strike.counts)
 
