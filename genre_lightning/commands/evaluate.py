@@ -21,7 +21,7 @@ from genre_lightning.commands.evaluation import (
 )
 from genre_lightning.commands.parser import parse
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.console import print_headlines
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.runs import RunDirectory, check_same_training
@@ -44,11 +44,7 @@ def open_run(command: str, arguments: Sequence[str]) -> Setup:
         value = given[0].partition("=")[2] or (words[place + 1] if place + 1 < len(words) else "")
         RunDirectory(Path(value)).require_run()
     config, parser = parse(command, with_run_config(words))
-    run = RunDirectory(Path(config.run_dir))
-    if run.status not in ("evaluating", "finished"):
-        raise CheckpointError(
-            f"{run.path} has not finished training: run 'genre-lightning fit --run_dir {run.path}' to its end first"
-        )
+    RunDirectory(Path(config.run_dir)).require_trained()
     setup = check_setup(config, parser)
     check_same_training(setup.run, setup.config_text, override=config.override)
     return setup

@@ -489,7 +489,7 @@ class GenreClassifier(LightningModule):
         self.decision = facts["decision"]
         if self._built:
             self._epoch_sums.copy_(torch.tensor(facts["epoch_sums"], dtype=torch.float64))
-            self.finite_steps.skipped = facts["skipped_steps"]
+            self.finite_steps.skipped = facts.get("skipped_steps", 0)  # older checkpoints do not count them
 
 
 def _lengths(batch: Batch) -> Tensor:
