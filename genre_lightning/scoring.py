@@ -157,7 +157,7 @@ class BaselineScorer(_TemplateReader):
         settings: its configuration.
     """
 
-    max_tokens = None
+    max_tokens: int | None = None
 
     def __init__(self, run: RunDirectory, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
@@ -189,7 +189,9 @@ class EnsembleScorer:
         self.members = [open_scorer(_member(run, path), device) for path in weights]
         for path, member in zip(weights, self.members, strict=True):
             if member.decision.genres != self.decision.genres:
-                raise CheckpointError(f"{path} knows other genres than the ensemble {run.path}: make the ensemble again")
+                raise CheckpointError(
+                    f"{path} knows other genres than the ensemble {run.path}: make the ensemble again"
+                )
         self.columns = self.members[0].columns
         self.fields = tuple(dict.fromkeys(name for member in self.members for name in member.fields))
         limits = [member.max_tokens for member in self.members if member.max_tokens is not None]

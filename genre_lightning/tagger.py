@@ -12,9 +12,9 @@ from typing import Any, overload
 import numpy as np
 
 from genre_lightning.data.cells import MAX_CELL_CHARACTERS, readable
+from genre_lightning.data.familiarity import familiar_of
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
-from genre_lightning.data.familiarity import familiar_of
 from genre_lightning.runs import RunDirectory
 from genre_lightning.scoring import open_scorer
 
@@ -99,13 +99,14 @@ class Tagger:
         self.genres = self.decision.genres
         self._familiar = familiar_of(RunDirectory(Path(run)).evaluation("validation").predictions)
 
+    # a string is a sequence of strings to mypy; the first overload that fits is taken
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, texts: Text, *, top_k: int | None = None, threshold: float | None = None
     ) -> TaggedText: ...
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, texts: Sequence[Text], *, top_k: int | None = None, threshold: float | None = None
     ) -> list[TaggedText]: ...
 

@@ -60,7 +60,7 @@ def _check_kind(run: RunDirectory, kind: str) -> None:
 
 
 def kind_of(settings: Mapping[str, Any]) -> str:
-    """The command that made a run, by its settings: "fit", "ensemble", "baseline tfidf_nb", …"""
+    """The command that made a run, "fit" or "ensemble" or "baseline tfidf_nb", by its settings."""
     if ENSEMBLE in settings:
         return "ensemble"
     return f"baseline {settings['baseline']}" if "baseline" in settings else "fit"

@@ -27,8 +27,14 @@ from genre_lightning.evaluation.report import write_report
 from genre_lightning.runs import RunDirectory, check_same_training
 
 
-def open_run(command: str, arguments: Sequence[str]) -> Setup:
+def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> Setup:
     """The setup of a run that has been trained.
+
+    Args:
+        command: for messages.
+        arguments: of it.
+        films: whether the run's own films are needed; without, its best checkpoint says what it is, whatever of the
+            training the configuration says.
 
     Raises:
         ConfigError, CheckpointError: no run directory, no run in it, or one that has not finished training.
@@ -45,8 +51,9 @@ def open_run(command: str, arguments: Sequence[str]) -> Setup:
         RunDirectory(Path(value)).require_run()
     config, parser = parse(command, with_run_config(words))
     RunDirectory(Path(config.run_dir)).require_trained()
-    setup = check_setup(config, parser)
-    check_same_training(setup.run, setup.config_text, override=config.override)
+    setup = check_setup(config, parser, films=films)
+    if films:
+        check_same_training(setup.run, setup.config_text, override=config.override)
     return setup
 
 

@@ -124,7 +124,7 @@ def collect_logits(
     trainer: Trainer, model: GenreClassifier, loader: DataLoader[Any], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
     """Logits (films, genres) in the order of the data set, from the batches of all ranks."""
-    outputs = trainer.predict(model, dataloaders=loader) or []
+    outputs: list[Any] = trainer.predict(model, dataloaders=loader) or []
     logits = np.full(shape, np.nan, dtype=np.float32)
     pairs = [(batch["index"].numpy(), batch["logits"].numpy()) for batch in outputs]
     for of_rank in from_all_ranks(pairs):

@@ -41,22 +41,32 @@ def tag(arguments: Sequence[str]) -> int:
     from genre_lightning.tagger import Tagger
 
     tagger = Tagger(options.run, options.device)
+    try:
+        _answer(tagger, options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _answer(tagger: Tagger, options: argparse.Namespace) -> None:
     write = _Writer(options)
     if options.texts:
         texts: Iterator[str] = (decoded(os.fsencode(text), "the text") for text in options.texts)
     elif options.file:
         texts = _lines_of_file(options.file)
     else:
-        return _converse(tagger, options, write)
+        _converse(tagger, options, write)
+        return
     for tagged in tagger(texts, top_k=options.top_k, threshold=options.threshold):
         write(tagged)
-    return 0
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
         "tag",
-        "Prints the genres of texts: of those given, of the lines of a file, or else of the standard input line by line.",
+        "Prints the genres of texts: of those given, of a file's lines, or else of the standard input line by line.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit, baseline or ensemble")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview")
@@ -68,7 +78,7 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _converse(tagger: Tagger, options: argparse.Namespace, write: _Writer) -> int:
+def _converse(tagger: Tagger, options: argparse.Namespace, write: _Writer) -> None:
     """Answers each line as soon as it has come."""
     terminal = sys.stdin.isatty()
     if terminal:
@@ -78,7 +88,6 @@ def _converse(tagger: Tagger, options: argparse.Namespace, write: _Writer) -> in
         if terminal and not text.strip():
             break
         write(tagger(text, top_k=options.top_k, threshold=options.threshold))
-    return 0
 
 
 class _Writer:
@@ -109,9 +118,10 @@ class _Writer:
 
 def print_bars(tagged: TaggedText, console: Console) -> None:
     """Prints a text and its genres, each with its probability as a number and as a bar, and its threshold."""
-    console.print(Text(_shortened(tagged.text), style="italic"))
+    if shown := _shortened(tagged.text):
+        console.print(Text(shown, style="italic"))
     for note in tagged.notes:
-        console.print(Text(f"  note: {note}", style="yellow"))
+        console.print(Text(f"  note: {note}", style="yellow"), soft_wrap=True)
     if not tagged.probabilities:
         return
     if not tagged.genres:
@@ -122,13 +132,13 @@ def print_bars(tagged: TaggedText, console: Console) -> None:
     for name in (*decided, *others):
         probability, chosen = tagged.probabilities[name], name in decided
         line = Text(f"  {name:<{width}}  ", style="bold" if chosen else "dim")
-        line.append(f"{probability:.2f}  ")
+        line.append(f"{probability:.3f}  ")
         # in eighths of a character, as far as the probability goes
         line.append(_bar(probability), style="green" if chosen else "bright_black")
         if not chosen:
-            line.append(f"  below {tagged.thresholds[name]:.2f}")
+            line.append(f"  below {tagged.thresholds[name]:.3f}")
         elif (threshold := decided[name]) is not None:
-            line.append(f"  from {threshold:.2f} on", style="not bold dim")
+            line.append(f"  from {threshold:.3f} on", style="not bold dim")
         console.print(line, soft_wrap=True)
 
 

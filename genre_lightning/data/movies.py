@@ -10,6 +10,8 @@ import string
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from operator import truediv
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, get_args
 
@@ -290,7 +292,7 @@ def read_rows(path: Path, needed: list[str], share: ReadShare | None = None) -> 
 
 
 def _as_text(raw: BinaryIO, kind: str) -> TextIO:
-    content = gzip.open(raw, "rb") if kind == "csv.gz" else raw
+    content = gzip.GzipFile(fileobj=raw) if kind == "csv.gz" else raw
     # utf-8-sig: spreadsheet programs put a byte-order mark before the first column's name
     return io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
 
@@ -312,8 +314,7 @@ def _parquet_rows(path: Path, needed: list[str], share: ReadShare) -> Iterator[d
         done, rows = 0, max(file.metadata.num_rows, 1)
         for batch in file.iter_batches(batch_size=4096):
             done += batch.num_rows
-            read = done / rows
-            share.measure = lambda read=read: read
+            share.measure = partial(truediv, done, rows)
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]

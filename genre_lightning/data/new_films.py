@@ -1,4 +1,4 @@
-"""Films to be tagged: every row of a file in its order, with what the model reads or the reason why there is nothing."""
+"""Films to be tagged: every row of a file in its order, with what the model reads or why there is nothing."""
 
 from __future__ import annotations
 
