@@ -85,8 +85,9 @@ def predict(arguments: Sequence[str]) -> int:
     path = options.files.get("--data.csv") or (Path(data["csv"]) if "csv" in data else None)
     if path is None:
         raise ConfigError(f"{run.path} has no films of its own: name a file with --data.csv")
-    columns = replace(ColumnNames(**(data.get("columns") or {})), **options.columns)
-    films = NewFilms(path, columns, TextTemplate(data.get("text", "{overview}")).fields)
+    trained = ColumnNames(**(data.get("columns") or {}))
+    template = TextTemplate(data.get("text", "{overview}"))
+    films = NewFilms(path, replace(trained, **options.columns), _fields(template.fields, options, trained))
     out = options.files.get("--out") or run.path / "predictions.parquet"
     check_out(out)
     if out.exists() and path.exists() and out.samefile(path):
@@ -129,6 +130,12 @@ def _own_options(arguments: Sequence[str]) -> _Options:
     if unknown := set(columns) - set(asdict(ColumnNames())):
         raise ConfigError(f"--data.columns.{min(unknown)} is unknown: use .id, .title, .overview or .genres")
     return _Options(RunDirectory(run.expanduser().absolute()), files, columns, rest)
+
+
+def _fields(names: Sequence[str], options: _Options, trained: ColumnNames) -> dict[str, str]:
+    """The film file's column for each name in a text template: a renamed column is read under its new name."""
+    renamed = {getattr(trained, name): column for name, column in options.columns.items()}
+    return {name: renamed.get(name, name) for name in names}
 
 
 def _by_trainer(options: _Options, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
@@ -179,9 +186,9 @@ def _by_scorer(options: _Options, settings: Mapping[str, Any], films: NewFilms, 
         )
     if not is_first_rank():
         return 0
-    replace(films, fields=()).check()
+    films.check()
     scorer = open_scorer(options.run.path)
-    films = replace(films, fields=scorer.fields)
+    films = replace(films, fields=_fields(scorer.fields, options, scorer.columns))
     films.check()
     with _Writing(out, scorer.decision, settings, films) as writing:
         writing.start_after(writing.finished)

@@ -33,7 +33,7 @@ _LONGEST_LINE = 4 * 2**20
 
 def tag(arguments: Sequence[str]) -> int:
     """Prints the genres of each text."""
-    options = _parser().parse_args(list(arguments))
+    options = _parser().parse_intermixed_args(list(arguments))
     # before the libraries and the model are loaded, which takes seconds
     RunDirectory(options.run).require_trained()
     if options.file and not options.file.is_file():

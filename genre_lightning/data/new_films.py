@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ class NewFilm:
     Attributes:
         id: as the file has it; None where the cell is empty or the column missing.
         title: likewise, or empty.
-        cells: of the columns that text templates name, as words.
+        cells: what text templates are filled with, as words.
         reason: why the film cannot be tagged, one of `missing_overview` and `placeholder_overview`; None where it can.
     """
 
@@ -36,12 +36,12 @@ class NewFilms:
     Attributes:
         path: the file: .csv, .csv.gz or .parquet.
         columns: names of its columns; those of ids, titles and genres may be missing.
-        fields: columns that text templates name.
+        fields: the file's column for each name in a text template.
     """
 
     path: Path
     columns: ColumnNames
-    fields: tuple[str, ...]
+    fields: Mapping[str, str]
 
     def check(self) -> None:
         """Opens the file and checks its header: cheap, for use before any work.
@@ -61,11 +61,11 @@ class NewFilms:
             DataError: as `check`.
         """
         columns = self.columns
-        for row in read_rows(self.path, [columns.overview, *self.fields], share):
+        for row in read_rows(self.path, [columns.overview, *self.fields.values()], share):
             yield NewFilm(
                 id=_id_text(row.get(columns.id)),
                 title=str(row.get(columns.title) or "").strip(),
-                cells={name: readable(row.get(name)) for name in self.fields},
+                cells={name: readable(row.get(column)) for name, column in self.fields.items()},
                 reason=reason_not_to_tag(str(row.get(columns.overview) or "")),
             )
 
