@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.multiprocessing.spawn import ProcessException
 
 # one process imports these, and every rank is a fork of it: a start costs a tenth of a second and not ten seconds
 multiprocessing.set_forkserver_preload(
@@ -40,7 +41,7 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any)
             # it returns whenever a rank has ended
             while not started.join(timeout=max(deadline - time.monotonic(), 0.1)) and time.monotonic() < deadline:
                 pass
-        except torch.multiprocessing.ProcessException:
+        except ProcessException:
             pass  # what failed first is told below
         for process in started.processes:
             process.kill()
@@ -71,7 +72,7 @@ def _commands(rank: int, world_size: int, commands: list[list[str]], quick: bool
     from genre_lightning.evaluation import figures
 
     # as torchrun tells them; Lightning then starts no ranks, and takes the group that is there
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "GROUP_RANK": "0",
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1",
                    "LOCAL_WORLD_SIZE": str(world_size), "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": "1"}  # fmt: skip
     rank_zero_only.rank = rank
