@@ -84,19 +84,16 @@ def main():
         tagger(text)
         seconds.append(time.perf_counter() - started)
     middle, high = np.percentile(seconds[20:], [50, 95]) * 1000
-    print(
-        f"threads {torch.get_num_threads()}, load average {os.getloadavg()[0]:.1f}, precision {tagger.scorer.precision}"
-    )
+    load, precision = os.getloadavg()[0], tagger.scorer.precision
+    print(f"threads {torch.get_num_threads()}, load average {load:.1f}, precision {precision}")
     print(f"one text, of {len(seconds) - 20}: p50 {middle:.1f} ms, p95 {high:.1f} ms (loading {loading:.1f} s)")
     hand, ours = [], []
     with tempfile.TemporaryDirectory() as name:
         for _ in range(options.rounds):
             hand.append(by_hand(tagger.scorer, texts)[0])
             ours.append(predict(options.run, texts, Path(name)) - predict(options.run, texts[:1], Path(name)))
-    rates = len(texts) / min(hand), len(texts) / min(ours)
-    print(
-        f"{len(texts):,} films: by hand {rates[0]:.1f} a second, predict {rates[1]:.1f}, ratio {rates[1] / rates[0]:.2f}"
-    )
+    loop, command = len(texts) / min(hand), len(texts) / min(ours)
+    print(f"{len(texts):,} films: by hand {loop:.1f} a second, predict {command:.1f}, ratio {command / loop:.2f}")
 
 
 if __name__ == "__main__":
