@@ -228,6 +228,33 @@ class RunDirectory:
                 f"'genre-lightning fit --config configs/distilbert.yaml --run_dir {self.path}'"
             )
 
+    def require_trained(self) -> None:
+        """Refuses a directory that is no run, and a run whose training has not come to its end.
+
+        Raises:
+            CheckpointError: with the cure.
+        """
+        self.require_run()
+        if self.status not in ("evaluating", "finished"):
+            raise CheckpointError(
+                f"{self.path} has not finished training: run 'genre-lightning fit --run_dir {self.path}' to its end "
+                "first"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved configuration as plain values.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        try:
+            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            content = None
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{self.config} is damaged: put it back, or name another --run_dir")
+        return content
+
     def write_config(self, text: str) -> None:
         """Keeps the resolved configuration."""
         write_text(self.config, text)
@@ -299,13 +326,7 @@ def check_same_training(
     """
     if not run.config.is_file():
         return []
-    try:
-        before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        before = None
-    if not isinstance(before, dict):
-        raise CheckpointError(f"{run.config} is damaged: put it back, or name another --run_dir")
-    changed = differences(before, yaml.safe_load(config_text), without_effect)
+    changed = differences(run.settings(), yaml.safe_load(config_text), without_effect)
     if changed and not override:
         raise ConfigError(
             f"{run.path} was started with other settings ({'; '.join(changed)}): "

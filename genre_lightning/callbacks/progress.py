@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typing_extensions import override
+
+from genre_lightning.data.movies import ReadShare
 
 _LINES_AN_EPOCH = 10
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_FILE_LINES = 30.0
 
 
 def say(line: str) -> None:
@@ -46,6 +49,50 @@ def task_progress(task: str, total: int) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True) as bar:
         row = bar.add_task(task, total=total)
         yield lambda units: bar.advance(row, units)
+
+
+@contextmanager
+def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]]:
+    """A bar for work through a file whose rows nobody has counted; lines now and then where there is no terminal.
+
+    Args:
+        task: what is done.
+        share: how much of the file has been read.
+
+    Yields:
+        a function to report rows done to.
+    """
+    console = Console(stderr=True)
+    started = said = time.monotonic()
+    first: float | None = None
+    done = 0
+
+    def rate(rows: int) -> str:
+        nonlocal done, first
+        # what an earlier start had done, and the reading over it, is no measure of the speed
+        first = share.measure() if first is None else first
+        done += rows
+        return f"{done / max(time.monotonic() - started, 1e-3):,.0f} rows/s"
+
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[rate]}"), console=console, transient=True) as bar:
+            row = bar.add_task(task, total=1.0, rate="")
+            yield lambda rows: bar.update(row, rate=rate(rows), completed=share.measure())
+        return
+
+    def line(rows: int) -> None:
+        nonlocal said
+        speed, now = rate(rows), time.monotonic()
+        if now - said < _SECONDS_BETWEEN_FILE_LINES:
+            return
+        said = now
+        read = share.measure()
+        gained = read - (first or 0.0)
+        left = f"  {_clock((now - started) / gained * (1 - read))} left" if gained > 0 else ""
+        say(f"{task}  {read:.0%} of the file  {done:,} rows  {speed}{left}")
+
+    yield line
 
 
 class LogFileProgress(ProgressBar):

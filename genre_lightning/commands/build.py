@@ -75,13 +75,14 @@ def tell(line: str) -> None:
         say(line)
 
 
-def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None = None) -> Setup:
+def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None = None, *, films: bool = True) -> Setup:
     """Checks a configuration as a whole; every problem found is named at once.
 
     Args:
         config: parsed.
         parser: that parsed it.
         planned: what the run will be done on, where that is not this process and machine.
+        films: whether its films are needed; else a trained model is used from its checkpoint alone.
 
     Raises:
         ConfigError, DataError: nothing has been written, and no model loaded.
@@ -115,7 +116,15 @@ def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None 
     def loggers_are_there() -> None:
         check_loggers(config.wandb, tensorboard=config.tensorboard)
 
-    checks = (strategy_fits, data.check, lambda: model.check(data.max_tokens), loggers_are_there, run.check_writable)
+    def model_fits() -> None:
+        model.check(data.max_tokens)
+
+    checks = [strategy_fits]
+    # a whole model lies in its checkpoint, adapters need their base too
+    if films or model.adapters:
+        checks.append(model_fits)
+    if films:
+        checks += [data.check, loggers_are_there, run.check_writable]
     check_all(checks, problems)
     data.order_seed = config.seed
     data.progress = task_progress if is_first_rank() else data.progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,18 @@ def _check_kind(run: RunDirectory, kind: str) -> None:
         settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         return  # the parser's message names the line
-    settings = settings if isinstance(settings, dict) else {}
-    found = (
-        "ensemble" if ENSEMBLE in settings else f"baseline {settings['baseline']}" if "baseline" in settings else "fit"
-    )
+    found = kind_of(settings if isinstance(settings, dict) else {})
     if found != kind:
         raise ConfigError(
             f"{run.path} holds a run of 'genre-lightning {found}': use that command, or name another --run_dir"
         )
+
+
+def kind_of(settings: Mapping[str, Any]) -> str:
+    """The command that made a run, "fit" or "ensemble" or "baseline tfidf_nb", by its settings."""
+    if ENSEMBLE in settings:
+        return "ensemble"
+    return f"baseline {settings['baseline']}" if "baseline" in settings else "fit"
 
 
 def default_run_dir(arguments: Sequence[str]) -> Path:

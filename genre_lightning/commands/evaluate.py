@@ -21,14 +21,20 @@ from genre_lightning.commands.evaluation import (
 )
 from genre_lightning.commands.parser import parse
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.console import print_headlines
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.runs import RunDirectory, check_same_training
 
 
-def open_run(command: str, arguments: Sequence[str]) -> Setup:
+def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> Setup:
     """The setup of a run that has been trained.
+
+    Args:
+        command: for messages.
+        arguments: of it.
+        films: whether the run's own films are needed; without, its best checkpoint says what it is, whatever of the
+            training the configuration says.
 
     Raises:
         ConfigError, CheckpointError: no run directory, no run in it, or one that has not finished training.
@@ -44,13 +50,10 @@ def open_run(command: str, arguments: Sequence[str]) -> Setup:
         value = given[0].partition("=")[2] or (words[place + 1] if place + 1 < len(words) else "")
         RunDirectory(Path(value)).require_run()
     config, parser = parse(command, with_run_config(words))
-    run = RunDirectory(Path(config.run_dir))
-    if run.status not in ("evaluating", "finished"):
-        raise CheckpointError(
-            f"{run.path} has not finished training: run 'genre-lightning fit --run_dir {run.path}' to its end first"
-        )
-    setup = check_setup(config, parser)
-    check_same_training(setup.run, setup.config_text, override=config.override)
+    RunDirectory(Path(config.run_dir)).require_trained()
+    setup = check_setup(config, parser, films=films)
+    if films:
+        check_same_training(setup.run, setup.config_text, override=config.override)
     return setup
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +17,18 @@ from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
 from genre_lightning.distributed import sharded
 from genre_lightning.distributed.checkpoint_io import update_checkpoint, write_checkpoint
 from genre_lightning.distributed.manifests import verify_checkpoint
+from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit_decision, read_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier
+from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 
 def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
@@ -34,7 +40,45 @@ def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, or of another model.
     """
+    return _restore(model, checkpoint, sharded.open_checkpoint(checkpoint))
+
+
+def restore_alone(
+    model: GenreClassifier, checkpoint: Path, *, seed: int, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """Builds the model of a checkpoint from that alone, without the films that it was trained on.
+
+    Args:
+        model: as configured.
+        checkpoint: of it.
+        seed: that it was trained with.
+        tokenizer: of the run.
+
+    Returns:
+        the checkpoint's facts.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another model.
+    """
     content = sharded.open_checkpoint(checkpoint)
+    facts = content.get(CHECKPOINT_KEY)
+    if facts is None:
+        raise CheckpointError(f"{checkpoint} was not written by genre-lightning: give a run directory of its own")
+    model.bind(
+        Labelling(
+            genres=tuple(facts["genres"]),
+            pos_weight=np.array(facts["pos_weight"], dtype=np.float32),
+            vocab_size=facts["vocab_size"],
+            pad_token_id=facts["pad_token_id"],
+            max_tokens=facts["max_tokens"],
+            seed=seed,
+            tokenizer=tokenizer,
+        )
+    )
+    return _restore(model, checkpoint, content)
+
+
+def _restore(model: GenreClassifier, checkpoint: Path, content: dict[str, Any]) -> dict[str, Any]:
     facts = content.get(CHECKPOINT_KEY) or {}
     if isinstance(model, DistilBertClassifier) and model.backbone_config is None and "backbone_config" in facts:
         from transformers import AutoConfig
@@ -80,20 +124,22 @@ def collect_logits(
     trainer: Trainer, model: GenreClassifier, loader: DataLoader[Any], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
     """Logits (films, genres) in the order of the data set, from the batches of all ranks."""
-    outputs = trainer.predict(model, dataloaders=loader) or []
+    outputs: list[Any] = trainer.predict(model, dataloaders=loader) or []
     logits = np.full(shape, np.nan, dtype=np.float32)
-    for index, values in _from_all_ranks(outputs):
-        logits[index] = values
+    pairs = [(batch["index"].numpy(), batch["logits"].numpy()) for batch in outputs]
+    for of_rank in from_all_ranks(pairs):
+        for index, values in of_rank:
+            logits[index] = values
     return logits
 
 
-def _from_all_ranks(outputs: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    pairs = [(batch["index"].numpy(), batch["logits"].numpy()) for batch in outputs]
+def from_all_ranks(value: T) -> list[T]:
+    """What each rank gives, by rank, on every rank; a collective."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return pairs
+        return [value]
     gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, pairs)
-    return [pair for of_rank in gathered for pair in of_rank]
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
 
 
 def fit_and_store_decision(setup: Setup, validation: Predictions) -> Decision:

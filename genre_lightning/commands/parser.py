@@ -135,6 +135,7 @@ class _Parser(LightningCLI):
     """Parses; `genre_lightning.commands` builds and runs."""
 
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
+        self.command = command
         self.arguments = list(arguments)
         super().__init__(
             GenreClassifier,
@@ -170,6 +171,11 @@ class _Parser(LightningCLI):
             "--tensorboard", type=bool, default=False,
             help="Write curves and evaluation for TensorBoard too, into the run directory's folder tensorboard.",
         )  # fmt: skip
+        if self.command == "predict":
+            parser.add_argument(
+                "--out", type=Path | None, default=None,
+                help="The table to write: .parquet, .csv or .csv.gz; null is predictions.parquet in the run directory.",
+            )  # fmt: skip
         parser.set_defaults({"model": {"class_path": "genre_lightning.models.distilbert.DistilBertClassifier"}})
 
     @override
@@ -189,7 +195,9 @@ _ABOUT = {
     "fit": "Trains a model, evaluates the best checkpoint on validation and test, and leaves a run directory.",
     "validate": "Evaluates the best checkpoint of a run on its validation split.",
     "test": "Evaluates the best checkpoint of a run on its test split.",
-    "predict": "Tags the films of a file with the best checkpoint of a run.",
+    "predict": "Tags every film of the file --data.csv with the best checkpoint of a run: predict RUN --data.csv FILE "
+    "--out FILE. Each row stands in the table once and in its order; what cannot be tagged has a reason. Cut off, the "
+    "same command goes on.",
 }
 
 _FLAGS = ("--json", "--override", "--tensorboard")

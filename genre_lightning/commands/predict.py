@@ -1,105 +1,287 @@
-"""`genre-lightning predict`: tags every film of a file with a trained run."""
+"""`genre-lightning predict`: tags every film of a file, of any size, with a trained run."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from genre_lightning.commands.build import Setup, bind_model, build_trainer, is_first_rank, tell
+from genre_lightning.callbacks.progress import file_progress
+from genre_lightning.commands.build import build_trainer, is_first_rank, tell
+from genre_lightning.commands.continuing import kind_of
 from genre_lightning.commands.evaluate import open_run
-from genre_lightning.commands.evaluation import collect_logits, load_decision, restore_weights
-from genre_lightning.data.collate import TokenisedFilms
-from genre_lightning.data.datamodule import LazyTexts, padding_of
-from genre_lightning.data.films import FilmTable, load_films
-from genre_lightning.data.steps import EvaluationSampler
-from genre_lightning.data.tokens import tokenise
+from genre_lightning.commands.evaluation import load_decision, restore_alone
+from genre_lightning.commands.parser import parse
+from genre_lightning.commands.tagging_stream import ChunkBatches, ChunkWriter
+from genre_lightning.data.cache import file_digest
+from genre_lightning.data.movies import ColumnNames, ReadShare, TextTemplate
+from genre_lightning.data.new_films import NewFilm, NewFilms
+from genre_lightning.data.tokenizers import load_tokenizer
+from genre_lightning.distributed.precision import accelerator_of, inference_precision
+from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import ConfigError
-from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
-from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.evaluation.decisions import Decision
+from genre_lightning.evaluation.tagged_files import TaggedFile, check_out
+from genre_lightning.runs import RunDirectory
+from genre_lightning.scoring import open_scorer, require_finite
+
+CHUNK_ROWS = 8192
+"""Rows that are read, tagged and written at a time: what a start that is cut off loses, and what memory must hold."""
+
+_ANYWHERE = {"accelerator": "auto", "devices": "auto", "num_nodes": "1"}
+"""Options of the trainer that name the machine of the training, where the films may not be tagged."""
+
+
+_ALLOWED = (
+    "--trainer.",
+    "--config",
+    "-c",
+    "--model.backbone",
+    "--data.micro_batch_tokens",
+    "--data.cache_dir",
+    "--json",
+)
+"""Beginnings of the other options that a trained run can be used with: where it runs, and where its base lies."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What the command line says.
+
+    Attributes:
+        run: directory of the run.
+        files: of --data.csv and --out.
+        columns: names given by --data.columns.*.
+        rest: the other words of the command line.
+    """
+
+    run: RunDirectory
+    files: dict[str, Path]
+    columns: dict[str, str]
+    rest: list[str]
 
 
 def predict(arguments: Sequence[str]) -> int:
     """Tags the films of `--data.csv` (the run's own file where none is named) and writes one table.
 
-    Films need no genres; those that the file names and the model knows are kept beside the decided ones.
+    Each row of the file is in the table once and in its order; one that cannot be tagged has a reason.
     """
-    words, file, out = _own_options(arguments)
-    setup = open_run("predict", words)
-    out = out or setup.run.path / "predictions.parquet"
-    if out.suffix != ".parquet":
-        raise ConfigError(f"--out is {out}: name a .parquet file")
-    source = replace(setup.data.source, path=file or setup.data.source.path, require_genres=False)
-    films = load_films(source, setup.data.cache_dir)
+    if {"--help", "-h"} & set(arguments):
+        parse("predict", ["--help"])
+    options = _own_options(arguments)
+    run = options.run
+    run.require_trained()
+    settings = run.settings()
+    data = settings.get("data") or {}
+    path = options.files.get("--data.csv") or (Path(data["csv"]) if "csv" in data else None)
+    if path is None:
+        raise ConfigError(f"{run.path} has no films of its own: name a file with --data.csv")
+    trained = ColumnNames(**(data.get("columns") or {}))
+    template = TextTemplate(data.get("text", "{overview}"))
+    films = NewFilms(path, replace(trained, **options.columns), _fields(template.fields, options, trained))
+    out = options.files.get("--out") or run.path / "predictions.parquet"
+    check_out(out)
+    if out.exists() and path.exists() and out.samefile(path):
+        raise ConfigError(f"--out {out} is the file of the films: name another")
+    if kind_of(settings) == "fit":
+        return _by_trainer(options, settings, films, out)
+    return _by_scorer(options, settings, films, out)
+
+
+def _own_options(arguments: Sequence[str]) -> _Options:
+    files: dict[str, Path] = {}
+    columns: dict[str, str] = {}
+    run: Path | None = None
+    rest: list[str] = []
+    words = iter(arguments)
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if place == 0 and not word.startswith("-"):
+            run = Path(word)
+        elif name in ("--data.csv", "--out", "--run_dir") or name.startswith("--data.columns."):
+            value = value if equals else next(words, "")
+            if not value:
+                raise ConfigError(f"{name} names nothing: give it a value")
+            if name == "--run_dir":
+                run = Path(value)
+            elif name.startswith("--data.columns."):
+                columns[name.removeprefix("--data.columns.")] = value
+            else:
+                files[name] = Path(value).expanduser().absolute()
+        else:
+            rest.append(word)
+    if run is None:
+        raise ConfigError("predict needs a run: genre-lightning predict runs/NAME --data.csv FILE --out FILE")
+    for word in rest:
+        if word.startswith("-") and not word.startswith(_ALLOWED):
+            raise ConfigError(
+                f"{word.partition('=')[0]} is no option of predict, which uses a run as it was trained: "
+                "it takes --data.csv, --data.columns.*, --out and --trainer.*"
+            )
+    if unknown := set(columns) - set(asdict(ColumnNames())):
+        raise ConfigError(f"--data.columns.{min(unknown)} is unknown: use .id, .title, .overview or .genres")
+    return _Options(RunDirectory(run.expanduser().absolute()), files, columns, rest)
+
+
+def _fields(names: Sequence[str], options: _Options, trained: ColumnNames) -> dict[str, str]:
+    """The film file's column for each name in a text template: a renamed column is read under its new name."""
+    renamed = {getattr(trained, name): column for name, column in options.columns.items()}
+    return {name: renamed.get(name, name) for name in names}
+
+
+def _by_trainer(options: _Options, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
+    """Tags with a model that has a checkpoint, on as many ranks as there are."""
+    films.check()
+    setup = open_run("predict", _trainer_words(options, settings), films=False)
+    decision = load_decision(setup)
     watch_ranks()
-    with explaining_failures():
-        predictions = _predict(setup, films)
+    with _Writing(out, decision, settings, films) as writing, explaining_failures():
+        setup.trainer_options["enable_progress_bar"] = False
+        setup.wandb, setup.config.tensorboard = None, False
+        trainer, _ = build_trainer(setup)
+        tokenizer = load_tokenizer(str(setup.run.tokenizer))
+        facts = restore_alone(setup.model, setup.run.best, seed=setup.config.seed, tokenizer=tokenizer)
+        template = setup.data.source.template
+
+        def text_of(film: NewFilm) -> str:
+            return template.fill(film.cells)
+
+        stream = ChunkBatches(writing.chunks, text_of, tokenizer, facts["max_tokens"], setup.model.layout)
+        stream.budget = setup.data.evaluation_budget(trainer)
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        callbacks.append(
+            ChunkWriter(stream, len(decision.genres), writing.finished, writing.start_after, writing.write)
+        )
+        trainer.predict(setup.model, DataLoader(stream, batch_size=None), return_predictions=False)
+    return writing.end()
+
+
+def _trainer_words(options: _Options, settings: Mapping[str, Any]) -> list[str]:
+    """The command line with what names the machine of the training taken back, where it does not name another."""
+    named = {word.partition("=")[0]: word.partition("=")[2] for word in options.rest}
+    words = [f"--trainer.{name}={value}" for name, value in _ANYWHERE.items()]
+    if "--trainer.precision" not in named:
+        place = options.rest.index("--trainer.accelerator") + 1 if "--trainer.accelerator" in options.rest else 0
+        wanted = named.get("--trainer.accelerator") or (options.rest[place] if place else "auto")
+        trained = str((settings.get("trainer") or {}).get("precision", "32-true"))
+        words.append(f"--trainer.precision={inference_precision(trained, accelerator_of(wanted))}")
+    return [*words, "--run_dir", str(options.run.path), *options.rest]
+
+
+def _by_scorer(options: _Options, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
+    """Tags with a baseline or an ensemble, in one process."""
+    if options.rest:
+        raise ConfigError(
+            f"{options.rest[0]} means nothing to a run of '{kind_of(settings)}': predict takes --data.csv, "
+            "--data.columns.* and --out for it"
+        )
     if not is_first_rank():
         return 0
-    decision = load_decision(setup)
-    probabilities = decision.probabilities(predictions.logits)
-    predictions.write_parquet(
-        out, probabilities, decision.decide(probabilities, SHIPPED_POLICY), {"policy": SHIPPED_POLICY}
-    )
-    dropped = films.audit.rows - films.audit.kept
-    tell(
-        f"tagged {len(predictions):,} films of {source.path}; {dropped:,} rows without an overview or a number left out"
-    )
-    print(out, file=sys.stdout)
-    return 0
+    films.check()
+    scorer = open_scorer(options.run.path)
+    films = replace(films, fields=_fields(scorer.fields, options, scorer.columns))
+    films.check()
+    with _Writing(out, scorer.decision, settings, films) as writing:
+        writing.start_after(writing.finished)
+        for chunk in writing.chunks():
+            FLAG.check()
+            logits = np.full((len(chunk), len(scorer.decision.genres)), np.nan, dtype=np.float32)
+            places = [place for place, film in enumerate(chunk) if film.reason is None]
+            logits[places] = scorer.logits([chunk[place].cells for place in places])
+            writing.write(chunk, logits)
+    return writing.end()
 
 
-def _own_options(arguments: Sequence[str]) -> tuple[list[str], Path | None, Path | None]:
-    """Takes --data.csv and --out, which name this command's files and not the run's, out of the arguments."""
-    taken: dict[str, Path] = {}
-    words: list[str] = []
-    rest = iter(arguments)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name in ("--data.csv", "--out"):
-            value = value if equals else next(rest, "")
-            if not value:
-                raise ConfigError(f"{name} names no file: give its path")
-            taken[name] = Path(value).expanduser().absolute()
-        else:
-            words.append(word)
-    return words, taken.get("--data.csv"), taken.get("--out")
+class _Writing:
+    """The way of chunks from the file of films to the table; on other ranks than the first, of reading alone.
 
+    Args:
+        out: the table's place.
+        decision: of the run.
+        settings: of the run.
+        films: the file.
+    """
 
-def _predict(setup: Setup, films: FilmTable) -> Predictions:
-    data = bind_model(setup)
-    rows = np.arange(len(films))
-    with setup.data.progress("Tokenising", len(films)) as progress:
-        tokens = tokenise(
-            LazyTexts(films, rows),
-            data.tokenizer,
-            max_tokens=setup.data.max_tokens,
-            cache_dir=setup.data.cache_dir,
-            content=films.digest,
-            progress=progress,
-        )
-    trainer, _ = build_trainer(setup)
-    restore_weights(setup.model, setup.run.best)
-    dataset = TokenisedFilms(tokens, rows, None, padding_of(data.tokenizer))
-    sampler = EvaluationSampler(
-        dataset.lengths,
-        budget=setup.data.evaluation_budget(trainer),
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-    )
-    loader = DataLoader(dataset, sampler=sampler, batch_size=None)
-    names = data.vocabulary.names
-    known = [[name for name in genres if name in names] for genres in films.genres()]
-    return Predictions(
-        genres=names,
-        ids=films.ids,
-        titles=films.strings("title"),
-        texts=films.strings("text"),
-        labels=data.vocabulary.encode(known),
-        logits=collect_logits(trainer, setup.model, loader, (len(films), len(names))),
-    )
+    def __init__(self, out: Path, decision: Decision, settings: Mapping[str, Any], films: NewFilms) -> None:
+        self.films = films
+        self.out = out
+        self.decision = decision
+        self.share = ReadShare()
+        self.finished = 0
+        """Chunks that earlier starts have finished."""
+        self._next = 0
+        self._shown = ExitStack()
+        self._file: TaggedFile | None = None
+        if is_first_rank():
+            identity = {
+                "films": file_digest(films.path),
+                "columns": asdict(films.columns),
+                "settings": repr(sorted(settings.items())),
+                "decision": decision.to_dict(),
+                "chunk_rows": CHUNK_ROWS,
+            }
+            self._file = TaggedFile(out, decision, identity)
+
+    def __enter__(self) -> _Writing:
+        if self._file:
+            self.finished = self._shown.enter_context(self._file.writing())
+            if self.finished:
+                tell(f"going on after {self.finished * CHUNK_ROWS:,} rows that an earlier start has tagged")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *more: Any) -> None:
+        if self._file:
+            self._shown.close()
+            if kind and issubclass(kind, DataError):  # nothing can be made of a part of such a file
+                self._file.discard()
+
+    def start_after(self, chunks: int) -> None:
+        """Skips so many chunks; the model is ready now."""
+        self._next = chunks
+        if self._file:
+            self._advance = self._shown.enter_context(file_progress(f"Tagging {self.films.path.name}", self.share))
+
+    def chunks(self) -> Iterator[list[NewFilm]]:
+        """The chunks that are to be done."""
+        return islice(self.films.chunks(CHUNK_ROWS, self.share), self._next, None)
+
+    def write(self, films: list[NewFilm], logits: NDArray[np.float32]) -> None:
+        """Writes the next chunk."""
+        assert self._file is not None
+        require_finite(logits[[film.reason is None for film in films]])
+        with self._saying_the_cure():
+            self._file.write_part(self._next, films, logits)
+        self._next += 1
+        self._advance(len(films))
+
+    @contextmanager
+    def _saying_the_cure(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"{self.out} could not be written ({error.strerror or error}): free space there or mend its "
+                "permissions, then run the same command again to go on"
+            ) from error
+
+    def end(self) -> int:
+        """Puts the table in its place and says what is in it."""
+        if self._file is None:
+            return 0
+        with self._saying_the_cure():
+            counts = self._file.assemble()
+        tagged, rows = counts.pop("tagged", 0), sum(counts.values())
+        others = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
+        rest = f"; not tagged: {others}" if others else ""
+        tell(f"tagged {tagged:,} of {tagged + rows:,} rows of {self.films.path}{rest}")
+        print(self.out, file=sys.stdout)
+        return 0

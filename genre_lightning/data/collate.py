@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from genre_lightning.data.steps import Indices, MicroBatch
-from genre_lightning.data.tokens import TokenStore
+from genre_lightning.data.tokens import TokenLists, TokenStore
 
 Batch = dict[str, Tensor]
 """input_ids int64 (rows, tokens), attention_mask int64 (rows, tokens), labels float32 (rows, genres),
@@ -53,7 +53,7 @@ class TokenisedFilms(Dataset[Batch]):
 
     def __init__(
         self,
-        store: TokenStore,
+        store: TokenStore | TokenLists,
         films: Indices,
         labels: NDArray[np.bool_] | None,
         padding: Padding,

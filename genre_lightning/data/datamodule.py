@@ -293,8 +293,7 @@ class MovieDataModule(LightningDataModule):
     def _budget(self, trainer: Trainer | None) -> int:
         if self.micro_batch_tokens is not None:
             return self.micro_batch_tokens
-        on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
-        return 1024 if on_cpu else 16_384
+        return default_micro_batch_tokens(trainer.strategy.root_device.type if trainer else "cpu")
 
     def evaluation_budget(self, trainer: Trainer | None) -> int:
         """Processed tokens of a batch of an evaluation: without gradients there is room for more than in training."""
@@ -378,6 +377,11 @@ def _rescale(trainer: Trainer, before: int, now: int) -> None:
             # a checkpoint of a step's end has not yet counted its last micro-batch as completed: that stays so
             missing = -getattr(counts, name) % before
             setattr(counts, name, (getattr(counts, name) + missing) // before * now - missing)
+
+
+def default_micro_batch_tokens(device: str) -> int:
+    """Processed tokens of a micro-batch on a type of device, where none are configured."""
+    return 1024 if device == "cpu" else 16_384
 
 
 class StepLoader(DataLoader[Batch]):

@@ -8,13 +8,17 @@ import io
 import re
 import string
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from operator import truediv
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal, TextIO, get_args
 
 from genre_lightning.data.cells import GenreFormat, MalformedCellError, detect_style, parse_genres, readable
 from genre_lightning.errors import ConfigError, DataError
+
+FileKind = Literal["csv", "csv.gz", "parquet"]
 
 REASONS = ("malformed", "duplicate_id", "missing_overview", "placeholder_overview", "no_genres")
 
@@ -157,7 +161,7 @@ def read_movies(
     """
     seen: set[int] = set()
     needed = [columns.id, columns.overview, *([columns.genres] if require_genres else []), *template.fields]
-    rows = _rows(path, needed)
+    rows = read_rows(path, needed)
     head = [row for _, row in zip(range(_STYLE_SAMPLE_ROWS), rows, strict=False)]
     style, separator = detect_style([row.get(columns.genres) for row in head], genre_format, genre_separator)
     for row in _chain(head, rows):
@@ -207,7 +211,7 @@ def _chain(head: list[dict[str, Any]], rest: Iterator[dict[str, Any]]) -> Iterat
     yield from rest
 
 
-def file_kind(path: Path) -> Literal["csv", "csv.gz", "parquet"]:
+def file_kind(path: Path) -> FileKind:
     """The format of a movies file by its name.
 
     Raises:
@@ -220,11 +224,15 @@ def file_kind(path: Path) -> Literal["csv", "csv.gz", "parquet"]:
         )
     if not path.is_file():
         raise DataError(f"{path} is not a file: give a .csv, .csv.gz or .parquet file with --data.csv")
-    name = path.name.lower()
-    for ending in ("csv.gz", "csv", "parquet"):
-        if name.endswith(f".{ending}"):
-            return ending
+    if kind := kind_by_name(path):
+        return kind
     raise DataError(f"{path} ends neither in .csv, .csv.gz nor .parquet: rename it to its format, or convert it")
+
+
+def kind_by_name(path: Path) -> FileKind | None:
+    """The format that a file's ending stands for, whether or not there is such a file; None for other endings."""
+    kinds: tuple[FileKind, ...] = get_args(FileKind)
+    return next((kind for kind in kinds if path.name.lower().endswith(f".{kind}")), None)
 
 
 def check_columns(path: Path, columns: ColumnNames, template: TextTemplate, *, require_genres: bool = True) -> None:
@@ -234,19 +242,45 @@ def check_columns(path: Path, columns: ColumnNames, template: TextTemplate, *, r
         DataError: as `read_movies`.
     """
     needed = [columns.id, columns.overview, *([columns.genres] if require_genres else []), *template.fields]
-    next(_rows(path, needed), None)
+    next(read_rows(path, needed), None)
 
 
-def _rows(path: Path, needed: list[str]) -> Iterator[dict[str, Any]]:
+@dataclass
+class ReadShare:
+    """How much of a file has been read.
+
+    Attributes:
+        measure: gives the share, from 0 to 1; set by the reader.
+    """
+
+    measure: Callable[[], float] = lambda: 0.0
+
+
+def read_rows(path: Path, needed: list[str], share: ReadShare | None = None) -> Iterator[dict[str, Any]]:
+    """Yields each row of a movies file as its cells by column.
+
+    Args:
+        path: a .csv, .csv.gz or .parquet file.
+        needed: columns that it must have.
+        share: told how far the reading has come.
+
+    Raises:
+        DataError: as `read_movies`.
+    """
+    share = share or ReadShare()
     kind = file_kind(path)
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty: download it again, or give another file with --data.csv")
     if kind == "parquet":
-        yield from _parquet_rows(path, needed)
+        yield from _parquet_rows(path, needed, share)
         return
     try:
-        with _open_text(path, kind) as text:
+        size = path.stat().st_size
+        with path.open("rb") as raw, _as_text(raw, kind) as text:
+            # of the file as it lies on disk, compressed or not
+            share.measure = lambda: raw.tell() / size
             yield from _csv_rows(path, text, needed)
+            share.measure = lambda: 1.0
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error.reason}): convert it to UTF-8") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -257,10 +291,10 @@ def _rows(path: Path, needed: list[str]) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from None
 
 
-def _open_text(path: Path, kind: str) -> TextIO:
-    raw = gzip.open(path, "rb") if kind == "csv.gz" else path.open("rb")  # noqa: SIM115  # the wrapper closes it
+def _as_text(raw: BinaryIO, kind: str) -> TextIO:
+    content = gzip.GzipFile(fileobj=raw) if kind == "csv.gz" else raw
     # utf-8-sig: spreadsheet programs put a byte-order mark before the first column's name
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
 
 
 def _csv_rows(path: Path, text: TextIO, needed: list[str]) -> Iterator[dict[str, Any]]:
@@ -270,14 +304,17 @@ def _csv_rows(path: Path, text: TextIO, needed: list[str]) -> Iterator[dict[str,
     yield from reader
 
 
-def _parquet_rows(path: Path, needed: list[str]) -> Iterator[dict[str, Any]]:
+def _parquet_rows(path: Path, needed: list[str], share: ReadShare) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(path)
         _check_header(path, file.schema_arrow.names, needed)
+        done, rows = 0, max(file.metadata.num_rows, 1)
         for batch in file.iter_batches(batch_size=4096):
+            done += batch.num_rows
+            share.measure = partial(truediv, done, rows)
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]

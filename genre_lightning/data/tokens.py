@@ -54,6 +54,28 @@ class TokenStore:
         return self._values[chunk][start:end]
 
 
+class TokenLists:
+    """Token ids of a few texts in memory, read like a `TokenStore`.
+
+    Args:
+        rows: token ids of each text.
+
+    Attributes:
+        lengths: int32 (texts,): tokens of each text.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self._rows = rows
+        self.lengths: NDArray[np.int32] = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, text: int) -> NDArray[np.int32]:
+        """int32 (tokens,)."""
+        return np.asarray(self._rows[text], dtype=np.int32)
+
+
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of everything that decides a fast tokenizer's output: its serialised form."""
     serialised = json.loads(tokenizer.backend_tokenizer.to_str())

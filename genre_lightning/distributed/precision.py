@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from genre_lightning.errors import ConfigError
@@ -71,3 +73,17 @@ def accelerator_of(name: str) -> str:
             "trainer.accelerator is cuda, but no CUDA GPU is visible: set trainer.accelerator=cpu or auto"
         )
     return name
+
+
+def inference_precision(precision: str, accelerator: str) -> str:
+    """The precision to use a model in that was trained in `precision`: 32 bits where the machine lacks that one."""
+    try:
+        return resolve_precision(precision, accelerator)[0]
+    except ConfigError:
+        return "32-true"
+
+
+def inference_autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context that a trainer of that precision would compute predictions in."""
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()

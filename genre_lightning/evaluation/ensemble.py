@@ -58,15 +58,14 @@ def fit_weights(
 def combine(stored: Sequence[StoredPredictions], weights: NDArray[np.float64]) -> Predictions:
     """Give the predictions whose log-odds are those of the weighted mean, films in the first run's order."""
     first = stored[0].predictions
-    mean = np.tensordot(weights, np.stack(_aligned(stored)).astype(np.float64), axes=1)
-    return Predictions(
-        first.genres,
-        first.ids,
-        first.titles,
-        first.texts,
-        first.labels,
-        logit(np.clip(mean, _EDGE, 1 - _EDGE)).astype(np.float32),
-    )
+    logits = mean_log_odds(_aligned(stored), weights)
+    return Predictions(first.genres, first.ids, first.titles, first.texts, first.labels, logits)
+
+
+def mean_log_odds(probabilities: Sequence[FloatArray], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Give the log-odds, (films, genres), of the weighted mean of each run's probabilities of that shape."""
+    mean = np.tensordot(weights, np.stack(probabilities).astype(np.float64), axes=1)
+    return logit(np.clip(mean, _EDGE, 1 - _EDGE)).astype(np.float32)
 
 
 def write_ensemble(

@@ -476,7 +476,7 @@ class GenreClassifier(LightningModule):
         self.decision = facts["decision"]
         if self._built:
             self.sums.epoch.copy_(torch.tensor(facts["epoch_sums"], dtype=torch.float64))
-            self.finite_steps.skipped = facts["skipped_steps"]
+            self.finite_steps.skipped = facts.get("skipped_steps", 0)  # older checkpoints do not count them
 
 
 def check_same_genres(theirs: Sequence[str], ours: Iterable[str]) -> None:

@@ -99,7 +99,7 @@ def test_other_settings_and_other_films_are_refused(run, sample, tmp_path, capfd
 
 def test_commands_for_other_kinds_of_runs_name_the_right_one(run, sample, capfd):
     before = everything_under(run)
-    for command in (["fit"], ["test"], ["validate"], ["predict"], ["baseline", "tfidf_logreg"]):
+    for command in (["fit"], ["test"], ["validate"], ["baseline", "tfidf_logreg"]):
         refused(capfd, [*command, "--run_dir", run], "a run of 'genre-lightning baseline tfidf_nb'", "--run_dir")
     refused(capfd, ["fit", "--config", CONFIGS / "quickstart.yaml", "--run_dir", run], "baseline tfidf_nb")
     assert everything_under(run) == before

@@ -159,7 +159,11 @@ def test_validate_and_test_work_from_the_run_directory_alone(run, command, split
 def test_predict_tags_every_film_of_a_file(run, sample, tmp_path):
     out = tmp_path / "tagged.parquet"
     assert main(["predict", "--run_dir", str(run), "--data.csv", str(sample), "--out", str(out)]) == 0
-    table = pq.read_table(out).to_pandas().set_index("id")
+    table = pq.read_table(out).to_pandas()
+    with sample.open(newline="", encoding="utf-8") as file:
+        assert list(table["id"]) == [row["id"] or None for row in csv.DictReader(file)]
+    table = table[table["id"].str.isdigit().fillna(False).astype(bool)].drop_duplicates("id")
+    table = table.assign(id=table["id"].astype(int)).set_index("id")
     test = pq.read_table(run / "evaluation/test/predictions.parquet").to_pandas().set_index("id")
     assert len(table) > len(test)
     both = table.loc[test.index]

@@ -74,9 +74,8 @@ def _commands(rank: int, world_size: int, commands: list[list[str]], quick: bool
 
     # as torchrun tells them; Lightning then starts no ranks, and takes the group that is there
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "GROUP_RANK": "0",
-                   "GROUP_WORLD_SIZE": "1",
-                   "LOCAL_WORLD_SIZE": str(world_size), "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": "1"}  # fmt: skip
+                   "GROUP_WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": str(world_size), "TORCHELASTIC_RUN_ID": "test",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # fmt: skip
     rank_zero_only.rank = rank
     if quick:
         nothing = lambda *arguments, **options: None  # noqa: E731

@@ -1,0 +1,187 @@
+"""`genre-lightning tag`: the genres of texts, from the command line, a file, or line by line as they come."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from rich.console import Console
+from rich.text import Text
+
+from genre_lightning.callbacks.progress import say
+from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.errors import DataError
+from genre_lightning.evaluation.console import console_of
+from genre_lightning.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from genre_lightning.tagger import TaggedText, Tagger
+
+_BAR_WIDTH = 24
+_RUNNERS_UP = 2
+"""Genres shown below those decided, so that a reader sees how near they were."""
+_SHOWN_CHARACTERS = 160
+_LONGEST_LINE = 4 * 2**20
+"""Bytes of a line that are looked at; far more than any model reads."""
+
+
+def tag(arguments: Sequence[str]) -> int:
+    """Prints the genres of each text."""
+    options = _parser().parse_intermixed_args(list(arguments))
+    # before the libraries and the model are loaded, which takes seconds
+    RunDirectory(options.run).require_trained()
+    if options.file and not options.file.is_file():
+        raise DataError(f"no such file: {options.file}: give a text file with one text a line")
+    from genre_lightning.tagger import Tagger
+
+    tagger = Tagger(options.run, options.device)
+    try:
+        _answer(tagger, options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _answer(tagger: Tagger, options: argparse.Namespace) -> None:
+    write = _Writer(options)
+    if options.texts:
+        texts: Iterator[str] = (decoded(os.fsencode(text), "the text") for text in options.texts)
+    elif options.file:
+        texts = _lines_of_file(options.file)
+    else:
+        _converse(tagger, options, write)
+        return
+    for tagged in tagger(texts, top_k=options.top_k, threshold=options.threshold):
+        write(tagged)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "tag",
+        "Prints the genres of texts: of those given, of a file's lines, or else of the standard input line by line.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit, baseline or ensemble")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview")
+    parser.add_argument("--file", type=Path, help="a file with one text a line")
+    parser.add_argument("--top_k", type=int, help="so many of the likeliest genres, whatever their thresholds")
+    parser.add_argument("--threshold", type=float, help="probability to reach, in place of each genre's own threshold")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU where there is one")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser
+
+
+def _converse(tagger: Tagger, options: argparse.Namespace, write: _Writer) -> None:
+    """Answers each line as soon as it has come."""
+    terminal = sys.stdin.isatty()
+    if terminal:
+        say("one text a line; an empty line or Ctrl-D ends")
+    for number, line in enumerate(_lines(sys.stdin.buffer), start=1):
+        text = decoded(line, f"line {number}")
+        if terminal and not text.strip():
+            break
+        write(tagger(text, top_k=options.top_k, threshold=options.threshold))
+
+
+class _Writer:
+    """Prints results as the options and the place of the output ask for.
+
+    Args:
+        options: of the command.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.as_json = options.json
+        self.console = console_of(sys.stdout)
+        self.first = True
+
+    def __call__(self, tagged: TaggedText) -> None:
+        if self.as_json:
+            print(json.dumps(tagged.as_dict(), ensure_ascii=False), flush=True)
+        elif self.console.is_terminal:
+            if not self.first:
+                self.console.print()
+            print_bars(tagged, self.console)
+        else:
+            print(f"{tagged}\t{_shortened(tagged.text)}", flush=True)
+            for note in tagged.notes:
+                say(f"{_shortened(tagged.text, 40)!r}: {note}")
+        self.first = False
+
+
+def print_bars(tagged: TaggedText, console: Console) -> None:
+    """Prints a text and its genres, each with its probability as a number and as a bar, and its threshold."""
+    if shown := _shortened(tagged.text):
+        console.print(Text(shown, style="italic"))
+    for note in tagged.notes:
+        console.print(Text(f"  note: {note}", style="yellow"), soft_wrap=True)
+    if not tagged.probabilities:
+        return
+    if not tagged.genres:
+        console.print(Text("  no genre reaches its threshold; the likeliest:", style="yellow"))
+    decided = {genre.name: genre.threshold for genre in tagged.genres}
+    others = [name for name in tagged.probabilities if name not in decided][:_RUNNERS_UP]
+    width = max(map(len, tagged.probabilities))
+    for name in (*decided, *others):
+        probability, chosen = tagged.probabilities[name], name in decided
+        line = Text(f"  {name:<{width}}  ", style="bold" if chosen else "dim")
+        line.append(f"{probability:.3f}  ")
+        # in eighths of a character, as far as the probability goes
+        line.append(_bar(probability), style="green" if chosen else "bright_black")
+        if not chosen:
+            line.append(f"  below {tagged.thresholds[name]:.3f}")
+        elif (threshold := decided[name]) is not None:
+            line.append(f"  from {threshold:.3f} on", style="not bold dim")
+        console.print(line, soft_wrap=True)
+
+
+def _bar(share: float) -> str:
+    whole, eighths = divmod(round(share * _BAR_WIDTH * 8), 8)
+    return ("█" * whole + (" ▏▎▍▌▋▊▉"[eighths] if eighths else "")).ljust(_BAR_WIDTH)
+
+
+def _shortened(text: str, characters: int = _SHOWN_CHARACTERS) -> str:
+    line = " ".join(text[: 4 * characters].split())
+    return line if len(line) <= characters else f"{line[: characters - 1].rstrip()}…"
+
+
+def decoded(content: bytes, name: str) -> str:
+    """The text of bytes that should be UTF-8; others are read as Windows-1252, and that is said.
+
+    Args:
+        content: of a line or an argument.
+        name: of it, for the message.
+    """
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        say(f"{name} is not UTF-8: it is read as Windows-1252")
+        return content.decode("cp1252", errors="replace")
+
+
+def _lines_of_file(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        mark = file.read(2)
+        file.seek(0)
+        if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # what PowerShell's > writes
+            with path.open(encoding="utf-16", errors="replace") as text:
+                yield from (line.rstrip("\r\n") for line in text)
+            return
+        for number, line in enumerate(_lines(file), start=1):
+            yield decoded(line, f"line {number} of {path}")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream, each as soon as it is there; of one that is too long its beginning."""
+    while line := file.readline(_LONGEST_LINE):
+        rest = line
+        while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
+            rest = file.readline(_LONGEST_LINE)
+        yield line.rstrip(b"\r\n")
