@@ -91,11 +91,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open(run: RunDirectory) -> Source:
     """The run's model with its best checkpoint's weights: the films are not needed."""
-    config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
+    if run.status == "finished" and not run.best.exists():
+        raise CheckpointError(
+            f"{run.path} has no checkpoint of a model that can be exported: baselines and ensembles have none, give "
+            "the directory of a 'fit'"
+        )
     if run.status != "finished":
         raise CheckpointError(
             f"{run.path} has not finished: run 'genre-lightning fit --run_dir {run.path}' to its end first"
         )
+    config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
     instances = parser.parser.instantiate(config)
     model: GenreClassifier = instances.model
     if not model.trains:
@@ -228,5 +233,5 @@ def _report(run: RunDirectory, facts: CardFacts) -> None:
 def _onnx_line(check: OnnxCheck) -> str:
     return (
         f"opened by onnxruntime: logits within {check.difference:.1e} of torch's; one text of {check.tokens} tokens "
-        f"takes {check.onnx_ms:.1f} ms, by torch {check.torch_ms:.1f} ms ({check.threads} threads)"
+        f"takes {check.onnx_ms:.1f} ms, by torch {check.torch_ms:.1f} ms (threads: {check.threads})"
     )

@@ -121,7 +121,11 @@ def _base_name(name: str) -> str:
 
 def _about(source: Source) -> str:
     kind = source.facts.get("backbone_config", {}).get("model_type") or "decoder"
-    pooled = {"mean": "the mean of its tokens' states", "cls": "its first token's state", "last": "its last token's state"}
+    pooled = {
+        "mean": "the mean of its tokens' states",
+        "cls": "its first token's state",
+        "last": "its last token's state",
+    }
     lora = ", fine-tuned by LoRA" if source.facts.get("lora") else ", fine-tuned in full"
     if source.base["name"] == "small":
         lora = ", trained from random weights"
@@ -178,27 +182,30 @@ _STATES = {
 
 _TRANSFORMERS = """
 import json
+from pathlib import Path
 
 from transformers import pipeline
 
 tagger = pipeline("text-classification", model="${name}", top_k=None)
-thresholds = json.load(open("${name}/decision.json"))["thresholds"]["per_genre"]
-scores = tagger("${text}", truncation=True)
+thresholds = json.loads(Path("${name}/decision.json").read_text())["thresholds"]["per_genre"]
+scores = tagger(["${text}"], truncation=True)[0]
 print([(s["label"], round(s["score"], 3)) for s in scores if s["score"] >= thresholds[s["label"]]])
 """
 _SENTENCE = """
 import json
+from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
 tagger = SentenceTransformer("${name}")
-thresholds = json.load(open("${name}/decision.json"))["thresholds"]["per_genre"]
+thresholds = json.loads(Path("${name}/decision.json").read_text())["thresholds"]["per_genre"]
 # one for each genre, in the order of decision.json
 probabilities = tagger.encode("${text}")
 print([(g, round(float(p), 3)) for (g, t), p in zip(thresholds.items(), probabilities) if p >= t])
 """
 _ADAPTER = """
 import json
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -208,7 +215,7 @@ from transformers import AutoModel, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("${name}")
 model = PeftModel.from_pretrained(AutoModel.from_pretrained("${base}"), "${name}").eval()
 head = load_file("${name}/head.safetensors")
-thresholds = json.load(open("${name}/decision.json"))["thresholds"]["per_genre"]
+thresholds = json.loads(Path("${name}/decision.json").read_text())["thresholds"]["per_genre"]
 inputs = tokenizer("${text}", truncation=True, max_length=${tokens}, return_tensors="pt")
 mask = inputs["attention_mask"]
 with torch.inference_mode():

@@ -8,7 +8,6 @@ import torch
 from scipy.special import expit
 from torch import nn
 from transformers import (
-    AutoModel,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -20,6 +19,7 @@ from transformers import (
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.export.classifier import plain_classifier, why_not_plain
 from genre_lightning.export.source import calibrated_head
+from genre_lightning.models.backbones import empty_backbone
 
 GENRES = tuple("abcdef")
 WIDTH = 32
@@ -56,7 +56,7 @@ def test_a_plain_classifier_gives_the_calibrated_probabilities(family, made):
     config = CONFIGS[family]
     assert why_not_plain(config, "cls", len(GENRES)) is None
     torch.manual_seed(1)
-    backbone, linear = AutoModel.from_config(config).eval(), head()
+    backbone, linear = empty_backbone(config).eval(), head()
     source = SimpleNamespace(head=calibrated_head(linear, made), decision=made)
     classifier = plain_classifier(source, backbone)
     ids = torch.randint(5, 90, (4, 20))
