@@ -12,13 +12,20 @@ import yaml
 from huggingface_hub import ModelCard
 from made_runs import refused, without_figures
 from ranks import run_on_ranks
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from scipy.special import expit
 from small_run import SMALL
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.testing import assert_close
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    pipeline,
+)
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.sample import write_sample
@@ -290,3 +297,47 @@ def test_options_that_do_not_fit_the_run_are_refused(copy, tmp_path, capfd):
     refused(capfd, ["export", copy, out, "--merge"], "no LoRA run")
     refused(capfd, ["export", copy, out, "--form", "adapter"], "no LoRA run")
     refused(capfd, ["export", copy, out, "--dtype", "float16"], "--dtype")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A small BERT on disk."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=600, hidden_size=64, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=64, max_position_embeddings=64)  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_with_lora_is_an_adapter_or_merged(sample, base, tmp_path, capfd, monkeypatch):
+    from peft import PeftModel
+
+    without_figures(monkeypatch)
+    place = tmp_path / "run"
+    words = [f"--model.backbone={base}", "--model.lora={rank: 4}", "--model.pooling=cls", "--data.tokenizer=wordpiece"]
+    options = [*SMALL, *words, "--trainer.max_epochs=1", "--decision.calibration=temperature"]
+    assert main(["fit", f"--data.csv={sample}", f"--run_dir={place}", *options]) == 0
+    table = pq.read_table(place / "evaluation" / "test" / "predictions.parquet")
+    expected = np.stack(table["probabilities"].to_numpy())
+    assert main(["export", str(place), str(tmp_path / "adapter")]) == 0
+    assert main(["export", str(place), str(tmp_path / "merged"), "--merge"]) == 0
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    opened = PeftModel.from_pretrained(AutoModel.from_pretrained(base), tmp_path / "adapter").eval()
+    head = load_file(tmp_path / "adapter" / "head.safetensors")
+    for folder in ("adapter", "merged"):
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / folder)
+        inputs = tokenizer(table["text"].to_pylist(), truncation=True, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            if folder == "merged":
+                logits = merged(**inputs).logits
+            else:
+                logits = opened(**inputs).last_hidden_state[:, 0] @ head["weight"].T + head["bias"]
+        assert np.abs(expit(logits.double().numpy()) - expected).max() < 1e-5
+    file = base / "model.safetensors"
+    weights = load_file(file)
+    name = next(iter(weights))
+    save_file({**weights, name: weights[name] + 0.01}, file, metadata={"format": "pt"})
+    assert main(["export", str(place), str(tmp_path / "other")]) == 2
+    assert "sha256" in capfd.readouterr().err
+    assert not (tmp_path / "other").exists()
