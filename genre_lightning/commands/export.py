@@ -53,14 +53,14 @@ def export(arguments: Sequence[str]) -> int:
     run.require_run()
     if options.onnx:
         check_onnx_installed()
-    source = _open(run)
-    form = _choose_form(source, options)
-    dtype = DTYPES[options.dtype or ("float16" if isinstance(source.model, FrozenDecoder) else "float32")]
-    with whole_folder(target, _bytes(source, form, dtype, onnx=options.onnx)) as draft:
-        with known_warnings(), QuietLoading():
+    with known_warnings(), QuietLoading():
+        source = _open(run)
+        form = _choose_form(source, options)
+        dtype = DTYPES[options.dtype or ("float16" if isinstance(source.model, FrozenDecoder) else "float32")]
+        with whole_folder(target, _bytes(source, form, dtype, onnx=options.onnx)) as draft:
             facts = _write(source, draft, CardFacts(form, target.name), dtype=dtype, onnx=options.onnx)
-        _write_decision(source, draft, merged=form != "adapter")
-        write_text(draft / "README.md", model_card(source, facts))
+            _write_decision(source, draft, merged=form != "adapter")
+            write_text(draft / "README.md", model_card(source, facts))
     _report(run, facts)
     print(target, file=sys.stdout)
     return 0

@@ -53,9 +53,7 @@ def _fetch(target: Path) -> Path:
     try:
         import kagglehub
     except ImportError:
-        raise ConfigError(
-            f"kagglehub is not installed: run 'pip install \"genre-lightning[download]\"', {_by_hand(target)}"
-        ) from None
+        raise ConfigError(f"kagglehub is not installed: run 'pip install kagglehub', {_by_hand(target)}") from None
     try:
         found = Path(kagglehub.dataset_download(HANDLE, path=FILE))
     except Exception as error:  # no network, no account, no room: each library below it has kinds of its own

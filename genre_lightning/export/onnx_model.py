@@ -54,7 +54,7 @@ def check_onnx_installed() -> None:
     """
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise ConfigError(
-            f"--onnx needs {', '.join(missing)}: run 'pip install \"genre-lightning[onnx]\"', or leave --onnx out"
+            f"--onnx needs {', '.join(missing)}: run 'pip install {' '.join(missing)}', or leave --onnx out"
         )
 
 

@@ -68,7 +68,7 @@ def test_offline_says_where_to_get_it(kaggle, tmp_path, capfd):
 
 def test_without_the_library_says_how_to_get_it(monkeypatch, tmp_path, capfd):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    refused(capfd, tmp_path, "genre-lightning[download]", "https://www.kaggle.com/datasets/", "by hand")
+    refused(capfd, tmp_path, "pip install kagglehub", "https://www.kaggle.com/datasets/", "by hand")
 
 
 def test_another_file_is_not_placed(kaggle, tmp_path, capfd):
