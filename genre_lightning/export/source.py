@@ -142,8 +142,10 @@ class PlainTagger(nn.Module):
         apart = {"use_cache": False} if self.pooled_by == "last" else {}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **apart).last_hidden_state
         if self.pooled_by == "last":
-            places = (torch.arange(input_ids.shape[1], device=input_ids.device) * attention_mask).argmax(dim=1)
-            pooled = states.take_along_dim(places[:, None, None], dim=1)[:, 0].float()
+            places = torch.arange(input_ids.shape[1], device=input_ids.device)
+            last = (places * attention_mask).amax(dim=1, keepdim=True)
+            # a sum with one term: looking the place up would fix the number of texts in an exported graph
+            pooled = (states.float() * (places == last)[:, :, None]).sum(dim=1)
         else:
             pooled = pool(states, attention_mask, self.pooled_by)
         return self.head(pooled)
