@@ -37,10 +37,11 @@ COMMANDS = {
     "report": Command("make the page about a run again; --paper: the paper's tables", "report:report"),
     "compare": Command("runs on the same films in one table, with intervals and p-values", "compare:compare"),
     "ensemble": Command("the weighted mean of runs, evaluated like any run", "ensemble:ensemble"),
-    "export": Command("write a LoRA run as a peft adapter, or merged, in safetensors", "export:export"),
+    "export": Command("write a run for transformers, peft, sentence-transformers or ONNX", "export:export"),
     "submit": Command("queue a training on a SLURM cluster; it outlives its time limit", "submit:submit"),
     "status": Command("where a run stands: job, step, rate, last figures, time left", "status:status"),
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),
+    "data download": Command("fetch The Movies Dataset from Kaggle and check it", "data:download"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
 }
 

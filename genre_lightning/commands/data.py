@@ -1,4 +1,4 @@
-"""`genre-lightning data`: a look at a movies file, and the embedded sample."""
+"""`genre-lightning data`: a look at a movies file, the embedded sample, and the real file from Kaggle."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ def sample(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--films is {options.films}: a sample of all genres needs at least 100")
     path = write_sample(options.file, films=options.films, seed=options.seed)
     print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+def download(arguments: Sequence[str]) -> int:
+    """Fetches The Movies Dataset's file."""
+    from genre_lightning.data.download import HANDLE, download_movies
+
+    parser = argparse.ArgumentParser(
+        prog="genre-lightning data download",
+        description=f"Fetches movies_metadata.csv of {HANDLE} by kagglehub, checks it, and puts it into a directory.",
+    )
+    parser.add_argument("dir", type=Path, nargs="?", default=Path("data"), help="where to (default: data)")
+    path, audit, fetched = download_movies(parser.parse_args(list(arguments)).dir.expanduser())
+    counts = f"{audit.rows:,} rows, {audit.kept:,} films kept"
+    print(f"{'fetched and checked' if fetched else 'it is there already'}: {counts}", file=sys.stderr)
+    print(path)
     return 0
 
 

@@ -1,64 +1,67 @@
-"""`genre-lightning export`: a LoRA run as files that plain peft, transformers and safetensors open."""
+"""`genre-lightning export`: a run in the forms that transformers, peft, sentence-transformers and onnxruntime open."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
 from genre_lightning.commands.build import tell
 from genre_lightning.commands.evaluation import restore_weights
 from genre_lightning.commands.fit import with_run_config
 from genre_lightning.commands.parser import parse
-from genre_lightning.distributed.checkpoint_io import read_checkpoint
+from genre_lightning.data.tokenizers import load_tokenizer
+from genre_lightning.distributed.manifests import verify_checkpoint
+from genre_lightning.distributed.sharded import open_checkpoint
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.files import write_json
+from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
+from genre_lightning.export.adapter import plain_attention, write_adapter
+from genre_lightning.export.card import CardFacts, Form, model_card
+from genre_lightning.export.classifier import difference, why_not_plain, write_classifier
+from genre_lightning.export.folder import check_target, whole_folder
+from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
+from genre_lightning.export.sentence import write_sentence_folder
+from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
+from genre_lightning.files import write_json, write_text
 from genre_lightning.models.backbones import QuietLoading
 from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
+from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.lora import merge_adapters
 from genre_lightning.models.quantization import known_warnings
 from genre_lightning.runs import RunDirectory
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FORMS: tuple[Form, ...] = ("transformers", "sentence-transformers", "adapter")
+_COMPARED_TEXTS = 16
+_MARGIN = 16 << 20
+"""Bytes of tokenizer and tables beside the weights."""
 
 
 def export(arguments: Sequence[str]) -> int:
     """Writes the best checkpoint of a run to a new directory."""
     options = _parser().parse_args(list(arguments))
     target: Path = options.dir.expanduser().absolute()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} exists and is not empty: name another directory")
+    check_target(target)
     run = RunDirectory(options.run)
     run.require_run()
-    if run.status not in ("evaluating", "finished"):
-        raise CheckpointError(
-            f"{run.path} has not finished training: run 'genre-lightning fit --run_dir {run.path}' to its end first"
-        )
-    config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
-    instances = parser.parser.instantiate(config)
-    model: GenreClassifier = instances.model
-    if not (model.adapters and model.trains):
-        raise ConfigError(f"{run.path} is no LoRA run, so there is no adapter to export: choose one with model.lora")
-    model.precision = str(config.trainer.precision)
-    facts = _restore(model, run, config.seed)
-    facts["text"] = instances.data.source.template.template
-    draft = target.with_name(f".{target.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        with known_warnings(), QuietLoading():
-            _write(model, facts, run, draft, merge=options.merge, dtype=DTYPES[options.dtype])
-        if target.exists():
-            target.rmdir()
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    tell(f"exported {run.path} as {'a merged model' if options.merge else 'a peft adapter'}")
+    if options.onnx:
+        check_onnx_installed()
+    with known_warnings(), QuietLoading():
+        source = _open(run)
+        form = _choose_form(source, options)
+        dtype = DTYPES[options.dtype or ("float16" if isinstance(source.model, FrozenDecoder) else "float32")]
+        with whole_folder(target, _bytes(source, form, dtype, onnx=options.onnx)) as draft:
+            facts = _write(source, draft, CardFacts(form, target.name), dtype=dtype, onnx=options.onnx)
+            _write_decision(source, draft, merged=form != "adapter")
+            write_text(draft / "README.md", model_card(source, facts))
+    _report(run, facts)
     print(target, file=sys.stdout)
     return 0
 
@@ -66,21 +69,48 @@ def export(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="genre-lightning export",
-        description="Writes the adapter of a LoRA run in peft's form, with head, tokenizer, genres and decision beside "
-        "it; everything in safetensors and JSON.",
+        description="Writes a run as files that other programs open, in safetensors and JSON: weights, tokenizer, "
+        "decision and a model card. The calibration is folded into the head.",
     )
-    parser.add_argument("run", type=Path, help="run directory of a finished LoRA run")
+    parser.add_argument("run", type=Path, help="run directory of a finished run")
     parser.add_argument("dir", type=Path, help="where to: a directory that is empty or not there yet")
-    parser.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
     parser.add_argument(
-        "--dtype", choices=sorted(DTYPES), default="float16", help="of the merged weights (default: float16)"
+        "--form",
+        choices=("auto", *FORMS),
+        default="auto",
+        help="transformers: a classifier for AutoModelForSequenceClassification and pipeline; sentence-transformers: "
+        "a folder for SentenceTransformer, for heads that no such classifier has; adapter: a peft adapter with its "
+        "head, of LoRA runs. auto: the adapter of a LoRA run, else the first of the others that gives equal "
+        "probabilities (default: auto)",
     )
+    parser.add_argument("--merge", action="store_true", help="of a LoRA run: the whole model, adapter merged into it")
+    parser.add_argument("--dtype", choices=sorted(DTYPES), help="of a merged decoder's weights (default: float16)")
+    parser.add_argument("--onnx", action="store_true", help="onnx/model.onnx too, in float32, for onnxruntime")
     return parser
 
 
-def _restore(model: GenreClassifier, run: RunDirectory, seed: int) -> dict[str, Any]:
-    """Builds the model from its checkpoint alone: the films are not needed."""
-    facts = read_checkpoint(run.best)[CHECKPOINT_KEY]
+def _open(run: RunDirectory) -> Source:
+    """The run's model with its best checkpoint's weights: the films are not needed."""
+    if run.status == "finished" and not run.best.exists():
+        raise CheckpointError(
+            f"{run.path} has no checkpoint of a model that can be exported: baselines and ensembles have none, give "
+            "the directory of a 'fit'"
+        )
+    if run.status != "finished":
+        raise CheckpointError(
+            f"{run.path} has not finished: run 'genre-lightning fit --run_dir {run.path}' to its end first"
+        )
+    config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
+    instances = parser.parser.instantiate(config)
+    model: GenreClassifier = instances.model
+    if not model.trains:
+        raise ConfigError(
+            f"{run.path} is a {type(model).__name__}, which trains nothing: there are no weights of its own to export"
+        )
+    decision = read_decision(run.decision)
+    check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]))
+    model.precision = str(config.trainer.precision)
+    facts = open_checkpoint(run.best)[CHECKPOINT_KEY]
     model.bind(
         Labelling(
             genres=tuple(facts["genres"]),
@@ -88,69 +118,120 @@ def _restore(model: GenreClassifier, run: RunDirectory, seed: int) -> dict[str, 
             vocab_size=facts["vocab_size"],
             pad_token_id=facts["pad_token_id"],
             max_tokens=facts["max_tokens"],
-            seed=seed,
+            seed=config.seed,
         )
     )
-    return restore_weights(model, run.best)
+    restore_weights(model, run.best)
+    tokenizer = plain_tokenizer(load_tokenizer(str(run.tokenizer)), facts["max_tokens"])
+    return Source(run, model, decision, facts, tokenizer, instances.data.source.template.template)
 
 
-def _write(
-    model: GenreClassifier, facts: dict[str, Any], run: RunDirectory, folder: Path, *, merge: bool, dtype: torch.dtype
-) -> None:
-    from safetensors.torch import save_file
+def _choose_form(source: Source, options: argparse.Namespace) -> Form:
+    """The form that was asked for, or the best that gives the run's probabilities.
 
-    from genre_lightning.models.lora import merge_adapters
+    Raises:
+        ConfigError: the run cannot have the form, with one that it can.
+    """
+    place, lora, decoder = source.run.path, source.model.adapters, isinstance(source.model, FrozenDecoder)
+    form: str = options.form
+    if (options.merge or form == "adapter") and not lora:
+        raise ConfigError(f"{place} is no LoRA run, so it has no adapter: leave out --merge and --form adapter")
+    if options.merge and form == "adapter":
+        raise ConfigError("--merge and --form adapter exclude each other: leave one of them out")
+    if form == "auto" and lora and not options.merge:
+        form = "adapter"
+    if form == "adapter" and options.onnx:
+        raise ConfigError("--onnx writes whole models, and an adapter is none: add --merge")
+    if options.dtype and (form == "adapter" or not decoder):
+        raise ConfigError("--dtype is for the merged weights of a decoder, others are kept as trained: leave it out")
+    if form == "adapter":
+        return "adapter"
+    config: Any = source.model.backbone_config  # every model that trains has one
+    reason = why_not_plain(config, source.pooled_by, len(source.decision.genres))
+    if form == "transformers" and reason:
+        raise ConfigError(f"{reason}: choose --form sentence-transformers, or --onnx beside it")
+    if form == "auto" and reason:
+        tell(f"{reason}: written as a sentence-transformers folder, which can; --onnx adds a model for onnxruntime")
+    return "sentence-transformers" if reason or form == "sentence-transformers" else "transformers"
 
-    backbone: Any = model.backbone
-    head = {name.rsplit(".", 1)[-1]: value.detach().cpu().contiguous() for name, value in model.head.named_parameters()}
-    save_file(head, folder / "head.safetensors", metadata={"format": "pt"})
-    shutil.copytree(run.tokenizer, folder, dirs_exist_ok=True)
-    base = facts["base"] if "base" in facts else facts["backbone"]
-    if merge:
-        merged: Any = merge_adapters(backbone, dtype)
-        _plain_attention(merged.config)
-        merged.save_pretrained(folder)
+
+def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int:
+    """What will be written, roughly: quantised weights count as many as they stand for."""
+    if form == "adapter":
+        return 4 * sum(p.numel() for p in source.model.parameters() if p.requires_grad) + _MARGIN
+    packed = {"nf4": 2}.get(source.base.get("quantization", "none"), 1)
+    numbers = sum(p.numel() * (packed if p.dtype == torch.uint8 else 1) for p in source.model.parameters())
+    return numbers * (dtype.itemsize + (4 if onnx else 0)) + _MARGIN
+
+
+def _write(source: Source, folder: Path, facts: CardFacts, *, dtype: torch.dtype, onnx: bool) -> CardFacts:
+    """Writes weights and tokenizer; gives the facts with what was measured on them."""
+    if facts.form == "adapter":
+        write_adapter(source, folder)
+        return facts
+    texts = _texts(source.run)
+    expected = source.probabilities(texts) if facts.form == "transformers" else None
+    backbone: Any = source.model.backbone
+    if source.model.adapters:
+        backbone = merge_adapters(backbone, dtype)
+        plain_attention(backbone.config)
+    if facts.form == "transformers":
+        write_classifier(source, backbone, folder)
+        facts = replace(facts, difference=difference(source, folder, texts, expected))
     else:
-        # nobody else can make random weights
-        name = _write_random_base(model, folder / "base") if base.get("random") else base["name"]
-        backbone.peft_config["default"].base_model_name_or_path = name
-        backbone.peft_config["default"].revision = base["revision"]
-        backbone.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # a form to fill in
-    kept = ("genres", "max_tokens", "text", "base", "backbone", "lora", "decision")
+        write_sentence_folder(source, backbone, folder)
+    if onnx:
+        batches = [source.batch(texts[:1]), source.batch(texts[:3]), source.batch(texts)]
+        tagger = PlainTagger(backbone, source.pooled_by, source.head)
+        facts = replace(facts, onnx=write_onnx(tagger, folder / "onnx", batches))
+    return facts
+
+
+def _texts(run: RunDirectory) -> list[str]:
+    """A few texts of the run's own films to compare on."""
+    split = next(name for name in ("test", "validation") if run.evaluation(name).predictions.is_file())
+    column = pq.read_table(run.evaluation(split).predictions, columns=["text"])["text"]
+    return [str(text) for text in column[:_COMPARED_TEXTS].to_pylist()]
+
+
+def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
+    """The thresholds, which hold for the probabilities that the written model gives, and what it is of."""
+    decision = source.decision
+    fitted = decision.to_dict()
+    folded = replace(decision, temperature=1.0, platt=None).to_dict()
+    calibration = {name: fitted[name] for name in ("calibration", "temperature", "platt")}
+    write_json(folder / "decision.json", {**folded, "folded_into_the_head": calibration})
+    base = dict(source.base)
+    if merged and Path(base["name"]).is_dir():
+        base["name"] = Path(base["name"]).name  # the rest of the path means nothing elsewhere
     write_json(
         folder / "genre_lightning.json",
         {
-            **{key: facts[key] for key in kept if key in facts},
-            "merged": merge,
-            "state": getattr(model, "pooling", "last token"),
-            "head": "head.safetensors: logits = weight @ state + bias, in float32",
+            **{key: source.facts[key] for key in ("genres", "max_tokens", "lora") if key in source.facts},
+            "base": base,
+            "text": source.template,
+            "merged": merged,
+            "pooled_by": source.pooled_by,
+            "head": "probabilities = sigmoid(weight @ state + bias), calibrated, in float32",
         },
     )
-    # safetensors writes files that only their owner can read
-    mode = (folder / "genre_lightning.json").stat().st_mode
-    for file in folder.rglob("*.safetensors"):
-        file.chmod(mode)
 
 
-def _write_random_base(model: GenreClassifier, folder: Path) -> str:
-    """Writes the random base of a model, not quantised; returns the name by which the adapter calls it."""
-    from transformers import AutoModel
-
-    from genre_lightning.models.decoder import FrozenDecoder
-    from genre_lightning.models.quantization import WeightFormat, random_decoder
-
-    assert isinstance(model, FrozenDecoder)
-    assert model.backbone_config is not None
-    assert model.labelling is not None
-    plain = WeightFormat("none", model.weight_format().compute_dtype)
-    base: Any = random_decoder(AutoModel, model.backbone_config, plain, model.labelling.seed, torch.device("cpu"))
-    _plain_attention(base.config)
-    base.to(plain.compute_dtype).save_pretrained(folder)
-    return folder.name
+def _report(run: RunDirectory, facts: CardFacts) -> None:
+    names = {
+        "transformers": "a classifier for transformers",
+        "sentence-transformers": "a folder for sentence-transformers",
+        "adapter": "a peft adapter with its head",
+    }
+    tell(f"exported {run.path} as {names[facts.form]}")
+    if facts.difference is not None:
+        tell(f"opened by transformers: probabilities within {facts.difference:.1e} of the run's")
+    if facts.onnx:
+        tell(_onnx_line(facts.onnx))
 
 
-def _plain_attention(config: Any) -> None:
-    """Other programs know transformers' own attention only."""
-    config._attn_implementation = "sdpa"
-    config.use_cache = True
+def _onnx_line(check: OnnxCheck) -> str:
+    return (
+        f"opened by onnxruntime: logits within {check.difference:.1e} of torch's; one text of {check.tokens} tokens "
+        f"takes {check.onnx_ms:.1f} ms, by torch {check.torch_ms:.1f} ms (threads: {check.threads})"
+    )

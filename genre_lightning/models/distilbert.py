@@ -16,7 +16,8 @@ from genre_lightning.models.backbones import (
     load_backbone,
     set_dropout,
 )
-from genre_lightning.models.base import Batch, GenreClassifier, Labelling
+from genre_lightning.models.base import CHECKPOINT_KEY, Batch, GenreClassifier, Labelling
+from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
 from genre_lightning.models.lora import LoraOptions, add_lora
 from genre_lightning.models.pooling import Pooling, pool
 
@@ -81,6 +82,7 @@ class DistilBertClassifier(GenreClassifier):
         self.architecture = architecture or Architecture()
         self.backbone_config: PretrainedConfig | None = None
         """Set to rebuild the model for weights that are loaded next: the hub is not asked then."""
+        self._base_facts: dict[str, Any] | None = None
 
     @property
     def from_scratch(self) -> bool:
@@ -157,12 +159,27 @@ class DistilBertClassifier(GenreClassifier):
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled)
 
+    def base_facts(self) -> dict[str, Any]:
+        """What names the weights that the training starts from; frozen ones by their content too."""
+        if self._base_facts is None:
+            self._base_facts = {"name": self.backbone_name, "revision": self.revision}
+            if self.adapters:
+                self._base_facts["sha256"] = weights_digest(weight_files(self.backbone_name, self.revision))
+        return self._base_facts
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `GenreClassifier.on_load_checkpoint`; refuses adapters that were trained over another base too."""
+        theirs = (checkpoint.get(CHECKPOINT_KEY) or {}).get("backbone") or {}
+        if self.adapters and "sha256" in theirs:
+            check_same_base(theirs, self.base_facts())
+        super().on_load_checkpoint(checkpoint)
+
     def checkpoint_facts(self) -> dict[str, Any]:
         """See `GenreClassifier.checkpoint_facts`; with the backbone's name and configuration."""
         assert self.backbone_config is not None
         return {
             **super().checkpoint_facts(),
-            "backbone": {"name": self.backbone_name, "revision": self.revision},
+            "backbone": self.base_facts(),
             "backbone_config": self.backbone_config.to_diff_dict(),
             "lora": asdict(self.lora) if self.lora else None,
         }

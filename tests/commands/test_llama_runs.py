@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score
 from torch.testing import assert_close
-from transformers import AutoModel, BitsAndBytesConfig
+from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.sample import write_sample
-from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.models.base import GenreClassifier
 
 OPTIONS = [
@@ -126,12 +126,21 @@ def test_the_checkpoint_holds_what_was_trained(run):
     assert facts["quantization"] == run.name
 
 
+def calibrated_logits_of(run_dir):
+    """The log-odds of the calibrated probabilities of the run's test films."""
+    decision = json.loads((run_dir / "decision.json").read_text())
+    logits = logits_of(run_dir, "test") / decision["temperature"]
+    if platt := decision["platt"]:
+        scale, shift = (torch.tensor(list(platt[name].values())) for name in ("scale", "shift"))
+        logits = logits * scale + shift
+    return logits
+
+
 @torch.no_grad()
-def logits_by_peft(run_dir, folder, backbone):
+def logits_by_peft(run_dir, folder, backbone, head):
     """The logits of the run's test films, by plain transformers, peft and safetensors."""
-    head = load_file(folder / "head.safetensors")
     texts = pq.read_table(run_dir / "evaluation" / "test" / "predictions.parquet")["text"].to_pylist()
-    tokenizer = load_tokenizer(str(folder))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = []
     for text in texts:
         ids = torch.tensor([tokenizer(text, truncation=True, max_length=48)["input_ids"]])
@@ -157,20 +166,27 @@ def test_the_exported_adapter_opens_in_plain_peft(run, base, tmp_path):
             module.support_avx512bf16_for_cpu = False  # bitsandbytes would round to bf16 in evaluation mode
     opened = PeftModel.from_pretrained(plain, tmp_path / "out")
     assert opened.peft_config["default"].base_model_name_or_path == str(base)
-    assert_close(logits_by_peft(run, tmp_path / "out", opened), logits_of(run, "test"), rtol=1e-4, atol=1e-4)
-    facts = json.loads((tmp_path / "out" / "genre_lightning.json").read_text())
-    assert len(facts["genres"]) == logits_of(run, "test").shape[1]
-    assert facts["decision"]["fitted_on"] == "validation"
+    got = logits_by_peft(run, tmp_path / "out", opened, load_file(tmp_path / "out" / "head.safetensors"))
+    assert_close(got, calibrated_logits_of(run), rtol=1e-4, atol=1e-4)
+    decision = json.loads((tmp_path / "out" / "decision.json").read_text())
+    assert len(decision["genres"]) == got.shape[1]
+    assert decision["fitted_on"] == "validation"
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.library_name == "peft"
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 2e-2), ("bfloat16", 1e-1)])
 def test_the_merged_model_equals_the_adapter(run, tmp_path, dtype, tolerance):
     assert main(["export", str(run), str(tmp_path / "out"), "--merge", "--dtype", dtype]) == 0
-    merged = AutoModel.from_pretrained(tmp_path / "out", dtype=torch.float32)
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    merged = AutoModel.from_pretrained(tmp_path / "out" / "0_Transformer", dtype=torch.float32)
+    config = json.loads((tmp_path / "out" / "0_Transformer" / "config.json").read_text())
     assert config["dtype"] == dtype
     assert "quantization_config" not in config
-    got, expected = logits_by_peft(run, tmp_path / "out", merged), logits_of(run, "test")
+    dense = load_file(tmp_path / "out" / "2_Dense" / "model.safetensors")
+    head = {name.removeprefix("linear."): value for name, value in dense.items()}
+    got = logits_by_peft(run, tmp_path / "out" / "0_Transformer", merged, head)
+    expected = calibrated_logits_of(run)
+    pooling = json.loads((tmp_path / "out" / "1_Pooling" / "config.json").read_text())
+    assert pooling["pooling_mode_lasttoken"] is True
     assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -182,8 +198,9 @@ def test_a_random_base_is_exported_with_its_adapter(sample, base, tmp_path):
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
     plain = AutoModel.from_pretrained(tmp_path / "out" / "base", dtype=torch.float32)
     opened = PeftModel.from_pretrained(plain, tmp_path / "out")
-    got = logits_by_peft(tmp_path / "run", tmp_path / "out", opened)
-    assert_close(got, logits_of(tmp_path / "run", "test"), rtol=1e-4, atol=1e-4)
+    head = load_file(tmp_path / "out" / "head.safetensors")
+    got = logits_by_peft(tmp_path / "run", tmp_path / "out", opened, head)
+    assert_close(got, calibrated_logits_of(tmp_path / "run"), rtol=1e-4, atol=1e-4)
 
 
 def test_export_refuses_what_it_cannot_do(run, tmp_path, capfd):
@@ -193,17 +210,28 @@ def test_export_refuses_what_it_cannot_do(run, tmp_path, capfd):
     assert "not empty" in capfd.readouterr().err
     assert main(["export", str(tmp_path), str(tmp_path / "new")]) == 2
     assert "no run directory" in capfd.readouterr().err
+    for words, answer in (
+        (["--form", "transformers"], "no bias"),
+        (["--onnx"], "onnx"),
+        (["--form", "adapter", "--merge"], "exclude"),
+        (["--dtype", "float16"], "--dtype"),
+    ):
+        assert main(["export", str(run), str(tmp_path / "new"), *words]) == 2
+        assert answer in capfd.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
-def test_another_base_at_the_same_place_is_refused(run, base, capfd):
+def test_another_base_at_the_same_place_is_refused(run, base, tmp_path, capfd):
     file = base / "model.safetensors"
     before, weights = file.read_bytes(), load_file(file)
     try:
         save_file(
             {**weights, "model.norm.weight": 1.01 * weights["model.norm.weight"]}, file, metadata={"format": "pt"}
         )
-        assert main(["test", "--run_dir", str(run)]) == 2
-        assert "sha256" in capfd.readouterr().err
+        for words in (["test", "--run_dir", str(run)], ["export", str(run), str(tmp_path / "out")]):
+            assert main(words) == 2
+            assert "sha256" in capfd.readouterr().err
+        assert not (tmp_path / "out").exists()
     finally:
         file.write_bytes(before)
 
@@ -260,4 +288,4 @@ def test_zero_shot_leaves_a_run_directory_without_training(sample, base, tmp_pat
     assert torch.equal(logits_of(place, "test"), before)
     assert main(["predict", "--run_dir", str(place), "--out", str(tmp_path / "all.parquet")]) == 0
     assert main(["export", str(place), str(tmp_path / "out")]) == 2
-    assert "no LoRA run" in capfd.readouterr().err
+    assert "trains nothing" in capfd.readouterr().err

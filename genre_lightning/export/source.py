@@ -1,0 +1,151 @@
+"""What an export starts from: a run's trained model, its tokenizer, and its decision, folded into the head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genre_lightning.data.collate import Padding, pad_rows
+from genre_lightning.data.tokens import encode
+from genre_lightning.evaluation.decisions import Decision
+from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.pooling import pool
+from genre_lightning.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+PooledBy = Literal["mean", "cls", "last"]
+
+_LEFT_OVER = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "is_local", "local_files_only")
+"""What a tokenizer's file remembers of its last use, and some programs take for its settings."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run that is exported.
+
+    Attributes:
+        run: its directory.
+        model: with the best checkpoint's weights.
+        decision: fitted on validation, of that checkpoint.
+        facts: what the checkpoint says beside its weights.
+        tokenizer: the run's, as `plain_tokenizer` makes it.
+        template: what texts are made of, such as "{overview}".
+    """
+
+    run: RunDirectory
+    model: GenreClassifier
+    decision: Decision
+    facts: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Name and revision of the model that the training started from."""
+        return self.facts.get("base") or self.facts["backbone"]
+
+    @property
+    def pooled_by(self) -> PooledBy:
+        """Which state of a text the head reads."""
+        return getattr(self.model, "pooling", "last")
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a text; longer ones are cut."""
+        return int(self.facts["max_tokens"])
+
+    @property
+    def head(self) -> nn.Linear:
+        """The head with the calibration folded in."""
+        return calibrated_head(self.model.head[-1], self.decision)  # type: ignore[index]  # dropout, then the layer
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """What the run itself makes of texts, calibrated, (texts, genres), without autocast."""
+        batch = self.batch(texts)
+        self.model.eval()
+        with torch.inference_mode():
+            logits = self.model(batch)
+        return self.decision.probabilities(logits.float().numpy())
+
+    def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids and mask of texts, cut and padded on the right."""
+        rows = [np.array(ids, dtype=np.int32) for ids in encode(list(texts), self.tokenizer, self.max_tokens)]
+        ids, mask = pad_rows(rows, Padding(self.tokenizer.pad_token_id or 0))
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+
+def calibrated_head(linear: nn.Linear, decision: Decision) -> nn.Linear:
+    """A head whose logits are calibrated already: temperature and Platt scaling are affine in each genre's logit.
+
+    Args:
+        linear: the trained head, one output for each genre.
+        decision: of the same genres.
+
+    Returns:
+        float32; the sigmoid of its output is the calibrated probability.
+    """
+    weight, bias = linear.weight.detach().double().cpu(), linear.bias.detach().double().cpu()
+    if decision.platt is None:
+        scale, shift = torch.full_like(bias, 1 / decision.temperature), torch.zeros_like(bias)
+    else:
+        scale, shift = (torch.from_numpy(values) for values in decision.platt)
+    folded = nn.Linear(linear.in_features, linear.out_features)
+    with torch.no_grad():
+        folded.weight.copy_(scale[:, None] * weight)
+        folded.bias.copy_(scale * bias + shift)
+    return folded.requires_grad_(requires_grad=False)
+
+
+def plain_tokenizer(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PreTrainedTokenizerBase:
+    """Prepares a run's tokenizer for other programs, in place.
+
+    They take the limit from it, and hand all that it gives on to a model, which may not know token types.
+    """
+    tokenizer.model_max_length = max_tokens
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.padding_side = "right"
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    for name in _LEFT_OVER:
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+class PlainTagger(nn.Module):
+    """Backbone, pooling and head as one module: ids and mask in, calibrated logits out.
+
+    Args:
+        backbone: gives `last_hidden_state`.
+        pooled_by: which state of a text the head reads.
+        head: with the calibration folded in.
+    """
+
+    def __init__(self, backbone: nn.Module, pooled_by: PooledBy, head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooled_by: PooledBy = pooled_by
+        self.head = head
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits, float32 (texts, genres), of ids and mask, int64 (texts, tokens)."""
+        apart = {"use_cache": False} if self.pooled_by == "last" else {}
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **apart).last_hidden_state
+        if self.pooled_by == "last":
+            places = torch.arange(input_ids.shape[1], device=input_ids.device)
+            last = (places * attention_mask).amax(dim=1, keepdim=True)
+            # a sum with one term: looking the place up would fix the number of texts in an exported graph
+            pooled = (states.float() * (places == last)[:, :, None]).sum(dim=1)
+        else:
+            pooled = pool(states, attention_mask, self.pooled_by)
+        return self.head(pooled)
