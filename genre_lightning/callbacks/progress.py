@@ -64,13 +64,13 @@ def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]
     """
     console = Console(stderr=True)
     started = said = time.monotonic()
-    first: float | None = None
+    first: tuple[float, float] | None = None
     done = 0
 
     def rate(rows: int) -> str:
         nonlocal done, first
-        # what an earlier start had done, and the reading over it, is no measure of the speed
-        first = share.measure() if first is None else first
+        # what an earlier start had done, and the reading over it, is no measure of the time left
+        first = first or (time.monotonic(), share.measure())
         done += rows
         return f"{done / max(time.monotonic() - started, 1e-3):,.0f} rows/s"
 
@@ -88,8 +88,8 @@ def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]
             return
         said = now
         read = share.measure()
-        gained = read - (first or 0.0)
-        left = f"  {_clock((now - started) / gained * (1 - read))} left" if gained > 0 else ""
+        since, before = first or (now, read)
+        left = f"  {_clock((now - since) / (read - before) * (1 - read))} left" if read > before else ""
         say(f"{task}  {read:.0%} of the file  {done:,} rows  {speed}{left}")
 
     yield line

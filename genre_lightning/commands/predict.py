@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -215,7 +216,10 @@ class _Writing:
         self.films = films
         self.out = out
         self.decision = decision
-        self.share = ReadShare()
+        self._read = ReadShare()
+        self._done = ReadShare()
+        self._shares: deque[float] = deque()
+        """Of the file, to the end of each chunk on its way: reading runs ahead of the model."""
         self.finished = 0
         """Chunks that earlier starts have finished."""
         self._next = 0
@@ -248,11 +252,13 @@ class _Writing:
         """Skips so many chunks; the model is ready now."""
         self._next = chunks
         if self._file:
-            self._advance = self._shown.enter_context(file_progress(f"Tagging {self.films.path.name}", self.share))
+            self._advance = self._shown.enter_context(file_progress(f"Tagging {self.films.path.name}", self._done))
 
     def chunks(self) -> Iterator[list[NewFilm]]:
         """The chunks that are to be done."""
-        return islice(self.films.chunks(CHUNK_ROWS, self.share), self._next, None)
+        for chunk in islice(self.films.chunks(CHUNK_ROWS, self._read), self._next, None):
+            self._shares.append(self._read.measure())
+            yield chunk
 
     def write(self, films: list[NewFilm], logits: NDArray[np.float32]) -> None:
         """Writes the next chunk."""
@@ -261,6 +267,8 @@ class _Writing:
         with self._saying_the_cure():
             self._file.write_part(self._next, films, logits)
         self._next += 1
+        share = self._shares.popleft()
+        self._done.measure = lambda: share
         self._advance(len(films))
 
     @contextmanager
