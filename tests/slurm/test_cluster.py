@@ -10,6 +10,7 @@ import yaml
 from conftest import HERE
 from small_run import SMALL
 
+from genre_lightning.callbacks.wandb_files import read_records
 from genre_lightning.data.sample import write_sample
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -73,11 +74,29 @@ def test_a_run_on_two_nodes_comes_to_its_end(cluster, unbroken):
     assert (run_dir / "report.html").is_file()
 
 
+def assert_one_tracked_run(run_dir, starts):
+    """One run in W&B, written by all starts and by one rank of each, that has each loss of the curves once."""
+    files = sorted((run_dir / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(files) == starts
+    assert len({file.name for file in files}) == 1
+    tracked = [
+        (record.history.step.num, float(json.loads(item.value_json)))
+        for file in files
+        for record in read_records(file)
+        if record.HasField("history")
+        for item in record.history.item
+        if "train/loss" in (item.key, "/".join(item.nested_key))
+    ]
+    print([file.parent.name for file in files], [step for step, _ in tracked])
+    assert tracked == [(step, pytest.approx(float(loss))) for step, loss in losses(run_dir)]
+
+
 def test_a_time_limit_that_strikes_twice_changes_nothing(cluster, sample, unbroken):
     strategy, _, expected = unbroken
     run_dir = cluster.place / f"a limited {strategy} run"
     limit = ("--time=1", "--sbatch=signal=USR1@15")
-    job = cluster.submit(run_dir, "--nodes=2", *limit, *options(sample, strategy), HOLD="5 12")
+    tracked = ("--wandb.project=films", "--wandb.mode=offline")
+    job = cluster.submit(run_dir, "--nodes=2", *limit, *options(sample, strategy), *tracked, HOLD="5 12")
     cluster.wait("the second requeue", lambda: cluster.job(job)["Restarts"] == "2")
     # the last start has its evaluation to do, for which a minute may be too short here
     cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
@@ -89,6 +108,7 @@ def test_a_time_limit_that_strikes_twice_changes_nothing(cluster, sample, unbrok
     assert log.count("resuming") == 2
     assert_same_training(expected, run_dir)
     assert json.loads(cluster.genre_lightning("status", run_dir, "--json"))["restarts"] == 2
+    assert_one_tracked_run(run_dir, starts=3)
     print(log)  # shown by -s
 
 
