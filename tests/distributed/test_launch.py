@@ -91,8 +91,9 @@ def test_torchrun_starts_a_run_again_whose_rank_was_killed(tmp_path):
         by=torchrun,
     )
     assert again.statuses == [0], again.said[-3000:]
-    # the agent names the rank; the one that lives has one line; and each line of ours comes once a start
-    assert "rank 0 has lost its connection to a rank that died" in again.said
+    # the agent names the rank, and each line of ours comes once a start; whether the other rank still says what it has
+    # lost depends on which is quicker, its connection's end or the agent's signal
+    assert "(exitcode: -9) local_rank: 1" in again.said
     assert again.said.count("model   small") == 2
     assert again.said.count("resuming") == 1
     words.append(f"--run_dir={tmp_path / 'unbroken'}")

@@ -14,7 +14,7 @@ from genre_lightning.evaluation.tagged_files import TaggedFile
 ROWS = 23
 
 
-def tag(rank, world_size, words, fail_at):
+def tag(rank, world_size, words, fail_at, meetings):
     """Chunks of 5 rows; the first rank fails to write one of them."""
     predict.CHUNK_ROWS = 5
     write_part = TaggedFile.write_part
@@ -25,7 +25,7 @@ def tag(rank, world_size, words, fail_at):
         write_part(self, number, films, logits)
 
     TaggedFile.write_part = write
-    _commands(rank, world_size, [words], quick=True)
+    _commands(rank, world_size, [words], True, meetings)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_any_number_of_ranks_writes_the_same_table(run_and_films, tmp_path):
     for ranks, strategy in ((1, "auto"), (2, "ddp"), (3, "fsdp")):
         out = tmp_path / f"{ranks}.csv"
         more = [f"--out={out}", f"--trainer.devices={ranks}", f"--trainer.strategy={strategy}"]
-        run_on_ranks(tag, ranks, ranks, [*words, *more], None)
+        run_on_ranks(tag, ranks, ranks, [*words, *more], None, tmp_path)
         tables[ranks] = table(out)
     cells, figures = tables[1]
     assert [row[0] for row in cells] == [str(n) for n in range(ROWS)]
@@ -70,7 +70,7 @@ def test_any_number_of_ranks_writes_the_same_table(run_and_films, tmp_path):
     out = tmp_path / "again.csv"
     words += [f"--out={out}"]
     with pytest.raises(AssertionError, match=r"(?s)status 2.*No space left on device"):
-        run_on_ranks(tag, 2, 2, [*words, "--trainer.devices=2", "--trainer.strategy=ddp"], 2)
+        run_on_ranks(tag, 2, 2, [*words, "--trainer.devices=2", "--trainer.strategy=ddp"], 2, tmp_path)
     assert not out.exists()
-    run_on_ranks(tag, 1, 1, [*words, "--trainer.devices=1", "--trainer.strategy=auto"], 1)
+    run_on_ranks(tag, 1, 1, [*words, "--trainer.devices=1", "--trainer.strategy=auto"], 1, tmp_path)
     assert table(out)[0] == cells
