@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,12 @@ from typing import Any
 
 from genre_lightning.errors import CheckpointError
 from genre_lightning.metrics import json_value
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Give the SHA-256 of a file's content, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -9,17 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import torch
 
 from genre_lightning.commands.build import tell
-from genre_lightning.commands.evaluation import restore_weights
+from genre_lightning.commands.evaluation import restore_alone
 from genre_lightning.commands.fit import with_run_config
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.distributed.manifests import verify_checkpoint
-from genre_lightning.distributed.sharded import open_checkpoint
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
 from genre_lightning.export.adapter import plain_attention, write_adapter
@@ -31,7 +29,7 @@ from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
 from genre_lightning.files import write_json, write_text
 from genre_lightning.models.backbones import QuietLoading
-from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
+from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.lora import merge_adapters
 from genre_lightning.models.quantization import known_warnings
@@ -110,19 +108,9 @@ def _open(run: RunDirectory) -> Source:
     decision = read_decision(run.decision)
     check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]))
     model.precision = str(config.trainer.precision)
-    facts = open_checkpoint(run.best)[CHECKPOINT_KEY]
-    model.bind(
-        Labelling(
-            genres=tuple(facts["genres"]),
-            pos_weight=np.array(facts["pos_weight"], dtype=np.float32),
-            vocab_size=facts["vocab_size"],
-            pad_token_id=facts["pad_token_id"],
-            max_tokens=facts["max_tokens"],
-            seed=config.seed,
-        )
-    )
-    restore_weights(model, run.best)
-    tokenizer = plain_tokenizer(load_tokenizer(str(run.tokenizer)), facts["max_tokens"])
+    tokenizer = load_tokenizer(str(run.tokenizer))
+    facts = restore_alone(model, run.best, seed=config.seed, tokenizer=tokenizer)
+    tokenizer = plain_tokenizer(tokenizer, facts["max_tokens"])
     return Source(run, model, decision, facts, tokenizer, instances.data.source.template.template)
 
 

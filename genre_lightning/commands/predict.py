@@ -22,7 +22,6 @@ from genre_lightning.commands.evaluate import open_run
 from genre_lightning.commands.evaluation import load_decision, restore_alone
 from genre_lightning.commands.parser import parse
 from genre_lightning.commands.tagging_stream import ChunkBatches, ChunkWriter
-from genre_lightning.data.cache import file_digest
 from genre_lightning.data.movies import ColumnNames, ReadShare, TextTemplate
 from genre_lightning.data.new_films import NewFilm, NewFilms
 from genre_lightning.data.tokenizers import load_tokenizer
@@ -32,6 +31,7 @@ from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.tagged_files import TaggedFile, check_out
+from genre_lightning.files import file_digest
 from genre_lightning.runs import RunDirectory
 from genre_lightning.scoring import open_scorer, require_finite
 

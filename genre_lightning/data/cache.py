@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from genre_lightning.errors import DataError
+from genre_lightning.files import file_digest
 
 MANIFEST = "manifest.json"
 
@@ -23,12 +24,6 @@ def default_cache_dir() -> Path:
     if configured := os.environ.get("GENRE_LIGHTNING_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genre_lightning"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def key_of(settings: Any) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from genre_lightning.data.cache import build_once, file_digest, key_of
+from genre_lightning.data.cache import build_once, key_of
 from genre_lightning.data.cells import GenreFormat
 from genre_lightning.data.movies import Audit, ColumnNames, Movie, TextTemplate, file_kind, read_movies
 from genre_lightning.errors import DataError
+from genre_lightning.files import file_digest
 
 _FORMAT = 1  # raised when what is kept of a film, or how it is read, changes
 _SCHEMA = pa.schema(

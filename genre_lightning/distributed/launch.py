@@ -56,13 +56,18 @@ def has_company() -> bool:
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
+def rank_name() -> str:
+    """The rank of this process as its launcher tells it; "0" where there is none."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+
+
 def speaks(error: GenreLightningError) -> bool:
     """Whether this rank prints an error: one that all ranks meet is printed by the first.
 
     All meet a signal, since they agree on it, and under torchrun what is wrong with the options; torchrun itself
     prints the last words of a rank that has failed alone.
     """
-    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    first = rank_name() == "0"
     return first or not (isinstance(error, PreemptedError) or started_by_torchrun())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import CheckpointError, one_line
+from genre_lightning.files import file_digest
 
 Manifest = dict[str, Any]
 
@@ -19,12 +20,6 @@ Manifest = dict[str, Any]
 def manifest_path(checkpoint: Path) -> Path:
     """Where the manifest of a checkpoint lies."""
     return checkpoint.with_name(checkpoint.name + ".manifest.json")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(path: Path, facts: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> Manifest:

@@ -37,6 +37,7 @@ from genre_lightning.distributed.checkpoint_io import (
 )
 from genre_lightning.distributed.manifests import verify_checkpoint
 from genre_lightning.errors import CheckpointError, one_line
+from genre_lightning.files import file_digest
 
 _WEIGHTS, _OPTIMIZER = "weights", "optimizer"
 
@@ -72,14 +73,14 @@ def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ())
     def finish() -> None:
         save_flushed(facts, part / FACTS)
         digests = {name: digest for of_rank in gathered for name, digest in of_rank.items()}
-        digests |= {name: manifests.file_digest(part / name) for name in (FACTS, ".metadata")}
+        digests |= {name: file_digest(part / name) for name in (FACTS, ".metadata")}
         manifests.commit(part, path, manifests.describe(part, manifest_facts(content), digests), kept)
 
     try:
         _together(path, make_room if first else None)
         _together(path, write)
         gathered: list[dict[str, str]] = [{} for _ in needed]
-        mine = {file.name: manifests.file_digest(file) for file in part.glob(f"__{dist.get_rank()}_*")}
+        mine = {file.name: file_digest(file) for file in part.glob(f"__{dist.get_rank()}_*")}
         dist.all_gather_object(gathered, mine)
         _together(path, finish if first else None)
     finally:

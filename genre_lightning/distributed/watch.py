@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
 
-from genre_lightning.distributed.launch import started_by_torchrun
+from genre_lightning.distributed.launch import rank_name, started_by_torchrun
 from genre_lightning.errors import PreemptedError, RankLostError, one_line
 
 _POLL_SECONDS = 0.5
@@ -107,7 +107,7 @@ def explaining_failures() -> Iterator[None]:
             time.sleep(_POLL_SECONDS)
         if not _lost_a_rank(error):
             raise
-        rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+        rank = rank_name()
         raise RankLostError(
             f"rank {rank} has lost its connection to a rank that died, whose own words say why "
             f"({one_line(error)[-120:]}): run the same command again to go on from the last checkpoint"
@@ -140,8 +140,7 @@ def watch_parent(parent: int, name: str) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_POLL_SECONDS)
-        rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "?"))
-        print(f"genre-lightning: rank {rank} stops, as {name} is gone", file=sys.stderr, flush=True)
+        print(f"genre-lightning: rank {rank_name()} stops, as {name} is gone", file=sys.stderr, flush=True)
         # the others may be about to say why in errors of their own
         time.sleep(2 * _POLL_SECONDS)
         os._exit(1)

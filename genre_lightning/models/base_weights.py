@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_lightning.errors import CheckpointError, ConfigError, one_line
+from genre_lightning.files import file_digest
 from genre_lightning.models.backbones import HOW_TO_GET
 
 if TYPE_CHECKING:
@@ -115,8 +116,7 @@ def _file_digest(file: Path, cache_dir: Path | None) -> str:
             digest := json.loads(note.read_text(encoding="utf-8")).get("sha256", "")
         ):
             return digest
-        with target.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        digest = file_digest(target)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read ({error}): mend its permissions, or fetch the model again") from None
     _remember(note, digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
+from genre_lightning.files import file_digest, replacing
 from genre_lightning.models.linear import LinearGenres, naive_bayes, prior_log_odds
 
 if TYPE_CHECKING:
@@ -120,8 +120,6 @@ class TfidfBaseline(ABC):
         """
         from safetensors.numpy import save_file
 
-        from genre_lightning.files import replacing
-
         linear = self.fitted()
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         tensors: dict[str, NDArray[Any]] = {
@@ -134,7 +132,7 @@ class TfidfBaseline(ABC):
         with replacing(path) as temporary:
             # one entry: the format keeps several in no order, and the same model must be the same file
             save_file(tensors, temporary, {"facts": facts})
-        return file_sha256(path)
+        return file_digest(path)
 
     def fitted(self) -> LinearGenres:
         """What `fit` found.
@@ -262,7 +260,7 @@ def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> Tf
     place = Path(path)
     if not place.is_file():
         raise CheckpointError(f"{place} is missing: train it with 'genre-lightning baseline'")
-    if sha256 is not None and file_sha256(place) != sha256:
+    if sha256 is not None and file_digest(place) != sha256:
         raise CheckpointError(f"{place} is not the model that its decision was fitted for: train the baseline again")
     try:
         with safe_open(place, framework="numpy") as file:
@@ -284,9 +282,3 @@ def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> Tf
         raise CheckpointError(f"{place} is damaged (its parts do not fit each other): train the baseline again")
     model.linear = linear
     return model
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

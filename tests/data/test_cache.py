@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from genre_lightning.data.cache import MANIFEST, build_once, default_cache_dir, file_digest, key_of
+from genre_lightning.data.cache import MANIFEST, build_once, default_cache_dir, key_of
 from genre_lightning.errors import DataError
+from genre_lightning.files import file_digest
 
 
 class Builder:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from malicious import Malicious
 
 from genre_lightning.distributed import checkpoint_io
 from genre_lightning.distributed.checkpoint_io import (
@@ -159,14 +160,6 @@ def test_what_a_checkpoint_says_can_change_without_its_tensors(saved):
 def test_addresses_are_refused(address):
     with pytest.raises(CheckpointError, match="is an address: fetch the checkpoint"):
         AtomicCheckpointIO().load_checkpoint(address)
-
-
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 @pytest.mark.parametrize("form", ["torch", "pickle", "lightning"])

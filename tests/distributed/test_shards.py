@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from malicious import Malicious
 from ranks import run_on_ranks
 from test_sharded import Blocks
 from torch import nn
@@ -180,14 +181,6 @@ def test_every_flipped_byte_is_noticed(saved):
                 verify_checkpoint(saved)
         file.write_bytes(content)
     verify_checkpoint(saved)
-
-
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 @pytest.mark.parametrize("name", [".metadata", FACTS, "__0_0.distcp"])
