@@ -39,7 +39,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         if name is None:
             raise ConfigError(_unknown(words))
         _quiet_libraries()
-        return cli.run(name, rest)
+        return cli.run(name, rest, whole_process=arguments is None)
     except GenreLightningError as error:
         leave_last_words(error)
         if speaks(error):

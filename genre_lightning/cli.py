@@ -78,12 +78,18 @@ def find_command(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, list(words)
 
 
-def run(name: str, arguments: Sequence[str]) -> int:
-    """Runs a command and returns its exit status."""
+def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> int:
+    """Runs a command and returns its exit status.
+
+    Args:
+        name: of the command.
+        arguments: the words after it.
+        whole_process: nothing comes after it in this process, which no signal need end then.
+    """
     # first what needs no library: a file that is missing or no YAML, a class that may not be named
     check_arguments(arguments)
     command = COMMANDS[name]
     module, function = command.target.split(":")
     # from here on, as loading the libraries takes seconds
-    with stopping_on_signals() if command.saves else nullcontext():
+    with stopping_on_signals(last=whole_process) if command.saves else nullcontext():
         return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)

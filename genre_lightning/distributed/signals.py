@@ -64,8 +64,17 @@ def ignore_batch_signals() -> None:
 
 
 @contextmanager
-def stopping_on_signals(numbers: Sequence[signal.Signals] = STOP_SIGNALS, flag: StopFlag = FLAG) -> Iterator[StopFlag]:
-    """Has signals set the flag while the block runs; then puts the former handlers back and the flag down."""
+def stopping_on_signals(
+    numbers: Sequence[signal.Signals] = STOP_SIGNALS, flag: StopFlag = FLAG, *, last: bool = False
+) -> Iterator[StopFlag]:
+    """Has signals set the flag while the block runs; then puts the former handlers back and the flag down.
+
+    Args:
+        numbers: signals that set the flag.
+        flag: to be set.
+        last: the process does nothing after the block but end. Batch signals are then ignored from its end on, with no
+            moment between: the rank that ends first has its launcher send SIGTERM to those that are still ending.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield flag  # only the main thread may set handlers
         return
@@ -74,5 +83,5 @@ def stopping_on_signals(numbers: Sequence[signal.Signals] = STOP_SIGNALS, flag: 
         yield flag
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if last and number in BATCH_SIGNALS else handler)
         flag.clear()

@@ -47,3 +47,22 @@ sys.exit(main({arguments!r}))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == PreemptedError.exit_status, done.stderr
     assert "stopped by SIGUSR1" in done.stderr
+
+
+def test_a_process_that_is_ending_is_not_ended_by_a_signal(tmp_path):
+    # torchrun sends SIGTERM to the ranks that are still ending when the first of them has
+    code = f"""
+import os, signal, sys
+from genre_lightning import __main__, cli
+cli.check_arguments = lambda arguments: None
+class Stopped:
+    def import_module(self, name):
+        from genre_lightning.errors import PreemptedError
+        raise PreemptedError("stopped")
+cli.importlib = Stopped()
+__main__.leave_last_words = lambda error: os.kill(os.getpid(), signal.SIGTERM)
+sys.argv[1:] = ["fit", "--run_dir={tmp_path}"]
+sys.exit(__main__.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == PreemptedError.exit_status, done.stderr
