@@ -124,7 +124,7 @@ class ModelScorer(_TemplateReader):
             model.to(dtype_of_precision(self.precision))
         self.model = model
         micro = (settings.get("data") or {}).get("micro_batch_tokens")
-        self.budget = EVALUATION_BUDGET_FACTOR * (micro or default_micro_batch_tokens(self.device.type))
+        self.budget = EVALUATION_BUDGET_FACTOR * (micro or default_micro_batch_tokens(self.device.type, model.layout))
 
     @torch.inference_mode()
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
@@ -133,9 +133,10 @@ class ModelScorer(_TemplateReader):
         logits = np.empty((len(films), len(self.decision.genres)), dtype=np.float32)
         if not films:
             return logits
+        layout = self.model.layout
         rows = TokenLists(encode(self.texts(films), self.tokenizer, self.max_tokens))
-        dataset = TokenisedFilms(rows, np.arange(len(rows)), None, padding_of(self.tokenizer), self.model.layout)
-        for batch in evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1):
+        dataset = TokenisedFilms(rows, np.arange(len(rows)), None, padding_of(self.tokenizer), layout)
+        for batch in evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1, layout=layout):
             tensors = {name: t.to(self.device) for name, t in dataset[MicroBatch(batch, len(rows))].items()}
             with inference_autocast(self.precision, self.device):
                 logits[batch] = self.model(tensors).float().cpu().numpy()

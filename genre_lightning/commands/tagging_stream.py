@@ -15,10 +15,10 @@ from torch.utils.data import IterableDataset
 from typing_extensions import override
 
 from genre_lightning.commands.evaluation import from_all_ranks
-from genre_lightning.data.collate import Batch, Layout, TokenisedFilms
+from genre_lightning.data.collate import Batch, TokenisedFilms
 from genre_lightning.data.datamodule import padding_of
 from genre_lightning.data.new_films import NewFilm
-from genre_lightning.data.steps import Indices, MicroBatch, evaluation_shards
+from genre_lightning.data.steps import Indices, Layout, MicroBatch, evaluation_shards
 from genre_lightning.data.tokens import TokenLists, encode
 
 if TYPE_CHECKING:
@@ -82,7 +82,11 @@ class ChunkBatches(IterableDataset[Batch]):
             mine = mine[[texts[place] is not None for place in mine]]
             own = [texts[place] or "" for place in mine]
             rows = TokenLists(encode(own, self.tokenizer, self.max_tokens) if own else [])
-            shards = evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1) if len(rows) else []
+            shards = (
+                evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1, layout=self.layout)
+                if len(rows)
+                else []
+            )
             # a chunk without a text has a batch too: its films are written when that is done
             count = max(1, *from_all_ranks(len(shards)))
             shards += [np.zeros(0, dtype=np.int64)] * (count - len(shards))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from genre_lightning.data.steps import Indices, MicroBatch
+from genre_lightning.data.steps import Indices, Layout, MicroBatch
 from genre_lightning.data.tokens import TokenLists, TokenStore
 
 Batch = dict[str, Tensor]
@@ -21,8 +20,6 @@ index int64 (rows,): position of the film in its split, -1 for such a row,
 step_films float32 (): films of the whole optimizer step.
 A packed batch has input_ids (1, tokens) and no attention_mask; see `pack_rows` for what it has instead. Its labels,
 weights and index have a row for each text all the same."""
-
-Layout = Literal["padded", "packed"]
 
 
 @dataclass(frozen=True)

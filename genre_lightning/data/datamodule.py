@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader
 
 from genre_lightning.data.cache import default_cache_dir, key_of
 from genre_lightning.data.cells import GenreFormat
-from genre_lightning.data.collate import Batch, Layout, Padding, TokenisedFilms
+from genre_lightning.data.collate import Batch, Padding, TokenisedFilms
 from genre_lightning.data.films import FilmSource, FilmTable, load_films
 from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.movies import ColumnNames, TextTemplate, check_columns
 from genre_lightning.data.splits import SPLIT_NAMES, check_fractions, ids_digest, split_films, text_groups
 from genre_lightning.data.steps import (
     EvaluationSampler,
+    Layout,
     StepSampler,
     epoch_order,
     films_of_step,
@@ -101,7 +102,7 @@ class MovieDataModule(LightningDataModule):
         max_films: use a seeded random subset of so many films; null uses all.
         global_batch_size: films of one optimizer step, over all devices.
         micro_batch_tokens: processed tokens that a device takes at once, padding included; it changes the speed and
-            the memory of a run, never its training. null chooses 1,024 on a CPU and 16,384 on an accelerator.
+            the memory of a run, never its training. null chooses by device and layout, 16,384 on an accelerator.
         num_workers: processes that load batches; loading is cheap, so 0 is right for most.
         cache_dir: where films and tokens are kept between runs; null takes $GENRE_LIGHTNING_CACHE or ~/.cache.
     """
@@ -280,6 +281,7 @@ class MovieDataModule(LightningDataModule):
             world_size=trainer.world_size,
             seed=self.order_seed,
             epochs=epochs,
+            layout=self.layout,
         )
         self._sampler = StepSampler(
             dataset.lengths,
@@ -288,12 +290,13 @@ class MovieDataModule(LightningDataModule):
             seed=self.order_seed,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            layout=self.layout,
         )
 
     def _budget(self, trainer: Trainer | None) -> int:
         if self.micro_batch_tokens is not None:
             return self.micro_batch_tokens
-        return default_micro_batch_tokens(trainer.strategy.root_device.type if trainer else "cpu")
+        return default_micro_batch_tokens(trainer.strategy.root_device.type if trainer else "cpu", self.layout)
 
     def evaluation_budget(self, trainer: Trainer | None) -> int:
         """Processed tokens of a batch of an evaluation: without gradients there is room for more than in training."""
@@ -340,6 +343,7 @@ class MovieDataModule(LightningDataModule):
             budget=self.evaluation_budget(trainer),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            layout=self.layout,
         )
         return self._loader(dataset, sampler)
 
@@ -379,9 +383,12 @@ def _rescale(trainer: Trainer, before: int, now: int) -> None:
             setattr(counts, name, (getattr(counts, name) + missing) // before * now - missing)
 
 
-def default_micro_batch_tokens(device: str) -> int:
+def default_micro_batch_tokens(device: str, layout: Layout) -> int:
     """Processed tokens of a micro-batch on a type of device, where none are configured."""
-    return 1024 if device == "cpu" else 16_384
+    if device != "cpu":
+        return 16_384
+    # padded texts are faster in small groups of like length, which need little padding; packed ones need none
+    return 1024 if layout == "padded" else 4096
 
 
 class StepLoader(DataLoader[Batch]):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+
+Layout = Literal["padded", "packed"]
+"""How the texts of a micro-batch are laid out: padded to the longest of them, or one behind another."""
 
 
 @dataclass(frozen=True)
@@ -44,32 +47,49 @@ def films_of_step(order: Indices, global_batch_size: int, step: int) -> Indices:
     return order[step * global_batch_size : (step + 1) * global_batch_size]
 
 
-def parts_needed(lengths: NDArray[np.integer], budget: int) -> int:
-    """How many micro-batches hold texts of these lengths, each padded to its longest, within `budget` tokens."""
-    return int(_parts_needed_by_row(np.asarray(lengths)[None, :], budget)[0]) if len(lengths) else 0
+def parts_needed(lengths: NDArray[np.integer], budget: int, layout: Layout = "padded") -> int:
+    """How many micro-batches hold texts of these lengths within `budget` tokens.
+
+    Args:
+        lengths: tokens of each text.
+        budget: tokens of a micro-batch.
+        layout: "padded" texts cost what the longest of their micro-batch costs, "packed" ones what they have.
+    """
+    return int(_parts_needed_by_row(np.asarray(lengths)[None, :], budget, layout)[0]) if len(lengths) else 0
 
 
-def _parts_needed_by_row(lengths: NDArray[np.integer], budget: int) -> NDArray[np.int64]:
+def _parts_needed_by_row(lengths: NDArray[np.integer], budget: int, layout: Layout) -> NDArray[np.int64]:
     """`parts_needed` for each row of (steps, films); a length of 0 stands for no film.
 
-    Longest first, each part takes as many texts as its first one leaves room for, which is the fewest parts possible
-    where every text of a part costs what the longest one costs. A text over the budget goes alone.
+    Longest first, each part takes as many texts as there is room for, which is the fewest parts possible of texts
+    that are neighbours in length. A text over the budget goes alone.
     """
     descending = -np.sort(-lengths, axis=1)
     steps, width = descending.shape
     films = (descending > 0).sum(axis=1)
+    before = np.concatenate([np.zeros((steps, 1), dtype=np.int64), descending.cumsum(axis=1, dtype=np.int64)], axis=1)
     position = np.zeros(steps, dtype=np.int64)
     parts = np.zeros(steps, dtype=np.int64)
     while (open_steps := position < films).any():
-        longest = descending[np.arange(steps), np.minimum(position, width - 1)]
-        taken = np.maximum(budget // np.maximum(longest, 1), 1)
-        position = np.where(open_steps, position + taken, position)
+        at = np.arange(steps), np.minimum(position, width - 1)
+        if layout == "padded":
+            taken = budget // np.maximum(descending[at], 1)
+        else:
+            taken = (before <= (before[at] + budget)[:, None]).sum(axis=1) - 1 - position
+        position = np.where(open_steps, position + np.maximum(taken, 1), position)
         parts += open_steps
     return parts
 
 
 def micro_batches_per_step(
-    lengths: NDArray[np.integer], *, global_batch_size: int, budget: int, world_size: int, seed: int, epochs: int
+    lengths: NDArray[np.integer],
+    *,
+    global_batch_size: int,
+    budget: int,
+    world_size: int,
+    seed: int,
+    epochs: int,
+    layout: Layout = "padded",
 ) -> int:
     """The number of micro-batches that every step of a run is cut into on each rank.
 
@@ -83,6 +103,7 @@ def micro_batches_per_step(
         world_size: number of ranks.
         seed: of the epochs' orders.
         epochs: how many epochs are looked at.
+        layout: see `parts_needed`.
     """
     films = len(lengths)
     steps = steps_per_epoch(films, global_batch_size)
@@ -90,12 +111,12 @@ def micro_batches_per_step(
     for epoch in range(epochs):
         padded = np.zeros(steps * global_batch_size, dtype=np.int32)
         padded[:films] = np.asarray(lengths)[epoch_order(films, seed, epoch)]
-        most = max(most, int(_parts_needed_by_row(padded.reshape(steps, global_batch_size), budget).max()))
+        most = max(most, int(_parts_needed_by_row(padded.reshape(steps, global_batch_size), budget, layout).max()))
     return -(-most // world_size)
 
 
-def partition(lengths: NDArray[np.integer], parts: int) -> list[Indices]:
-    """Cuts texts into `parts` groups so that the largest padded group is as small as it can be.
+def partition(lengths: NDArray[np.integer], parts: int, layout: Layout = "padded") -> list[Indices]:
+    """Cuts texts into `parts` groups of like length so that the largest group is as small as it can be.
 
     Where one long text alone is the largest group, the others are cut so that the largest of them is as small as it
     can be, and so on: one film over the budget never lets the others go over it.
@@ -103,6 +124,7 @@ def partition(lengths: NDArray[np.integer], parts: int) -> list[Indices]:
     Args:
         lengths: tokens of each text.
         parts: number of groups; some stay empty where there are fewer texts.
+        layout: see `parts_needed`.
 
     Returns:
         `parts` arrays of positions in `lengths`, the longest texts first; every position in one of them.
@@ -112,39 +134,44 @@ def partition(lengths: NDArray[np.integer], parts: int) -> list[Indices]:
     if not descending:
         return [order] * parts
     alone = 0
-    while (largest := _smallest_largest(descending, alone, parts - alone)) == descending[alone]:
+    while (largest := _smallest_largest(descending, alone, parts - alone, layout)) == descending[alone]:
         alone += 1
         if alone == min(parts, len(descending)):
             break
-    cuts = [(text, text + 1) for text in range(alone)] + _cut(descending, largest, parts - alone, alone)
+    cuts = [(text, text + 1) for text in range(alone)] + _cut(descending, largest, parts - alone, layout, alone)
     groups = [order[start:end] for start, end in cuts]
     return groups + [order[:0]] * (parts - len(groups))
 
 
-def _smallest_largest(descending: list[int], start: int, parts: int) -> int:
-    """The smallest bound on padded tokens under which the texts from `start` on fit into `parts` groups."""
+def _smallest_largest(descending: list[int], start: int, parts: int, layout: Layout) -> int:
+    """The smallest bound on tokens under which the texts from `start` on fit into `parts` groups."""
     low, high = descending[start], descending[start] * -(-(len(descending) - start) // parts)
     while low < high:
         middle = (low + high) // 2
-        if len(_cut(descending, middle, parts, start)) > parts:
+        if len(_cut(descending, middle, parts, layout, start)) > parts:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def _cut(descending: list[int], largest: int, parts: int, start: int = 0) -> list[tuple[int, int]]:
-    """Greedy groups of at most `largest` padded tokens; gives up one group after `parts`."""
+def _cut(descending: list[int], largest: int, parts: int, layout: Layout, start: int = 0) -> list[tuple[int, int]]:
+    """Greedy groups of at most `largest` tokens; gives up one group after `parts`."""
     cuts: list[tuple[int, int]] = []
     while start < len(descending) and len(cuts) <= parts:
-        end = min(start + max(largest // max(descending[start], 1), 1), len(descending))
+        if layout == "padded":
+            end = min(start + max(largest // max(descending[start], 1), 1), len(descending))
+        else:
+            end, tokens = start + 1, descending[start]
+            while end < len(descending) and (tokens := tokens + descending[end]) <= largest:
+                end += 1
         cuts.append((start, end))
         start = end
     return cuts
 
 
 def shares_of_step(
-    films: Indices, lengths: NDArray[np.integer], *, world_size: int, micro_batches: int
+    films: Indices, lengths: NDArray[np.integer], *, world_size: int, micro_batches: int, layout: Layout = "padded"
 ) -> list[list[Indices]]:
     """Deals the films of a step to ranks and micro-batches.
 
@@ -154,7 +181,7 @@ def shares_of_step(
     Returns:
         [rank][micro_batch] → the films.
     """
-    groups = partition(lengths[films], world_size * micro_batches)
+    groups = partition(lengths[films], world_size * micro_batches, layout)
     shares: list[list[Indices]] = [[] for _ in range(world_size)]
     for micro_batch in range(micro_batches):
         ranks = range(world_size) if micro_batch % 2 == 0 else range(world_size - 1, -1, -1)
@@ -173,6 +200,7 @@ class StepSampler:
         seed: of the epochs' orders.
         rank: of this process.
         world_size: number of ranks.
+        layout: see `parts_needed`.
     """
 
     def __init__(
@@ -184,6 +212,7 @@ class StepSampler:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        layout: Layout = "padded",
     ) -> None:
         self.lengths = lengths
         self.global_batch_size = global_batch_size
@@ -191,6 +220,7 @@ class StepSampler:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.layout: Layout = layout
         self.steps = steps_per_epoch(len(lengths), global_batch_size)
         self.epoch = 0
         self.step = 0
@@ -221,12 +251,20 @@ class StepSampler:
         first, self.step = self.step, 0  # the epoch after this one starts at its first step
         for step in range(first, self.steps):
             films = films_of_step(order, self.global_batch_size, step)
-            shares = shares_of_step(films, self.lengths, world_size=self.world_size, micro_batches=self.micro_batches)
+            shares = shares_of_step(
+                films,
+                self.lengths,
+                world_size=self.world_size,
+                micro_batches=self.micro_batches,
+                layout=self.layout,
+            )
             for micro_batch in shares[self.rank]:
                 yield MicroBatch(micro_batch, len(films))
 
 
-def evaluation_shards(lengths: NDArray[np.integer], *, budget: int, rank: int, world_size: int) -> list[Indices]:
+def evaluation_shards(
+    lengths: NDArray[np.integer], *, budget: int, rank: int, world_size: int, layout: Layout = "padded"
+) -> list[Indices]:
     """A rank's batches of an evaluation: every film once over all ranks, texts of like length together.
 
     All ranks get the same number of batches, as collectives inside the model need; missing ones are empty arrays.
@@ -236,10 +274,11 @@ def evaluation_shards(lengths: NDArray[np.integer], *, budget: int, rank: int, w
         budget: processed tokens of a batch.
         rank: of this process.
         world_size: number of ranks.
+        layout: see `parts_needed`.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     descending = np.asarray(lengths)[order].tolist()
-    cuts = _cut(descending, budget, len(descending))
+    cuts = _cut(descending, budget, len(descending), layout)
     batches = [order[start:end] for start, end in cuts]
     batches += [order[:0]] * (-len(batches) % world_size)
     return batches[rank::world_size]
@@ -248,9 +287,17 @@ def evaluation_shards(lengths: NDArray[np.integer], *, budget: int, rank: int, w
 class EvaluationSampler:
     """Yields a rank's batches of a split, in a fixed order; see `evaluation_shards`."""
 
-    def __init__(self, lengths: NDArray[np.integer], *, budget: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        lengths: NDArray[np.integer],
+        *,
+        budget: int,
+        rank: int = 0,
+        world_size: int = 1,
+        layout: Layout = "padded",
+    ) -> None:
         self.films = len(lengths)
-        self.batches = evaluation_shards(lengths, budget=budget, rank=rank, world_size=world_size)
+        self.batches = evaluation_shards(lengths, budget=budget, rank=rank, world_size=world_size, layout=layout)
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from genre_lightning.errors import CheckpointError, ConfigError, DivergedError
 from genre_lightning.losses import LossName, loss_function
+from genre_lightning.models.dropout import replace_dropout
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.flops import TrainingCost, training_cost
 from genre_lightning.models.optimizer import (
@@ -231,6 +232,7 @@ class GenreClassifier(LightningModule):
         self.build(self.labelling)
         if not self.sharded:
             self.materialise(self.backbone)
+        replace_dropout(self)
         self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
         self.validation_metrics = GenreMetrics(len(self.labelling.genres))
         self.finite_steps = FiniteSteps()

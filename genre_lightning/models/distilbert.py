@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from genre_lightning.models.backbones import (
 from genre_lightning.models.base import CHECKPOINT_KEY, Batch, GenreClassifier, Labelling
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
 from genre_lightning.models.lora import LoraOptions, add_lora
+from genre_lightning.models.packing import FULL_ATTENTION, encoder_keywords, packs, register_attention
 from genre_lightning.models.pooling import Pooling, pool
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class DistilBertClassifier(GenreClassifier):
         lora: train low-rank adapters in the attention and the head in full; null trains everything.
         activation_checkpointing: keep only the states between layers and compute the rest again in the backward
             pass: a third more work for a fraction of the memory.
+        packing: lay texts one behind another in a row without padding, for backbones whose attention can keep them
+            apart (BERT, DistilBERT, ELECTRA, RoBERTa and its kin). Otherwise texts of like length are padded to the
+            longest of them. The logits are the same.
         architecture: used with backbone "small".
         kwargs: loss and optimizer, see `GenreClassifier`.
     """
@@ -69,6 +73,7 @@ class DistilBertClassifier(GenreClassifier):
         dropout: float | None = None,
         lora: LoraOptions | None = None,
         activation_checkpointing: bool = False,
+        packing: bool = True,
         architecture: Architecture | None = None,
         **kwargs: Any,
     ) -> None:
@@ -79,6 +84,7 @@ class DistilBertClassifier(GenreClassifier):
         self.dropout = dropout
         self.lora = lora
         self.activation_checkpointing = activation_checkpointing
+        self.packing = packing
         self.architecture = architecture or Architecture()
         self.backbone_config: PretrainedConfig | None = None
         """Set to rebuild the model for weights that are loaded next: the hub is not asked then."""
@@ -98,6 +104,16 @@ class DistilBertClassifier(GenreClassifier):
     def adapters(self) -> bool:
         """Whether only adapters of the backbone train."""
         return self.lora is not None
+
+    @property
+    def layout(self) -> Literal["padded", "packed"]:
+        """How batches are laid out for this model."""
+        if not self.packing:
+            return "padded"
+        if self.backbone_config is None and self.from_scratch:
+            return "packed"
+        config = self.backbone_config or check_backbone(self.backbone_name, self.revision, None)
+        return "packed" if packs(config) else "padded"
 
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""
@@ -123,6 +139,9 @@ class DistilBertClassifier(GenreClassifier):
             backbone = empty_backbone(config)
         else:
             backbone = load_backbone(self.backbone_name, self.revision, config)
+        if packs(config):
+            register_attention()
+            backbone.set_attn_implementation(FULL_ATTENTION)
         if self.activation_checkpointing:
             checkpoint_activations(backbone)
         self.backbone_config = config
@@ -151,9 +170,15 @@ class DistilBertClassifier(GenreClassifier):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, float32 (rows, genres), of a batch of token ids."""
-        mask = batch["attention_mask"]
-        states = self.backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+        """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
+        if "attention_mask" in batch:
+            mask = batch["attention_mask"]
+            states = self.backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+        else:
+            assert self.backbone_config is not None
+            keywords = encoder_keywords(batch, self.backbone_config)
+            mask = keywords["slot_mask"]
+            states = self.backbone(input_ids=batch["input_ids"], **keywords).last_hidden_state[0, batch["slots"]]
         pooled = pool(states, mask, self.pooling)
         # the head is a sliver of the work: in float32 its logits keep their digits under any precision
         with torch.autocast(pooled.device.type, enabled=False):

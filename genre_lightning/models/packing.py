@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-ATTENTION = "genre_lightning_texts"
-"""The name under which transformers knows `text_attention`."""
+from genre_lightning.models.text_attention import attention_by_text
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+CAUSAL_ATTENTION = "genre_lightning_texts"
+"""The name under which transformers knows `text_attention` for models whose tokens see those before them."""
+
+FULL_ATTENTION = "genre_lightning_whole_texts"
+"""The name under which transformers knows `text_attention` for models whose tokens see all others."""
+
+_ENCODERS = ("bert", "distilbert", "electra", "roberta", "xlm-roberta", "camembert")
+"""Encoders whose attention is an exchangeable function, and whose positions are given from outside."""
+
+_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
+"""Those whose positions start after the pad token's id."""
 
 
 def register_attention() -> None:
     """Makes `text_attention` known to transformers.
 
-    No mask function is registered with it: texts are padded on the right if at all, so that causality alone keeps real
-    tokens from seeing padding, and the mask-free kernels can be used.
+    For causal models no mask function is registered with it: texts are padded on the right if at all, so that
+    causality alone keeps real tokens from seeing padding, and the mask-free kernels can be used.
     """
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(ATTENTION, text_attention)
+    AttentionInterface.register(CAUSAL_ATTENTION, text_attention)
+    AttentionInterface.register(FULL_ATTENTION, text_attention)
+    AttentionMaskInterface.register(FULL_ATTENTION, sdpa_mask)
+
+
+def packs(config: PretrainedConfig) -> bool:
+    """Whether an encoder can read texts that lie one behind another, without one seeing another."""
+    return config.model_type in _ENCODERS
+
+
+def encoder_keywords(batch: dict[str, Tensor], config: PretrainedConfig) -> dict[str, Any]:
+    """What an encoder is called with, besides its token ids, for a packed batch."""
+    shift = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
+    last, slots = batch["last_tokens"], batch["slots"]
+    lengths = last.diff(prepend=last.new_full((1,), -1))
+    on_cpu = last.device.type == "cpu"
+    return {
+        "position_ids": batch["position_ids"] + shift,
+        "slots": slots,
+        "places": batch["places"],
+        "slot_mask": torch.arange(slots.shape[1], device=slots.device) < lengths[:, None],
+        "lengths": lengths.tolist() if on_cpu else None,  # elsewhere it would have to wait for the device
+    }
 
 
 def text_attention(
@@ -30,12 +68,14 @@ def text_attention(
     attention_mask: Tensor | None,
     slots: Tensor | None = None,
     places: Tensor | None = None,
+    slot_mask: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention; with `slots` and `places` within each text of a packed row.
+    """Attention; with `slots` and `places` within each text of a packed row.
 
     Texts are brought side by side for the attention alone, padded to the longest of them: its products are few beside
-    those of the linear layers, which see no padding.
+    those of the linear layers, which see no padding. Where `lengths` are known it takes text after text instead.
 
     Args:
         module: the attention layer.
@@ -46,6 +86,9 @@ def text_attention(
         slots: int64 (texts, longest): the token of the row that stands at each place of each text; a place past a
             text's end names any token.
         places: int64 (tokens,): where each token of the row stands in the flattened `slots`.
+        slot_mask: bool (texts, longest): the slots that hold a token of their text; None for causal models, whose
+            tokens see none past their text's end.
+        lengths: tokens of each text.
         kwargs: scaling and dropout.
 
     Returns:
@@ -57,12 +100,18 @@ def text_attention(
     if slots is None or places is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
+    if lengths is not None:
+        dropout, scaling = kwargs.get("dropout", 0.0), kwargs["scaling"]
+        mixed = attention_by_text(query[0], key[0], value[0], lengths, dropout=dropout, scaling=scaling)
+        return mixed.transpose(0, 1)[None], None
+
     def apart(states: Tensor) -> Tensor:
         heads, _, width = states.shape[1:]
         chosen = states[0].index_select(1, slots.flatten())
         return chosen.view(heads, *slots.shape, width).transpose(0, 1)
 
-    mixed, _ = sdpa_attention_forward(module, apart(query), apart(key), apart(value), None, **kwargs)
+    mask = None if slot_mask is None else slot_mask[:, None, None, :]
+    mixed, _ = sdpa_attention_forward(module, apart(query), apart(key), apart(value), mask, **kwargs)
     return mixed.flatten(0, 1).index_select(0, places)[None], None
 
 

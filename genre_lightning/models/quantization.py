@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from genre_lightning.models.base_weights import StoredWeights, weight_files
-from genre_lightning.models.packing import ATTENTION, register_attention
+from genre_lightning.models.packing import CAUSAL_ATTENTION, register_attention
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
@@ -112,7 +112,7 @@ def empty_decoder(
     register_attention()
     with known_warnings(), torch.device("meta"):
         model = auto_class.from_config(
-            config, dtype=weights.compute_dtype, attn_implementation=ATTENTION, trust_remote_code=False
+            config, dtype=weights.compute_dtype, attn_implementation=CAUSAL_ATTENTION, trust_remote_code=False
         )
     if (settings := weights.bitsandbytes_config()) is not None:
         with known_warnings():

@@ -176,6 +176,42 @@ def test_parts_needed_is_the_fewest(lengths, budget):
     assert parts_needed(lengths[:0], budget) == 0
 
 
+def neighbours(lengths, parts):
+    """Every way to cut texts, the longest first, into at most so many groups of neighbours."""
+    descending = sorted(lengths.tolist(), reverse=True)
+    for count in range(min(parts, len(descending))):
+        for cuts in itertools.combinations(range(1, len(descending)), count):
+            yield [descending[a:b] for a, b in itertools.pairwise([0, *cuts, len(descending)])]
+
+
+@EXACT
+@given(SMALL, st.integers(1, 5), st.integers(1, 60))
+def test_packed_texts_cost_their_own_tokens(lengths, parts, budget):
+    groups = partition(lengths, parts, "packed")
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
+    best = min(max(map(sum, groups)) for groups in neighbours(lengths, parts))
+    assert max(lengths[group].sum() for group in groups) == best
+
+    def fits(groups):
+        return all(len(group) == 1 or sum(group) <= budget for group in groups)
+
+    fewest = next(parts for parts in itertools.count(1) if any(map(fits, neighbours(lengths, parts))))
+    assert parts_needed(lengths, budget, "packed") == fewest
+
+
+@EXACT
+@given(LENGTHS, PLANS)
+def test_packed_micro_batches_stay_within_the_budget(lengths, plan):
+    micro_batches = micro_batches_per_step(lengths, **plan, epochs=1, layout="packed")
+    others = {name: value for name, value in plan.items() if name != "budget"} | {"layout": "packed"}
+    seen = []
+    for rank in range(plan["world_size"]):
+        for batch in StepSampler(lengths, **others, micro_batches=micro_batches, rank=rank):
+            seen += batch.films.tolist()
+            assert len(batch.films) <= 1 or lengths[batch.films].sum() <= plan["budget"]
+    assert sorted(seen) == list(range(len(lengths)))
+
+
 @EXACT
 @given(LENGTHS, st.integers(1, 5), st.integers(1, 4))
 def test_ranks_are_balanced(lengths, world_size, micro_batches):

@@ -1,0 +1,140 @@
+"""Encoders over texts that lie one behind another: the same logits and gradients as padded, for each family."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import AutoConfig
+
+from genre_lightning.data.collate import Padding, pack_rows, pad_rows
+from genre_lightning.models import packing
+from genre_lightning.models.base import Labelling
+from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.models.dropout import Dropout, keep_mask, keep_scale
+from genre_lightning.models.text_attention import _by_text, attention_by_text
+
+PAD = 1
+"""The pad token; RoBERTa's positions start after it."""
+
+SHAPE = {
+    "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+    "embedding_size": 32, "max_position_embeddings": 40, "pad_token_id": PAD,
+}  # fmt: skip
+
+
+def texts():
+    rng = np.random.default_rng(3)
+    return [rng.integers(5, 60, size=length).astype(np.int32) for length in (17, 9, 9, 2, 1)]
+
+
+def packed(rows):
+    return {name: torch.from_numpy(values) for name, values in pack_rows(rows).items()}
+
+
+def padded(rows):
+    return dict(zip(("input_ids", "attention_mask"), map(torch.from_numpy, pad_rows(rows, Padding(PAD))), strict=True))
+
+
+def build(model_type="distilbert", dropout=0.0):
+    config = AutoConfig.for_model(model_type, **SHAPE)
+    model = DistilBertClassifier("small", dropout=dropout)
+    model.backbone_config = config
+    model.bind(Labelling(("a", "b", "c"), np.ones(3, dtype=np.float32), 60, PAD, 32))
+    model.configure_model()
+    return model.train()
+
+
+def logits_and_gradients(model, batch):
+    model.zero_grad()
+    logits = model(batch)
+    (logits * torch.arange(logits.numel()).view_as(logits)).sum().backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+@pytest.mark.parametrize("model_type", packing._ENCODERS)
+def test_packed_equals_padded(model_type, one_by_one, monkeypatch):
+    if not one_by_one:  # as on an accelerator
+
+        def keywords(*arguments):
+            return {**packing.encoder_keywords(*arguments), "lengths": None}
+
+        monkeypatch.setattr("genre_lightning.models.distilbert.encoder_keywords", keywords)
+    model = build(model_type)
+    assert model.layout == "packed"
+    logits, gradients = logits_and_gradients(model, padded(texts()))
+    again, of_packed = logits_and_gradients(model, packed(texts()))
+    assert_close(again, logits, rtol=1e-4, atol=1e-5)
+    assert of_packed.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert_close(of_packed[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()) + 1e-6, msg=name)
+
+
+def test_texts_do_not_see_each_other():
+    model, rows = build().eval(), texts()
+    others = [row[::-1].copy() for row in rows[:2]] + rows[2:]
+    assert_close(model(packed(others))[2:], model(packed(rows))[2:], rtol=1e-5, atol=1e-6)
+
+
+def test_an_encoder_that_cannot_keep_texts_apart_is_padded():
+    model = DistilBertClassifier("small")
+    model.backbone_config = AutoConfig.for_model("mpnet")
+    assert model.layout == "padded"
+    assert DistilBertClassifier("small", packing=False).layout == "padded"
+
+
+def states(count, dtype=torch.float64):
+    return [torch.randn(2, 7, 4, dtype=dtype, requires_grad=True) for _ in range(count)]
+
+
+def test_attention_with_dropout_is_its_formula():
+    lengths, p = [4, 2, 1], 0.3
+    query, key, value = states(3)
+    torch.manual_seed(5)
+    got = attention_by_text(query, key, value, lengths, dropout=p, scaling=0.5)
+    torch.manual_seed(5)
+    keeps = _by_text(keep_mask((2 * sum(length**2 for length in lengths),), p), 2, lengths)
+    parts = []
+    for start, keep in zip(itertools.accumulate([0, *lengths]), keeps, strict=False):
+        q, k, v = (x[:, start : start + keep.shape[1]] for x in (query, key, value))
+        parts.append((torch.softmax(q @ k.mT * 0.5, -1) * keep * keep_scale(p)) @ v)
+    assert_close(got, torch.cat(parts, dim=1))
+
+
+def test_gradient_of_attention_with_dropout():
+    def attend(*inputs):
+        torch.manual_seed(5)
+        return attention_by_text(*inputs, [4, 2, 1], dropout=0.3, scaling=0.5)
+
+    assert torch.autograd.gradcheck(attend, states(3))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_keeps_its_share_and_the_mean(p):
+    torch.manual_seed(0)
+    layer = Dropout(p)
+    x = torch.ones(1000, 1000, requires_grad=True)
+    y = layer(x)
+    share = float((y == 0).float().mean())
+    assert share == pytest.approx(p, abs=5 * (p * (1 - p) / 1e6) ** 0.5)
+    assert float(y.detach().max()) == pytest.approx(1 / (1 - p), rel=1e-4)
+    y.sum().backward()
+    assert torch.equal(x.grad, y)
+    # neighbours come of the same drawn word
+    kept = (y > 0).float()
+    for distance in (1, 2, 3, 4):
+        both = float((kept[:, distance:] * kept[:, :-distance]).mean())
+        assert both == pytest.approx((1 - p) ** 2, abs=2e-3)
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_dropout_follows_the_seed():
+    layer, x = Dropout(0.2), torch.ones(333)
+    draws = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        draws.append(layer(x))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
