@@ -6,7 +6,7 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real test-slurm faults gpu-check lint format types wheel clean
+.PHONY: help install quickstart test test-real test-slurm faults gpu-check bench gpu-bench lint format types wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ faults: $(STAMP) ## strike small runs N times (default 100): STRATEGY=ddp DEVICE
 
 gpu-check: ## what only a GPU can show: needs PYTHON with the libraries and a CUDA GPU, not the lock
 	$(PYTHON) tests/gpu/check.py
+
+bench: $(STAMP) ## training speed beside Hugging Face Trainer on this CPU: set MOVIES_CSV and ENCODER_DIR for real files
+	$(BIN)/python tests/benchmarks/training/bench.py
+
+gpu-bench: ## the same on a CUDA GPU, DistilBERT and a 7B Llama: needs PYTHON with the libraries, not the lock
+	$(PYTHON) tests/benchmarks/training/bench.py --device cuda --rounds 1
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -70,6 +70,8 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")
     # batches are slices of a mapped file: worker processes would only add start-up time
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # steps are counted over the whole run: an epoch shorter than the interval is no mistake
+    warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval.*")
     # on a cluster's login node a run on that one machine is no mistake
     warnings.filterwarnings("ignore", message=r".*`srun` command is available.*")
     # checkpoints are written into their directory again and again by design

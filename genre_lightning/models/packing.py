@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from genre_lightning.models.text_attention import attention_by_text
+from genre_lightning.models.text_attention import TextGroups, attention_in_groups, group_texts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -56,7 +55,8 @@ def encoder_keywords(batch: dict[str, Tensor], config: PretrainedConfig) -> dict
         "slots": slots,
         "places": batch["places"],
         "slot_mask": torch.arange(slots.shape[1], device=slots.device) < lengths[:, None],
-        "lengths": lengths.tolist() if on_cpu else None,  # elsewhere it would have to wait for the device
+        # elsewhere it would have to wait for the device
+        "groups": group_texts(lengths.tolist(), config.num_attention_heads) if on_cpu else None,
     }
 
 
@@ -69,13 +69,13 @@ def text_attention(
     slots: Tensor | None = None,
     places: Tensor | None = None,
     slot_mask: Tensor | None = None,
-    lengths: Sequence[int] | None = None,
+    groups: TextGroups | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention; with `slots` and `places` within each text of a packed row.
 
     Texts are brought side by side for the attention alone, padded to the longest of them: its products are few beside
-    those of the linear layers, which see no padding. Where `lengths` are known it takes text after text instead.
+    those of the linear layers, which see no padding. With `groups` it takes group after group of like length.
 
     Args:
         module: the attention layer.
@@ -88,7 +88,7 @@ def text_attention(
         places: int64 (tokens,): where each token of the row stands in the flattened `slots`.
         slot_mask: bool (texts, longest): the slots that hold a token of their text; None for causal models, whose
             tokens see none past their text's end.
-        lengths: tokens of each text.
+        groups: of the texts, on a CPU.
         kwargs: scaling and dropout.
 
     Returns:
@@ -100,10 +100,10 @@ def text_attention(
     if slots is None or places is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
-    if lengths is not None:
+    if groups is not None:
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         dropout, scaling = kwargs.get("dropout", 0.0), kwargs["scaling"]
-        mixed = attention_by_text(query[0], key[0], value[0], lengths, dropout=dropout, scaling=scaling)
-        return mixed.transpose(0, 1)[None], None
+        return attention_in_groups(q, k, v, groups, dropout=dropout, scaling=scaling)[None], None
 
     def apart(states: Tensor) -> Tensor:
         heads, _, width = states.shape[1:]

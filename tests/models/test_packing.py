@@ -13,7 +13,7 @@ from genre_lightning.models import packing
 from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.dropout import Dropout, keep_mask, keep_scale
-from genre_lightning.models.text_attention import _by_text, attention_by_text
+from genre_lightning.models.text_attention import _squares, attention_in_groups, group_texts
 
 PAD = 1
 """The pad token; RoBERTa's positions start after it."""
@@ -53,13 +53,13 @@ def logits_and_gradients(model, batch):
     return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("one_by_one", [True, False])
+@pytest.mark.parametrize("in_groups", [True, False])
 @pytest.mark.parametrize("model_type", packing._ENCODERS)
-def test_packed_equals_padded(model_type, one_by_one, monkeypatch):
-    if not one_by_one:  # as on an accelerator
+def test_packed_equals_padded(model_type, in_groups, monkeypatch):
+    if not in_groups:  # as on an accelerator
 
         def keywords(*arguments):
-            return {**packing.encoder_keywords(*arguments), "lengths": None}
+            return {**packing.encoder_keywords(*arguments), "groups": None}
 
         monkeypatch.setattr("genre_lightning.models.distilbert.encoder_keywords", keywords)
     model = build(model_type)
@@ -85,28 +85,36 @@ def test_an_encoder_that_cannot_keep_texts_apart_is_padded():
     assert DistilBertClassifier("small", packing=False).layout == "padded"
 
 
-def states(count, dtype=torch.float64):
-    return [torch.randn(2, 7, 4, dtype=dtype, requires_grad=True) for _ in range(count)]
+LENGTHS = [5, 4, 4, 2, 1]
+"""The first three make a group with padding."""
 
 
-def test_attention_with_dropout_is_its_formula():
-    lengths, p = [4, 2, 1], 0.3
+def states(count):
+    return [torch.randn(sum(LENGTHS), 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(count)]
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_attention_is_its_formula_text_by_text(p):
+    groups = group_texts(LENGTHS, 2)
+    assert groups.shapes == ((3, 2, 5), (1, 2, 2), (1, 2, 1))
     query, key, value = states(3)
     torch.manual_seed(5)
-    got = attention_by_text(query, key, value, lengths, dropout=p, scaling=0.5)
+    got = attention_in_groups(query, key, value, groups, dropout=p, scaling=0.5)
     torch.manual_seed(5)
-    keeps = _by_text(keep_mask((2 * sum(length**2 for length in lengths),), p), 2, lengths)
+    drawn = _squares(keep_mask((3 * 2 * 25 + 2 * 4 + 2,), p), groups)
+    keeps = [*drawn[0].view(3, 2, 5, 5), drawn[1], drawn[2]]
     parts = []
-    for start, keep in zip(itertools.accumulate([0, *lengths]), keeps, strict=False):
-        q, k, v = (x[:, start : start + keep.shape[1]] for x in (query, key, value))
-        parts.append((torch.softmax(q @ k.mT * 0.5, -1) * keep * keep_scale(p)) @ v)
-    assert_close(got, torch.cat(parts, dim=1))
+    for start, length, keep in zip(itertools.accumulate([0, *LENGTHS]), LENGTHS, keeps, strict=False):
+        q, k, v = (x[start : start + length].transpose(0, 1) for x in (query, key, value))
+        weight = torch.softmax(q @ k.mT * 0.5, -1) * keep[:, :length, :length] * keep_scale(p)
+        parts.append((weight @ v).transpose(0, 1))
+    assert_close(got, torch.cat(parts))
 
 
 def test_gradient_of_attention_with_dropout():
     def attend(*inputs):
         torch.manual_seed(5)
-        return attention_by_text(*inputs, [4, 2, 1], dropout=0.3, scaling=0.5)
+        return attention_in_groups(*inputs, group_texts(LENGTHS, 2), dropout=0.3, scaling=0.5)
 
     assert torch.autograd.gradcheck(attend, states(3))
 

@@ -1,0 +1,265 @@
+"""One side of the training benchmark in a process of its own: `python worker.py '{JSON}'` prints its figures as JSON.
+
+Every side trains the same model from the same weights on the same film file with the same optimizer, schedule, global
+batch and loss. This framework's side is what `genre-lightning fit` runs. The peer's is Hugging Face Trainer around the
+backbone as transformers makes it, pooled and classified in the plainest way.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup
+from genre_lightning.commands.parser import parse
+from genre_lightning.data.datamodule import PreparedData
+from genre_lightning.models.flops import training_cost
+
+OURS = "genre_lightning"
+PEER_FORMS = ("padded to 256", "dynamic padding", "group_by_length")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is asked for.
+
+    Attributes:
+        side: OURS or one of PEER_FORMS.
+        words: options of `genre-lightning fit` that describe model, data and precision.
+        warmup_steps: not timed.
+        steps: timed; 0 trains a whole epoch and judges it on the validation films.
+        seed: of the order of the films, of dropout and of new weights.
+        threads: of a CPU; null leaves torch's choice.
+    """
+
+    side: str
+    words: list[str]
+    warmup_steps: int
+    steps: int
+    seed: int
+    threads: int | None
+
+
+class Meter:
+    """Counts real tokens, films and seconds of the steps after the warm-up."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        self.job = job
+        self.device = device
+        self.steps = self.tokens = self.films = self.slots = 0
+        self.started = self.seconds = 0.0
+
+    def batch(self, lengths: Tensor | np.ndarray, slots: int) -> None:
+        """Notes the texts of a micro-batch before it is computed."""
+        if self.steps >= self.job.warmup_steps:
+            self.tokens += int(lengths.sum())
+            self.films += len(lengths)
+            self.slots += slots
+
+    def step(self) -> bool:
+        """Notes an optimizer step that is done; returns whether it was the last."""
+        self.steps += 1
+        last = bool(self.job.steps) and self.steps == self.job.warmup_steps + self.job.steps
+        if self.steps == self.job.warmup_steps or last:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            self.seconds, self.started = now - self.started, now
+        return last
+
+    def figures(self) -> dict[str, Any]:
+        """What has been measured, with the largest memory so far."""
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated() / 2**30
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        rates = {"tokens_per_second": self.tokens / self.seconds, "films_per_second": self.films / self.seconds}
+        return {"tokens": self.tokens, "films": self.films, "seconds": self.seconds, **rates,
+                "padding": 1 - self.tokens / self.slots, "peak_gib": peak}  # fmt: skip
+
+
+class Clock(Callback):
+    """Reads the meter for this framework."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the texts of a micro-batch; padding is zero where it is packed."""
+        if "attention_mask" in batch:
+            lengths = batch["attention_mask"].sum(dim=1)
+        else:
+            last = batch["last_tokens"]
+            lengths = last.diff(prepend=last.new_full((1,), -1))
+        self.meter.batch(lengths, batch["input_ids"].numel())
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Ends the training after the last step."""
+        done = trainer.global_step > self.meter.steps
+        if done and self.meter.step():
+            trainer.should_stop = True
+            trainer.limit_val_batches = 0
+
+
+class Peer(nn.Module):
+    """A backbone with a head as one would write it for Hugging Face Trainer."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, meter: Meter, *, last_token: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.meter = meter
+        self.last_token = last_token
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Loss and logits of a padded batch."""
+        if self.training:
+            self.meter.batch(attention_mask.sum(dim=1), input_ids.numel())
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        if self.last_token:
+            pooled = states[torch.arange(len(states)), attention_mask.sum(dim=1) - 1]
+        else:
+            mask = attention_mask[..., None].float()
+            pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        logits = self.head(pooled)
+        loss = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=-1).mean()
+        return {"loss": loss, "logits": logits}
+
+
+def make_setup(job: Job, folder: str) -> tuple[Setup, PreparedData]:
+    """The checked configuration with its data, as `fit` makes it."""
+    words = [*job.words, f"--run_dir={folder}/run", f"--seed={job.seed}", "--trainer.enable_progress_bar=false"]
+    if job.steps:
+        words += ["--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0", "--early_stopping.patience=0"]
+    config, parser = parse("fit", words)
+    setup = check_setup(config, parser)
+    return setup, bind_model(setup)
+
+
+def run_ours(job: Job, folder: str) -> dict[str, Any]:
+    """Trains with this framework."""
+    setup, data = make_setup(job, folder)
+    meter = Meter(job, torch.device("cuda" if setup.config.trainer.accelerator == "cuda" else "cpu"))
+    setup.trainer_options["callbacks"] = [Clock(meter)]
+    trainer, _ = build_trainer(setup)
+    trainer.fit(setup.model, datamodule=setup.data)
+    if not job.steps:
+        return {"steps": trainer.global_step, "map_macro": mean_ap(setup, data, lambda batch: setup.model(batch))}
+    cost = training_cost(setup.model.backbone, setup.model.backbone_config, causal=setup.model.causal)
+    return {**meter.figures(), "flops_per_token": cost.per_token}
+
+
+def run_peer(job: Job, folder: str) -> dict[str, Any]:
+    """Trains with Hugging Face Trainer."""
+    setup, data = make_setup(job, folder)
+    config, dataset = setup.config, setup.data.dataset("train")
+    on_gpu = config.trainer.accelerator == "cuda"
+    meter = Meter(job, torch.device("cuda" if on_gpu else "cpu"))
+    peer = peer_model(setup, meter)
+    rows = [dataset.store[film].tolist() for film in dataset.films]
+    films = [{"input_ids": row, "labels": y.astype(np.float32)} for row, y in zip(rows, dataset.labels, strict=True)]
+
+    def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        tokens = {"input_ids": [sample["input_ids"] for sample in samples]}
+        fixed = {"padding": "max_length", "max_length": setup.data.max_tokens} if job.side == PEER_FORMS[0] else {}
+        batch = data.tokenizer.pad(tokens, return_tensors="pt", **fixed)
+        labels = torch.from_numpy(np.stack([sample["labels"] for sample in samples]))
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+
+    class Stop(transformers.TrainerCallback):
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop = meter.step() or control.should_training_stop
+
+    precision = str(config.trainer.precision)
+    lr, head_lr = setup.model.learning_rates()
+    arguments = transformers.TrainingArguments(
+        output_dir=f"{folder}/peer", per_device_train_batch_size=setup.data.global_batch_size, num_train_epochs=1,
+        bf16=precision == "bf16-mixed", fp16=precision == "16-mixed", use_cpu=not on_gpu, optim="adamw_torch_fused",
+        train_sampling_strategy="group_by_length" if job.side == PEER_FORMS[2] else "random",
+        learning_rate=lr, lr_scheduler_type="linear", warmup_steps=setup.model.warmup_fraction, weight_decay=0.01,
+        max_grad_norm=1.0, seed=job.seed, save_strategy="no", logging_steps=50, report_to=[], disable_tqdm=True,
+        remove_unused_columns=False, dataloader_pin_memory=on_gpu,
+    )  # fmt: skip
+    groups = [
+        {"params": list(peer.backbone.parameters()), "lr": lr}, {"params": list(peer.head.parameters()), "lr": head_lr}
+    ]  # fmt: skip
+    groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
+    trainer = transformers.Trainer(
+        peer, arguments, train_dataset=films, data_collator=collate, callbacks=[Stop()], optimizers=(optimizer, None)
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+    if job.steps:
+        return meter.figures()
+
+    def logits(batch: dict[str, Tensor]) -> Tensor:
+        batch = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": batch["labels"]}
+        return peer(**batch)["logits"]
+
+    setup.data.layout = "padded"
+    return {"steps": meter.steps, "map_macro": mean_ap(setup, data, logits, peer)}
+
+
+def peer_model(setup: Setup, meter: Meter) -> Peer:
+    """The peer's model, with the initial weights of this framework's."""
+    model = setup.model
+    causal = model.causal
+    if causal:
+        # from_pretrained cannot quantise weights that lie on no disk: the peer gets this framework's base and adapters
+        model.packing = False
+        trainer, _ = build_trainer(setup)
+        model.trainer = trainer
+    model.configure_model()
+    backbone = model.backbone
+    if not causal:
+        plain = transformers.AutoModel.from_config(model.backbone_config, attn_implementation="sdpa")
+        plain.load_state_dict(backbone.state_dict(), strict=False)
+        backbone = plain
+    if causal and setup.config.trainer.accelerator == "cuda":
+        model.cuda()
+    return Peer(backbone.train(), model.head, meter, last_token=causal)
+
+
+@torch.inference_mode()
+def mean_ap(setup: Setup, data: PreparedData, logits_of: Any, model: nn.Module | None = None) -> float:
+    """Macro average precision on the validation films, by scikit-learn."""
+    from sklearn.metrics import average_precision_score
+
+    (model or setup.model).eval()
+    dataset = setup.data.dataset("validation")
+    logits = np.zeros(dataset.labels.shape, dtype=np.float32)
+    setup.data.trainer = None
+    for batch in setup.data.evaluation_dataloader("validation"):
+        logits[batch["index"].numpy()] = logits_of(batch).float().numpy()
+    present = dataset.labels.any(axis=0)
+    return float(average_precision_score(dataset.labels[:, present], logits[:, present], average="macro"))
+
+
+def main() -> None:
+    """Runs the job that the first word describes."""
+    job = Job(**json.loads(sys.argv[1]))
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    transformers.logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "peer").mkdir()
+        figures = run_ours(job, folder) if job.side == OURS else run_peer(job, folder)
+    print("FIGURES " + json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
