@@ -136,12 +136,13 @@ def memory(shape: ModelShape, setting: Setting, batch: BatchShape) -> Memory:
         accumulated = kept["gradients"] if setting.micro_batches > 1 else 0
         host = sum(kept.values()) - scales - accumulated
         kept = {"weights": scales, "gradients": accumulated, "optimizer": 0}
+    activations = activation_bytes(shape, setting, batch)
     passing = {
-        "activations": activation_bytes(shape, setting, batch),
+        "activations": activations,
         "working": working_bytes(shape, setting, batch),
         "casts": cast_bytes(shape, setting),
         "dequantisation": dequantisation_bytes(shape, setting),
-        "communication": communication_bytes(shape, setting),
+        "communication": communication_bytes(shape, setting, freed=activations // shape.blocks),
     }
     beyond = max(step_bytes(shape, setting) - sum(passing.values()), 0)
     return _with_assumed({**kept, **passing, "step": beyond}, host, setting)
@@ -221,16 +222,15 @@ def weight_bytes(shape: ModelShape, setting: Setting) -> int:
 
 
 def gradient_bytes(shape: ModelShape, setting: Setting) -> int:
-    """4 bytes for each trained number; under DDP the gradients are views of its buckets, which take no more.
+    """4 bytes for each trained number.
 
     Sharded, divided by the ranks. Where a step has several micro-batches, each rank keeps the whole sums until the last
     of them, as gradients are reduced once a step.
     """
     trained = [weight for weight in shape.weights if weight.trained]
-    shards = sum(_shard(weight, 4 * weight.numbers, setting) for weight in trained)
     if setting.strategy == "fsdp" and setting.micro_batches > 1:
-        return shards + sum(4 * weight.numbers for weight in trained)
-    return shards
+        return sum(4 * weight.numbers for weight in trained)
+    return sum(_shard(weight, 4 * weight.numbers, setting) for weight in trained)
 
 
 def optimizer_bytes(shape: ModelShape, setting: Setting) -> int:
@@ -338,7 +338,7 @@ def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
     c = setting.number
     size = sum(adapter.rank * c for adapter in adapters)
     dropped = [adapter for adapter in adapters if adapter.dropout]
-    size += sum(a.inputs * (c + _mask_bytes(setting, c if a.on_nf4 and setting.autocast else 4)) for a in dropped)
+    size += sum(a.inputs * (c + _mask_bytes(setting, 4 if setting.autocast and not a.on_nf4 else c)) for a in dropped)
     plain = [adapter.inputs for adapter in adapters if not adapter.dropout]
     return size + c * sum(plain if setting.autocast else set(plain))
 
@@ -373,12 +373,17 @@ def dequantisation_bytes(shape: ModelShape, setting: Setting) -> int:
     return max((w.numbers * setting.number + w.numbers // 16 for w in shape.weights if w.quantised), default=0)
 
 
-def communication_bytes(shape: ModelShape, setting: Setting) -> int:
-    """Buffers that ranks exchange; none under DDP, whose buckets the gradients are.
+def communication_bytes(shape: ModelShape, setting: Setting, *, freed: int) -> int:
+    """Buffers that ranks exchange.
 
+    Under DDP the gradients are views of its buckets, which take no more; where a step has several micro-batches the
+    buckets stand beside their sums, 4 bytes for each trained number.
     Sharded: two gathered blocks, the one at work and the one that is fetched; embeddings, last norm and head, which
-    stay gathered between forward and backward; and of a block's gradients what is reduced, (c + 4) for each number.
+    stay gathered between forward and backward; and of a block's gradients what is reduced, (c + 4) for each number, as
+    far as it is more than the states of the block, which are `freed` by then.
     """
+    if setting.strategy == "ddp" and setting.micro_batches > 1:
+        return 4 * shape.trained
     if setting.strategy != "fsdp":
         return 0
     blocks: dict[int, int] = defaultdict(int)
@@ -391,7 +396,7 @@ def communication_bytes(shape: ModelShape, setting: Setting) -> int:
             continue
         blocks[weight.block] += gathered
         trained[weight.block] += weight.numbers * (setting.number + 4) if weight.trained else 0
-    return 2 * max(blocks.values()) + root + max(trained.values())
+    return 2 * max(blocks.values()) + root + max(max(trained.values()) - freed, 0)
 
 
 def step_bytes(shape: ModelShape, setting: Setting) -> int:

@@ -162,7 +162,7 @@ class Plan:
             "total_steps": plan.total_steps,
             "micro_batches": plan.micro_batches,
             "micro_batch_tokens": self._budget,
-            "largest_micro_batch": asdict(plan.largest),
+            "largest_micro_batch": asdict(plan.largest[0]),
             "tokens_an_epoch": plan.tokens,
             "slots_an_epoch": plan.slots,
             "padding": round(plan.padding, 4),
@@ -205,11 +205,8 @@ class Plan:
         setup, machine, data = self.setup, self.machine, self.setup.data
         model: Any = setup.model
         packed = model.layout == "packed"
-        batch = (
-            steps.largest
-            if steps
-            else BatchShape.full(self._budget, data.max_tokens, packed=packed, encoder=not shape.decoder)
-        )
+        full = BatchShape.full(self._budget, data.max_tokens, packed=packed, encoder=not shape.decoder)
+        batches = steps.largest if steps else (full,)
         configured = Setting(
             strategy=self.strategy,
             ranks=machine.ranks,
@@ -227,7 +224,7 @@ class Plan:
             return
         columns: dict[str, Any] = {}
         for setting in self._settings(configured):
-            taken = memory(shape, setting, batch)
+            taken = max((memory(shape, setting, batch) for batch in batches), key=lambda taken: taken.total)
             largest = machine.gpu and largest_micro_batch(
                 shape, setting, available=machine.gpu.memory, longest=data.max_tokens, packed=packed
             )

@@ -98,7 +98,8 @@ class StepPlan:
         tokens: real ones of an epoch, over all ranks.
         slots: tokens of the first epoch with padding.
         tokens_squared: squared lengths of an epoch's texts.
-        largest: micro-batch of the run.
+        largest: micro-batches of the run, none of which is larger than another in all of its sizes; the one of most
+            tokens comes first.
     """
 
     films: int
@@ -109,7 +110,7 @@ class StepPlan:
     tokens: int
     slots: int
     tokens_squared: float
-    largest: BatchShape
+    largest: tuple[BatchShape, ...]
 
     @property
     def padding(self) -> float:
@@ -148,7 +149,7 @@ def plan_steps(
         lengths, global_batch_size=global_batch_size, budget=budget, world_size=ranks, seed=seed, epochs=epochs
     )
     slots = 0
-    largest = BatchShape(0, 0, 0, masked=False)
+    shapes: set[BatchShape] = set()
     for epoch in range(epochs):
         order = epoch_order(len(lengths), seed, epoch)
         for step in range(steps):
@@ -160,9 +161,9 @@ def plan_steps(
                 longest, padded = int(part.max()), int(part.max()) * len(part)
                 taken = int(part.sum()) if packed else padded
                 slots += taken if epoch == 0 else 0
-                if (taken, padded) > (largest.tokens, largest.attention_tokens):
+                if epoch * steps + step < total:
                     masked = encoder and not packed and int(part.min()) < longest
-                    largest = BatchShape(taken, padded, longest, masked)
+                    shapes.add(BatchShape(taken, padded, longest, masked))
     tokens = lengths.astype(np.int64)
     return StepPlan(
         films=len(lengths),
@@ -173,5 +174,16 @@ def plan_steps(
         tokens=int(tokens.sum()),
         slots=slots,
         tokens_squared=float((tokens**2).sum()),
-        largest=largest,
+        largest=_largest(shapes),
     )
+
+
+def _largest(shapes: set[BatchShape]) -> tuple[BatchShape, ...]:
+    front: list[BatchShape] = []
+    for shape in sorted(shapes, key=lambda shape: (-shape.tokens, -shape.attention_tokens, -shape.longest)):
+        smaller = (
+            shape.attention_tokens <= other.attention_tokens and shape.longest <= other.longest for other in front
+        )
+        if not any(smaller):
+            front.append(shape)
+    return tuple(front)
