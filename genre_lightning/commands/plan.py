@@ -38,17 +38,17 @@ def plan(arguments: Sequence[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "plan",
-        "Says what a run will take, without a GPU and without its weights: parameters, memory of each GPU part by part, "
-        "steps, time, and every conflict in the configuration. All other options are those of 'genre-lightning fit', "
-        "such as --config and --data.csv. Exit status 2 where fit would refuse the configuration.",
+        "Says what a run will take, without a GPU and without its weights: parameters, memory of each GPU part by "
+        "part, steps, time, and every conflict in the configuration. All other options are those of 'genre-lightning "
+        "fit', such as --config and --data.csv. Exit status 2 where fit would refuse the configuration.",
     )
     add = parser.add_argument
     add("--devices", type=_at_least_one, metavar="N", help="GPUs of each node (default: trainer.devices, else 1)")
     add("--nodes", type=_at_least_one, metavar="N", help="nodes (default: trainer.num_nodes, else 1)")
-    add("--gpu", metavar="NAME",
-        help=f"what each is, for whether it fits and how long it takes: {', '.join(known_gpus())}")  # fmt: skip
+    gpus = ", ".join(known_gpus())
+    add("--gpu", metavar="NAME", help=f"what each is, for whether it fits and how long it takes: {gpus}")
     add("--utilisation", type=_share, default=0.4, metavar="SHARE",
-        help="of the GPU's dense peak that training reaches, as throughput/mfu of a run has it (default: 0.4)")  # fmt: skip
+        help="of the GPU's dense peak that training reaches, as throughput/mfu has it (default: 0.4)")  # fmt: skip
     add("--json", action="store_true", help="one JSON object")
     return parser
 

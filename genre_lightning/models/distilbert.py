@@ -136,9 +136,7 @@ class DistilBertClassifier(GenreClassifier):
 
     def _new_config(self, labelling: Labelling) -> PretrainedConfig:
         if not self.from_scratch:
-            return check_backbone(
-                self.backbone_name, self.revision, labelling.max_tokens, weights=not self.shape_only
-            )
+            return check_backbone(self.backbone_name, self.revision, labelling.max_tokens, weights=not self.shape_only)
         from transformers import DistilBertConfig
 
         shape = self.architecture

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# layers, width, heads, key-value heads, inner width: the config.json of each on the hub, as in Touvron et al., "Llama 2:
-# Open Foundation and Fine-Tuned Chat Models", 2023
+# layers, width, heads, key-value heads, inner width: the config.json of each on the hub (Touvron et al., "Llama 2: Open
+# Foundation and Fine-Tuned Chat Models", 2023)
 _LLAMA_2 = {
     "7b": (32, 4096, 32, 32, 11008),
     "13b": (40, 5120, 40, 40, 13824),

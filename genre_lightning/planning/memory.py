@@ -29,11 +29,11 @@ PARTS = {
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "activations": "activations",
-    "working": "gradients of states",
+    "working": "states' gradients",
     "casts": "weights cast by autocast",
     "dequantisation": "dequantised weights",
-    "communication": "gathered blocks and buffers",
-    "step": "the optimizer's step above that",
+    "communication": "communication",
+    "step": "optimizer's step, above these",
 }
 """Parts of the tensors' memory, and what a table calls them."""
 
@@ -215,8 +215,8 @@ def _shard(weight: Weight, size: int, setting: Setting) -> int:
 def weight_bytes(shape: ModelShape, setting: Setting) -> int:
     """Stored weights: 4 bytes each where they train; frozen ones as they are kept.
 
-    NF4 takes 1/2 byte a weight, 1/64 for the scales of 64 weights and 4 / (64 x 256) for the scales of those; int8 takes
-    1 byte and 4 a row. Sharded, all are divided by the ranks but for the scales, which stand whole on each.
+    NF4 takes 1/2 byte a weight, 1/64 for the scales of 64 weights and 4 / (64 x 256) for the scales of those; int8
+    takes 1 byte and 4 a row. Sharded, all are divided by the ranks but for the scales, which stand whole on each.
     """
     return sum(_shard(weight, weight.stored, setting) + weight.scales for weight in shape.weights)
 
@@ -286,10 +286,9 @@ def _block_bytes(shape: ModelShape, setting: Setting) -> tuple[int, int]:
 def _encoder_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[int, int]:
     """A block of BERT or DistilBERT, for each token.
 
-    Frozen: queries, keys, values and what attention mixed of them (4dc), the inputs of two norms (8d), of GELU (fc), and
-    dropout's masks. Trained, the inputs of the linear layers too: dc for queries, keys and values together (3dc under
-    autocast, which casts for each), dc for the first feed-forward layer, fc for the second. Other encoders are taken for
-    such a block.
+    Frozen: the inputs of two norms (8d) and of GELU (fc), and dropout's masks. Trained, the inputs of the linear layers
+    too: dc for queries, keys and values together (3dc under autocast, which casts for each), dc for the first
+    feed-forward layer, fc for the second. Attention comes on top. Other encoders are taken for such a block.
     """
     c, d, f = setting.number, shape.width, shape.inner_width
     states = 4 if setting.autocast else c
@@ -363,7 +362,8 @@ def cast_bytes(shape: ModelShape, setting: Setting) -> int:
     """
     if not setting.autocast:
         return 0
-    cast = [weight for weight in shape.weights if weight.linear and not weight.head and weight.stored == 4 * weight.numbers]
+    outside_head = [weight for weight in shape.weights if weight.linear and not weight.head]
+    cast = [weight for weight in outside_head if weight.stored == 4 * weight.numbers]
     kept = [weight for weight in cast if weight.trained or not shape.checkpointed or weight.block == 0]
     return sum(2 * weight.numbers for weight in kept)
 

@@ -192,6 +192,8 @@ class Plan:
             self.conflicts.append(str(error))
             return None
         shape = shape_of(model)
+        if getattr(getattr(model, "lora", None), "dora", False):
+            self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")
         self.facts["parameters"] = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
         return shape
 
@@ -225,9 +227,11 @@ class Plan:
         columns: dict[str, Any] = {}
         for setting in self._settings(configured):
             taken = max((memory(shape, setting, batch) for batch in batches), key=lambda taken: taken.total)
-            largest = machine.gpu and largest_micro_batch(
-                shape, setting, available=machine.gpu.memory, longest=data.max_tokens, packed=packed
-            )
+            largest = None
+            if machine.gpu:
+                largest = largest_micro_batch(
+                    shape, setting, available=machine.gpu.memory, longest=data.max_tokens, packed=packed
+                )
             columns[_title(setting)] = _memory_facts(taken, machine, largest)
         self.facts["memory"] = columns
 

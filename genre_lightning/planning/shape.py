@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from genre_lightning.distributed.sharded import transformer_blocks
 
 if TYPE_CHECKING:
     from genre_lightning.models.base import GenreClassifier, Labelling
+    from genre_lightning.models.lora import LoraOptions
 
 _NF4_BLOCK, _SCALE_BLOCK = 64, 256
 """Weights that share a scale of 8 bits, and such scales that share one of 32 (Dettmers et al. 2023, double
@@ -94,8 +94,8 @@ class ModelShape:
     decoder: bool
     attention_dropout: float
     dropouts: int
-    adapters: tuple[Adapter, ...] = field(default=())
-    checkpointed: bool = False
+    adapters: tuple[Adapter, ...]
+    checkpointed: bool
 
     @property
     def total(self) -> int:
@@ -126,8 +126,19 @@ def build_empty(model: GenreClassifier, labelling: Labelling) -> None:
     """
     model.shape_only = True
     model.bind(labelling)
+    options: Any = model
+    lora: LoraOptions | None = getattr(model, "lora", None)
     with torch.device("meta"):
+        if lora is None or not lora.dora:
+            model.build(labelling)
+            return
+        # the magnitudes of DoRA start from the norms of weights, and there are none
+        options.lora = replace(lora, dora=False)
         model.build(labelling)
+        options.lora = lora
+        for layer in _adapted(model.backbone):
+            magnitude = nn.Parameter(torch.empty(layer.lora_B["default"].out_features))
+            layer.register_parameter("magnitude", magnitude)
 
 
 def shape_of(model: GenreClassifier) -> ModelShape:
@@ -159,17 +170,10 @@ def _first(config: Any, *names: str) -> float:
 
 
 def _state_dropouts(block: nn.Module) -> int:
-    """BERT drops after the attention and after the feed-forward layers, DistilBERT after the latter alone."""
-    names = [
-        name for name, module in block.named_modules() if isinstance(module, nn.Dropout) and "lora" not in name
-    ]
-    # the attention's own dropout is on its probabilities
-    return max(Counter("state" for name in names if not _of_probabilities(name))["state"], 1)
-
-
-def _of_probabilities(name: str) -> bool:
-    parent = name.rpartition(".")[0].rpartition(".")[2]
-    return parent in ("attention", "self")
+    """BERT drops states after the attention and after the feed-forward layers, DistilBERT after the latter alone."""
+    names = [name for name, module in block.named_modules() if isinstance(module, nn.Dropout) and "lora" not in name]
+    # the attention's own is on its probabilities
+    return sum(name.split(".")[-2:-1] not in (["attention"], ["self"]) for name in names)
 
 
 def _weights(model: GenreClassifier, block_of: dict[int, int]) -> list[Weight]:
@@ -208,18 +212,20 @@ def _weights(model: GenreClassifier, block_of: dict[int, int]) -> list[Weight]:
     return found
 
 
+def _adapted(part: nn.Module) -> list[Any]:
+    """Layers with an adapter of peft's."""
+    return [module for module in part.modules() if "default" in (getattr(module, "lora_A", None) or ())]
+
+
 def _adapters(block: nn.Module) -> list[Adapter]:
     found = []
-    for module in block.modules():
-        lora: Any = getattr(module, "lora_A", None)
-        if not isinstance(lora, nn.ModuleDict) or "default" not in lora:
-            continue
-        layer: Any = module
+    for layer in _adapted(block):
+        first = layer.lora_A["default"]
         dropout = layer.lora_dropout["default"]
         found.append(
             Adapter(
-                inputs=lora["default"].in_features,
-                rank=lora["default"].out_features,
+                inputs=first.in_features,
+                rank=first.out_features,
                 dropout=dropout.p if isinstance(dropout, nn.Dropout) else 0.0,
                 on_nf4=type(layer.base_layer).__name__ == "Linear4bit",
             )

@@ -76,9 +76,7 @@ def read_texts(data: MovieDataModule, *, decoder: bool) -> Texts:
     return Texts(films, prepared.tokens.lengths, None, len(tokenizer), tokenizer.pad_token_id or 0)
 
 
-def _estimated_lengths(
-    films: FilmTable, rows: NDArray[np.int64], kind: str, max_tokens: int
-) -> NDArray[np.int32]:
+def _estimated_lengths(films: FilmTable, rows: NDArray[np.int64], kind: str, max_tokens: int) -> NDArray[np.int32]:
     texts = films.strings("text", rows)
     characters = np.fromiter(map(len, texts), dtype=np.int64, count=len(rows))
     tokens = _SPECIAL_TOKENS[kind] + np.ceil(characters * _TOKENS_A_CHARACTER[kind])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, TextIO
 
 from rich import box
@@ -12,6 +13,7 @@ from genre_lightning.evaluation.console import console_of
 from genre_lightning.planning.memory import PARTS
 
 _LABEL_WIDTH = 12
+_NAMES = {"single": "one device"}
 
 
 def print_plan(facts: dict[str, Any], file: TextIO | None = None) -> None:
@@ -32,36 +34,30 @@ def print_plan(facts: dict[str, Any], file: TextIO | None = None) -> None:
             f"{parameters['total']:,}, of them {parameters['trained']:,} trained ({share:.2%}){quantised}",
         )
     if facts["memory"]:
-        console.print()
+        console.print("\nmemory of each device in GB (10^9 bytes):")
         console.print(_memory_table(facts))
         _print_fit(console, facts)
     if time := facts["time"]:
         _line(
             console,
             "time",
-            f"{_clock(time['seconds_an_epoch'])} an epoch, {_clock(time['seconds'])} in all, at {time['utilisation']:g} "
-            f"of {machine['ranks']} x {time['dense_peak_flops'] / 1e12:g} TFLOP/s; validation and saving come on top",
+            f"{_clock(time['seconds_an_epoch'])} an epoch, {_clock(time['seconds'])} in all, at "
+            f"{time['utilisation']:g} of {machine['ranks']} x {time['dense_peak_flops'] / 1e12:g} TFLOP/s; validation "
+            "and saving come on top",
         )
     for note in facts["notes"]:
         _line(console, "note", note)
     if conflicts := facts["conflicts"]:
-        console.print(f"\nfit would refuse this configuration, {len(conflicts)} of {len(conflicts)}:", markup=False)
+        said = "a problem" if len(conflicts) == 1 else f"{len(conflicts)} problems"
+        console.print(f"\nfit would refuse this configuration, for {said}:", markup=False)
         for place, conflict in enumerate(conflicts, 1):
             _line(console, f"  {place}.", conflict, width=5)
 
 
 def _line(console: Console, label: str, text: str, width: int = _LABEL_WIDTH) -> None:
-    grid = Table.grid(padding=0)
-    grid.add_column(width=width, no_wrap=True)
-    grid.add_column()
-    grid.add_row(label, _plain(text))
-    console.print(grid)
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text)
+    lines = textwrap.wrap(text, max(console.width - width, 40), break_long_words=False, break_on_hyphens=False)
+    for place, line in enumerate(lines):
+        console.print(f"{label if place == 0 else '':<{width}}{line}", markup=False, soft_wrap=True)
 
 
 def _data_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -85,8 +81,9 @@ def _data_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines += [
             (
                 "steps",
-                f"{steps['steps_an_epoch']:,} of {steps['global_batch_size']} films an epoch, {steps['total_steps']:,} in "
-                f"{steps['epochs']} epochs; on each rank {parts}, the largest of {largest['tokens']:,} tokens",
+                f"{steps['steps_an_epoch']:,} of {steps['global_batch_size']} films an epoch, "
+                f"{steps['total_steps']:,} in {steps['epochs']} epochs; on each rank "
+                f"{parts}, the largest of {largest['tokens']:,} tokens",
             ),
             (
                 "tokens",
@@ -100,10 +97,10 @@ def _data_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def _memory_table(facts: dict[str, Any]) -> Table:
     columns = facts["memory"]
     configured = next(iter(columns))
-    table = Table(box=box.ASCII, title="memory of each device, GB of 10^9 bytes", title_justify="left")
+    table = Table(box=box.ASCII)
     table.add_column("part", no_wrap=True)
     for name in columns:
-        table.add_column(f"{name} (this)" if name == configured and len(columns) > 1 else name, justify="right")
+        table.add_column(_NAMES.get(name, f"{name} (configured)" if name == configured else name), justify="right")
     for part, label in PARTS.items():
         sizes = [column["parts"].get(part, 0) for column in columns.values()]
         if any(sizes):
@@ -131,20 +128,18 @@ def _print_fit(console: Console, facts: dict[str, Any]) -> None:
     if not gpu:
         return
     for name, column in facts["memory"].items():
-        verdict = "fits" if column["fits"] else "does NOT fit"
-        text = f"{verdict} {gpu}: {_gigabytes(column['total'])} of {facts['machine']['gpu_bytes'] / 1e9:g} GB"
+        verdict = "fits" if column["fits"] else "does not fit"
+        text = f"{verdict}: {_gigabytes(column['total'])} of the {facts['machine']['gpu_bytes'] / 1e9:g} GB of {gpu}"
         if facts["steps"]:
             largest = column["largest_micro_batch_tokens"]
             text += (
-                f"; the largest micro-batch that fits is data.micro_batch_tokens={largest}"
-                if largest
-                else "; not even the longest text alone does"
+                f"; up to data.micro_batch_tokens={largest} does" if largest else ", nor does the longest text alone"
             )
-        _line(console, name, text)
+        _line(console, _NAMES.get(name, name), text)
 
 
 def _clock(seconds: float) -> str:
-    if seconds < 60:
+    if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
