@@ -129,11 +129,13 @@ def _print_fit(console: Console, facts: dict[str, Any]) -> None:
         return
     for name, column in facts["memory"].items():
         verdict = "fits" if column["fits"] else "does not fit"
-        text = f"{verdict}: {_gigabytes(column['total'])} of the {facts['machine']['gpu_bytes'] / 1e9:g} GB of {gpu}"
+        text = f"{verdict}: {_gigabytes(column['total'])} of {facts['machine']['gpu_bytes'] / 1e9:g} GB ({gpu})"
         if facts["steps"]:
             largest = column["largest_micro_batch_tokens"]
             text += (
-                f"; up to data.micro_batch_tokens={largest} does" if largest else ", nor does the longest text alone"
+                f"; largest data.micro_batch_tokens that fits: {largest}"
+                if largest
+                else ", nor does the longest text alone"
             )
         _line(console, _NAMES.get(name, name), text)
 

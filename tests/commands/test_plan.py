@@ -30,7 +30,7 @@ def test_a_plan_in_words(sample_csv, tmp_path, capsys):
     said = capsys.readouterr().out
     for part in (
         "8 x h100-80gb, strategy ddp, precision 16-mixed", "films an epoch", "| optimizer state", "ddp (configured)",
-        "assumed", "fits: ", "up to data.micro_batch_tokens=", "at 0.3 of 8 x 989.5 TFLOP/s", "none quantised",
+        "assumed", "fits: ", "largest data.micro_batch_tokens that fits: ", "at 0.3 of 8 x 989.5 TFLOP/s", "none quantised",
     ):  # fmt: skip
         assert part in said
     assert "refuse" not in said
@@ -75,7 +75,8 @@ def test_all_conflicts_are_listed_together(sample_csv, tmp_path, capsys):
         "--model.class_path=genre_lightning.models.llama_qlora.LlamaQLoraClassifier",
         "--model.backbone=random", "--data.tokenizer=wordpiece", "--model.quantization=int8", "--model.lora.rank=0",
         "--model.optimizer=adamw_8bit", "--trainer.strategy=fsdp", "--data.max_tokens=2",
-        "--trainer.log_every_n_steps=0", "--checkpoint.monitor=val/beauty", f"--data.csv={tmp_path / 'none.csv'}", f"--run_dir={tmp_path / 'run'}",
+        "--trainer.log_every_n_steps=0", "--checkpoint.monitor=val/beauty", f"--data.csv={tmp_path / 'none.csv'}",
+        f"--run_dir={tmp_path / 'run'}",
     ]  # fmt: skip
     facts = plan(capsys, *wrong, status=2)
     listed = "\n".join(facts["conflicts"])
