@@ -38,6 +38,7 @@ COMMANDS = {
     "compare": Command("runs on the same films in one table, with intervals and p-values", "compare:compare"),
     "ensemble": Command("the weighted mean of runs, evaluated like any run", "ensemble:ensemble"),
     "export": Command("write a run for transformers, peft, sentence-transformers or ONNX", "export:export"),
+    "plan": Command("whether a run will fit, how long it takes, and what is wrong with it", "plan:plan"),
     "submit": Command("queue a training on a SLURM cluster; it outlives its time limit", "submit:submit"),
     "status": Command("where a run stands: job, step, rate, last figures, time left", "status:status"),
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),

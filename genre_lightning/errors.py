@@ -51,7 +51,25 @@ class PreemptedError(GenreLightningError):
     exit_status = 75
 
 
-def check_all(checks: Iterable[Callable[[], None]], found: Iterable[str] = ()) -> None:
+def problems_of(
+    checks: Iterable[Callable[[], object]], kinds: tuple[type[GenreLightningError], ...] = (ConfigError,)
+) -> list[str]:
+    """Runs every check, and gives what is wrong, each problem with its cure.
+
+    Args:
+        checks: each raises an error where something is wrong.
+        kinds: of errors that are such problems; others go through at once.
+    """
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except kinds as error:
+            problems.append(one_line(error))
+    return problems
+
+
+def check_all(checks: Iterable[Callable[[], object]], found: Iterable[str] = ()) -> None:
     """Runs every check, so that all problems of a configuration are named at once.
 
     Args:
@@ -61,13 +79,7 @@ def check_all(checks: Iterable[Callable[[], None]], found: Iterable[str] = ()) -
     Raises:
         ConfigError: with all of them, in one line.
     """
-    problems = list(found)
-    for check in checks:
-        try:
-            check()
-        except ConfigError as error:
-            problems.append(str(error))
-    if problems:
+    if problems := [*found, *problems_of(checks)]:
         raise ConfigError("; and ".join(problems))
 
 

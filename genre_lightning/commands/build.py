@@ -42,6 +42,8 @@ from genre_lightning.models.validation import VALIDATION_METRICS
 from genre_lightning.runs import RunDirectory, training_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from genre_lightning.commands.parser import _Parser
 
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
@@ -87,6 +89,19 @@ def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None 
     Raises:
         ConfigError, DataError: nothing has been written, and no model loaded.
     """
+    setup, problems, checks = prepare_checks(config, parser, planned, films=films)
+    check_all(checks, problems)
+    return setup
+
+
+def prepare_checks(
+    config: Namespace, parser: _Parser, planned: PlannedStep | None = None, *, films: bool = True
+) -> tuple[Setup, list[str], list[Callable[[], None]]]:
+    """What `check_setup` looks at, for commands that go on in spite of problems; see there.
+
+    Returns:
+        the setup, the problems that are known already, and the checks that find the others.
+    """
     # which devices Lightning found and what it loads is said in our own lines; its warnings still show
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -119,13 +134,12 @@ def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None 
     def model_fits() -> None:
         model.check(data.max_tokens)
 
-    checks = [strategy_fits]
+    checks: list[Callable[[], None]] = [strategy_fits]
     # a whole model lies in its checkpoint, adapters need their base too
     if films or model.adapters:
         checks.append(model_fits)
     if films:
         checks += [data.check, loggers_are_there, run.check_writable]
-    check_all(checks, problems)
     data.order_seed = config.seed
     data.progress = task_progress if is_first_rank() else data.progress
     options = instances.trainer.as_dict()
@@ -135,7 +149,7 @@ def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None 
     elif ranks:
         options |= {"devices": ranks.devices, "num_nodes": ranks.nodes}
     text = parser.parser.dump(config, skip_none=False)
-    return Setup(config, text, run, data, model, options, instances.wandb)
+    return Setup(config, text, run, data, model, options, instances.wandb), problems, checks
 
 
 def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[str]:

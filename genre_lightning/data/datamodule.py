@@ -27,6 +27,7 @@ from genre_lightning.data.steps import (
     epoch_order,
     films_of_step,
     micro_batches_per_step,
+    planned_epochs,
     steps_per_epoch,
 )
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
@@ -270,10 +271,9 @@ class MovieDataModule(LightningDataModule):
             return
         dataset = self.dataset("train")
         steps = steps_per_epoch(len(dataset), self.global_batch_size)
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else -(-trainer.max_steps // steps)
+        epochs, self.total_steps = planned_epochs(steps, trainer.max_epochs, trainer.max_steps)
         if epochs < 1:
             raise ConfigError("neither trainer.max_epochs nor trainer.max_steps is set: say how long to train")
-        self.total_steps = epochs * steps if trainer.max_steps < 1 else min(epochs * steps, trainer.max_steps)
         trainer.accumulate_grad_batches = micro_batches_per_step(
             dataset.lengths,
             global_batch_size=self.global_batch_size,

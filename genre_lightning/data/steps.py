@@ -37,6 +37,18 @@ def steps_per_epoch(films: int, global_batch_size: int) -> int:
     return -(-films // global_batch_size)
 
 
+def planned_epochs(steps: int, max_epochs: int | None, max_steps: int) -> tuple[int, int]:
+    """The epochs and the optimizer steps of a whole run; 0 of both where neither limit is set.
+
+    Args:
+        steps: of an epoch.
+        max_epochs: of the trainer; None or -1 for no limit.
+        max_steps: of the trainer; -1 for no limit.
+    """
+    epochs = max_epochs if max_epochs and max_epochs > 0 else max(-(-max_steps // steps), 0)
+    return epochs, epochs * steps if max_steps < 1 else min(epochs * steps, max_steps)
+
+
 def epoch_order(films: int, seed: int, epoch: int) -> Indices:
     """The films in the order of an epoch: a permutation drawn from (seed, epoch) alone."""
     return np.random.default_rng([seed, epoch]).permutation(films)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.models.published import published_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -27,7 +28,7 @@ def check_backbone(
         name: model of the hub or local directory.
         revision: commit or tag on the hub.
         max_tokens: of a text.
-        weights: whether the weights are needed too.
+        weights: whether the weights are needed too; for a shape alone, published ones are known.
 
     Raises:
         ConfigError: neither a directory with a model nor reachable, or with fewer positions than `max_tokens`.
@@ -46,7 +47,8 @@ def check_backbone(
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ConfigError(f"model.backbone {name} is no directory: {HOW_TO_GET.format(name='NAME')}")
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        published = None if weights or path.is_dir() or revision else published_config(name)
+        config = published or AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:  # a dozen kinds, by what is missing
         raise ConfigError(
             f"model.backbone {name!r} cannot be loaded ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"

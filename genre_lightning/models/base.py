@@ -148,6 +148,8 @@ class GenreClassifier(LightningModule):
         """Figures of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
         self.sharded = False
         """Whether a strategy shards the model, and calls `materialise` for each part before it does; set likewise."""
+        self.shape_only = False
+        """Whether the model is looked at and never run: it is built without its weights, which need not be there."""
         self._built = False
 
     # What a subclass provides

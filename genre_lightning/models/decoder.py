@@ -103,6 +103,10 @@ class FrozenDecoder(GenreClassifier):
         return self.random_weights
 
     @property
+    def _needs_weights(self) -> bool:
+        return not (self.random_weights or self.shape_only)
+
+    @property
     def causal(self) -> bool:
         """True: a token sees only those before it."""
         return True
@@ -167,7 +171,7 @@ class FrozenDecoder(GenreClassifier):
                     "make the width an even multiple of the heads, and the heads a multiple of the kv_heads"
                 )
             return
-        config = check_backbone(self.backbone_name, self.revision, max_tokens, weights=not self.random_weights)
+        config = check_backbone(self.backbone_name, self.revision, max_tokens, weights=self._needs_weights)
         if config.model_type not in FAMILIES:
             raise ConfigError(
                 f"model.backbone {self.backbone_name} is a {config.model_type}, not one of {', '.join(FAMILIES)}: "
@@ -195,6 +199,8 @@ class FrozenDecoder(GenreClassifier):
 
     def build_device(self) -> torch.device:
         """Where the weights are quantised: at once on the device that computes, where it is known."""
+        if self.shape_only:
+            return torch.device("meta")
         trainer = self._trainer
         return trainer.strategy.root_device if trainer is not None else torch.device("cpu")
 
@@ -220,7 +226,7 @@ class FrozenDecoder(GenreClassifier):
             )
         else:
             config = check_backbone(
-                self.backbone_name, self.revision, labelling.max_tokens, weights=not self.random_weights
+                self.backbone_name, self.revision, labelling.max_tokens, weights=self._needs_weights
             )
         if labelling.vocab_size > config.vocab_size:
             raise ConfigError(
@@ -236,7 +242,7 @@ class FrozenDecoder(GenreClassifier):
         self.backbone_config = config
         weights = self.weight_format()
         decoder = empty_decoder(auto_class, config, weights, self.build_device())
-        if self.random_weights:
+        if not self._needs_weights:
             values_of = random_values(config, weights.compute_dtype, labelling.seed)
         else:
             values_of = stored_values(self.backbone_name, self.revision, weights.compute_dtype)

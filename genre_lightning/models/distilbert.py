@@ -128,14 +128,14 @@ class DistilBertClassifier(GenreClassifier):
         if self.from_scratch and self.lora:
             raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
         if not self.from_scratch:
-            check_backbone(self.backbone_name, self.revision, max_tokens)
+            check_backbone(self.backbone_name, self.revision, max_tokens, weights=not self.shape_only)
 
     def build(self, labelling: Labelling) -> None:
         """Loads the backbone, puts adapters on it where asked, and makes the head."""
         restored = self.backbone_config is not None
         config = self.backbone_config or self._new_config(labelling)
         set_dropout(config, self.dropout)
-        if self.from_scratch or (restored and not self.adapters):
+        if self.from_scratch or self.shape_only or (restored and not self.adapters):
             backbone = empty_backbone(config)
         else:
             backbone = load_backbone(self.backbone_name, self.revision, config)
@@ -155,7 +155,7 @@ class DistilBertClassifier(GenreClassifier):
 
     def _new_config(self, labelling: Labelling) -> PretrainedConfig:
         if not self.from_scratch:
-            return check_backbone(self.backbone_name, self.revision, labelling.max_tokens)
+            return check_backbone(self.backbone_name, self.revision, labelling.max_tokens, weights=not self.shape_only)
         from transformers import DistilBertConfig
 
         shape = self.architecture

@@ -83,7 +83,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
         from transformers import AutoModel
 
         decoder = self.build_decoder(labelling, AutoModel)
-        if self.lora.dora:
+        if self.lora.dora and not self.shape_only:
             self.materialise(decoder)  # its adapters start from the norms of the weights
         if self.activation_checkpointing:
             checkpoint_activations(decoder)

@@ -13,7 +13,7 @@ from genre_lightning.models.base import Batch, Labelling
 from genre_lightning.models.decoder import FrozenDecoder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 PROMPT = "Overview of a film:\n{text}\n\nIs {genre} a genre of this film? Answer yes or no.\nAnswer:"
 
@@ -116,10 +116,16 @@ class ZeroShotLlama(FrozenDecoder):
         """Makes the questions, then loads the language model with its own head, which is never quantised."""
         from transformers import AutoModelForCausalLM
 
+        config = self.backbone_config = self.new_config(labelling)
+        if not self.shape_only:
+            self._prepare_questions(labelling, config)
+        self.backbone = self.build_decoder(labelling, AutoModelForCausalLM)
+        self.head = nn.Identity()
+
+    def _prepare_questions(self, labelling: Labelling, config: PretrainedConfig) -> None:
         if labelling.tokenizer is None:
             raise RuntimeError("the questions need the tokenizer of the data")
         self.questions = self._questions(labelling.tokenizer, labelling.genres)
-        config = self.backbone_config = self.new_config(labelling)
         longest = len(self.questions.head) + labelling.max_tokens + int(self.questions.place.max()) + 1
         positions = getattr(config, "max_position_embeddings", None)
         if positions and longest > positions:
@@ -128,8 +134,6 @@ class ZeroShotLlama(FrozenDecoder):
                 f"{positions} positions of {self.backbone_name}: "
                 f"set data.max_tokens={labelling.max_tokens - longest + positions}"
             )
-        self.backbone = self.build_decoder(labelling, AutoModelForCausalLM)
-        self.head = nn.Identity()
 
     def _questions(self, tokenizer: PreTrainedTokenizerBase, genres: tuple[str, ...]) -> Questions:
         chat = bool(tokenizer.chat_template) if self.chat is None else self.chat

@@ -31,6 +31,8 @@ from genre_lightning.models.base import Labelling
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.quantization import memory_of
+from genre_lightning.planning.memory import BatchShape, Setting, memory
+from genre_lightning.planning.shape import shape_of
 
 SHAPES = {
     "7b": LlamaArchitecture(layers=32, width=4096, heads=32, inner_width=11008, vocab_size=32_000),
@@ -319,6 +321,24 @@ def _sharded_training(options: Options, cuda: bool) -> Figures:
     }
 
 
+def planned_memory(options: Options) -> Figures:
+    """What `genre-lightning plan` reckons for a step, against the largest memory that its tensors take."""
+    training = Training(build(options), options)
+    training.settle()
+    if cuda := options.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    training.step(1)
+    tokens, longest = sum(map(len, training.rows)), len(training.rows[0])
+    batch = BatchShape(tokens, longest * len(training.rows), longest, masked=False)
+    setting = Setting("single", 1, "cuda" if cuda else "cpu", half=True)
+    planned = memory(shape_of(training.model), setting, batch).allocated
+    if not cuda:
+        return {"planned_gb": planned / 1e9}
+    peak = torch.cuda.max_memory_allocated()
+    assert abs(planned / peak - 1) <= 0.15, f"planned {planned / 1e9:.2f} GB, measured {peak / 1e9:.2f} GB"
+    return {"planned_gb": planned / 1e9, "peak_gb": peak / 1e9, "difference": planned / peak - 1}
+
+
 CHECKS: dict[str, Callable[[Options], Figures]] = {
     "nf4_training_step": training_step,
     "paged_8bit_optimizer": paged_optimizer,
@@ -326,6 +346,7 @@ CHECKS: dict[str, Callable[[Options], Figures]] = {
     "overflow_is_skipped": overflow_is_skipped,
     "resumed_run": resumed_run,
     "nf4_sharded_training": sharded_training,
+    "planned_memory": planned_memory,
 }
 
 

@@ -1,0 +1,114 @@
+"""`genre-lightning plan`: whether a run will fit, how long it takes, and all that `fit` would refuse."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from genre_lightning.callbacks.dense_peaks import Gpu, gpu_named, known_gpus
+from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from genre_lightning.planning.plan import Machine
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Runs the command; returns its exit status: 2 where `fit` would refuse the configuration."""
+    options, words = _parser().parse_known_args(list(arguments))
+    gpu = gpu_named(options.gpu) if options.gpu else None
+    # before the hub's client is loaded: what is not in its cache is known, estimated or asked for
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    facts = _facts(options, words, gpu)
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        from genre_lightning.planning.tables import print_plan
+
+        print_plan(facts, sys.stdout)
+    return 2 if facts["conflicts"] else 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "plan",
+        "Says what a run will take, without a GPU and without its weights: parameters, memory of each GPU part by "
+        "part, steps, time, and every conflict in the configuration. All other options are those of 'genre-lightning "
+        "fit', such as --config and --data.csv. Exit status 2 where fit would refuse the configuration.",
+    )
+    add = parser.add_argument
+    add("--devices", type=_at_least_one, metavar="N", help="GPUs of each node (default: trainer.devices, else 1)")
+    add("--nodes", type=_at_least_one, metavar="N", help="nodes (default: trainer.num_nodes, else 1)")
+    gpus = ", ".join(known_gpus())
+    add("--gpu", metavar="NAME", help=f"what each is, for whether it fits and how long it takes: {gpus}")
+    add("--utilisation", type=_share, default=0.4, metavar="SHARE",
+        help="of the GPU's dense peak that training reaches, as throughput/mfu has it (default: 0.4)")  # fmt: skip
+    add("--json", action="store_true", help="one JSON object")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def _share(text: str) -> float:
+    if not 0 < (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: give more than 0 and at most 1")
+    return value
+
+
+def _facts(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> dict[str, Any]:
+    # these load torch, Lightning and the hub's client
+    from genre_lightning.commands.build import prepare_checks
+    from genre_lightning.commands.continuing import default_run_dir, with_run_config
+    from genre_lightning.commands.parser import parse
+    from genre_lightning.distributed.slurm import PlannedStep
+    from genre_lightning.errors import CheckpointError, DataError, problems_of
+    from genre_lightning.planning.plan import Plan
+    from genre_lightning.runs import check_same_training
+
+    config, parser = parse("fit", with_run_config(words))
+    if config.run_dir is None:
+        config.run_dir = default_run_dir(words)
+    machine = _machine(options, config, gpu)
+    step = PlannedStep(machine.nodes, machine.ranks, machine.kind)
+    setup, conflicts, checks = prepare_checks(config, parser, step)
+    setup.model.shape_only = True
+
+    def goes_on() -> None:
+        unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
+        check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)
+
+    conflicts += problems_of([*checks, goes_on], (ConfigError, DataError, CheckpointError))
+    return Plan(setup, machine, conflicts).facts
+
+
+def _machine(options: argparse.Namespace, config: Namespace, gpu: Gpu | None) -> Machine:
+    """What the run is planned for; takes the numbers of devices and nodes out of the configuration."""
+    from genre_lightning.planning.plan import Machine
+
+    trainer = config.trainer
+    on_cpu = trainer.accelerator == "cpu"
+    if on_cpu and gpu:
+        raise ConfigError(f"trainer.accelerator is cpu, and --gpu {gpu.name} asks for GPUs: leave one of them out")
+    if not on_cpu and trainer.accelerator not in ("auto", "gpu", "cuda"):
+        raise ConfigError(f"trainer.accelerator is {trainer.accelerator}, and only CUDA and the CPU are planned for")
+    devices = len(trainer.devices) if isinstance(trainer.devices, list) else trainer.devices
+    configured = int(devices) if str(devices).isdecimal() and int(devices) > 0 else 1
+    machine = Machine(
+        nodes=options.nodes or trainer.num_nodes,
+        devices=options.devices or configured,
+        kind="cpu" if on_cpu else "cuda",
+        gpu=gpu,
+        utilisation=options.utilisation,
+    )
+    trainer.devices, trainer.num_nodes = "auto", 1
+    return machine

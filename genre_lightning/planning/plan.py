@@ -1,0 +1,313 @@
+"""From a checked configuration to the plan of its run: plain values, as `genre-lightning plan --json` prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from genre_lightning.callbacks.dense_peaks import Gpu, Precision, dense_peak
+from genre_lightning.commands.build import Setup
+from genre_lightning.data.datamodule import default_micro_batch_tokens
+from genre_lightning.distributed.strategies import SHARDED, check_strategy, is_sharded
+from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.models.backbones import check_backbone
+from genre_lightning.models.base import Labelling
+from genre_lightning.planning.memory import (
+    BatchShape,
+    Memory,
+    Setting,
+    Strategy,
+    evaluation_memory,
+    largest_micro_batch,
+    memory,
+)
+from genre_lightning.planning.shape import ModelShape, build_empty, shape_of
+from genre_lightning.planning.steps import StepPlan, Texts, plan_steps, read_texts
+
+_GENRES = 20
+"""Of the real file: for a plan whose films cannot be read."""
+
+_SHORT_STEP_SECONDS = 0.02
+"""A step below that is shorter than what starting its kernels, one by one from Python, takes."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run is planned for.
+
+    Attributes:
+        nodes: machines.
+        devices: of each.
+        kind: "cuda" or "cpu".
+        gpu: which one; None where it is not said.
+        utilisation: share of the GPU's dense peak that training is taken to reach.
+    """
+
+    nodes: int
+    devices: int
+    kind: Literal["cpu", "cuda"]
+    gpu: Gpu | None
+    utilisation: float
+
+    @property
+    def ranks(self) -> int:
+        """Devices in all."""
+        return self.nodes * self.devices
+
+
+class Plan:
+    """The plan of a run; `facts` holds it, and `conflicts` all that `fit` would refuse.
+
+    Args:
+        setup: of the run, checked.
+        machine: what it is planned for.
+        conflicts: found by the checks.
+    """
+
+    def __init__(self, setup: Setup, machine: Machine, conflicts: Sequence[str]) -> None:
+        self.setup = setup
+        self.machine = machine
+        self.conflicts = list(conflicts)
+        self.notes: list[str] = []
+        config = setup.config
+        self.precision = str(config.trainer.precision)
+        self.strategy = _strategy(config.trainer.strategy, machine.ranks)
+        self.facts: dict[str, Any] = {"machine": self._machine(), "data": None, "lengths": None, "steps": None,
+                                      "parameters": None, "memory": None, "time": None}  # fmt: skip
+        if self._products == "bf16" and machine.gpu and dense_peak(machine.gpu.device, "bf16") is None:
+            self.conflicts.append(
+                f"trainer.precision is {self.precision}, but {machine.gpu.name} has no bfloat16 units: "
+                "set trainer.precision=16-mixed or auto"
+            )
+        texts = self._texts()
+        steps = self._steps(texts) if texts and setup.model.trains else None
+        if (shape := self._shape(texts)) is not None:
+            self._memory(shape, steps)
+            if steps:
+                self._time(steps)
+        self.facts |= {"notes": self.notes, "conflicts": list(dict.fromkeys(self.conflicts))}
+
+    @property
+    def _products(self) -> Precision:
+        return "bf16" if self.precision.startswith("bf16") else "fp16" if self.precision.startswith("16") else "fp32"
+
+    @property
+    def _budget(self) -> int:
+        data = self.setup.data
+        return data.micro_batch_tokens or default_micro_batch_tokens(self.machine.kind)
+
+    def _machine(self) -> dict[str, Any]:
+        machine = self.machine
+        return {
+            "nodes": machine.nodes,
+            "devices": machine.devices,
+            "ranks": machine.ranks,
+            "accelerator": machine.kind,
+            "gpu": machine.gpu.name if machine.gpu else None,
+            "gpu_bytes": machine.gpu.memory if machine.gpu else None,
+            "precision": self.precision,
+            "strategy": self.strategy,
+        }
+
+    def _texts(self) -> Texts | None:
+        data, model = self.setup.data, self.setup.model
+        try:
+            texts = read_texts(data, decoder=model.causal)
+        except (ConfigError, DataError) as error:
+            self.conflicts.append(str(error))
+            return None
+        audit = texts.films.audit
+        self.facts["data"] = {
+            "rows": audit["rows"],
+            "kept": audit["kept"],
+            "films_used": audit["films_used"],
+            "splits": {name: len(split.films) for name, split in texts.films.splits.items()},
+            "genres": len(texts.films.vocabulary),
+        }
+        self.facts["lengths"] = texts.facts(data.max_tokens)
+        if texts.estimated and _is_local(str(data.tokenizer_name)):
+            self.conflicts.append(texts.estimated)
+        elif texts.estimated:
+            self.notes.append(
+                f"the tokenizer of {data.tokenizer_name} is not here: lengths are estimated from characters; "
+                "--data.tokenizer DIRECTORY counts tokens"
+            )
+        return texts
+
+    def _steps(self, texts: Texts) -> StepPlan | None:
+        setup, trainer = self.setup, self.setup.config.trainer
+        data, model = setup.data, setup.model
+        if self.conflicts and (min(data.global_batch_size, self._budget) < 1 or not (trainer.max_epochs or 0) > 0):
+            return None
+        plan = plan_steps(
+            texts.lengths[texts.films.splits["train"].films],
+            global_batch_size=data.global_batch_size,
+            budget=self._budget,
+            ranks=self.machine.ranks,
+            seed=data.order_seed,
+            max_epochs=trainer.max_epochs,
+            max_steps=trainer.max_steps,
+            packed=model.layout == "packed",
+            encoder=not model.causal,
+        )
+        self.facts["steps"] = {
+            "films": plan.films,
+            "global_batch_size": data.global_batch_size,
+            "steps_an_epoch": plan.steps,
+            "epochs": plan.epochs,
+            "total_steps": plan.total_steps,
+            "micro_batches": plan.micro_batches,
+            "micro_batch_tokens": self._budget,
+            "largest_micro_batch": asdict(plan.largest[0]),
+            "tokens_an_epoch": plan.tokens,
+            "slots_an_epoch": plan.slots,
+            "padding": round(plan.padding, 4),
+        }
+        if data.global_batch_size < self.machine.ranks:
+            self.notes.append(
+                f"{self.machine.ranks} ranks share steps of {data.global_batch_size} films, so that some have nothing "
+                "to do: use fewer, or a larger data.global_batch_size"
+            )
+        return plan
+
+    def _shape(self, texts: Texts | None) -> ModelShape | None:
+        setup, model = self.setup, self.setup.model
+        genres = texts.films.vocabulary.names if texts else tuple(map(str, range(_GENRES)))
+        try:
+            vocab_size = texts.vocab_size if texts else None
+            labelling = Labelling(
+                genres=genres,
+                pos_weight=np.ones(len(genres), dtype=np.float32),
+                vocab_size=vocab_size or self._own_vocabulary(),
+                pad_token_id=texts.pad_token_id if texts else 0,
+                max_tokens=setup.data.max_tokens,
+                seed=setup.config.seed,
+            )
+            build_empty(model, labelling)
+        except ConfigError as error:
+            self.conflicts.append(str(error))
+            return None
+        shape = shape_of(model)
+        if getattr(getattr(model, "lora", None), "dora", False):
+            self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")
+        self.facts["parameters"] = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
+        return shape
+
+    def _own_vocabulary(self) -> int:
+        model: Any = self.setup.model
+        if model.tokenizer_source is None:
+            return self.setup.data.vocab_size
+        return check_backbone(model.backbone_name, model.revision, None, weights=False).vocab_size
+
+    def _memory(self, shape: ModelShape, steps: StepPlan | None) -> None:
+        setup, machine, data = self.setup, self.machine, self.setup.data
+        model: Any = setup.model
+        packed = model.layout == "packed"
+        full = BatchShape.full(self._budget, data.max_tokens, packed=packed, encoder=not shape.decoder)
+        batches = steps.largest if steps else (full,)
+        configured = Setting(
+            strategy=self.strategy,
+            ranks=machine.ranks,
+            device=machine.kind,
+            half=self._products != "fp32",
+            optimizer=getattr(model, "optimizer", "adamw"),
+            # as GenreClassifier.new_optimizer chooses
+            fused=not (self.precision == "16-mixed" and setup.config.trainer.gradient_clip_val),
+            micro_batches=steps.micro_batches if steps else 1,
+            offload=_offloads(setup.config.trainer.strategy),
+        )
+        if not model.trains:
+            taken = evaluation_memory(shape, configured, model.batch_tokens)
+            self.facts["memory"] = {_title(configured): _memory_facts(taken, machine, None)}
+            return
+        columns: dict[str, Any] = {}
+        for setting in self._settings(configured):
+            taken = max((memory(shape, setting, batch) for batch in batches), key=lambda taken: taken.total)
+            largest = None
+            if machine.gpu:
+                largest = largest_micro_batch(
+                    shape, setting, available=machine.gpu.memory, longest=data.max_tokens, packed=packed
+                )
+            columns[_title(setting)] = _memory_facts(taken, machine, largest)
+        self.facts["memory"] = columns
+
+    def _settings(self, configured: Setting) -> list[Setting]:
+        """What is configured, and beside it the other ways to share a model among several devices."""
+        settings = [configured]
+        if configured.ranks == 1:
+            return settings
+        if configured.strategy != "ddp":
+            settings.append(replace(configured, strategy="ddp", offload=False))
+        if configured.strategy != "fsdp" or configured.offload:
+            model: Any = self.setup.model
+            try:
+                check_strategy(
+                    SHARDED,
+                    self.precision,
+                    self.machine.kind,
+                    optimizer=configured.optimizer,
+                    quantization=getattr(model, "quantization", "none"),
+                    compute_dtype=getattr(model, "compute_dtype", "auto"),
+                )
+                settings.append(replace(configured, strategy="fsdp", offload=False))
+            except ConfigError as error:
+                self.notes.append(str(error))
+        return settings
+
+    def _time(self, steps: StepPlan) -> None:
+        machine, cost = self.machine, self.setup.model.training_cost()
+        peak = machine.gpu and dense_peak(machine.gpu.device, self._products)
+        if not peak or cost is None:
+            return
+        flops = cost.flops(steps.tokens, steps.tokens_squared)
+        seconds = flops / (machine.ranks * peak * machine.utilisation)
+        self.facts["time"] = {
+            "utilisation": machine.utilisation,
+            "dense_peak_flops": peak,
+            "flops_an_epoch": flops,
+            "seconds_an_epoch": seconds,
+            "seconds": seconds * steps.total_steps / steps.steps,
+        }
+        if (each := seconds / steps.steps / steps.micro_batches) < _SHORT_STEP_SECONDS:
+            self.notes.append(
+                f"a micro-batch would take {1000 * each:.2g} ms at a utilisation of {machine.utilisation:g}, less than "
+                "starting its kernels does: the run will take longer than planned, unless data.global_batch_size "
+                "is larger or the devices are fewer"
+            )
+
+
+def _memory_facts(taken: Memory, machine: Machine, largest: int | None) -> dict[str, Any]:
+    facts = {
+        "parts": taken.tensors,
+        "tensors": taken.allocated,
+        "context_assumed": taken.context,
+        "reserve_assumed": taken.reserve,
+        "total": taken.total,
+        "host": taken.host,
+    }
+    if machine.gpu:
+        facts |= {"fits": taken.total <= machine.gpu.memory, "largest_micro_batch_tokens": largest}
+    return facts
+
+
+def _strategy(strategy: Any, ranks: int) -> Strategy:
+    if is_sharded(strategy):
+        return "fsdp"
+    return "ddp" if ranks > 1 else "single"
+
+
+def _offloads(strategy: Any) -> bool:
+    options = getattr(strategy, "init_args", None)
+    return bool(getattr(options, "cpu_offload", False))
+
+
+def _title(setting: Setting) -> str:
+    return f"{setting.strategy} offloaded" if setting.offload else setting.strategy
+
+
+def _is_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()

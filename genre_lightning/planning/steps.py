@@ -1,0 +1,187 @@
+"""The work of a run: lengths of its texts, and its steps with their micro-batches as the sampler will cut them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
+from genre_lightning.data.films import FilmTable
+from genre_lightning.data.steps import (
+    epoch_order,
+    films_of_step,
+    micro_batches_per_step,
+    planned_epochs,
+    shares_of_step,
+    steps_per_epoch,
+)
+from genre_lightning.errors import ConfigError
+from genre_lightning.planning.memory import BatchShape
+
+_TOKENS_A_CHARACTER = {"encoder": 0.216, "decoder": 0.249}
+"""Of overviews in English: 20,762 of The Movies Dataset in BERT's uncased vocabulary, and in Llama 2's."""
+
+_SPECIAL_TOKENS = {"encoder": 2, "decoder": 1}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The films of a plan, and how long their texts are.
+
+    Attributes:
+        films: audit and splits.
+        lengths: int32 (films in use,): tokens, after the cut.
+        estimated: from characters, as there is no tokenizer; else None, or why there is none.
+        vocab_size: of the tokenizer; None where there is none.
+        pad_token_id: likewise.
+    """
+
+    films: PreparedFilms
+    lengths: NDArray[np.int32]
+    estimated: str | None
+    vocab_size: int | None
+    pad_token_id: int
+
+    def facts(self, max_tokens: int) -> dict[str, Any]:
+        """Figures of the lengths, all films in use together."""
+        lengths = self.lengths
+        return {
+            "mean": round(float(lengths.mean()), 1),
+            "median": int(np.median(lengths)),
+            "p95": int(np.percentile(lengths, 95)),
+            "longest": int(lengths.max()),
+            "at_limit": int((lengths == max_tokens).sum()),
+            "max_tokens": max_tokens,
+            "estimated": self.estimated,
+        }
+
+
+def read_texts(data: MovieDataModule, *, decoder: bool) -> Texts:
+    """Reads and splits the films, and tokenises them where the tokenizer is at hand.
+
+    Raises:
+        DataError: the file is not what it should be.
+    """
+    films = data.prepare_films()
+    try:
+        prepared = data.prepare()
+    except ConfigError as error:
+        kind = "decoder" if decoder else "encoder"
+        lengths = _estimated_lengths(films.films, films.rows, kind, data.max_tokens)
+        return Texts(films, lengths, str(error), None, 0)
+    tokenizer = prepared.tokenizer
+    return Texts(films, prepared.tokens.lengths, None, len(tokenizer), tokenizer.pad_token_id or 0)
+
+
+def _estimated_lengths(films: FilmTable, rows: NDArray[np.int64], kind: str, max_tokens: int) -> NDArray[np.int32]:
+    texts = films.strings("text", rows)
+    characters = np.fromiter(map(len, texts), dtype=np.int64, count=len(rows))
+    tokens = _SPECIAL_TOKENS[kind] + np.ceil(characters * _TOKENS_A_CHARACTER[kind])
+    return np.minimum(tokens, max_tokens).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The steps of a run.
+
+    Attributes:
+        films: of the training split.
+        steps: of an epoch.
+        epochs: at most.
+        total_steps: at most.
+        micro_batches: of a step, on each rank.
+        tokens: real ones of an epoch, over all ranks.
+        slots: tokens of the first epoch with padding.
+        tokens_squared: squared lengths of an epoch's texts.
+        largest: micro-batches of the run, none of which is larger than another in all of its sizes; the one of most
+            tokens comes first.
+    """
+
+    films: int
+    steps: int
+    epochs: int
+    total_steps: int
+    micro_batches: int
+    tokens: int
+    slots: int
+    tokens_squared: float
+    largest: tuple[BatchShape, ...]
+
+    @property
+    def padding(self) -> float:
+        """Share of an epoch's slots that hold no token."""
+        return 1 - self.tokens / self.slots
+
+
+def plan_steps(
+    lengths: NDArray[np.int32],
+    *,
+    global_batch_size: int,
+    budget: int,
+    ranks: int,
+    seed: int,
+    max_epochs: int | None,
+    max_steps: int,
+    packed: bool,
+    encoder: bool,
+) -> StepPlan:
+    """Cuts the steps of the run as its sampler will.
+
+    Args:
+        lengths: tokens of each film of the training split.
+        global_batch_size: films of a step.
+        budget: tokens of a micro-batch, `data.micro_batch_tokens`.
+        ranks: devices in all.
+        seed: of the order of the films.
+        max_epochs: of the trainer.
+        max_steps: of the trainer.
+        packed: whether texts are laid one behind another.
+        encoder: whether attention needs a mask where texts are padded.
+    """
+    steps = steps_per_epoch(len(lengths), global_batch_size)
+    epochs, total = planned_epochs(steps, max_epochs, max_steps)
+    micro_batches = micro_batches_per_step(
+        lengths, global_batch_size=global_batch_size, budget=budget, world_size=ranks, seed=seed, epochs=epochs
+    )
+    slots = 0
+    shapes: set[BatchShape] = set()
+    for epoch in range(epochs):
+        order = epoch_order(len(lengths), seed, epoch)
+        for step in range(steps):
+            films = films_of_step(order, global_batch_size, step)
+            shares = shares_of_step(films, lengths, world_size=ranks, micro_batches=micro_batches)
+            for part in (lengths[batch] for rank in shares for batch in rank):
+                if not len(part):
+                    continue
+                longest, padded = int(part.max()), int(part.max()) * len(part)
+                taken = int(part.sum()) if packed else padded
+                slots += taken if epoch == 0 else 0
+                if epoch * steps + step < total:
+                    masked = encoder and not packed and int(part.min()) < longest
+                    shapes.add(BatchShape(taken, padded, longest, masked))
+    tokens = lengths.astype(np.int64)
+    return StepPlan(
+        films=len(lengths),
+        steps=steps,
+        epochs=epochs,
+        total_steps=total,
+        micro_batches=micro_batches,
+        tokens=int(tokens.sum()),
+        slots=slots,
+        tokens_squared=float((tokens**2).sum()),
+        largest=_largest(shapes),
+    )
+
+
+def _largest(shapes: set[BatchShape]) -> tuple[BatchShape, ...]:
+    front: list[BatchShape] = []
+    for shape in sorted(shapes, key=lambda shape: (-shape.tokens, -shape.attention_tokens, -shape.longest)):
+        smaller = (
+            shape.attention_tokens <= other.attention_tokens and shape.longest <= other.longest for other in front
+        )
+        if not any(smaller):
+            front.append(shape)
+    return tuple(front)
