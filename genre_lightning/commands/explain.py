@@ -68,8 +68,8 @@ def _parser() -> CommandParser:
 
 def _check(options: argparse.Namespace) -> None:
     problems = []
-    if options.steps is not None and options.steps < 1:
-        problems.append(f"--steps is {options.steps}: give a positive whole number")
+    if options.steps is not None and options.steps < 2:
+        problems.append(f"--steps is {options.steps}: give 2 or more")
     if options.top_words:
         for name in ("texts", "html", "top_k", "threshold"):
             if getattr(options, name):

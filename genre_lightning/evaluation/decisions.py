@@ -93,7 +93,7 @@ class Decision:
 
     @property
     def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give scale and shift of each genre, float64 (genres,): scale * raw logit + shift is the calibrated log-odds."""
+        """Give what makes raw logits calibrated log-odds: scale and shift of each genre, float64 (genres,) each."""
         if self.platt is not None:
             return self.platt
         return np.full(len(self.genres), 1 / self.temperature), np.zeros(len(self.genres))
