@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -30,7 +31,7 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
         console.print(Text("no genre reaches its threshold; the likeliest:", style="yellow"))
     for genre in explanation.genres:
         console.print(_head(genre))
-        console.print(_coloured(explanation, genre))
+        console.print(Padding(_coloured(explanation, genre), (0, 0, 0, 2), expand=False))
         for title, against in (("for", False), ("against", True)):
             strongest = genre.strongest(explanation.words, _STRONGEST, against=against)
             if strongest:
@@ -58,7 +59,7 @@ def sum_text(genre: GenreExplanation) -> str:
     share = f" ({genre.error_share:.2%})" if genre.change else ""
     how = f"{genre.steps} steps" if genre.steps else "exact"
     return (
-        f"{genre.baseline:+.2f} at the baseline {genre.values.sum():+.2f} of the words = {genre.log_odds:+.2f}; "
+        f"log-odds {genre.baseline:+.2f} at the baseline, {genre.values.sum():+.2f} by the words: {genre.log_odds:+.2f}; "
         f"completeness error {genre.error:.4f}{share}, {how}"
     )
 
@@ -72,11 +73,11 @@ def _head(genre: GenreExplanation) -> Text:
 def _coloured(explanation: Explanation, genre: GenreExplanation) -> Text:
     words = explanation.words
     assert words is not None
-    text = Text("  " + explanation.text[: explanation.read])
+    text = Text(explanation.text[: explanation.read])
     for start, end, strength in zip(words.starts, words.ends, genre.strengths, strict=True):
         style = next((style for least, style in _LEVELS if abs(strength) >= least), None)
         if style is not None and end <= explanation.read:
-            text.stylize(f"{style} {'green' if strength > 0 else 'red'}".strip(), 2 + int(start), 2 + int(end))
+            text.stylize(f"{style} {'green' if strength > 0 else 'red'}".strip(), int(start), int(end))
     if explanation.read < len(explanation.text.rstrip()):
         text.append(" …", style="dim")
     return text

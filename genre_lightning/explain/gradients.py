@@ -82,7 +82,8 @@ class GradientAttributor:
                 method="riemann_middle",
                 internal_batch_size=max(1, self.scorer.micro_batch_tokens // ids.shape[1]),
             )
-            values = attributions[0].double().sum(dim=1).cpu().numpy()
+            # on the host, as not every device has 64 bits
+            values = attributions[0].cpu().double().sum(dim=1).numpy()
             error = abs(values.sum() - change)
             if self.steps or steps >= MOST_STEPS or error <= max(SHARE_BOUND * abs(change), ABSOLUTE_BOUND):
                 return values, steps
