@@ -16,7 +16,7 @@ from genre_lightning.explain.explainer import Explanation, GenreExplanation
 
 _STRONGEST = 6
 _TOP_WORDS_SHOWN = 8
-_LEVELS = ((0.5, "bold reverse"), (0.25, "bold"), (0.06, ""))
+_LEVELS = ((0.5, "bold reverse"), (0.25, "bold"), (0.1, ""))
 """Least strength of a word, as a share of the strongest one's, and how it is shown; weaker ones are left plain.
 Weights of the terminal's own green and red are readable on light and dark."""
 
@@ -58,10 +58,8 @@ def sum_text(genre: GenreExplanation) -> str:
     """The sum of the words beside what it should be, and how far it is off."""
     share = f" ({genre.error_share:.2%})" if genre.change else ""
     how = f"{genre.steps} steps" if genre.steps else "exact"
-    return (
-        f"log-odds {genre.baseline:+.2f} at the baseline, {genre.values.sum():+.2f} by the words: {genre.log_odds:+.2f}; "
-        f"completeness error {genre.error:.4f}{share}, {how}"
-    )
+    total = f"{genre.baseline:+.2f} at the baseline, {genre.values.sum():+.2f} by the words: {genre.log_odds:+.2f}"
+    return f"log-odds {total}; completeness error {genre.error:.4f}{share}, {how}"
 
 
 def _head(genre: GenreExplanation) -> Text:

@@ -134,13 +134,16 @@ class Explainer:
         run: directory of a run of `fit` or `baseline`.
         device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU where there is one.
         steps: of the integral, for encoders and decoders; None takes as many as it needs.
+        bound: see `GradientAttributor`.
 
     Raises:
         CheckpointError: the directory is no run, or an unfinished or damaged one.
         ConfigError: a run that has no explanation, or no such device.
     """
 
-    def __init__(self, run: str | os.PathLike[str], device: str | None = None, steps: int | None = None) -> None:
+    def __init__(
+        self, run: str | os.PathLike[str], device: str | None = None, steps: int | None = None, bound: float = 0.01
+    ) -> None:
         directory = RunDirectory(Path(run))
         check_explainable(directory)
         self.tagger = Tagger(run, device, precision="32-true")
@@ -158,7 +161,7 @@ class Explainer:
         else:
             from genre_lightning.explain.gradients import GradientAttributor
 
-            self.attributor = GradientAttributor(scorer, steps)
+            self.attributor = GradientAttributor(scorer, steps, bound)
 
     def __call__(self, text: Text, *, top_k: int | None = None, threshold: float | None = None) -> Explanation:
         """Explains the genres of a text: those decided, or the likeliest one where none is.

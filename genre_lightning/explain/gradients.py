@@ -16,9 +16,8 @@ from genre_lightning.explain.words import split_words
 from genre_lightning.scoring import ModelScorer, require_finite
 
 FIRST_STEPS, MOST_STEPS = 16, 512
-SHARE_BOUND, ABSOLUTE_BOUND = 0.01, 0.005
-"""A completeness error is small enough as a share of the change from baseline to text, or in log-odds: 0.005 moves a
-probability by 0.00125 at most, and a change near 0 has no share that could be small."""
+LEAST_CHANGE = 0.5
+"""Log-odds that a completeness error is at least compared with: a change near 0 has no share that could be small."""
 
 
 class GradientAttributor:
@@ -31,13 +30,17 @@ class GradientAttributor:
     Args:
         scorer: of the run, in 32 bits: a sum of hundreds of gradients needs the digits.
         steps: exactly so many; None doubles from `FIRST_STEPS` to `MOST_STEPS`.
+        bound: completeness error at which the doubling ends, as a share of the change from baseline to text, or of
+            `LEAST_CHANGE` where that is more.
     """
 
-    def __init__(self, scorer: ModelScorer, steps: int | None = None) -> None:
+    def __init__(self, scorer: ModelScorer, steps: int | None = None, bound: float = 0.01) -> None:
         self.scorer = scorer
         self.steps = steps
+        self.bound = bound
         tokenizer = scorer.tokenizer
-        found = (tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
+        # padding before others: texts of nothing else get what is frequent, those of [MASK] some genre at random
+        found = (tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
         self.replacement: int = next((number for number in found if number is not None), 0)
         self.baseline = f"{tokenizer.convert_ids_to_tokens(self.replacement)} in place of each word piece"
         # the gradients of the weights would cost a third of the work
@@ -84,8 +87,8 @@ class GradientAttributor:
             )
             # on the host, as not every device has 64 bits
             values = attributions[0].cpu().double().sum(dim=1).numpy()
-            error = abs(values.sum() - change)
-            if self.steps or steps >= MOST_STEPS or error <= max(SHARE_BOUND * abs(change), ABSOLUTE_BOUND):
+            enough = abs(values.sum() - change) <= self.bound * max(abs(change), LEAST_CHANGE)
+            if self.steps or steps >= MOST_STEPS or enough:
                 return values, steps
             steps *= 2
 

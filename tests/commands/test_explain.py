@@ -66,7 +66,7 @@ def test_a_terminal_shows_for_in_green_and_against_in_red(explainer):
     best, worst = names[int(np.argmax(values))], names[int(np.argmin(values))]
     assert f"\x1b[1;7;32m{best}\x1b[0m" in shown
     assert any(f"\x1b[{weight}31m{worst}\x1b[0m" in shown for weight in ("", "1;", "1;7;")) == (
-        values.min() <= -0.06 * np.abs(values).max()
+        values.min() <= -0.1 * np.abs(values).max()
     )
     # NO_COLOR leaves weight alone, as https://no-color.org asks
     assert "32m" not in printed(explanation, color_system="standard", no_color=True)
