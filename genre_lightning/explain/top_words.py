@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
 from genre_lightning.evaluation.predictions import StoredPredictions, read_stored_predictions
 from genre_lightning.explain.attribution import Attribution
 from genre_lightning.explain.explainer import Explainer
 from genre_lightning.explain.words import common_form
+from genre_lightning.metrics import BoolArray
 from genre_lightning.runs import RunDirectory
 
 FEWEST_FILMS = 3
 """Films with a genre that a word must stand in: the mean over fewer is an accident of one plot."""
+LEAST_LOG_ODDS = 0.1
+"""Of a word that is named: less is what every "the" adds or takes."""
 WORDS_KEPT = 20
 
 
@@ -60,7 +64,9 @@ class WordMeans:
         for genre, films, values in zip(self.genres, self.films.tolist(), self._values, strict=True):
             means = [(float(np.mean(v)), len(v), name) for name, v in values.items() if len(v) >= fewest]
             best = sorted(means, key=lambda entry: (-entry[0], entry[2]))[:kept]
-            words = [{"word": name, "films": count, "log_odds": mean} for mean, count, name in best if mean > 0]
+            words = [
+                {"word": name, "films": count, "log_odds": mean} for mean, count, name in best if mean >= LEAST_LOG_ODDS
+            ]
             rows.append({"genre": genre, "films": films, "words": words})
         return rows
 
@@ -77,6 +83,31 @@ def stored_split(run: RunDirectory, split: str) -> StoredPredictions:
             f"{run.path} has no evaluation on {split}: run 'genre-lightning {split} --run_dir {run.path}' first"
         )
     return read_stored_predictions(place)
+
+
+def draw_films(decided: BoolArray, films: int, seed: int) -> NDArray[np.int64]:
+    """Draws films so that rare genres are heard too.
+
+    Genre by genre, the rarest first, films that have it are drawn until there are as many as its equal share; the
+    rest is drawn from all.
+
+    Args:
+        decided: bool (films, genres).
+        films: to draw; all where there are no more.
+        seed: of the drawing.
+
+    Returns:
+        int64: positions, ascending.
+    """
+    order = np.random.default_rng(seed).permutation(len(decided))
+    share = films // decided.shape[1]
+    chosen = np.zeros(len(decided), dtype=bool)
+    for genre in np.argsort(decided.sum(axis=0), kind="stable"):
+        missing = max(0, share - int((chosen & decided[:, genre]).sum()))
+        chosen[[film for film in order if decided[film, genre] and not chosen[film]][:missing]] = True
+    rest = [film for film in order if not chosen[film]][: films - int(chosen.sum())]
+    chosen[rest] = True
+    return np.flatnonzero(chosen)
 
 
 def top_words(
@@ -104,11 +135,11 @@ def top_words(
     if films < 1:
         raise ConfigError(f"--films is {films}: give a positive whole number")
     texts = stored.predictions.texts
-    sample = np.random.default_rng(seed).permutation(len(texts))[:films]
+    sample = draw_films(stored.decided, films, seed)
     means = WordMeans(stored.predictions.genres)
     errors: list[float] = []
     changes: list[float] = []
-    for film in np.sort(sample):
+    for film in sample:
         decided = np.flatnonzero(stored.decided[film]).tolist()
         if decided:
             attribution = explainer.attribute(texts[film], decided)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genre_lightning.explain.attribution import Attribution
-from genre_lightning.explain.top_words import WordMeans
+from genre_lightning.explain.top_words import WordMeans, draw_films
 from genre_lightning.explain.words import split_words
 
 
@@ -36,7 +36,23 @@ def test_means_over_the_films_that_have_the_genre_and_the_word():
     assert [word["word"] for word in means.rows(fewest=1, kept=1)[0]["words"]] == ["gun"]
 
 
-def test_words_that_speak_against_are_left_out():
+def test_words_that_say_nothing_or_speak_against_are_left_out():
     means = WordMeans(("War",))
-    means.add(film("flower", [-2.0]), [0])
+    means.add(film("flower of", [-2.0, 0.05]), [0])
     assert means.rows(fewest=1)[0]["words"] == []
+
+
+def test_rare_genres_have_their_share_of_the_sample():
+    numbers = np.random.default_rng(4)
+    decided = numbers.random((500, 4)) < [0.7, 0.3, 0.03, 0.0]
+    few = int(decided[:, 2].sum())
+    assert 0 < few < 25
+    drawn = draw_films(decided, 100, seed=0)
+    assert len(drawn) == len(set(drawn)) == 100
+    assert (np.diff(drawn) > 0).all()
+    assert decided[drawn].sum(axis=0)[2] == few
+    assert (decided[drawn].sum(axis=0)[:2] >= 25).all()
+    np.testing.assert_array_equal(draw_films(decided, 100, seed=0), drawn)
+    assert not np.array_equal(draw_films(decided, 100, seed=1), drawn)
+    assert len(draw_films(decided, 3, seed=0)) == 3
+    np.testing.assert_array_equal(draw_films(decided, 900, seed=0), np.arange(500))
