@@ -32,6 +32,7 @@ COMMANDS = {
     "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
     "predict": Command("tag every film of a file with a run; again: go on", "predict:predict", saves=True),
     "tag": Command("the genres of texts, as they come", "tag:tag"),
+    "explain": Command("why a text got its genres, word by word; --top_words: of a split", "explain:explain"),
     "baseline tfidf_nb": Command("TF-IDF and naive Bayes as a run like any other", "baseline:tfidf_nb"),
     "baseline tfidf_logreg": Command("TF-IDF and logistic regression, likewise", "baseline:tfidf_logreg"),
     "report": Command("make the page about a run again; --paper: the paper's tables", "report:report"),

@@ -67,6 +67,11 @@ class EvaluationDirectory:
         """Folder of the PNG files."""
         return self.path / "figures"
 
+    @property
+    def top_words(self) -> Path:
+        """The words that speak most for each genre, where `explain --top_words` has been run."""
+        return self.path / "top_words.json"
+
 
 @dataclass(frozen=True)
 class RunDirectory:

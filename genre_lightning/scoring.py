@@ -29,6 +29,7 @@ from genre_lightning.evaluation.decisions import Decision, check_checkpoint, rea
 from genre_lightning.evaluation.ensemble import KIND as ENSEMBLE
 from genre_lightning.evaluation.ensemble import mean_log_odds
 from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.quantization import dtype_of_precision
 from genre_lightning.models.tfidf import read_baseline
 from genre_lightning.runs import RunDirectory
@@ -59,12 +60,13 @@ class Scorer(Protocol):
         """How many tokens each text has before it is cut, special ones included; None where there are none."""
 
 
-def open_scorer(directory: str | os.PathLike[str], device: str | None = None) -> Scorer:
+def open_scorer(directory: str | os.PathLike[str], device: str | None = None, precision: str | None = None) -> Scorer:
     """Opens a run of any kind.
 
     Args:
         directory: of a run of `fit`, `baseline` or `ensemble`.
         device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+        precision: such as "32-true"; None takes that of the training, where the device has it.
 
     Raises:
         CheckpointError: no run, an unfinished or a damaged one.
@@ -77,8 +79,8 @@ def open_scorer(directory: str | os.PathLike[str], device: str | None = None) ->
     check_arguments(["--config", str(run.config)])
     kind = kind_of(settings)
     if kind == "ensemble":
-        return EnsembleScorer(run, settings, device)
-    return ModelScorer(run, settings, device) if kind == "fit" else BaselineScorer(run, settings)
+        return EnsembleScorer(run, settings, device, precision)
+    return ModelScorer(run, settings, device, precision) if kind == "fit" else BaselineScorer(run, settings)
 
 
 class _TemplateReader:
@@ -91,6 +93,7 @@ class _TemplateReader:
         self.fields = self.template.fields
 
     def texts(self, films: Sequence[Cells]) -> list[str]:
+        """What the model reads of films."""
         return [self.template.fill({name: film.get(name, "") for name in self.fields}) for film in films]
 
 
@@ -101,9 +104,12 @@ class ModelScorer(_TemplateReader):
         run: its directory.
         settings: its configuration.
         device: see `open_scorer`.
+        precision: see `open_scorer`.
     """
 
-    def __init__(self, run: RunDirectory, settings: Mapping[str, Any], device: str | None = None) -> None:
+    def __init__(
+        self, run: RunDirectory, settings: Mapping[str, Any], device: str | None = None, precision: str | None = None
+    ) -> None:
         super().__init__(settings)
         self.decision = read_decision(run.decision)
         check_checkpoint(self.decision, str(verify_checkpoint(run.best)["sha256"]))
@@ -113,7 +119,10 @@ class ModelScorer(_TemplateReader):
         model = _configured_model(settings)
         self.device = _device(device, model)
         trained_in = str((settings.get("trainer") or {}).get("precision", "32-true"))
-        self.precision = inference_precision(trained_in, self.device.type)
+        self.precision = inference_precision(precision or trained_in, self.device.type)
+        if precision and isinstance(model, FrozenDecoder):
+            # the products of its frozen weights have a dtype of their own, which may be narrower
+            model.compute_dtype, model.quant_storage = "auto", "uint8"
         model.accelerator, model.precision = self.device.type, self.precision
         if model.adapters:  # others have all of their weights in the checkpoint
             model.check(None)
@@ -124,7 +133,8 @@ class ModelScorer(_TemplateReader):
             model.to(dtype_of_precision(self.precision))
         self.model = model
         micro = (settings.get("data") or {}).get("micro_batch_tokens")
-        self.budget = EVALUATION_BUDGET_FACTOR * (micro or default_micro_batch_tokens(self.device.type, model.layout))
+        self.micro_batch_tokens: int = micro or default_micro_batch_tokens(self.device.type, model.layout)
+        self.budget = EVALUATION_BUDGET_FACTOR * self.micro_batch_tokens
 
     @torch.inference_mode()
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
@@ -181,13 +191,16 @@ class EnsembleScorer:
         run: directory of the ensemble.
         settings: its configuration.
         device: see `open_scorer`.
+        precision: see `open_scorer`.
     """
 
-    def __init__(self, run: RunDirectory, settings: Mapping[str, Any], device: str | None = None) -> None:
+    def __init__(
+        self, run: RunDirectory, settings: Mapping[str, Any], device: str | None = None, precision: str | None = None
+    ) -> None:
         self.decision = read_decision(run.decision)
         weights: Mapping[str, float] = settings[ENSEMBLE]["weights"]
         self.weights = np.array(list(weights.values()), dtype=np.float64)
-        self.members = [open_scorer(_member(run, path), device) for path in weights]
+        self.members = [open_scorer(_member(run, path), device, precision) for path in weights]
         for path, member in zip(weights, self.members, strict=True):
             if member.decision.genres != self.decision.genres:
                 raise CheckpointError(

@@ -87,14 +87,15 @@ class Tagger:
     Args:
         run: directory of a run of `fit`, `baseline` or `ensemble`.
         device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU where there is one.
+        precision: such as "32-true"; None takes that of the training, where the device has it.
 
     Raises:
         CheckpointError: the directory is no run, or an unfinished or damaged one.
         ConfigError: there is no such device, or the base of the run's adapters is not there.
     """
 
-    def __init__(self, run: str | os.PathLike[str], device: str | None = None) -> None:
-        self.scorer = open_scorer(run, device)
+    def __init__(self, run: str | os.PathLike[str], device: str | None = None, precision: str | None = None) -> None:
+        self.scorer = open_scorer(run, device, precision)
         self.decision = self.scorer.decision
         self.genres = self.decision.genres
         self._familiar = familiar_of(RunDirectory(Path(run)).evaluation("validation").predictions)
@@ -145,7 +146,7 @@ class Tagger:
             yield from self._tag(window, top_k, threshold)
 
     def _tag(self, texts: Sequence[Text], top_k: int | None, threshold: float | None) -> list[TaggedText]:
-        films = [self._cells(text) for text in texts]
+        films = [self.cells(text) for text in texts]
         full = [place for place, film in enumerate(films) if any(film.values())]
         asked = [films[place] for place in full]
         probabilities = self.decision.probabilities(self.scorer.logits(asked))
@@ -168,8 +169,12 @@ class Tagger:
             )
         return tagged
 
-    def _cells(self, text: Text) -> dict[str, str]:
-        """What the template is filled with: of a plain text, its overview alone."""
+    def cells(self, text: Text) -> dict[str, str]:
+        """What the template is filled with: of a plain text, its overview alone.
+
+        Raises:
+            DataError: neither a string nor a mapping of the run's columns.
+        """
         fields = self.scorer.fields
         if isinstance(text, str):
             overview = self.scorer.columns.overview

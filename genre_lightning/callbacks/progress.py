@@ -18,7 +18,7 @@ from genre_lightning.data.movies import ReadShare
 
 _LINES_AN_EPOCH = 10
 _SECONDS_BETWEEN_LINES = 5.0
-_SECONDS_BETWEEN_FILE_LINES = 30.0
+_SECONDS_BETWEEN_TASK_LINES = 30.0
 
 
 def say(line: str) -> None:
@@ -28,18 +28,22 @@ def say(line: str) -> None:
 
 @contextmanager
 def task_progress(task: str, total: int) -> Iterator[Any]:
-    """A bar for a task of so many units on a terminal; one line at its end where there is none.
+    """A bar for a task of so many units on a terminal; lines now and then and at its end where there is none.
 
     Nothing is shown for a task that never reports, such as one whose result lies in the cache.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
         done = 0
-        started = time.monotonic()
+        started = said = time.monotonic()
 
         def count(units: int) -> None:
-            nonlocal done
+            nonlocal done, said
             done += units
+            now = time.monotonic()
+            if now - said >= _SECONDS_BETWEEN_TASK_LINES and done < total:
+                said = now
+                say(f"{task}: {done:,} of {total:,}, {_clock((now - started) / done * (total - done))} left")
 
         yield count
         if done:
@@ -84,7 +88,7 @@ def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]
     def line(rows: int) -> None:
         nonlocal said
         speed, now = rate(rows), time.monotonic()
-        if now - said < _SECONDS_BETWEEN_FILE_LINES:
+        if now - said < _SECONDS_BETWEEN_TASK_LINES:
             return
         said = now
         read = share.measure()

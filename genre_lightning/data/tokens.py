@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,35 @@ def tokenise(
 
     folder, _ = build_once(cache_dir / "tokens", key_of(settings), build)
     return TokenStore(folder / "tokens.arrow")
+
+
+@dataclass(frozen=True)
+class PlacedTokens:
+    """The tokens of a text and where they stand in it.
+
+    Attributes:
+        ids: int64 (tokens,), as `encode` gives them.
+        starts: int64 (tokens,): character of the text that each begins at; 0 for special ones.
+        ends: int64 (tokens,): character behind each.
+        special: bool (tokens,): whether the tokenizer has added it.
+    """
+
+    ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    special: NDArray[np.bool_]
+
+
+def encode_with_places(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PlacedTokens:
+    """The tokens of a text, cut as `encode` cuts it, with their places."""
+    encoded = tokenizer(
+        text, truncation=True, max_length=max_tokens, return_offsets_mapping=True, return_special_tokens_mask=True
+    )
+    ids = encode([text], tokenizer, max_tokens)[0]
+    if not encoded["input_ids"]:  # the token that stands for nothing
+        return PlacedTokens(np.array(ids), np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, dtype=bool))
+    starts, ends = np.array(encoded["offset_mapping"], dtype=np.int64).T
+    return PlacedTokens(np.array(ids), starts, ends, np.array(encoded["special_tokens_mask"], dtype=bool))
 
 
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:

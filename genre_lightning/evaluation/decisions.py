@@ -91,6 +91,13 @@ class Decision:
             return "platt"
         return "none" if self.temperature == 1 else "temperature"
 
+    @property
+    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give what makes raw logits calibrated log-odds: scale and shift of each genre, float64 (genres,) each."""
+        if self.platt is not None:
+            return self.platt
+        return np.full(len(self.genres), 1 / self.temperature), np.zeros(len(self.genres))
+
     def probabilities(self, logits: FloatArray) -> NDArray[np.float32]:
         """Calibrate raw logits (films, genres) into float32 probabilities of the same shape."""
         return calibrated_probabilities(logits, self.temperature, self.platt)

@@ -20,7 +20,7 @@ from genre_lightning.evaluation.figures import FIGURES
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
-from genre_lightning.files import write_text
+from genre_lightning.files import read_json, write_text
 from genre_lightning.metrics import BoolArray
 
 MISTAKES = 20
@@ -81,6 +81,7 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "grid": run.table(files.thresholds),
         "losses": loss_by_epoch(curves) if curves.is_file() else [],
         "figures": _figures(files.figures),
+        "top_words": _top_words(run, split),
         "mistakes": confident_mistakes(run.predictions(split)),
         "config": run.config(),
         "settings": setting_tables(run.config() or ""),
@@ -149,6 +150,17 @@ def _cards(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     free = spans.get("threshold_free", {}).get("map_macro")
     cards.insert(2, {"title": "mAP", "value": metrics["threshold_free"]["map_macro"], "span": free})
     return cards
+
+
+def _top_words(run: Run, split: str) -> dict[str, Any] | None:
+    """Read the words that speak for each genre, of this split or another; None without, or of another checkpoint."""
+    for name in dict.fromkeys((split, "validation", "test")):
+        path = run.files.evaluation(name).top_words
+        if path.is_file():
+            found = read_json(path)
+            if found.get("checkpoint_sha256") == run.decision.checkpoint_sha256:
+                return found
+    return None
 
 
 def _cost(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

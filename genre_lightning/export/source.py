@@ -93,10 +93,7 @@ def calibrated_head(linear: nn.Linear, decision: Decision) -> nn.Linear:
         float32; the sigmoid of its output is the calibrated probability.
     """
     weight, bias = linear.weight.detach().double().cpu(), linear.bias.detach().double().cpu()
-    if decision.platt is None:
-        scale, shift = torch.full_like(bias, 1 / decision.temperature), torch.zeros_like(bias)
-    else:
-        scale, shift = (torch.from_numpy(values) for values in decision.platt)
+    scale, shift = (torch.from_numpy(values) for values in decision.affine)
     folded = nn.Linear(linear.in_features, linear.out_features)
     with torch.no_grad():
         folded.weight.copy_(scale[:, None] * weight)

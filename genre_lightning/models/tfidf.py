@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -111,6 +112,37 @@ class TfidfBaseline(ABC):
         if len(texts) == 0:
             return np.zeros((0, len(linear.genres)), dtype=np.float32)
         return np.asarray(vectorizer.transform(texts) @ linear.weights + linear.bias, dtype=np.float32)
+
+    def contributions(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """What each word of a text adds to the log-odds: with the bias, the sum over the words is `logits`.
+
+        A term of several words gives each of them an equal part, and one that occurs several times each occurrence.
+
+        Returns:
+            first character of each word that counts, (words,), and log-odds (words, genres).
+        """
+        linear = self.fitted()
+        vectorizer = self._vectorizer(linear.terms)
+        vectorizer.idf_ = linear.idf
+        features = vectorizer.transform([text])
+        value_of = dict(zip(features.indices.tolist(), features.data.tolist(), strict=True))
+        # character by character, to know where each came from: accents that are stripped change the length
+        plain = list(map(vectorizer.build_preprocessor(), text))
+        origin = np.repeat(np.arange(len(text)), list(map(len, plain)))
+        stop_words = vectorizer.get_stop_words() or ()
+        found = [m for m in re.finditer(vectorizer.token_pattern, "".join(plain)) if m.group() not in stop_words]
+        occurrences: dict[int, list[tuple[int, int]]] = {}
+        for length in range(1, self.max_ngram + 1):
+            for first in range(len(found) - length + 1):
+                term = vectorizer.vocabulary_.get(" ".join(m.group() for m in found[first : first + length]))
+                if term in value_of:
+                    occurrences.setdefault(term, []).append((first, length))
+        values = np.zeros((len(found), len(linear.genres)))
+        for term, places in occurrences.items():
+            for first, length in places:
+                part = value_of[term] / (len(places) * length)
+                values[first : first + length] += part * linear.weights[term].astype(np.float64)
+        return origin[[m.start() for m in found]].astype(np.int64), values
 
     def write(self, path: str | os.PathLike[str]) -> str:
         """Writes model and options as safetensors, whole or not at all.

@@ -34,6 +34,21 @@ def test_a_task_in_a_log_file(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_long_task_in_a_log_file_says_how_much_is_left(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with task_progress("Explaining", 10) as count:
+        for _ in range(10):
+            now += 12.0
+            count(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "Explaining: 3 of 10, 1:24 left",
+        "Explaining: 6 of 10, 0:48 left",
+        "Explaining: 9 of 10, 0:12 left",
+        "Explaining: 10 done in 120.0 s",
+    ]
+
+
 def test_ten_lines_an_epoch_at_most(monkeypatch, capsys):
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)

@@ -1,0 +1,140 @@
+"""`genre-lightning explain`: why a text got its genres, and which words speak most for each genre."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genre_lightning.callbacks.progress import say, task_progress
+from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.commands.tag import decoded
+from genre_lightning.errors import ConfigError
+from genre_lightning.evaluation.console import console_of
+from genre_lightning.files import write_json
+from genre_lightning.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from genre_lightning.explain.explainer import Explainer
+
+_FILMS = 200
+_BOUND_OF_A_SPLIT = 0.05
+"""Largest completeness error of each film of a split: their mean is off by less, at half the work."""
+
+
+def explain(arguments: Sequence[str]) -> int:
+    """Prints what each word of the texts adds to their genres, or with --top_words the words of a split."""
+    options = _parser().parse_intermixed_args(list(arguments))
+    run = RunDirectory(options.run)
+    # before the libraries and the model are loaded, which takes seconds
+    run.require_trained()
+    _check(options)
+    from genre_lightning.explain.explainer import Explainer, check_explainable
+
+    check_explainable(run)
+    try:
+        if options.top_words:
+            _top_words(run, options)
+        else:
+            _explain_texts(Explainer(run.path, options.device, options.steps), options)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "explain",
+        "Says why texts get their genres: integrated gradients over the input embeddings give each word the log-odds "
+        "that it adds. TF-IDF runs are explained exactly.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit or baseline")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the coloured texts")
+    parser.add_argument("--steps", type=int, help="of the integral; the default doubles them until the words add up")
+    parser.add_argument("--top_k", type=int, help="explain so many of the likeliest genres, whatever their thresholds")
+    parser.add_argument("--threshold", type=float, help="probability to reach, in place of each genre's own threshold")
+    parser.add_argument(
+        "--top_words", action="store_true", help="the words that speak most for each genre, over a split; no TEXT"
+    )
+    parser.add_argument("--split", help="validation (the default) or test, for --top_words")
+    parser.add_argument("--films", type=int, help=f"films of the split to explain, for --top_words ({_FILMS})")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU where there is one")
+    parser.add_argument("--json", action="store_true", help="one JSON object a text, or for the split")
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    problems = []
+    if options.steps is not None and options.steps < 2:
+        problems.append(f"--steps is {options.steps}: give 2 or more")
+    if options.top_words:
+        for name in ("texts", "html", "top_k", "threshold"):
+            if getattr(options, name):
+                given = "a TEXT" if name == "texts" else f"--{name}"
+                problems.append(f"--top_words explains the films of a split: leave out {given}")
+        if options.split not in (None, "validation", "test"):
+            problems.append(f"--split is {options.split}: choose validation or test")
+        if options.films is not None and options.films < 1:
+            problems.append(f"--films is {options.films}: give a positive whole number")
+    else:
+        for name in ("split", "films"):
+            if getattr(options, name) is not None:
+                problems.append(f"--{name} is of --top_words: add that")
+        if not options.texts:
+            problems.append("there is no text: give one, in quotes, or --top_words")
+        if options.html and options.html.is_dir():
+            problems.append(f"--html {options.html} is a directory: name a file")
+    if problems:
+        raise ConfigError("; and ".join(problems))
+
+
+def _explain_texts(explainer: Explainer, options: argparse.Namespace) -> None:
+    from genre_lightning.explain.console import print_explanation
+    from genre_lightning.explain.page import write_page
+
+    console = console_of(sys.stdout)
+    explanations = []
+    for number, argument in enumerate(options.texts):
+        text = decoded(os.fsencode(argument), "the text")
+        explanation = explainer(text, top_k=options.top_k, threshold=options.threshold)
+        explanations.append(explanation)
+        if options.json:
+            print(json.dumps(explanation.as_dict(), ensure_ascii=False), flush=True)
+            continue
+        if number:
+            console.print()
+        print_explanation(explanation, console)
+    if options.html:
+        write_page(options.html, options.run.resolve().name, explanations)
+        say(f"written to {options.html}")
+
+
+def _top_words(run: RunDirectory, options: argparse.Namespace) -> None:
+    from genre_lightning.evaluation.report import write_report
+    from genre_lightning.explain.console import top_words_table
+    from genre_lightning.explain.explainer import Explainer
+    from genre_lightning.explain.top_words import stored_split, top_words
+
+    split = options.split or "validation"
+    stored = stored_split(run, split)
+    explainer = Explainer(run.path, options.device, options.steps, _BOUND_OF_A_SPLIT)
+    films = min(options.films or _FILMS, len(stored.predictions))
+    with task_progress(f"explaining films of {split}", films) as progress:
+        found = top_words(explainer, stored, split, films, progress)
+    write_json(run.evaluation(split).top_words, found)
+    write_report(run.path)
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    console_of(sys.stdout).print(top_words_table(found))
+    error = found["completeness"]
+    say(
+        f"compared with {found['baseline']}; completeness error {error['error_share']:.2%} over "
+        f"{error['explanations']:,} explanations, at most {error['largest_error']:.4f}"
+    )
+    say(f"written to {run.evaluation(split).top_words} and {run.report}")

@@ -1,0 +1,228 @@
+"""Explainer: a trained run that says why it gives a text its genres."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.commands.continuing import kind_of
+from genre_lightning.errors import ConfigError
+from genre_lightning.evaluation.ensemble import KIND as ENSEMBLE
+from genre_lightning.explain.attribution import Attribution, Attributor
+from genre_lightning.explain.words import Words
+from genre_lightning.runs import RunDirectory
+from genre_lightning.scoring import BaselineScorer, ModelScorer
+from genre_lightning.tagger import TaggedText, Tagger, Text
+
+__all__ = ["Explainer", "Explanation", "GenreExplanation"]
+
+
+@dataclass(frozen=True)
+class GenreExplanation:
+    """Why a text has a genre. Log-odds are calibrated: their sigmoid is the probability.
+
+    Attributes:
+        genre: its name.
+        probability: that the text has it.
+        threshold: that the probability is held against; None where the genre is one of the `top_k` asked for.
+        decided: whether the run gives the text this genre.
+        values: float64 (words,): log-odds that each word adds.
+        log_odds: of the text.
+        baseline: log-odds of what the text is compared with.
+        error: by how much the sum of the words misses `log_odds - baseline`, in log-odds, not negative.
+        steps: points of the path at which gradients were taken; 0 where the values are exact.
+    """
+
+    genre: str
+    probability: float
+    threshold: float | None
+    decided: bool
+    values: NDArray[np.float64]
+    log_odds: float
+    baseline: float
+    error: float
+    steps: int
+
+    @property
+    def change(self) -> float:
+        """Log-odds that the words should add up to."""
+        return self.log_odds - self.baseline
+
+    @property
+    def error_share(self) -> float:
+        """The error as a share of the change; infinite where nothing has changed."""
+        if self.error == 0:
+            return 0.0
+        return self.error / abs(self.change) if self.change else float("inf")
+
+    @property
+    def strengths(self) -> NDArray[np.float64]:
+        """Each word's value over the largest one's, float64 (words,) from -1, against, to 1, for."""
+        largest = np.abs(self.values).max(initial=0.0)
+        return self.values / largest if largest else np.zeros_like(self.values)
+
+    def strongest(self, words: Words, count: int, *, against: bool = False) -> list[tuple[str, float]]:
+        """The words that say most for the genre, or against it, each once, with their log-odds over all occurrences."""
+        sums: dict[str, float] = {}
+        for name, value in zip(words.names, self.values.tolist(), strict=True):
+            sums[name] = sums.get(name, 0.0) + value
+        signed = {name: -value if against else value for name, value in sums.items()}
+        order = sorted(signed, key=lambda name: -signed[name])[:count]
+        return [(name, sums[name]) for name in order if signed[name] > 0]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a run says of a text, and why.
+
+    Attributes:
+        tagged: the text with its genres.
+        text: what the model reads: the run's template, filled.
+        words: of `text`; none where it is empty.
+        read: characters of `text` that the model reads.
+        baseline: what the text is compared with, in words.
+        genres: explained: those decided or else the likeliest one, the likeliest first.
+    """
+
+    tagged: TaggedText
+    text: str
+    words: Words | None
+    read: int
+    baseline: str
+    genres: tuple[GenreExplanation, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON holds."""
+        return {
+            **self.tagged.as_dict(),
+            "read": self.text[: self.read],
+            "baseline": self.baseline,
+            "explanations": [self._genre_as_dict(genre) for genre in self.genres],
+        }
+
+    def _genre_as_dict(self, genre: GenreExplanation) -> dict[str, Any]:
+        assert self.words is not None
+        spans = zip(self.words.names, self.words.starts, self.words.ends, genre.values, strict=True)
+        return {
+            "genre": genre.genre,
+            "decided": genre.decided,
+            "probability": genre.probability,
+            "threshold": genre.threshold,
+            "log_odds": genre.log_odds,
+            "baseline_log_odds": genre.baseline,
+            "attribution_sum": float(genre.values.sum()),
+            "completeness_error": genre.error,
+            "completeness_error_share": genre.error_share if np.isfinite(genre.error_share) else None,
+            "steps": genre.steps,
+            "words": [
+                {"word": name, "start": int(start), "end": int(end), "log_odds": float(value)}
+                for name, start, end, value in spans
+            ],
+        }
+
+
+class Explainer:
+    """A trained run, loaded once, in 32 bits: `Explainer("runs/distilbert")("A boy finds a map …").genres[0]`.
+
+    Args:
+        run: directory of a run of `fit` or `baseline`.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU where there is one.
+        steps: of the integral, for encoders and decoders; None takes as many as it needs.
+        bound: see `GradientAttributor`.
+
+    Raises:
+        CheckpointError: the directory is no run, or an unfinished or damaged one.
+        ConfigError: a run that has no explanation, or no such device.
+    """
+
+    def __init__(
+        self, run: str | os.PathLike[str], device: str | None = None, steps: int | None = None, bound: float = 0.01
+    ) -> None:
+        directory = RunDirectory(Path(run))
+        check_explainable(directory)
+        self.tagger = Tagger(run, device, precision="32-true")
+        self.decision = self.tagger.decision
+        self.attributor: Attributor
+        scorer = self.tagger.scorer
+        assert isinstance(scorer, ModelScorer | BaselineScorer)
+        self.scorer = scorer
+        if isinstance(scorer, BaselineScorer):
+            from genre_lightning.explain.terms import TermAttributor
+
+            if steps is not None:
+                raise ConfigError(f"{run} counts words, so its explanation is exact: leave out --steps")
+            self.attributor = TermAttributor(scorer.model)
+        else:
+            from genre_lightning.explain.gradients import GradientAttributor
+
+            self.attributor = GradientAttributor(scorer, steps, bound)
+
+    def __call__(self, text: Text, *, top_k: int | None = None, threshold: float | None = None) -> Explanation:
+        """Explains the genres of a text: those decided, or the likeliest one where none is.
+
+        Args:
+            text: see `Tagger`.
+            top_k: see `Tagger`.
+            threshold: see `Tagger`.
+
+        Raises:
+            ConfigError: an impossible `top_k` or `threshold`.
+        """
+        tagged = self.tagger(text, top_k=top_k, threshold=threshold)
+        filled = self.scorer.texts([self.tagger.cells(text)])[0]
+        if not tagged.probabilities:
+            return Explanation(tagged, filled, None, 0, self.attributor.baseline, ())
+        names = tagged.names or tuple(tagged.probabilities)[:1]
+        attribution = self.attribute(filled, [self.decision.genres.index(name) for name in names])
+        limits: Mapping[str, float | None] = {**tagged.thresholds, **{g.name: g.threshold for g in tagged.genres}}
+        genres = tuple(
+            GenreExplanation(
+                genre=name,
+                probability=tagged.probabilities[name],
+                threshold=limits[name],
+                decided=name in tagged.names,
+                values=attribution.values[:, place],
+                log_odds=float(attribution.log_odds[place]),
+                baseline=float(attribution.baseline[place]),
+                error=float(attribution.errors[place]),
+                steps=int(attribution.steps[place]),
+            )
+            for place, name in enumerate(names)
+        )
+        return Explanation(tagged, filled, attribution.words, attribution.read, self.attributor.baseline, genres)
+
+    def attribute(self, filled: str, genres: Sequence[int]) -> Attribution:
+        """Explains the calibrated log-odds of a text to which the template has been applied, not empty.
+
+        Args:
+            filled: what the model reads.
+            genres: columns of the decision.
+        """
+        scale, shift = self.decision.affine
+        columns = list(genres)
+        return self.attributor.attribute(filled, columns).calibrated(scale[columns], shift[columns])
+
+
+def check_explainable(run: RunDirectory) -> None:
+    """Refuses runs that have no explanation, before anything is loaded.
+
+    Raises:
+        CheckpointError: no run, or an unfinished one.
+        ConfigError: an ensemble, or a model that is asked in words.
+    """
+    run.require_trained()
+    settings = run.settings()
+    if kind_of(settings) == "ensemble":
+        members = ", ".join(settings[ENSEMBLE]["weights"])
+        raise ConfigError(f"{run.path} is an ensemble: explain one of its runs: {members}")
+    if str((settings.get("model") or {}).get("class_path", "")).endswith(".ZeroShotLlama"):
+        raise ConfigError(
+            f"{run.path} asks a language model about each genre, and has no head to explain: "
+            "explain a run of LlamaQLoraClassifier or of an encoder"
+        )
