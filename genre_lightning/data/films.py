@@ -12,10 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from genre_lightning.data.cache import build_once, key_of
-from genre_lightning.data.cells import GenreFormat
-from genre_lightning.data.movies import Audit, ColumnNames, Movie, TextTemplate, file_kind, read_movies
+from genre_lightning.data.movies import Audit, FilmSource, Movie, file_kind, read_movies
 from genre_lightning.errors import DataError
 from genre_lightning.files import file_digest
+
+__all__ = ["FilmSource", "FilmTable", "load_films"]
 
 _FORMAT = 1  # raised when what is kept of a film, or how it is read, changes
 _SCHEMA = pa.schema(
@@ -23,27 +24,6 @@ _SCHEMA = pa.schema(
      "genres": pa.list_(pa.string())}
 )  # fmt: skip
 _BATCH_FILMS = 4096
-
-
-@dataclass(frozen=True)
-class FilmSource:
-    """Where films come from and how they are read.
-
-    Attributes:
-        path: the movies file.
-        columns: names of its columns.
-        template: of the text that the model reads.
-        genre_format: of the genres column.
-        genre_separator: of names in it, where it is "separated"; None to find out.
-        require_genres: drop films without genres.
-    """
-
-    path: Path
-    columns: ColumnNames
-    template: TextTemplate
-    genre_format: GenreFormat = "auto"
-    genre_separator: str | None = None
-    require_genres: bool = True
 
 
 @dataclass(frozen=True)

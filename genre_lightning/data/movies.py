@@ -127,6 +127,27 @@ class TextTemplate:
         return text.lstrip(" .,:;-").rstrip(" ,:;-")
 
 
+@dataclass(frozen=True)
+class FilmSource:
+    """Where films come from and how they are read.
+
+    Attributes:
+        path: the movies file.
+        columns: names of its columns.
+        template: of the text that the model reads.
+        genre_format: of the genres column.
+        genre_separator: of names in it, where it is "separated"; None to find out.
+        require_genres: drop films without genres.
+    """
+
+    path: Path
+    columns: ColumnNames
+    template: TextTemplate
+    genre_format: GenreFormat = "auto"
+    genre_separator: str | None = None
+    require_genres: bool = True
+
+
 def is_placeholder(overview: str) -> bool:
     """Whether an overview, not blank, only says that there is none ("No overview found.", "Released", "n/a")."""
     if len(overview) > 40:
