@@ -39,7 +39,7 @@ from genre_lightning.distributed.slurm import (
 from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy, rank_count
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
-from genre_lightning.progress import say, task_progress
+from genre_lightning.progress import file_progress, say, task_progress
 from genre_lightning.runs import RunDirectory, training_digest
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None 
         checks += [data.check, loggers_are_there, run.check_writable]
     check_all(checks, problems)
     data.order_seed = config.seed
-    data.progress = task_progress if is_first_rank() else data.progress
+    if is_first_rank():
+        data.progress, data.reading_progress = task_progress, file_progress
     options = instances.trainer.as_dict()
     # not in the configuration that is kept: the run may be evaluated anywhere
     if step:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from genre_lightning.data.cache import key_of
 from genre_lightning.data.collate import Batch, Layout, Padding, TokenisedFilms
-from genre_lightning.data.films import FilmTable, load_films
+from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.options import DataOptions
 from genre_lightning.data.splits import SPLIT_NAMES, ids_digest, split_films, text_groups
@@ -95,6 +95,7 @@ class MovieDataModule(DataOptions, LightningDataModule):
         self.layout: Layout = "padded"
         """Of the batches; the commands set it to what the model reads."""
         self.progress: ProgressBar = no_progress
+        self.reading_progress: ReadingProgress = no_reading_progress
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
         self.total_steps = 0
@@ -105,12 +106,10 @@ class MovieDataModule(DataOptions, LightningDataModule):
     def prepare_films(self) -> PreparedFilms:
         """Reads, audits and splits the file, for models that need no tokens."""
         if self._films is None:
-            films = load_films(self.source, self.cache_dir)
+            films = load_films(self.source, self.cache_dir, self.reading_progress)
             rows = self._subset(len(films))
-            genres = films.genres()
-            genres = [genres[row] for row in rows]
-            vocabulary = GenreVocabulary.from_films(genres)
-            splits = self._splits(films, rows, vocabulary.encode(genres))
+            vocabulary, labels = GenreVocabulary.from_batches(films.batches("genres", rows))
+            splits = self._splits(films, rows, labels)
             self._films = PreparedFilms(films, rows, vocabulary, splits, self._audit(films, vocabulary, splits))
         return self._films
 
@@ -139,7 +138,8 @@ class MovieDataModule(DataOptions, LightningDataModule):
         return np.sort(np.random.default_rng([self.seed, 0xF115]).choice(films, self.max_films, replace=False))
 
     def _splits(self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]) -> dict[str, Split]:
-        groups = text_groups(films.strings("overview", rows))
+        with self.progress("Splitting", len(rows)) as progress:
+            groups = text_groups(LazyTexts(films, rows, "overview", progress))
         parts = split_films(labels, groups, self.fractions, self.seed)
         if not all(map(len, parts)):
             raise DataError(
@@ -160,7 +160,7 @@ class MovieDataModule(DataOptions, LightningDataModule):
         if self.tokenizer_name != TRAINED:
             return load_tokenizer(self.tokenizer_name, self.revision)
         return train_wordpiece(
-            films.strings("text", rows[train.films]),
+            LazyTexts(films, rows[train.films]),
             vocab_size=self.vocab_size,
             max_tokens=self.max_tokens,
             cache_dir=self.cache_dir,
@@ -334,19 +334,36 @@ class StepLoader(DataLoader[Batch]):
 
 
 class LazyTexts(Sequence[str]):
-    """The texts of films, taken from the mapped table a slice at a time."""
+    """The texts of films: a slice taken from the mapped table, or all in a pass that holds a few in memory.
 
-    def __init__(self, films: FilmTable, rows: NDArray[np.int64]) -> None:
+    Args:
+        films: of a file.
+        rows: int64: positions of the films, ascending.
+        column: "text", or another that holds texts.
+        progress: told of the texts that a pass has given.
+    """
+
+    def __init__(
+        self, films: FilmTable, rows: NDArray[np.int64], column: str = "text", progress: Progress | None = None
+    ) -> None:
         self.films = films
         self.rows = rows
+        self.column = column
+        self.progress = progress
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, places: Any) -> Any:
         if not isinstance(places, slice):
-            return self.films.strings("text", self.rows[[places]])[0]
-        return self.films.strings("text", self.rows[places])
+            return self.films.strings(self.column, self.rows[[places]])[0]
+        return self.films.strings(self.column, self.rows[places])
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.films.batches(self.column, self.rows):
+            yield from batch.to_pylist()
+            if self.progress:
+                self.progress(len(batch))
 
 
 def padding_of(tokenizer: PreTrainedTokenizerBase) -> Padding:

@@ -165,6 +165,7 @@ def read_movies(
     genre_format: GenreFormat = "auto",
     genre_separator: str | None = None,
     require_genres: bool = True,
+    share: ReadShare | None = None,
 ) -> Iterator[Movie]:
     """Yields the films of a file that are kept, in the file's order, and counts every row in `audit`.
 
@@ -176,13 +177,14 @@ def read_movies(
         genre_format: "literal" (Python lists), "json", "separated" by a character, or "auto" to find out.
         genre_separator: the character between names; None to find out.
         require_genres: drop films without genres, as training needs; False to tag them.
+        share: told how far the reading has come.
 
     Raises:
         DataError: the file is missing, empty, not readable in its format, or lacks a column.
     """
     seen: set[int] = set()
     needed = [columns.id, columns.overview, *([columns.genres] if require_genres else []), *template.fields]
-    rows = read_rows(path, needed)
+    rows = read_rows(path, needed, share)
     head = [row for _, row in zip(range(_STYLE_SAMPLE_ROWS), rows, strict=False)]
     style, separator = detect_style([row.get(columns.genres) for row in head], genre_format, genre_separator)
     for row in _chain(head, rows):

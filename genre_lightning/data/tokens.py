@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +114,8 @@ def tokenise(
 
         features = Features({"input_ids": List(Value("int32"))})
         with ArrowWriter(path=str(folder / "tokens.arrow"), features=features) as writer:
-            for start in range(0, len(texts), _BATCH_TEXTS):
-                batch = list(texts[start : start + _BATCH_TEXTS])
+            rest = iter(texts)
+            while batch := list(islice(rest, _BATCH_TEXTS)):
                 writer.write_batch({"input_ids": encode(batch, tokenizer, max_tokens)})
                 if progress:
                     progress(len(batch))
@@ -127,13 +128,8 @@ def tokenise(
 
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
     """Token ids of texts, each cut to `max_tokens`; whatever truncation the tokenizer's file had is overruled."""
-    encoded = tokenizer(
-        texts,
-        truncation=True,
-        max_length=max_tokens,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
+    # the call of one text sets truncation and padding; the tokenizer below it then spares masks and offsets of the rest
+    tokenizer("", truncation=True, max_length=max_tokens, padding=False)
+    encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts)
     # a tokenizer without special tokens makes nothing of an empty text, and a row needs a token
-    return [ids or [tokenizer.pad_token_id or 0] for ids in encoded["input_ids"]]
+    return [encoding.ids or [tokenizer.pad_token_id or 0] for encoding in encoded]
