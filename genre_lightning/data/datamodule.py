@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from genre_lightning.data.cache import key_of
+from genre_lightning.data.cache import build_once, key_of
 from genre_lightning.data.collate import Batch, Layout, Padding, TokenisedFilms
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.genres import GenreVocabulary
@@ -119,14 +119,13 @@ class MovieDataModule(DataOptions, LightningDataModule):
             prepared = self.prepare_films()
             films, rows = prepared.films, prepared.rows
             tokenizer = self._tokenizer(films, rows, prepared.splits["train"])
-            content = key_of([films.digest, self.seed if self.max_films else None, len(rows)])
             with self.progress("Tokenising", len(rows)) as progress:
                 tokens = tokenise(
                     LazyTexts(films, rows),
                     tokenizer,
                     max_tokens=self.max_tokens,
                     cache_dir=self.cache_dir,
-                    content=content,
+                    content=self._content(films, rows),
                     progress=progress,
                 )
             self._prepared = PreparedData(**vars(prepared), tokenizer=tokenizer, tokens=tokens)
@@ -138,8 +137,7 @@ class MovieDataModule(DataOptions, LightningDataModule):
         return np.sort(np.random.default_rng([self.seed, 0xF115]).choice(films, self.max_films, replace=False))
 
     def _splits(self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]) -> dict[str, Split]:
-        with self.progress("Splitting", len(rows)) as progress:
-            groups = text_groups(LazyTexts(films, rows, "overview", progress))
+        groups = self._text_groups(films, rows)
         parts = split_films(labels, groups, self.fractions, self.seed)
         if not all(map(len, parts)):
             raise DataError(
@@ -153,6 +151,21 @@ class MovieDataModule(DataOptions, LightningDataModule):
             name: Split(part, labels[part], ids_digest(ids[part]))
             for name, part in zip(SPLIT_NAMES, parts, strict=True)
         }
+
+    def _text_groups(self, films: FilmTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `text_groups`; kept in the cache, as every text is read for it."""
+
+        def build(folder: Path) -> dict[str, Any]:
+            with self.progress("Splitting", len(rows)) as progress:
+                np.save(folder / "groups.npy", text_groups(LazyTexts(films, rows, "overview", progress)))
+            return {}
+
+        folder, _ = build_once(self.cache_dir / "groups", self._content(films, rows), build)
+        return np.load(folder / "groups.npy")
+
+    def _content(self, films: FilmTable, rows: NDArray[np.int64]) -> str:
+        """A name for the films in use and their order."""
+        return key_of([films.digest, self.seed if self.max_films else None, len(rows)])
 
     def _tokenizer(self, films: FilmTable, rows: NDArray[np.int64], train: Split) -> PreTrainedTokenizerBase:
         if self.tokenizer_name is None:

@@ -172,6 +172,19 @@ def test_the_reading_of_a_file_shows_how_far_it_is(sample_csv, tmp_path, monkeyp
     assert sum(count for _, count, _ in seen) == len(films)
 
 
+def test_a_second_start_reads_no_overview_to_split(sample_csv, tmp_path, monkeypatch):
+    options = {"cache_dir": tmp_path, "max_films": 200, "tokenizer": "wordpiece", "vocab_size": 600}
+    first = MovieDataModule(sample_csv, **options).prepare()
+    monkeypatch.setattr(LazyTexts, "__iter__", lambda self: pytest.fail("the texts are read again"))
+    second = MovieDataModule(sample_csv, **options).prepare()
+    assert {name: split.sha256 for name, split in first.splits.items()} == {
+        name: split.sha256 for name, split in second.splits.items()
+    }
+    other = MovieDataModule(sample_csv, **{**options, "seed": 1})
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        other.prepare_films()
+
+
 class Recorder(LightningModule):
     """A model of one number that notes which films its steps and validations hold."""
 
