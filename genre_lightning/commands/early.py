@@ -76,7 +76,7 @@ def _check_baseline(command: str, words: Sequence[str], run_dir: Path) -> None:
     parser = baseline_parser(command.removeprefix("baseline "), DataOptions)
     config = in_one_line(command, words, parser.parse_args)
     run = RunDirectory(Path(config.run_dir or run_dir).expanduser().absolute())
-    made = in_one_line(command, [], lambda _: parser.instantiate_classes(config))
+    made = in_one_line(command, [], lambda _: parser.instantiate(config))
     check_all((made.data.check, made.model.check, run.check_writable))
 
 
@@ -90,7 +90,7 @@ def _parse(command: str, words: Sequence[str]) -> Namespace | None:
     config = in_one_line(command, simple_words, parser.parse_args)
     objects = config.trainer
     del config["trainer"]
-    made = in_one_line(command, [], lambda _: parser.instantiate_classes(config))
+    made = in_one_line(command, [], lambda _: parser.instantiate(config))
     made.trainer = objects
     return made
 
@@ -126,7 +126,7 @@ def _simplified(words: Sequence[str]) -> tuple[type[ClassifierOptions] | None, l
     for word in rest:
         name, equals, value = word.partition("=")
         option = name.lstrip("-").rstrip("+")
-        if option.startswith("print_config") or (option.endswith(".help")) or option == "model.dict_kwargs":
+        if option.startswith("print_config") or option.endswith(".help") or option == "model.dict_kwargs":
             return None
         if word.startswith("-c") and word != "-c" and not equals:
             option, value, equals = "config", word[2:], "="

@@ -12,7 +12,9 @@ from genre_lightning.errors import ConfigError
 
 
 class DataOptions:
-    """Options of `MovieDataModule`, which can be made and checked alone too.
+    """Films, their texts as tokens and their genres, split and batched.
+
+    These are the options of `MovieDataModule`, which inherits them, so that they can be made and checked alone too.
 
     Args:
         csv: the movies file: .csv, .csv.gz or .parquet.

@@ -190,7 +190,9 @@ class ClassifierOptions:
 
 
 class EncoderOptions(ClassifierOptions):
-    """Options of `DistilBertClassifier`.
+    """An encoder of the hub or of a local directory, fine-tuned in full or by LoRA, with a linear head.
+
+    These are the options of `DistilBertClassifier`.
 
     Args:
         backbone: model of the hub (DistilBERT, BERT, RoBERTa, DeBERTa, MiniLM, ModernBERT, …) or local directory;
@@ -244,7 +246,9 @@ class EncoderOptions(ClassifierOptions):
 
 
 class DecoderOptions(ClassifierOptions):
-    """Options of models over a frozen decoder.
+    """A Llama-like decoder whose own weights never train.
+
+    These are the options of `FrozenDecoder`.
 
     Args:
         backbone: model of the hub (Llama 2 and 3, Mistral, Qwen 2 and 3) or local directory; "random" makes
@@ -302,7 +306,9 @@ class DecoderOptions(ClassifierOptions):
 
 
 class LlamaQLoraOptions(DecoderOptions):
-    """Options of `LlamaQLoraClassifier`.
+    """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
+
+    These are the options of `LlamaQLoraClassifier`.
 
     Args:
         lora: shape and place of the adapters; null takes the defaults.
@@ -340,7 +346,9 @@ class LlamaQLoraOptions(DecoderOptions):
 
 
 class ZeroShotOptions(DecoderOptions):
-    """Options of `ZeroShotLlama`.
+    """The odds that a language model gives to yes against no when asked whether a film has a genre.
+
+    These are the options of `ZeroShotLlama`.
 
     Args:
         prompt: with {text}, and after it {genre}; where the tokenizer has a chat format, it is a user's message.
