@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LossName = Literal["bce", "focal", "asymmetric"]
+if TYPE_CHECKING:
+    from genre_lightning.models.options import LossName
 
 
 def bce(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:

@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.files import read_json, write_json, write_text
 
+ENSEMBLE = "ensemble"
+"""The section that the configuration of an ensemble has in place of all others."""
+
 Status = Literal["new", "training", "evaluating", "finished"]
 
 # Settings that change how or where a run is done, never what is trained; data.csv is compared by its content.

@@ -12,10 +12,10 @@ import torch
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
-from genre_lightning.commands.continuing import kind_of
 from genre_lightning.commands.evaluation import restore_alone
 from genre_lightning.commands.guard import check_arguments
-from genre_lightning.commands.parser import in_one_line
+from genre_lightning.commands.options import in_one_line
+from genre_lightning.commands.words import kind_of
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
 from genre_lightning.data.movies import ColumnNames, TextTemplate
@@ -26,13 +26,12 @@ from genre_lightning.distributed.manifests import verify_checkpoint
 from genre_lightning.distributed.precision import accelerator_of, inference_autocast, inference_precision
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, read_decision
-from genre_lightning.evaluation.ensemble import KIND as ENSEMBLE
 from genre_lightning.evaluation.ensemble import mean_log_odds
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.quantization import dtype_of_precision
 from genre_lightning.models.tfidf import read_baseline
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import ENSEMBLE, RunDirectory
 
 Cells = Mapping[str, str]
 """What a text template is filled with, by column."""

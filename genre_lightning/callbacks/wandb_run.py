@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,44 +19,19 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from genre_lightning.callbacks.progress import say
+from genre_lightning.callbacks.options import WandbOptions
 from genre_lightning.callbacks.wandb_files import next_step
 from genre_lightning.distributed.manifests import manifest_path
 from genre_lightning.errors import one_line
+from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory
+
+__all__ = ["RunWandbLogger", "WandbOptions", "wandb_run_id"]
 
 _REACH_SECONDS = 3.0
 _INIT_SECONDS = 10.0
 _FINISH_SECONDS = 60.0  # for what has not been sent at the end; the files stay, and 'wandb sync' sends it
 _FINISH_SECONDS_WITH_MODEL = 1800.0
-
-
-@dataclass
-class WandbOptions:
-    """How a run appears in Weights & Biases.
-
-    The key comes from WANDB_API_KEY or ~/.netrc, never from here. Without one, or without an answer of the server,
-    the run is kept offline in the run directory, to be sent later.
-
-    Attributes:
-        project: null is WANDB_PROJECT, or else "genre_lightning".
-        entity: user or team; null is the key's default.
-        name: shown for the run; null is the name of the run directory.
-        group: of runs that belong together, such as the seeds of one setting.
-        tags: to search by.
-        notes: a longer description.
-        mode: "auto" is online where there is a key and a server; "offline" asks for neither.
-        log_model: keep the best checkpoint as an artifact at the end, with the decision and the tokenizer.
-    """
-
-    project: str | None = None
-    entity: str | None = None
-    name: str | None = None
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
-    notes: str | None = None
-    mode: Literal["auto", "offline"] = "auto"
-    log_model: bool = False
 
 
 def wandb_run_id(run: RunDirectory) -> str:

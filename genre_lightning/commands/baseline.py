@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from genre_lightning.commands.build import tell
 from genre_lightning.commands.continuing import (
     begin,
-    default_run_dir,
     finish,
     locked,
     show,
     stored_results,
-    with_run_config,
 )
 from genre_lightning.commands.evaluation import evaluate_split, predictions_of
-from genre_lightning.commands.parser import add_run_options, in_one_line
+from genre_lightning.commands.guard import check_arguments
+from genre_lightning.commands.options import baseline_parser, in_one_line
+from genre_lightning.commands.words import default_run_dir, with_run_config
 from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
 from genre_lightning.errors import check_all
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.models.tfidf import BASELINES, TfidfBaseline
+from genre_lightning.models.tfidf import TfidfBaseline
 from genre_lightning.runs import RunDirectory, check_same_training
 
 # data.* options that a model of words does not read; they are accepted so that one data section serves every model
@@ -81,7 +81,8 @@ def check_baseline(name: str, arguments: Sequence[str]) -> BaselineSetup:
     Raises:
         ConfigError, DataError: nothing has been written.
     """
-    parser = _parser(name)
+    check_arguments(arguments)
+    parser = baseline_parser(name, MovieDataModule)
     config = in_one_line(f"baseline {name}", arguments, parser.parse_args)
     config.data.csv = str(Path(config.data.csv).expanduser().absolute())
     run = RunDirectory(Path(config.run_dir or default_run_dir(arguments)).expanduser().absolute())
@@ -89,22 +90,6 @@ def check_baseline(name: str, arguments: Sequence[str]) -> BaselineSetup:
     instances = parser.instantiate(config)
     check_all((instances.data.check, instances.model.check, run.check_writable))
     return BaselineSetup(config, parser.dump(config, skip_none=False), run, instances.data, instances.model)
-
-
-def _parser(name: str) -> ArgumentParser:
-    kind = BASELINES[name]
-    summary = (kind.__doc__ or "").splitlines()[0]
-    parser = ArgumentParser(
-        prog=f"genre-lightning baseline {name}",
-        description=f"{summary} Options of data that are about tokens and steps have no effect here.",
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", "-c", action="config", help="A YAML file of these options; later ones overlay.")
-    add_run_options(parser)
-    parser.add_argument("--baseline", choices=[name], default=name, help="Says in config.yaml what the run is.")
-    parser.add_class_arguments(MovieDataModule, "data")
-    parser.add_class_arguments(kind, "model")
-    return parser
 
 
 def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, dict[str, Any]]:

@@ -16,10 +16,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
 from genre_lightning.callbacks.loggers import check_loggers, make_loggers
-from genre_lightning.callbacks.progress import progress_bar, say, task_progress
+from genre_lightning.callbacks.progress import progress_bar
 from genre_lightning.callbacks.starts import NoteStart
 from genre_lightning.callbacks.throughput import Throughput
 from genre_lightning.callbacks.wandb_run import WandbOptions
+from genre_lightning.commands.options import option_problems
 from genre_lightning.commands.parser import GenreTrainer
 from genre_lightning.data.datamodule import MovieDataModule, PreparedData
 from genre_lightning.data.genres import pos_weight
@@ -38,15 +39,13 @@ from genre_lightning.distributed.slurm import (
 from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy, rank_count
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
-from genre_lightning.models.validation import VALIDATION_METRICS
+from genre_lightning.progress import file_progress, say, task_progress
 from genre_lightning.runs import RunDirectory, training_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from genre_lightning.commands.parser import _Parser
-
-MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 
 _FOR_STRATEGY = ("optimizer", "quantization", "compute_dtype")
 """Options of a model that not every strategy can serve."""
@@ -141,7 +140,8 @@ def prepare_checks(
     if films:
         checks += [data.check, loggers_are_there, run.check_writable]
     data.order_seed = config.seed
-    data.progress = task_progress if is_first_rank() else data.progress
+    if is_first_rank():
+        data.progress, data.reading_progress = task_progress, file_progress
     options = instances.trainer.as_dict()
     # not in the configuration that is kept: the run may be evaluated anywhere
     if step:
@@ -166,26 +166,7 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
             tell(f"precision {trainer.precision}: {reason}")
     except ConfigError as error:
         problems.append(str(error))
-    if trainer.accumulate_grad_batches != 1:
-        problems.append(
-            "trainer.accumulate_grad_batches is planned from data.global_batch_size and data.micro_batch_tokens: "
-            "leave it out and set those"
-        )
-    if trainer.max_epochs is not None and trainer.max_epochs < 1 and trainer.max_steps < 1:
-        problems.append(f"trainer.max_epochs is {trainer.max_epochs}: say how long to train, such as 3")
-    for name in ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs"):
-        if trainer[name] not in (None, 0, 0.0, 1.0):
-            problems.append(f"trainer.{name} would break the plan of the steps: use data.max_films for a quick try")
-    if trainer.log_every_n_steps < 1:
-        problems.append(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}: give 1 or more")
-    if config.checkpoint.monitor not in MONITORS:
-        problems.append(f"checkpoint.monitor is {config.checkpoint.monitor}: choose one of {', '.join(MONITORS)}")
-    if config.checkpoint.keep_last < 1:
-        problems.append(f"checkpoint.keep_last is {config.checkpoint.keep_last}: give 1 or more")
-    if config.seed < 0:
-        problems.append(f"seed is {config.seed}: give a whole number from 0 on")
-    if config.early_stopping.patience < 0:
-        problems.append(f"early_stopping.patience is {config.early_stopping.patience}: give 0 or more")
+    problems += option_problems(config)
     return problems
 
 

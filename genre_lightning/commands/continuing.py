@@ -5,74 +5,20 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from genre_lightning.commands.build import is_first_rank
 from genre_lightning.data.datamodule import PreparedFilms
 from genre_lightning.distributed.slurm import lock_patience
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.console import print_headlines
-from genre_lightning.evaluation.ensemble import KIND as ENSEMBLE
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.files import read_json, write_json
 from genre_lightning.runs import RunDirectory
 
 EVALUATED = ("validation", "test")
-
-
-def with_run_config(arguments: Sequence[str], kind: str = "fit") -> list[str]:
-    """Puts the run's own configuration in front where no other is named: a run directory alone is enough to go on.
-
-    Args:
-        arguments: of the command.
-        kind: of the runs that the command can go on with: "fit", "baseline tfidf_nb", …
-
-    Raises:
-        ConfigError: the directory holds a run of another kind.
-    """
-    words = list(arguments)
-    named = any(word in ("--config", "-c") or word.startswith("--config=") for word in words)
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name == "--run_dir":
-            run = RunDirectory(Path(value if equals else words[place + 1] if place + 1 < len(words) else ""))
-            if run.config.is_file():
-                _check_kind(run, kind)
-                return words if named else ["--config", str(run.config), *words]
-    return words
-
-
-def _check_kind(run: RunDirectory, kind: str) -> None:
-    try:
-        settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return  # the parser's message names the line
-    found = kind_of(settings if isinstance(settings, dict) else {})
-    if found != kind:
-        raise ConfigError(
-            f"{run.path} holds a run of 'genre-lightning {found}': use that command, or name another --run_dir"
-        )
-
-
-def kind_of(settings: Mapping[str, Any]) -> str:
-    """The command that made a run, "fit" or "ensemble" or "baseline tfidf_nb", by its settings."""
-    if ENSEMBLE in settings:
-        return "ensemble"
-    return f"baseline {settings['baseline']}" if "baseline" in settings else "fit"
-
-
-def default_run_dir(arguments: Sequence[str]) -> Path:
-    """`runs/NAME` after the first configuration file that the arguments name."""
-    for place, word in enumerate(arguments):
-        name, equals, value = word.partition("=")
-        if name in ("--config", "-c") and (equals or place + 1 < len(arguments)):
-            return Path("runs") / Path(value if equals else arguments[place + 1]).stem
-    return Path("runs/default")
 
 
 def locked(run: RunDirectory) -> AbstractContextManager[Any]:

@@ -54,15 +54,10 @@ def download(arguments: Sequence[str]) -> int:
 def inspect(arguments: Sequence[str]) -> int:
     """Prints the audit, the genres, the lengths and the splits of a file."""
     from genre_lightning.commands.build import check_setup
-    from genre_lightning.commands.continuing import with_run_config
     from genre_lightning.commands.parser import parse
+    from genre_lightning.commands.words import with_film_file, with_run_config
 
-    words = list(arguments)
-    if words and not words[0].startswith("-"):
-        words[:1] = ["--data.csv", words[0]]
-    if not any(word.startswith(("--model", "--config", "-c", "--run_dir")) for word in words):
-        words = ["--model.backbone", "small", *words]  # its tokenizer is trained here: no model is needed for a look
-    config, parser = parse("data inspect", with_run_config(words))
+    config, parser = parse("data inspect", with_run_config(with_film_file(arguments)))
     if config.run_dir is None:
         config.run_dir = Path("runs/inspect")
     setup = check_setup(config, parser)

@@ -16,10 +16,10 @@ def ensemble(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of thresholds and bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(list(arguments))
-    from genre_lightning.callbacks.progress import say
     from genre_lightning.commands.continuing import show, stored_results
     from genre_lightning.evaluation.ensemble import require_no_other_run, write_ensemble
     from genre_lightning.evaluation.report import write_report
+    from genre_lightning.progress import say
     from genre_lightning.runs import RunDirectory
 
     run = RunDirectory(options.run_dir.expanduser().absolute())

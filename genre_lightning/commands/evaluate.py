@@ -10,7 +10,6 @@ from pathlib import Path
 from genre_lightning.callbacks.loggers import closing
 from genre_lightning.callbacks.tracking import log_evaluation
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
-from genre_lightning.commands.continuing import with_run_config
 from genre_lightning.commands.evaluation import (
     evaluate_split,
     fit_and_store_decision,
@@ -20,8 +19,8 @@ from genre_lightning.commands.evaluation import (
     steps_done,
 )
 from genre_lightning.commands.parser import parse
+from genre_lightning.commands.words import with_run_config, with_run_named
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.console import print_headlines
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.runs import RunDirectory, check_same_training
@@ -39,17 +38,7 @@ def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> S
     Raises:
         ConfigError, CheckpointError: no run directory, no run in it, or one that has not finished training.
     """
-    words = list(arguments)
-    if words and not words[0].startswith("-"):
-        words[:1] = ["--run_dir", words[0]]
-    given = [w for w in words if w.split("=")[0] == "--run_dir"]
-    if not given and "--help" not in words and "-h" not in words:
-        raise ConfigError(f"{command} needs a run: genre-lightning {command} --run_dir runs/NAME")
-    if given:
-        place = words.index(given[0])
-        value = given[0].partition("=")[2] or (words[place + 1] if place + 1 < len(words) else "")
-        RunDirectory(Path(value)).require_run()
-    config, parser = parse(command, with_run_config(words))
+    config, parser = parse(command, with_run_config(with_run_named(command, arguments)))
     RunDirectory(Path(config.run_dir)).require_trained()
     setup = check_setup(config, parser, films=films)
     if films:

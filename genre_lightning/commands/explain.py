@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genre_lightning.callbacks.progress import say, task_progress
 from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.commands.tag import decoded
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.files import write_json
+from genre_lightning.progress import say, task_progress
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ import torch
 
 from genre_lightning.commands.build import tell
 from genre_lightning.commands.evaluation import restore_alone
-from genre_lightning.commands.fit import with_run_config
+from genre_lightning.commands.export_options import export_parser
 from genre_lightning.commands.parser import parse
+from genre_lightning.commands.words import with_run_config
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.distributed.manifests import verify_checkpoint
 from genre_lightning.errors import CheckpointError, ConfigError
@@ -36,7 +37,6 @@ from genre_lightning.models.quantization import known_warnings
 from genre_lightning.runs import RunDirectory
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-FORMS: tuple[Form, ...] = ("transformers", "sentence-transformers", "adapter")
 _COMPARED_TEXTS = 16
 _MARGIN = 16 << 20
 """Bytes of tokenizer and tables beside the weights."""
@@ -44,7 +44,7 @@ _MARGIN = 16 << 20
 
 def export(arguments: Sequence[str]) -> int:
     """Writes the best checkpoint of a run to a new directory."""
-    options = _parser().parse_args(list(arguments))
+    options = export_parser().parse_args(list(arguments))
     target: Path = options.dir.expanduser().absolute()
     check_target(target)
     run = RunDirectory(options.run)
@@ -62,29 +62,6 @@ def export(arguments: Sequence[str]) -> int:
     _report(run, facts)
     print(target, file=sys.stdout)
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="genre-lightning export",
-        description="Writes a run as files that other programs open, in safetensors and JSON: weights, tokenizer, "
-        "decision and a model card. The calibration is folded into the head.",
-    )
-    parser.add_argument("run", type=Path, help="run directory of a finished run")
-    parser.add_argument("dir", type=Path, help="where to: a directory that is empty or not there yet")
-    parser.add_argument(
-        "--form",
-        choices=("auto", *FORMS),
-        default="auto",
-        help="transformers: a classifier for AutoModelForSequenceClassification and pipeline; sentence-transformers: "
-        "a folder for SentenceTransformer, for heads that no such classifier has; adapter: a peft adapter with its "
-        "head, of LoRA runs. auto: the adapter of a LoRA run, else the first of the others that gives equal "
-        "probabilities (default: auto)",
-    )
-    parser.add_argument("--merge", action="store_true", help="of a LoRA run: the whole model, adapter merged into it")
-    parser.add_argument("--dtype", choices=sorted(DTYPES), help="of a merged decoder's weights (default: float16)")
-    parser.add_argument("--onnx", action="store_true", help="onnx/model.onnx too, in float32, for onnxruntime")
-    return parser
 
 
 def _open(run: RunDirectory) -> Source:

@@ -15,15 +15,14 @@ from genre_lightning.callbacks.loggers import closing, describe_run, keep_best, 
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
 from genre_lightning.commands.continuing import (
     begin,
-    default_run_dir,
     finish,
     locked,
     show,
     stored_results,
-    with_run_config,
 )
 from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, restore_weights
 from genre_lightning.commands.parser import parse
+from genre_lightning.commands.words import default_run_dir, with_run_config
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.distributed.checkpoint_io import previous_names
 from genre_lightning.distributed.launch import has_company

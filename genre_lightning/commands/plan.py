@@ -68,8 +68,8 @@ def _share(text: str) -> float:
 def _facts(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> dict[str, Any]:
     # these load torch, Lightning and the hub's client
     from genre_lightning.commands.build import prepare_checks
-    from genre_lightning.commands.continuing import default_run_dir, with_run_config
     from genre_lightning.commands.parser import parse
+    from genre_lightning.commands.words import default_run_dir, with_run_config
     from genre_lightning.distributed.slurm import PlannedStep
     from genre_lightning.errors import CheckpointError, DataError, problems_of
     from genre_lightning.planning.plan import Plan

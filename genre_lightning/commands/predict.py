@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from genre_lightning.callbacks.progress import file_progress
 from genre_lightning.commands.build import build_trainer, is_first_rank, tell
-from genre_lightning.commands.continuing import kind_of
 from genre_lightning.commands.evaluate import open_run
 from genre_lightning.commands.evaluation import load_decision, restore_alone
-from genre_lightning.commands.parser import parse
+from genre_lightning.commands.predict_options import PredictOptions, read_options
 from genre_lightning.commands.tagging_stream import ChunkBatches, ChunkWriter
+from genre_lightning.commands.words import kind_of
 from genre_lightning.data.movies import ColumnNames, ReadShare, TextTemplate
 from genre_lightning.data.new_films import NewFilm, NewFilms
 from genre_lightning.data.tokenizers import load_tokenizer
@@ -32,7 +31,7 @@ from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.tagged_files import TaggedFile, check_out
 from genre_lightning.files import file_digest
-from genre_lightning.runs import RunDirectory
+from genre_lightning.progress import file_progress
 from genre_lightning.scoring import open_scorer, require_finite
 
 CHUNK_ROWS = 8192
@@ -42,43 +41,12 @@ _ANYWHERE = {"accelerator": "auto", "devices": "auto", "num_nodes": "1"}
 """Options of the trainer that name the machine of the training, where the films may not be tagged."""
 
 
-_ALLOWED = (
-    "--trainer.",
-    "--config",
-    "-c",
-    "--model.backbone",
-    "--data.micro_batch_tokens",
-    "--data.cache_dir",
-    "--json",
-)
-"""Beginnings of the other options that a trained run can be used with: where it runs, and where its base lies."""
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What the command line says.
-
-    Attributes:
-        run: directory of the run.
-        files: of --data.csv and --out.
-        columns: names given by --data.columns.*.
-        rest: the other words of the command line.
-    """
-
-    run: RunDirectory
-    files: dict[str, Path]
-    columns: dict[str, str]
-    rest: list[str]
-
-
 def predict(arguments: Sequence[str]) -> int:
     """Tags the films of `--data.csv` (the run's own file where none is named) and writes one table.
 
     Each row of the file is in the table once and in its order; one that cannot be tagged has a reason.
     """
-    if {"--help", "-h"} & set(arguments):
-        parse("predict", ["--help"])
-    options = _own_options(arguments)
+    options = read_options(arguments)
     run = options.run
     run.require_trained()
     settings = run.settings()
@@ -98,48 +66,13 @@ def predict(arguments: Sequence[str]) -> int:
     return _by_scorer(options, settings, films, out)
 
 
-def _own_options(arguments: Sequence[str]) -> _Options:
-    files: dict[str, Path] = {}
-    columns: dict[str, str] = {}
-    run: Path | None = None
-    rest: list[str] = []
-    words = iter(arguments)
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if place == 0 and not word.startswith("-"):
-            run = Path(word)
-        elif name in ("--data.csv", "--out", "--run_dir") or name.startswith("--data.columns."):
-            value = value if equals else next(words, "")
-            if not value:
-                raise ConfigError(f"{name} names nothing: give it a value")
-            if name == "--run_dir":
-                run = Path(value)
-            elif name.startswith("--data.columns."):
-                columns[name.removeprefix("--data.columns.")] = value
-            else:
-                files[name] = Path(value).expanduser().absolute()
-        else:
-            rest.append(word)
-    if run is None:
-        raise ConfigError("predict needs a run: genre-lightning predict runs/NAME --data.csv FILE --out FILE")
-    for word in rest:
-        if word.startswith("-") and not word.startswith(_ALLOWED):
-            raise ConfigError(
-                f"{word.partition('=')[0]} is no option of predict, which uses a run as it was trained: "
-                "it takes --data.csv, --data.columns.*, --out and --trainer.*"
-            )
-    if unknown := set(columns) - set(asdict(ColumnNames())):
-        raise ConfigError(f"--data.columns.{min(unknown)} is unknown: use .id, .title, .overview or .genres")
-    return _Options(RunDirectory(run.expanduser().absolute()), files, columns, rest)
-
-
-def _fields(names: Sequence[str], options: _Options, trained: ColumnNames) -> dict[str, str]:
+def _fields(names: Sequence[str], options: PredictOptions, trained: ColumnNames) -> dict[str, str]:
     """The film file's column for each name in a text template: a renamed column is read under its new name."""
     renamed = {getattr(trained, name): column for name, column in options.columns.items()}
     return {name: renamed.get(name, name) for name in names}
 
 
-def _by_trainer(options: _Options, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
+def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
     """Tags with a model that has a checkpoint, on as many ranks as there are."""
     films.check()
     setup = open_run("predict", _trainer_words(options, settings), films=False)
@@ -166,7 +99,7 @@ def _by_trainer(options: _Options, settings: Mapping[str, Any], films: NewFilms,
     return writing.end()
 
 
-def _trainer_words(options: _Options, settings: Mapping[str, Any]) -> list[str]:
+def _trainer_words(options: PredictOptions, settings: Mapping[str, Any]) -> list[str]:
     """The command line with what names the machine of the training taken back, where it does not name another."""
     named = {word.partition("=")[0]: word.partition("=")[2] for word in options.rest}
     words = [f"--trainer.{name}={value}" for name, value in _ANYWHERE.items()]
@@ -178,7 +111,7 @@ def _trainer_words(options: _Options, settings: Mapping[str, Any]) -> list[str]:
     return [*words, "--run_dir", str(options.run.path), *options.rest]
 
 
-def _by_scorer(options: _Options, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
+def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
     """Tags with a baseline or an ensemble, in one process."""
     if options.rest:
         raise ConfigError(

@@ -8,20 +8,21 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import Namespace
-
-from genre_lightning.callbacks.progress import say
 from genre_lightning.commands.arguments import CommandParser
-from genre_lightning.commands.build import Setup, check_setup
-from genre_lightning.commands.continuing import default_run_dir, with_run_config
-from genre_lightning.commands.parser import parse
+from genre_lightning.commands.words import default_run_dir, with_run_config
 from genre_lightning.distributed import batch
 from genre_lightning.distributed.slurm import PlannedStep
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import write_json, write_text
+from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory, check_same_training
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from genre_lightning.commands.build import Setup
 
 _MAX_REQUEUES = 50
 
@@ -32,6 +33,12 @@ def submit(arguments: Sequence[str]) -> int:
     if not options.dry_run:
         batch.require_sbatch()
     step = _planned(options)
+    from genre_lightning.commands.early import check_early
+
+    check_early("fit", words)
+    from genre_lightning.commands.build import check_setup
+    from genre_lightning.commands.parser import parse
+
     config, parser = parse("fit", with_run_config(words))
     if config.run_dir is None:
         config.run_dir = default_run_dir(words)

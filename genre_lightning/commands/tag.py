@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from rich.console import Console
 from rich.text import Text
 
-from genre_lightning.callbacks.progress import say
 from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation.console import console_of
+from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:

@@ -7,12 +7,15 @@ import json
 import re
 import warnings
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Literal
 
 GenreFormat = Literal["auto", "literal", "json", "separated"]
 
 MAX_CELL_CHARACTERS = 65_536
 """A longer cell is malformed: literal_eval needs seconds and gigabytes for a few megabytes of brackets."""
+
+_REMEMBERED_CHARACTERS = 1000
 
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _ID = r"""(?:'id'|"id")\s*:\s*\d{1,18}"""
@@ -47,6 +50,10 @@ def parse_genres(cell: Any, style: Literal["list", "separated"] = "list", separa
         return _distinct(_names_of_objects(cell))
     if len(cell) > MAX_CELL_CHARACTERS:
         raise MalformedCellError(f"a genres cell of {len(cell)} characters")
+    return (_parse_text_once if len(cell) <= _REMEMBERED_CHARACTERS else _parse_text)(cell, style, separator)
+
+
+def _parse_text(cell: str, style: Literal["list", "separated"], separator: str) -> tuple[str, ...]:
     if style == "separated":
         return _distinct(cell.split(separator))
     if _LIST_OF_ENTRIES.fullmatch(cell):
@@ -54,6 +61,10 @@ def parse_genres(cell: Any, style: Literal["list", "separated"] = "list", separa
     if _LIST_OF_STRINGS.fullmatch(cell):
         return _distinct(_literal(cell))
     raise MalformedCellError("a genres cell that is no list of {'id', 'name'}")
+
+
+# films share a few thousand lists of genres, and to read one takes longer than the rest of its row
+_parse_text_once = lru_cache(maxsize=8192)(_parse_text)
 
 
 def _literal(cell: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,12 @@ from lightning.pytorch import LightningDataModule, Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from genre_lightning.data.cache import default_cache_dir, key_of
-from genre_lightning.data.cells import GenreFormat
+from genre_lightning.data.cache import build_once, key_of
 from genre_lightning.data.collate import Batch, Padding, TokenisedFilms
-from genre_lightning.data.films import FilmSource, FilmTable, load_films
+from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.genres import GenreVocabulary
-from genre_lightning.data.movies import ColumnNames, TextTemplate, check_columns
-from genre_lightning.data.splits import SPLIT_NAMES, check_fractions, ids_digest, split_films, text_groups
+from genre_lightning.data.options import DataOptions
+from genre_lightning.data.splits import SPLIT_NAMES, ids_digest, split_films, text_groups
 from genre_lightning.data.steps import (
     EvaluationSampler,
     Layout,
@@ -83,68 +82,22 @@ class PreparedData(PreparedFilms):
     tokens: TokenStore
 
 
-class MovieDataModule(LightningDataModule):
+class MovieDataModule(DataOptions, LightningDataModule):
     """Films, their texts as tokens and their genres, split and batched.
 
     Args:
         csv: the movies file: .csv, .csv.gz or .parquet.
-        columns: names of the file's columns.
-        genre_format: of the genres column: "literal" for Python lists, "json", "separated", or "auto" to find out.
-        genre_separator: of names in a "separated" column; null finds out.
-        text: template over the columns of what the model reads, such as "{title}. {overview}".
-        tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
-            trained on the training split; null takes the backbone's.
-        revision: of the tokenizer on the hub; null takes the backbone's.
-        vocab_size: tokens of a trained vocabulary.
-        max_tokens: of a text, special tokens included; longer texts are cut.
-        split: shares of train, validation and test; two shares give the paper's protocol, in which one part
-            serves as validation and as test.
-        seed: of the subset and the splits.
-        max_films: use a seeded random subset of so many films; null uses all.
-        global_batch_size: films of one optimizer step, over all devices.
-        micro_batch_tokens: processed tokens that a device takes at once, padding included; it changes the speed and
-            the memory of a run, never its training. null chooses by device and layout, 16,384 on an accelerator.
-        num_workers: processes that load batches; loading is cheap, so 0 is right for most.
-        cache_dir: where films and tokens are kept between runs; null takes $GENRE_LIGHTNING_CACHE or ~/.cache.
+        kwargs: see `DataOptions`.
     """
 
-    def __init__(
-        self,
-        csv: Path,
-        columns: ColumnNames | None = None,
-        genre_format: GenreFormat = "auto",
-        genre_separator: str | None = None,
-        text: str = "{overview}",
-        tokenizer: str | None = None,
-        revision: str | None = None,
-        vocab_size: int = 8000,
-        max_tokens: int = 256,
-        split: list[float] = [0.8, 0.1, 0.1],  # noqa: B006  # read only; a list is what YAML and --help show
-        seed: int = 0,
-        max_films: int | None = None,
-        global_batch_size: int = 32,
-        micro_batch_tokens: int | None = None,
-        num_workers: int = 0,
-        cache_dir: Path | None = None,
-    ) -> None:
-        super().__init__()
-        self.source = FilmSource(Path(csv), columns or ColumnNames(), TextTemplate(text), genre_format, genre_separator)
-        self.tokenizer_name = tokenizer
-        self.revision = revision
-        self.vocab_size = vocab_size
-        self.max_tokens = max_tokens
-        self.fractions = list(split)
-        self.seed = seed
-        self.order_seed = seed
+    def __init__(self, csv: Path, **kwargs: Any) -> None:
+        super().__init__(csv, **kwargs)
+        self.order_seed = self.seed
         """Of the films' order; the commands set it to the seed of the whole run."""
-        self.max_films = max_films
-        self.global_batch_size = global_batch_size
-        self.micro_batch_tokens = micro_batch_tokens
-        self.num_workers = num_workers
-        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self.layout: Layout = "padded"
         """Of the batches; the commands set it to what the model reads."""
         self.progress: ProgressBar = no_progress
+        self.reading_progress: ReadingProgress = no_reading_progress
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
         self.total_steps = 0
@@ -152,33 +105,13 @@ class MovieDataModule(LightningDataModule):
         self._sampler: StepSampler | None = None
         self._restored_micro_batches: int | None = None
 
-    def check(self) -> None:
-        """Everything about the options and the file that can be told without reading more than its header.
-
-        Raises:
-            ConfigError, DataError: with the option and the cure.
-        """
-        check_fractions(self.fractions)
-        for name in ("max_tokens", "global_batch_size", "vocab_size", "micro_batch_tokens", "max_films"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"data.{name} is {value}: give a positive whole number")
-        for name in ("seed", "num_workers"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"data.{name} is {getattr(self, name)}: give a whole number from 0 on")
-        if self.max_tokens < 3:
-            raise ConfigError(f"data.max_tokens is {self.max_tokens}: a text and its special tokens need at least 3")
-        check_columns(self.source.path, self.source.columns, self.source.template)
-
     def prepare_films(self) -> PreparedFilms:
         """Reads, audits and splits the file, for models that need no tokens."""
         if self._films is None:
-            films = load_films(self.source, self.cache_dir)
+            films = load_films(self.source, self.cache_dir, self.reading_progress)
             rows = self._subset(len(films))
-            genres = films.genres()
-            genres = [genres[row] for row in rows]
-            vocabulary = GenreVocabulary.from_films(genres)
-            splits = self._splits(films, rows, vocabulary.encode(genres))
+            vocabulary, labels = GenreVocabulary.from_batches(films.batches("genres", rows))
+            splits = self._splits(films, rows, labels)
             self._films = PreparedFilms(films, rows, vocabulary, splits, self._audit(films, vocabulary, splits))
         return self._films
 
@@ -188,14 +121,13 @@ class MovieDataModule(LightningDataModule):
             prepared = self.prepare_films()
             films, rows = prepared.films, prepared.rows
             tokenizer = self._tokenizer(films, rows, prepared.splits["train"])
-            content = key_of([films.digest, self.seed if self.max_films else None, len(rows)])
             with self.progress("Tokenising", len(rows)) as progress:
                 tokens = tokenise(
                     LazyTexts(films, rows),
                     tokenizer,
                     max_tokens=self.max_tokens,
                     cache_dir=self.cache_dir,
-                    content=content,
+                    content=self._content(films, rows),
                     progress=progress,
                 )
             self._prepared = PreparedData(**vars(prepared), tokenizer=tokenizer, tokens=tokens)
@@ -207,7 +139,7 @@ class MovieDataModule(LightningDataModule):
         return np.sort(np.random.default_rng([self.seed, 0xF115]).choice(films, self.max_films, replace=False))
 
     def _splits(self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]) -> dict[str, Split]:
-        groups = text_groups(films.strings("overview", rows))
+        groups = self._text_groups(films, rows)
         parts = split_films(labels, groups, self.fractions, self.seed)
         if not all(map(len, parts)):
             raise DataError(
@@ -222,13 +154,28 @@ class MovieDataModule(LightningDataModule):
             for name, part in zip(SPLIT_NAMES, parts, strict=True)
         }
 
+    def _text_groups(self, films: FilmTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `text_groups`; kept in the cache, as every text is read for it."""
+
+        def build(folder: Path) -> dict[str, Any]:
+            with self.progress("Splitting", len(rows)) as progress:
+                np.save(folder / "groups.npy", text_groups(LazyTexts(films, rows, "overview", progress)))
+            return {}
+
+        folder, _ = build_once(self.cache_dir / "groups", self._content(films, rows), build)
+        return np.load(folder / "groups.npy")
+
+    def _content(self, films: FilmTable, rows: NDArray[np.int64]) -> str:
+        """A name for the films in use and their order."""
+        return key_of([films.digest, self.seed if self.max_films else None, len(rows)])
+
     def _tokenizer(self, films: FilmTable, rows: NDArray[np.int64], train: Split) -> PreTrainedTokenizerBase:
         if self.tokenizer_name is None:
             raise ConfigError("data.tokenizer is not set: name a model of the hub, a local directory, or 'wordpiece'")
         if self.tokenizer_name != TRAINED:
             return load_tokenizer(self.tokenizer_name, self.revision)
         return train_wordpiece(
-            films.strings("text", rows[train.films]),
+            LazyTexts(films, rows[train.films]),
             vocab_size=self.vocab_size,
             max_tokens=self.max_tokens,
             cache_dir=self.cache_dir,
@@ -407,19 +354,36 @@ class StepLoader(DataLoader[Batch]):
 
 
 class LazyTexts(Sequence[str]):
-    """The texts of films, taken from the mapped table a slice at a time."""
+    """The texts of films: a slice taken from the mapped table, or all in a pass that holds a few in memory.
 
-    def __init__(self, films: FilmTable, rows: NDArray[np.int64]) -> None:
+    Args:
+        films: of a file.
+        rows: int64: positions of the films, ascending.
+        column: "text", or another that holds texts.
+        progress: told of the texts that a pass has given.
+    """
+
+    def __init__(
+        self, films: FilmTable, rows: NDArray[np.int64], column: str = "text", progress: Progress | None = None
+    ) -> None:
         self.films = films
         self.rows = rows
+        self.column = column
+        self.progress = progress
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, places: Any) -> Any:
         if not isinstance(places, slice):
-            return self.films.strings("text", self.rows[[places]])[0]
-        return self.films.strings("text", self.rows[places])
+            return self.films.strings(self.column, self.rows[[places]])[0]
+        return self.films.strings(self.column, self.rows[places])
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.films.batches(self.column, self.rows):
+            yield from batch.to_pylist()
+            if self.progress:
+                self.progress(len(batch))
 
 
 def padding_of(tokenizer: PreTrainedTokenizerBase) -> Padding:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genre_lightning.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PosWeightMode = Literal["full", "sqrt", "none"]
 
@@ -30,6 +33,30 @@ class GenreVocabulary:
     def from_films(cls, genres_of_films: Iterable[Iterable[str]]) -> GenreVocabulary:
         """The vocabulary of all genres that any of the films has."""
         return cls(tuple(sorted({name for genres in genres_of_films for name in genres})))
+
+    @classmethod
+    def from_batches(cls, batches: Iterable[pa.ListArray]) -> tuple[GenreVocabulary, NDArray[np.bool_]]:
+        """The vocabulary of all genres in a column, read once, and the column's films encoded.
+
+        Args:
+            batches: the names of each film's genres.
+
+        Returns:
+            the vocabulary, and bool (films, genres).
+        """
+        number: dict[str, int] = {}
+        columns, counts = [], []
+        for batch in batches:
+            encoded = batch.flatten().dictionary_encode()
+            known = [number.setdefault(name, len(number)) for name in encoded.dictionary.to_pylist()]
+            columns.append(np.asarray(known, dtype=np.int32)[encoded.indices.to_numpy()])
+            counts.append(batch.value_lengths().to_numpy())
+        vocabulary = cls(tuple(sorted(number)))
+        place = np.argsort(np.argsort(np.asarray(list(number), dtype=object)))
+        rows = np.repeat(np.arange(sum(map(len, counts))), np.concatenate(counts))
+        labels = np.zeros((sum(map(len, counts)), len(vocabulary)), dtype=bool)
+        labels[rows, place[np.concatenate(columns)]] = True
+        return vocabulary, labels
 
     def __len__(self) -> int:
         return len(self.names)

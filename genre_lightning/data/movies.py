@@ -127,6 +127,27 @@ class TextTemplate:
         return text.lstrip(" .,:;-").rstrip(" ,:;-")
 
 
+@dataclass(frozen=True)
+class FilmSource:
+    """Where films come from and how they are read.
+
+    Attributes:
+        path: the movies file.
+        columns: names of its columns.
+        template: of the text that the model reads.
+        genre_format: of the genres column.
+        genre_separator: of names in it, where it is "separated"; None to find out.
+        require_genres: drop films without genres.
+    """
+
+    path: Path
+    columns: ColumnNames
+    template: TextTemplate
+    genre_format: GenreFormat = "auto"
+    genre_separator: str | None = None
+    require_genres: bool = True
+
+
 def is_placeholder(overview: str) -> bool:
     """Whether an overview, not blank, only says that there is none ("No overview found.", "Released", "n/a")."""
     if len(overview) > 40:
@@ -144,6 +165,7 @@ def read_movies(
     genre_format: GenreFormat = "auto",
     genre_separator: str | None = None,
     require_genres: bool = True,
+    share: ReadShare | None = None,
 ) -> Iterator[Movie]:
     """Yields the films of a file that are kept, in the file's order, and counts every row in `audit`.
 
@@ -155,13 +177,14 @@ def read_movies(
         genre_format: "literal" (Python lists), "json", "separated" by a character, or "auto" to find out.
         genre_separator: the character between names; None to find out.
         require_genres: drop films without genres, as training needs; False to tag them.
+        share: told how far the reading has come.
 
     Raises:
         DataError: the file is missing, empty, not readable in its format, or lacks a column.
     """
     seen: set[int] = set()
     needed = [columns.id, columns.overview, *([columns.genres] if require_genres else []), *template.fields]
-    rows = read_rows(path, needed)
+    rows = read_rows(path, needed, share)
     head = [row for _, row in zip(range(_STYLE_SAMPLE_ROWS), rows, strict=False)]
     style, separator = detect_style([row.get(columns.genres) for row in head], genre_format, genre_separator)
     for row in _chain(head, rows):

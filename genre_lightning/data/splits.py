@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,18 +33,22 @@ def normalised_text(text: str) -> str:
     return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
-def text_groups(texts: Sequence[str]) -> NDArray[np.int64]:
+def text_groups(texts: Iterable[str]) -> NDArray[np.int64]:
     """Numbers the films by their normalised text: films of one group must stay together.
 
     Returns:
         int64 array (films,): for each film the first index of a film with its text.
     """
-    first: dict[bytes, int] = {}
-    groups = np.empty(len(texts), dtype=np.int64)
-    for index, text in enumerate(texts):
-        # a digest, as a dictionary of millions of whole texts would hold them twice
-        key = hashlib.blake2b(normalised_text(text).encode(), digest_size=16).digest()
-        groups[index] = first.setdefault(key, index)
+    # 16 bytes a text, sorted: a dictionary of millions of texts would need a gigabyte
+    digests = bytearray()
+    for text in texts:
+        digests += hashlib.blake2b(normalised_text(text).encode(), digest_size=16).digest()
+    halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+    order = np.lexsort(halves.T)  # stable: equal texts stay in their order
+    starts = np.ones(len(order), dtype=bool)
+    starts[1:] = (halves[order[1:]] != halves[order[:-1]]).any(axis=1)
+    groups = np.empty(len(order), dtype=np.int64)
+    groups[order] = order[starts][np.cumsum(starts) - 1]
     return groups
 
 
@@ -70,7 +74,8 @@ def split_films(
     _, unit_of_film = np.unique(groups, return_inverse=True)
     units = int(unit_of_film.max()) + 1 if len(labels) else 0
     unit_labels = np.zeros((units, labels.shape[1]), dtype=bool)
-    np.logical_or.at(unit_labels, unit_of_film, labels)
+    film, genre_of_film = np.nonzero(labels)
+    unit_labels[unit_of_film[film], genre_of_film] = True
     shares = np.asarray(fractions, dtype=np.float64)
     wanted = shares[:, None] * unit_labels.sum(axis=0)[None, :]  # (splits, genres): what each split still lacks
     wanted_films = shares * units

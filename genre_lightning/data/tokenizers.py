@@ -85,7 +85,6 @@ def _trained(texts: Iterable[str], vocab_size: int) -> Any:
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    texts = list(texts)
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     letters, inner = _letters(texts, normalizer, splitter)
     draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))

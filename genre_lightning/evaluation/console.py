@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from genre_lightning.evaluation.decisions import POLICIES
+from genre_lightning.evaluation.options import POLICIES
 
 HEADLINES = (
     ("f1_micro", "micro-F1"),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,11 @@ from genre_lightning.evaluation.calibration import (
     fit_platt,
     fit_temperature,
 )
+from genre_lightning.evaluation.options import POLICIES, SHRINKAGE, Calibration, Policy
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.thresholds import (
     PAPER_GRID,
     RESAMPLES,
-    SHRINKAGE,
     best_genre_thresholds,
     best_global_threshold,
     threshold_grid,
@@ -50,9 +50,6 @@ __all__ = [
     "write_decision",
 ]
 
-Policy = Literal["fixed_0.5", "global", "per_genre"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
-Calibration = Literal["auto", "none", "temperature", "platt"]
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 
 

@@ -20,9 +20,8 @@ from genre_lightning.evaluation.predictions import Predictions, StoredPrediction
 from genre_lightning.evaluation.runs import open_run
 from genre_lightning.files import write_json
 from genre_lightning.metrics import BoolArray, FloatArray
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import ENSEMBLE, RunDirectory
 
-KIND = "ensemble"
 """Key of the settings in an ensemble's config.yaml."""
 _EDGE = 1e-7  # keeps the log-odds of a saturated mean finite
 
@@ -114,7 +113,7 @@ def write_ensemble(
     if audit := runs[0].audit():
         write_json(files.audit, audit)
     # JSON is YAML too
-    write_json(files.config, {KIND: {"weights": named, "fitted_on": "validation"}})
+    write_json(files.config, {ENSEMBLE: {"weights": named, "fitted_on": "validation"}})
     files.set_status("evaluating")
     write_decision(decision, files.decision)
     cost = {name: _sum([run.metrics("test").get(name) for run in runs]) for name in ("seconds", "trainable_parameters")}
@@ -142,7 +141,7 @@ def require_no_other_run(files: RunDirectory) -> None:
     files.check_writable()
     if files.config.is_file():
         settings = yaml.safe_load(files.config.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict) or KIND not in settings:
+        if not isinstance(settings, dict) or ENSEMBLE not in settings:
             raise ConfigError(f"run_dir {files.path} holds another run: name another with --run_dir")
 
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from genre_lightning.errors import DataError
+from genre_lightning.evaluation.options import SHRINKAGE
 from genre_lightning.metrics import BoolArray, FloatArray, IntArray, policy_metrics
 
-SHRINKAGE = 2.0
-"""Positives of prior weight; chosen by cross-validation, see tests/benchmarks/threshold_shrinkage.py."""
 RESAMPLES = 50
 """Resamples whose best thresholds are averaged: the exact optimum of a few positives is a jump, its average is not."""
 PAPER_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

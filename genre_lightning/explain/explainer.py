@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.commands.continuing import kind_of
+from genre_lightning.commands.words import kind_of
 from genre_lightning.errors import ConfigError
-from genre_lightning.evaluation.ensemble import KIND as ENSEMBLE
 from genre_lightning.explain.attribution import Attribution, Attributor
 from genre_lightning.explain.words import Words
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import ENSEMBLE, RunDirectory
 from genre_lightning.scoring import BaselineScorer, ModelScorer
 from genre_lightning.tagger import TaggedText, Tagger, Text
 

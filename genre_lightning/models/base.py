@@ -13,18 +13,18 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from genre_lightning.errors import CheckpointError, ConfigError, DivergedError
-from genre_lightning.losses import LossName, loss_function
+from genre_lightning.errors import CheckpointError, DivergedError
+from genre_lightning.losses import loss_function
 from genre_lightning.models.dropout import replace_dropout
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.flops import TrainingCost, training_cost
 from genre_lightning.models.optimizer import (
     HEAD_LEARNING_RATE_FACTOR,
-    Schedule,
     default_learning_rate,
     parameter_groups,
     schedule_factor,
 )
+from genre_lightning.models.options import ClassifierOptions
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.validation import GenreMetrics
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHECKPOINT_KEY = "genre_lightning"
-
-PosWeight = Literal["full", "sqrt", "none"]
 
 Batch = dict[str, Tensor]
 
@@ -77,26 +75,13 @@ class StepOutput:
     loss_sum: Tensor
 
 
-class GenreClassifier(LightningModule):
+class GenreClassifier(ClassifierOptions, LightningModule):
     """A backbone with a head of one logit for each genre.
 
     A subclass builds `self.backbone` and `self.head` in `build()` and maps a batch to logits in `forward()`.
 
     Args:
-        loss: "bce" with pos_weight, "focal" or "asymmetric".
-        pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
-            square root, "none" one.
-        pos_weight_cap: largest such weight; null for no limit.
-        focal_gamma: exponent of the focal loss.
-        asymmetric_gamma_positive: exponent of the asymmetric loss for positives.
-        asymmetric_gamma_negative: exponent of the asymmetric loss for negatives.
-        asymmetric_margin: probability below which a negative counts nothing in the asymmetric loss.
-        lr: peak learning rate of the backbone; null chooses by its size.
-        head_lr: peak learning rate of the head; null is ten times the backbone's.
-        weight_decay: of AdamW; biases and norms are never decayed.
-        warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
-        schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
-        beta2: AdamW's second moment decay.
+        kwargs: see `ClassifierOptions`.
     """
 
     backbone: nn.Module
@@ -107,38 +92,9 @@ class GenreClassifier(LightningModule):
     sums: StepSums
     _validation_sums: Tensor
 
-    def __init__(
-        self,
-        loss: LossName = "bce",
-        pos_weight: PosWeight = "sqrt",
-        pos_weight_cap: float | None = None,
-        focal_gamma: float = 2.0,
-        asymmetric_gamma_positive: float = 0.0,
-        asymmetric_gamma_negative: float = 4.0,
-        asymmetric_margin: float = 0.05,
-        lr: float | None = None,
-        head_lr: float | None = None,
-        weight_decay: float = 0.01,
-        warmup_fraction: float = 0.1,
-        schedule: Schedule = "linear",
-        beta2: float = 0.999,
-    ) -> None:
-        super().__init__()
-        self.loss_options = {
-            "focal_gamma": focal_gamma,
-            "asymmetric_gamma_positive": asymmetric_gamma_positive,
-            "asymmetric_gamma_negative": asymmetric_gamma_negative,
-            "asymmetric_margin": asymmetric_margin,
-        }
-        self.loss_function = loss_function(loss, **self.loss_options)
-        self.pos_weight_mode: PosWeight = pos_weight
-        self.pos_weight_cap = pos_weight_cap
-        self.lr = lr
-        self.head_lr = head_lr
-        self.weight_decay = weight_decay
-        self.warmup_fraction = warmup_fraction
-        self.schedule: Schedule = schedule
-        self.beta2 = beta2
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.loss_function = loss_function(self.loss_name, **self.loss_options)
         self.labelling: Labelling | None = None
         self.decision: dict[str, Any] | None = None
         self.accelerator = "cpu"
@@ -173,17 +129,7 @@ class GenreClassifier(LightningModule):
         Raises:
             ConfigError: with the option and the cure.
         """
-        for name, value in self.loss_options.items():
-            if value < 0 or (name == "asymmetric_margin" and value >= 1):
-                raise ConfigError(f"model.{name} is {value}: give 0 or more (a margin stays below 1)")
-        for name in ("lr", "head_lr", "pos_weight_cap"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"model.{name} is {value}: give a positive number")
-        if self.weight_decay < 0:
-            raise ConfigError(f"model.weight_decay is {self.weight_decay}: give 0 or more")
-        if not 0 <= self.warmup_fraction < 1:
-            raise ConfigError(f"model.warmup_fraction is {self.warmup_fraction}: give a share from 0 to below 1")
+        self.check_options()
 
     @property
     def from_scratch(self) -> bool:

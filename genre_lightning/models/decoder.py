@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +11,9 @@ from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import check_backbone
 from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
+from genre_lightning.models.options import RANDOM, DecoderOptions, LlamaArchitecture
 from genre_lightning.models.quantization import (
-    ComputeDtype,
     FrozenWeights,
-    Quantization,
-    QuantStorage,
     WeightFormat,
     dtype_of_precision,
     empty_decoder,
@@ -27,72 +25,21 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-RANDOM = "random"
-"""The value of `model.backbone` that asks for `model.architecture` with random weights."""
+__all__ = ["FAMILIES", "RANDOM", "FrozenDecoder", "LlamaArchitecture"]
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """transformers' model types whose attention is known to keep packed texts apart."""
 
 
-@dataclass
-class LlamaArchitecture:
-    """The shape of a Llama that is made from random weights; its vocabulary is the tokenizer's.
-
-    Llama 2 7B is {layers: 32, width: 4096, heads: 32, inner_width: 11008}.
-
-    Attributes:
-        layers: transformer blocks.
-        width: of a token's state; a multiple of `heads`.
-        heads: of the attention.
-        kv_heads: heads of keys and values; null takes `heads`.
-        inner_width: of the feed-forward layers.
-        vocab_size: tokens; null takes the tokenizer's.
-    """
-
-    layers: int = 2
-    width: int = 64
-    heads: int = 4
-    kv_heads: int | None = None
-    inner_width: int = 172
-    vocab_size: int | None = None
-
-
-class FrozenDecoder(GenreClassifier):
+class FrozenDecoder(DecoderOptions, GenreClassifier):
     """A Llama-like decoder whose own weights never train.
 
     Args:
-        backbone: model of the hub (Llama 2 and 3, Mistral, Qwen 2 and 3) or local directory; "random" makes
-            `architecture` with random weights.
-        revision: commit or tag of the backbone on the hub.
-        random_weights: draw the weights of the backbone's configuration at random instead of loading them, for
-            benchmarks and planning.
-        architecture: used with backbone "random".
-        quantization: of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or "none".
-        compute_dtype: of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
-        quant_storage: dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
-            shards every parameter by itself; other sharding may need the float that it computes in.
-        kwargs: see `GenreClassifier`.
+        kwargs: see `DecoderOptions` and `ClassifierOptions`.
     """
 
-    def __init__(
-        self,
-        backbone: str = "meta-llama/Llama-2-7b-hf",
-        revision: str | None = None,
-        random_weights: bool = False,
-        architecture: LlamaArchitecture | None = None,
-        quantization: Quantization = "nf4",
-        compute_dtype: ComputeDtype = "auto",
-        quant_storage: QuantStorage = "uint8",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.backbone_name = backbone
-        self.revision = revision
-        self.random_weights = random_weights or backbone == RANDOM
-        self.architecture = architecture or LlamaArchitecture()
-        self.quantization: Quantization = quantization
-        self.compute_dtype: ComputeDtype = compute_dtype
-        self.quant_storage: QuantStorage = quant_storage
         self.backbone_config: PretrainedConfig | None = None
         self._base_facts: dict[str, Any] | None = None
         self._frozen: FrozenWeights | None = None
@@ -121,11 +68,6 @@ class FrozenDecoder(GenreClassifier):
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""
         super().check(max_tokens)
-        if self.quant_storage != "uint8" and self.quantization != "nf4":
-            raise ConfigError(
-                f"model.quant_storage is {self.quant_storage}, and only nf4 packs its weights: "
-                "leave it out, or set model.quantization=nf4"
-            )
         if self.quant_storage not in ("uint8", str(dtype_of_precision(self.precision)).removeprefix("torch.")):
             raise ConfigError(
                 f"model.quant_storage is {self.quant_storage} under trainer.precision {self.precision}: sharding would "
@@ -161,15 +103,6 @@ class FrozenDecoder(GenreClassifier):
 
     def _check_shape(self, max_tokens: int | None) -> None:
         if self.backbone_name == RANDOM:
-            shape = self.architecture
-            kv_heads = shape.kv_heads or shape.heads
-            if min(shape.layers, shape.width, shape.heads, kv_heads, shape.inner_width) < 1:
-                raise ConfigError("model.architecture holds a size below 1: give positive whole numbers")
-            if shape.width % (2 * shape.heads) or shape.heads % kv_heads:
-                raise ConfigError(
-                    f"model.architecture has width {shape.width}, {shape.heads} heads and {kv_heads} kv_heads: "
-                    "make the width an even multiple of the heads, and the heads a multiple of the kv_heads"
-                )
             return
         config = check_backbone(self.backbone_name, self.revision, max_tokens, weights=self._needs_weights)
         if config.model_type not in FAMILIES:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import (
     check_backbone,
     checkpoint_activations,
@@ -18,82 +17,29 @@ from genre_lightning.models.backbones import (
 )
 from genre_lightning.models.base import CHECKPOINT_KEY, Batch, GenreClassifier, Labelling
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
-from genre_lightning.models.lora import LoraOptions, add_lora
+from genre_lightning.models.lora import add_lora
+from genre_lightning.models.options import SMALL, Architecture, EncoderOptions
 from genre_lightning.models.packing import FULL_ATTENTION, encoder_keywords, packs, register_attention
-from genre_lightning.models.pooling import Pooling, pool
+from genre_lightning.models.pooling import pool
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-SMALL = "small"
-"""The value of `model.backbone` that asks for a small encoder with random weights."""
+__all__ = ["SMALL", "Architecture", "DistilBertClassifier"]
 
 
-@dataclass
-class Architecture:
-    """The shape of a small encoder that is trained from random weights; its vocabulary is the tokenizer's.
-
-    Attributes:
-        layers: transformer blocks.
-        width: of a token's state; a multiple of `heads`.
-        heads: of the attention.
-        inner_width: of the feed-forward layers.
-    """
-
-    layers: int = 2
-    width: int = 128
-    heads: int = 4
-    inner_width: int = 512
-
-
-class DistilBertClassifier(GenreClassifier):
+class DistilBertClassifier(EncoderOptions, GenreClassifier):
     """An encoder of the hub or of a local directory, fine-tuned in full or by LoRA, with a linear head.
 
     Args:
-        backbone: model of the hub (DistilBERT, BERT, RoBERTa, DeBERTa, MiniLM, ModernBERT, …) or local directory;
-            "small" makes `architecture` with random weights.
-        revision: commit or tag of the backbone on the hub.
-        pooling: "mean" over a text's tokens, or its first token's state ("cls").
-        dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
-        lora: train low-rank adapters in the attention and the head in full; null trains everything.
-        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
-            pass: a third more work for a fraction of the memory.
-        packing: lay texts one behind another in a row without padding, for backbones whose attention can keep them
-            apart (BERT, DistilBERT, ELECTRA, RoBERTa and its kin). Otherwise texts of like length are padded to the
-            longest of them. The logits are the same.
-        architecture: used with backbone "small".
-        kwargs: loss and optimizer, see `GenreClassifier`.
+        kwargs: see `EncoderOptions` and `ClassifierOptions`.
     """
 
-    def __init__(
-        self,
-        backbone: str = "distilbert-base-uncased",
-        revision: str | None = None,
-        pooling: Pooling = "mean",
-        dropout: float | None = None,
-        lora: LoraOptions | None = None,
-        activation_checkpointing: bool = False,
-        packing: bool = True,
-        architecture: Architecture | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.backbone_name = backbone
-        self.revision = revision
-        self.pooling: Pooling = pooling
-        self.dropout = dropout
-        self.lora = lora
-        self.activation_checkpointing = activation_checkpointing
-        self.packing = packing
-        self.architecture = architecture or Architecture()
         self.backbone_config: PretrainedConfig | None = None
         """Set to rebuild the model for weights that are loaded next: the hub is not asked then."""
         self._base_facts: dict[str, Any] | None = None
-
-    @property
-    def from_scratch(self) -> bool:
-        """Whether the backbone starts from random weights."""
-        return self.backbone_name == SMALL
 
     @property
     def tokenizer_source(self) -> str | None:
@@ -118,15 +64,6 @@ class DistilBertClassifier(GenreClassifier):
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""
         super().check(max_tokens)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: give a share from 0 to below 1")
-        if self.architecture.width % self.architecture.heads:
-            raise ConfigError(
-                f"model.architecture.width is {self.architecture.width}, no multiple of its {self.architecture.heads} "
-                "heads: change one of them"
-            )
-        if self.from_scratch and self.lora:
-            raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
         if not self.from_scratch:
             check_backbone(self.backbone_name, self.revision, max_tokens, weights=not self.shape_only)
 

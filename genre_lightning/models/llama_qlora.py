@@ -12,49 +12,24 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import checkpoint_activations
 from genre_lightning.models.base import Batch, Labelling
 from genre_lightning.models.decoder import FrozenDecoder
-from genre_lightning.models.lora import LoraOptions, add_lora, check_lora
+from genre_lightning.models.lora import add_lora
+from genre_lightning.models.options import LlamaQLoraOptions
 from genre_lightning.models.packing import last_tokens
 from genre_lightning.models.quantization import known_warnings
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
-
-class LlamaQLoraClassifier(FrozenDecoder):
+class LlamaQLoraClassifier(LlamaQLoraOptions, FrozenDecoder):
     """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
 
     Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023. With quantization "none" it is plain LoRA.
     The state of each text's last real token goes through the head, which is in float32 and trains in full.
 
     Args:
-        lora: shape and place of the adapters; null takes the defaults.
-        packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
-            texts of like length are padded to the longest of them. The logits are the same.
-        dropout: before the head; null for none.
-        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
-            pass: a third more work for a fraction of the memory.
-        optimizer: "adamw" in float32, "adamw_8bit" with moments of 8 bits, or "paged_adamw_8bit", whose moments
-            move to the host when the GPU is full.
-        kwargs: see `FrozenDecoder` and `GenreClassifier`.
+        kwargs: see `LlamaQLoraOptions`, `DecoderOptions` and `ClassifierOptions`.
     """
-
-    def __init__(
-        self,
-        lora: LoraOptions | None = None,
-        packing: bool = True,
-        dropout: float | None = None,
-        activation_checkpointing: bool = False,
-        optimizer: OptimizerName = "adamw",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.lora = lora or LoraOptions()
-        self.packing = packing
-        self.dropout = dropout
-        self.activation_checkpointing = activation_checkpointing
-        self.optimizer: OptimizerName = optimizer
 
     @property
     def adapters(self) -> bool:
@@ -68,9 +43,6 @@ class LlamaQLoraClassifier(FrozenDecoder):
 
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""
-        check_lora(self.lora)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout is {self.dropout}: give a share from 0 to below 1")
         if self.optimizer == "paged_adamw_8bit" and self.accelerator != "cuda":
             raise ConfigError(
                 f"model.optimizer is paged_adamw_8bit on {self.accelerator}, and only CUDA memory is paged: "

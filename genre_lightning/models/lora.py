@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.models.options import LoraOptions
+
+__all__ = ["LoraOptions", "add_lora", "merge_adapters", "trained_size"]
 
 # attention projections, by the names that the families of encoders and decoders give them
 _ATTENTION = {
@@ -26,44 +28,6 @@ _ATTENTION = {
     "qwen2": ["q_proj", "k_proj", "v_proj", "o_proj"],
     "qwen3": ["q_proj", "k_proj", "v_proj", "o_proj"],
 }
-
-
-@dataclass
-class LoraOptions:
-    """Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021).
-
-    Attributes:
-        rank: of the update's matrices.
-        alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with rslora).
-        dropout: on the input of the adapters.
-        targets: names of the linear layers that get one; null takes the attention projections.
-        rslora: rank-stabilised scaling.
-        dora: weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
-            the base stands whole on every rank while the model is built.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.05
-    targets: list[str] | None = None
-    rslora: bool = False
-    dora: bool = False
-
-
-def check_lora(options: LoraOptions) -> None:
-    """Refuses impossible options.
-
-    Raises:
-        ConfigError: with the option and the cure.
-    """
-    if options.rank < 1:
-        raise ConfigError(f"model.lora.rank is {options.rank}: give a positive whole number, such as 16")
-    if options.alpha <= 0:
-        raise ConfigError(f"model.lora.alpha is {options.alpha}: give a positive number, such as twice the rank")
-    if not 0 <= options.dropout < 1:
-        raise ConfigError(f"model.lora.dropout is {options.dropout}: give a share from 0 to below 1")
-    if options.targets is not None and not options.targets:
-        raise ConfigError("model.lora.targets is empty: name linear layers, or leave it null for the attention")
 
 
 def add_lora(backbone: nn.Module, options: LoraOptions, model_type: str) -> nn.Module:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
-Schedule = Literal["linear", "cosine", "constant"]
+from genre_lightning.models.options import Schedule
 
 HEAD_LEARNING_RATE_FACTOR = 10.0
 """A new head learns this many times faster than the pretrained backbone below it."""

@@ -10,20 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from genre_lightning.models.base_weights import StoredWeights, weight_files
+from genre_lightning.models.options import Quantization
 from genre_lightning.models.packing import CAUSAL_ATTENTION, register_attention
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
-
-Quantization = Literal["none", "nf4", "int8"]
-ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
-QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
 
 ValuesOf = Callable[[str, torch.Size], torch.Tensor]
 """Gives the weight of a name and shape."""

@@ -20,16 +20,9 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities.data import dim_zero_cat
 
-VALIDATION_METRICS = (
-    "f1_micro",
-    "f1_macro",
-    "precision_micro",
-    "recall_micro",
-    "subset_accuracy",
-    "map_macro",
-    "auroc_macro",
-    "f1_micro_tuned",
-)
+from genre_lightning.models.options import VALIDATION_METRICS
+
+__all__ = ["VALIDATION_METRICS", "GenreMetrics", "tuned_micro_f1"]
 
 _EXPECTED = (
     # a genre without positives or negatives: such genres are left out of the means

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.base import Batch, Labelling
 from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.options import PROMPT, ZeroShotOptions
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-PROMPT = "Overview of a film:\n{text}\n\nIs {genre} a genre of this film? Answer yes or no.\nAnswer:"
+__all__ = ["PROMPT", "Questions", "ZeroShotLlama"]
 
 _TEXT, _GENRE = "{text}", "{genre}"
 _ANCHOR = "."
@@ -53,35 +54,17 @@ class Questions:
         return replace(self, **tensors)
 
 
-class ZeroShotLlama(FrozenDecoder):
+class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
     """The odds that a language model gives to yes against no when asked whether a film has a genre.
 
     A film's text is encoded once; the questions about its genres share its keys and values.
 
     Args:
-        prompt: with {text}, and after it {genre}; where the tokenizer has a chat format, it is a user's message.
-        chat: use the chat format; null where the tokenizer has one.
-        yes: spellings of the answer that a genre fits.
-        no: spellings of the other.
-        batch_tokens: tokens that go through the model at once, questions and padding included.
-        kwargs: see `FrozenDecoder`; loss and optimizer are of no use here.
+        kwargs: see `ZeroShotOptions` and `DecoderOptions`; loss and optimizer are of no use here.
     """
 
-    def __init__(
-        self,
-        prompt: str = PROMPT,
-        chat: bool | None = None,
-        yes: list[str] = ["yes", "Yes", "YES"],  # noqa: B006  # read only; a list is what YAML and --help show
-        no: list[str] = ["no", "No", "NO"],  # noqa: B006
-        batch_tokens: int = 8192,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.prompt = prompt
-        self.chat = chat
-        self.yes = list(yes)
-        self.no = list(no)
-        self.batch_tokens = batch_tokens
         self.questions: Questions | None = None
 
     @property
@@ -98,19 +81,6 @@ class ZeroShotLlama(FrozenDecoder):
     def layout(self) -> Literal["padded", "packed"]:
         """Padded: each film's row goes on with its questions."""
         return "padded"
-
-    def check(self, max_tokens: int | None = None) -> None:
-        """See `GenreClassifier.check`."""
-        for part in (_TEXT, _GENRE):
-            if self.prompt.count(part) != 1:
-                raise ConfigError(f"model.prompt holds {part} {self.prompt.count(part)} times: name it once")
-        if self.prompt.index(_GENRE) < self.prompt.index(_TEXT):
-            raise ConfigError("model.prompt has {genre} before {text}, whose states all genres share: put it after")
-        if not self.yes or not self.no:
-            raise ConfigError("model.yes or model.no is empty: give at least one spelling of each answer")
-        if self.batch_tokens < 1:
-            raise ConfigError(f"model.batch_tokens is {self.batch_tokens}: give a positive whole number, such as 8192")
-        super().check(max_tokens)
 
     def build(self, labelling: Labelling) -> None:
         """Makes the questions, then loads the language model with its own head, which is never quantised."""

@@ -98,7 +98,7 @@ class Plan:
     @property
     def _budget(self) -> int:
         data = self.setup.data
-        return data.micro_batch_tokens or default_micro_batch_tokens(self.machine.kind)
+        return data.micro_batch_tokens or default_micro_batch_tokens(self.machine.kind, self.setup.model.layout)
 
     def _machine(self) -> dict[str, Any]:
         machine = self.machine

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
 from genre_lightning.data.films import FilmTable
 from genre_lightning.data.steps import (
+    Layout,
     epoch_order,
     films_of_step,
     micro_batches_per_step,
@@ -143,8 +144,15 @@ def plan_steps(
     """
     steps = steps_per_epoch(len(lengths), global_batch_size)
     epochs, total = planned_epochs(steps, max_epochs, max_steps)
+    layout: Layout = "packed" if packed else "padded"
     micro_batches = micro_batches_per_step(
-        lengths, global_batch_size=global_batch_size, budget=budget, world_size=ranks, seed=seed, epochs=epochs
+        lengths,
+        global_batch_size=global_batch_size,
+        budget=budget,
+        world_size=ranks,
+        seed=seed,
+        epochs=epochs,
+        layout=layout,
     )
     slots = 0
     shapes: set[BatchShape] = set()
@@ -152,7 +160,7 @@ def plan_steps(
         order = epoch_order(len(lengths), seed, epoch)
         for step in range(steps):
             films = films_of_step(order, global_batch_size, step)
-            shares = shares_of_step(films, lengths, world_size=ranks, micro_batches=micro_batches)
+            shares = shares_of_step(films, lengths, world_size=ranks, micro_batches=micro_batches, layout=layout)
             for part in (lengths[batch] for rank in shares for batch in rank):
                 if not len(part):
                     continue

@@ -7,7 +7,22 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar
 
 from genre_lightning.callbacks import progress
-from genre_lightning.callbacks.progress import LogFileProgress, progress_bar, task_progress
+from genre_lightning.callbacks.progress import LogFileProgress, progress_bar
+from genre_lightning.progress import clock, task_progress
+
+
+def test_a_long_task_in_a_log_file_says_how_far_it_is(monkeypatch, capsys):
+    now = iter([0.0, 20.0, 40.0, 60.0, 80.0, 90.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with task_progress("Splitting", 5000) as count:
+        for _ in range(4):
+            count(1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "Splitting: 2,000 of 5,000, 1:00 left",
+        "Splitting: 4,000 of 5,000, 0:20 left",
+        "Splitting: 4,000 done in 90.0 s",
+    ]
 
 
 def trainer(**changes):
@@ -92,7 +107,7 @@ def test_validation(capsys):
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")])
 def test_clock(seconds, shown):
-    assert progress._clock(seconds) == shown
+    assert clock(seconds) == shown
 
 
 def test_the_bar_that_fits(monkeypatch):

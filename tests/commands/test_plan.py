@@ -30,7 +30,8 @@ def test_a_plan_in_words(sample_csv, tmp_path, capsys):
     said = capsys.readouterr().out
     for part in (
         "8 x h100-80gb, strategy ddp, precision 16-mixed", "films an epoch", "| optimizer state", "ddp (configured)",
-        "assumed", "fits: ", "largest data.micro_batch_tokens that fits: ", "at 0.3 of 8 x 989.5 TFLOP/s", "none quantised",
+        "assumed", "fits: ", "largest data.micro_batch_tokens that fits: ", "at 0.3 of 8 x 989.5 TFLOP/s",
+        "none quantised",
     ):  # fmt: skip
         assert part in said
     assert "refuse" not in said

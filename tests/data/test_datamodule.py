@@ -1,6 +1,7 @@
 """The data module on the embedded sample: what it checks, prepares, counts and deals."""
 
 import csv
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from genre_lightning.data.datamodule import LazyTexts, MovieDataModule, padding_of
+from genre_lightning.data.films import load_films
 from genre_lightning.data.movies import Audit
 from genre_lightning.data.splits import ids_digest
 from genre_lightning.errors import ConfigError, DataError
@@ -135,6 +137,52 @@ def test_texts_are_taken_in_slices(data):
     texts = LazyTexts(data.films, rows)
     all_texts = data.films.strings("text")
     assert (len(texts), texts[1], texts[1:]) == (3, all_texts[3], [all_texts[3], all_texts[250]])
+
+
+@pytest.mark.parametrize(
+    "rows", [np.arange(300), np.array([0, 63, 64, 65, 130, 299]), np.arange(200, 210), np.arange(0)]
+)
+def test_a_pass_over_texts_gives_those_of_the_table(sample_csv, tmp_path, monkeypatch, rows):
+    monkeypatch.setattr("genre_lightning.data.films._BATCH_FILMS", 64)
+    films = load_films(MovieDataModule(sample_csv).source, tmp_path)
+    done = []
+    texts = LazyTexts(films, rows, "overview", done.append)
+    overviews = films.strings("overview")
+    assert list(texts) == list(texts) == [overviews[row] for row in rows] == films.strings("overview", rows)
+    assert sum(done) == 2 * len(rows)
+    genres = films.genres()
+    assert [names for batch in films.batches("genres", rows) for names in batch.to_pylist()] == [
+        genres[r] for r in rows
+    ]
+
+
+def test_the_reading_of_a_file_shows_how_far_it_is(sample_csv, tmp_path, monkeypatch):
+    monkeypatch.setattr("genre_lightning.data.films._BATCH_FILMS", 64)
+    seen = []
+
+    @contextmanager
+    def progress(task, share):
+        yield lambda films: seen.append((task, films, share.measure()))
+
+    films = load_films(MovieDataModule(sample_csv).source, tmp_path, progress)
+    assert sum(count for _, count, _ in seen) == len(films)
+    assert {task for task, _, _ in seen} == {"Reading films"}
+    assert 0 < seen[0][2] <= seen[-1][2] == 1
+    load_films(MovieDataModule(sample_csv).source, tmp_path, progress)
+    assert sum(count for _, count, _ in seen) == len(films)
+
+
+def test_a_second_start_reads_no_overview_to_split(sample_csv, tmp_path, monkeypatch):
+    options = {"cache_dir": tmp_path, "max_films": 200, "tokenizer": "wordpiece", "vocab_size": 600}
+    first = MovieDataModule(sample_csv, **options).prepare()
+    monkeypatch.setattr(LazyTexts, "__iter__", lambda self: pytest.fail("the texts are read again"))
+    second = MovieDataModule(sample_csv, **options).prepare()
+    assert {name: split.sha256 for name, split in first.splits.items()} == {
+        name: split.sha256 for name, split in second.splits.items()
+    }
+    other = MovieDataModule(sample_csv, **{**options, "seed": 1})
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        other.prepare_films()
 
 
 class Recorder(LightningModule):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,3 +73,16 @@ def test_a_genre_without_a_positive_is_refused(mode):
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ConfigError, match=r"model\.pos_weight is 'half'.*full, sqrt, none"):
         pos_weight(np.ones((2, 1), dtype=bool), ["A"], "half")
+
+
+def test_a_column_in_batches_is_encoded_as_the_films_are():
+    films = [["War", "Drama"], [], ["Action"], ["Drama", "Comedy", "War"], ["Animation"]]
+    batches = [pa.array(part, type=pa.list_(pa.string())) for part in (films[:2], [], films[2:3], films[3:])]
+    vocabulary, labels = GenreVocabulary.from_batches(batches)
+    assert vocabulary == GenreVocabulary.from_films(films)
+    np.testing.assert_array_equal(labels, vocabulary.encode(films))
+
+
+def test_a_column_without_a_genre():
+    with pytest.raises(DataError, match="no genre at all"):
+        GenreVocabulary.from_batches([pa.array([[], []], type=pa.list_(pa.string()))])

@@ -142,3 +142,11 @@ def test_digest_of_a_split():
     written = b"".join(number.to_bytes(8, "little", signed=True) for number in (-1, 2, 30))
     assert ids_digest(ids) == hashlib.sha256(written).hexdigest() == ids_digest(ids[::-1])
     assert ids_digest(ids) != ids_digest(ids[:2])
+
+
+def test_groups_are_those_of_a_dictionary():
+    rng = np.random.default_rng(0)
+    texts = [f"text {number}" for number in rng.integers(0, 400, 1000)]
+    first = {}
+    assert text_groups(iter(texts)).tolist() == [first.setdefault(text, place) for place, text in enumerate(texts)]
+    assert text_groups([]).tolist() == []

@@ -1,0 +1,79 @@
+"""The options of `genre-lightning predict`, which uses a run as it was trained: read without loading torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from genre_lightning.data.movies import ColumnNames
+from genre_lightning.errors import ConfigError
+from genre_lightning.runs import RunDirectory
+
+_ALLOWED = (
+    "--trainer.",
+    "--config",
+    "-c",
+    "--model.backbone",
+    "--data.micro_batch_tokens",
+    "--data.cache_dir",
+    "--json",
+)
+"""Beginnings of the other options that a trained run can be used with: where it runs, and where its base lies."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What the command line says.
+
+    Attributes:
+        run: directory of the run.
+        files: of --data.csv and --out.
+        columns: names given by --data.columns.*.
+        rest: the other words of the command line.
+    """
+
+    run: RunDirectory
+    files: dict[str, Path]
+    columns: dict[str, str]
+    rest: list[str]
+
+
+def read_options(arguments: Sequence[str]) -> PredictOptions:
+    """Tells the command's own options from those that are handed on.
+
+    Raises:
+        ConfigError: no run is named, or an option is of the training.
+    """
+    files: dict[str, Path] = {}
+    columns: dict[str, str] = {}
+    run: Path | None = None
+    rest: list[str] = []
+    words = iter(arguments)
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if place == 0 and not word.startswith("-"):
+            run = Path(word)
+        elif name in ("--data.csv", "--out", "--run_dir") or name.startswith("--data.columns."):
+            value = value if equals else next(words, "")
+            if not value:
+                raise ConfigError(f"{name} names nothing: give it a value")
+            if name == "--run_dir":
+                run = Path(value)
+            elif name.startswith("--data.columns."):
+                columns[name.removeprefix("--data.columns.")] = value
+            else:
+                files[name] = Path(value).expanduser().absolute()
+        else:
+            rest.append(word)
+    if run is None:
+        raise ConfigError("predict needs a run: genre-lightning predict runs/NAME --data.csv FILE --out FILE")
+    for word in rest:
+        if word.startswith("-") and not word.startswith(_ALLOWED):
+            raise ConfigError(
+                f"{word.partition('=')[0]} is no option of predict, which uses a run as it was trained: "
+                "it takes --data.csv, --data.columns.*, --out and --trainer.*"
+            )
+    if unknown := set(columns) - set(asdict(ColumnNames())):
+        raise ConfigError(f"--data.columns.{min(unknown)} is unknown: use .id, .title, .overview or .genres")
+    return PredictOptions(RunDirectory(run.expanduser().absolute()), files, columns, rest)

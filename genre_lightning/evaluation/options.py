@@ -1,0 +1,30 @@
+"""The options of a decision: read without loading what fits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+SHRINKAGE = 2.0
+"""Positives of prior weight; chosen by cross-validation, see tests/benchmarks/threshold_shrinkage.py."""
+
+
+Policy = Literal["fixed_0.5", "global", "per_genre"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+Calibration = Literal["auto", "none", "temperature", "platt"]
+
+
+@dataclass
+class DecisionOptions:
+    """How probabilities and thresholds are fitted on validation, once the model is trained.
+
+    A run keeps its decision: without its decision.json, `validate` fits it again.
+
+    Attributes:
+        calibration: one "temperature", "platt" scaling for each genre, "none", or "auto" for the one of the first two
+            with the better cross-validated likelihood on validation.
+        shrinkage: pull of a genre's threshold to the global one, in positives of the genre.
+    """
+
+    calibration: Calibration = "auto"
+    shrinkage: float = SHRINKAGE

@@ -1,0 +1,407 @@
+"""The options of every model and what can be told of them by themselves: read, and refused, without loading torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from genre_lightning.errors import ConfigError
+
+LossName = Literal["bce", "focal", "asymmetric"]
+PosWeight = Literal["full", "sqrt", "none"]
+Schedule = Literal["linear", "cosine", "constant"]
+Pooling = Literal["mean", "cls"]
+Quantization = Literal["none", "nf4", "int8"]
+ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
+QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
+OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+
+VALIDATION_METRICS = (
+    "f1_micro",
+    "f1_macro",
+    "precision_micro",
+    "recall_micro",
+    "subset_accuracy",
+    "map_macro",
+    "auroc_macro",
+    "f1_micro_tuned",
+)
+
+
+SMALL = "small"
+"""The value of `model.backbone` that asks for a small encoder with random weights."""
+
+RANDOM = "random"
+"""The value of `model.backbone` that asks for a Llama of `model.architecture` with random weights."""
+
+PROMPT = "Overview of a film:\n{text}\n\nIs {genre} a genre of this film? Answer yes or no.\nAnswer:"
+
+
+@dataclass
+class LoraOptions:
+    """Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021).
+
+    Attributes:
+        rank: of the update's matrices.
+        alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with rslora).
+        dropout: on the input of the adapters.
+        targets: names of the linear layers that get one; null takes the attention projections.
+        rslora: rank-stabilised scaling.
+        dora: weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
+            the base stands whole on every rank while the model is built.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    targets: list[str] | None = None
+    rslora: bool = False
+    dora: bool = False
+
+
+def check_lora(options: LoraOptions) -> None:
+    """Refuses impossible options.
+
+    Raises:
+        ConfigError: with the option and the cure.
+    """
+    if options.rank < 1:
+        raise ConfigError(f"model.lora.rank is {options.rank}: give a positive whole number, such as 16")
+    if options.alpha <= 0:
+        raise ConfigError(f"model.lora.alpha is {options.alpha}: give a positive number, such as twice the rank")
+    if not 0 <= options.dropout < 1:
+        raise ConfigError(f"model.lora.dropout is {options.dropout}: give a share from 0 to below 1")
+    if options.targets is not None and not options.targets:
+        raise ConfigError("model.lora.targets is empty: name linear layers, or leave it null for the attention")
+
+
+@dataclass
+class Architecture:
+    """The shape of a small encoder that is trained from random weights; its vocabulary is the tokenizer's.
+
+    Attributes:
+        layers: transformer blocks.
+        width: of a token's state; a multiple of `heads`.
+        heads: of the attention.
+        inner_width: of the feed-forward layers.
+    """
+
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    inner_width: int = 512
+
+
+@dataclass
+class LlamaArchitecture:
+    """The shape of a Llama that is made from random weights; its vocabulary is the tokenizer's.
+
+    Llama 2 7B is {layers: 32, width: 4096, heads: 32, inner_width: 11008}.
+
+    Attributes:
+        layers: transformer blocks.
+        width: of a token's state; a multiple of `heads`.
+        heads: of the attention.
+        kv_heads: heads of keys and values; null takes `heads`.
+        inner_width: of the feed-forward layers.
+        vocab_size: tokens; null takes the tokenizer's.
+    """
+
+    layers: int = 2
+    width: int = 64
+    heads: int = 4
+    kv_heads: int | None = None
+    inner_width: int = 172
+    vocab_size: int | None = None
+
+
+class ClassifierOptions:
+    """Loss and optimizer of every model.
+
+    A model inherits its options and a Lightning module, so that the options alone can be made and checked too.
+
+    Args:
+        loss: "bce" with pos_weight, "focal" or "asymmetric".
+        pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
+            square root, "none" one.
+        pos_weight_cap: largest such weight; null for no limit.
+        focal_gamma: exponent of the focal loss.
+        asymmetric_gamma_positive: exponent of the asymmetric loss for positives.
+        asymmetric_gamma_negative: exponent of the asymmetric loss for negatives.
+        asymmetric_margin: probability below which a negative counts nothing in the asymmetric loss.
+        lr: peak learning rate of the backbone; null chooses by its size.
+        head_lr: peak learning rate of the head; null is ten times the backbone's.
+        weight_decay: of AdamW; biases and norms are never decayed.
+        warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
+        schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
+        beta2: AdamW's second moment decay.
+    """
+
+    def __init__(
+        self,
+        loss: LossName = "bce",
+        pos_weight: PosWeight = "sqrt",
+        pos_weight_cap: float | None = None,
+        focal_gamma: float = 2.0,
+        asymmetric_gamma_positive: float = 0.0,
+        asymmetric_gamma_negative: float = 4.0,
+        asymmetric_margin: float = 0.05,
+        lr: float | None = None,
+        head_lr: float | None = None,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.1,
+        schedule: Schedule = "linear",
+        beta2: float = 0.999,
+    ) -> None:
+        super().__init__()
+        self.loss_name: LossName = loss
+        self.loss_options = {
+            "focal_gamma": focal_gamma,
+            "asymmetric_gamma_positive": asymmetric_gamma_positive,
+            "asymmetric_gamma_negative": asymmetric_gamma_negative,
+            "asymmetric_margin": asymmetric_margin,
+        }
+        self.pos_weight_mode: PosWeight = pos_weight
+        self.pos_weight_cap = pos_weight_cap
+        self.lr = lr
+        self.head_lr = head_lr
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.schedule: Schedule = schedule
+        self.beta2 = beta2
+
+    def check_options(self) -> None:
+        """Everything that can be told of the options by themselves.
+
+        Raises:
+            ConfigError: with the option and the cure.
+        """
+        for name, value in self.loss_options.items():
+            if value < 0 or (name == "asymmetric_margin" and value >= 1):
+                raise ConfigError(f"model.{name} is {value}: give 0 or more (a margin stays below 1)")
+        for name in ("lr", "head_lr", "pos_weight_cap"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"model.{name} is {value}: give a positive number")
+        if self.weight_decay < 0:
+            raise ConfigError(f"model.weight_decay is {self.weight_decay}: give 0 or more")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ConfigError(f"model.warmup_fraction is {self.warmup_fraction}: give a share from 0 to below 1")
+
+
+class EncoderOptions(ClassifierOptions):
+    """An encoder of the hub or of a local directory, fine-tuned in full or by LoRA, with a linear head.
+
+    These are the options of `DistilBertClassifier`.
+
+    Args:
+        backbone: model of the hub (DistilBERT, BERT, RoBERTa, DeBERTa, MiniLM, ModernBERT, …) or local directory;
+            "small" makes `architecture` with random weights.
+        revision: commit or tag of the backbone on the hub.
+        pooling: "mean" over a text's tokens, or its first token's state ("cls").
+        dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
+        lora: train low-rank adapters in the attention and the head in full; null trains everything.
+        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
+            pass: a third more work for a fraction of the memory.
+        packing: lay texts one behind another in a row without padding, for backbones whose attention can keep them
+            apart (BERT, DistilBERT, ELECTRA, RoBERTa and its kin). Otherwise texts of like length are padded to the
+            longest of them. The logits are the same.
+        architecture: used with backbone "small".
+        kwargs: see `ClassifierOptions`.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "distilbert-base-uncased",
+        revision: str | None = None,
+        pooling: Pooling = "mean",
+        dropout: float | None = None,
+        lora: LoraOptions | None = None,
+        activation_checkpointing: bool = False,
+        packing: bool = True,
+        architecture: Architecture | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backbone_name = backbone
+        self.revision = revision
+        self.pooling: Pooling = pooling
+        self.dropout = dropout
+        self.lora = lora
+        self.activation_checkpointing = activation_checkpointing
+        self.packing = packing
+        self.architecture = architecture or Architecture()
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return self.backbone_name == SMALL
+
+    def check_options(self) -> None:
+        """See `ClassifierOptions.check_options`."""
+        super().check_options()
+        _check_dropout(self.dropout)
+        if self.architecture.width % self.architecture.heads:
+            raise ConfigError(
+                f"model.architecture.width is {self.architecture.width}, no multiple of its {self.architecture.heads} "
+                "heads: change one of them"
+            )
+        if self.from_scratch and self.lora:
+            raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
+
+
+class DecoderOptions(ClassifierOptions):
+    """A Llama-like decoder whose own weights never train.
+
+    These are the options of `FrozenDecoder`.
+
+    Args:
+        backbone: model of the hub (Llama 2 and 3, Mistral, Qwen 2 and 3) or local directory; "random" makes
+            `architecture` with random weights.
+        revision: commit or tag of the backbone on the hub.
+        random_weights: draw the weights of the backbone's configuration at random instead of loading them, for
+            benchmarks and planning.
+        architecture: used with backbone "random".
+        quantization: of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or "none".
+        compute_dtype: of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
+        quant_storage: dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
+            shards every parameter by itself; other sharding may need the float that it computes in.
+        kwargs: see `ClassifierOptions`.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "meta-llama/Llama-2-7b-hf",
+        revision: str | None = None,
+        random_weights: bool = False,
+        architecture: LlamaArchitecture | None = None,
+        quantization: Quantization = "nf4",
+        compute_dtype: ComputeDtype = "auto",
+        quant_storage: QuantStorage = "uint8",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backbone_name = backbone
+        self.revision = revision
+        self.random_weights = random_weights or backbone == RANDOM
+        self.architecture = architecture or LlamaArchitecture()
+        self.quantization: Quantization = quantization
+        self.compute_dtype: ComputeDtype = compute_dtype
+        self.quant_storage: QuantStorage = quant_storage
+
+    def check_options(self) -> None:
+        """See `ClassifierOptions.check_options`."""
+        super().check_options()
+        if self.quant_storage != "uint8" and self.quantization != "nf4":
+            raise ConfigError(
+                f"model.quant_storage is {self.quant_storage}, and only nf4 packs its weights: "
+                "leave it out, or set model.quantization=nf4"
+            )
+        if self.backbone_name != RANDOM:
+            return
+        shape = self.architecture
+        kv_heads = shape.kv_heads or shape.heads
+        if min(shape.layers, shape.width, shape.heads, kv_heads, shape.inner_width) < 1:
+            raise ConfigError("model.architecture holds a size below 1: give positive whole numbers")
+        if shape.width % (2 * shape.heads) or shape.heads % kv_heads:
+            raise ConfigError(
+                f"model.architecture has width {shape.width}, {shape.heads} heads and {kv_heads} kv_heads: "
+                "make the width an even multiple of the heads, and the heads a multiple of the kv_heads"
+            )
+
+
+class LlamaQLoraOptions(DecoderOptions):
+    """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
+
+    These are the options of `LlamaQLoraClassifier`.
+
+    Args:
+        lora: shape and place of the adapters; null takes the defaults.
+        packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
+            texts of like length are padded to the longest of them. The logits are the same.
+        dropout: before the head; null for none.
+        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
+            pass: a third more work for a fraction of the memory.
+        optimizer: "adamw" in float32, "adamw_8bit" with moments of 8 bits, or "paged_adamw_8bit", whose moments
+            move to the host when the GPU is full.
+        kwargs: see `DecoderOptions` and `ClassifierOptions`.
+    """
+
+    def __init__(
+        self,
+        lora: LoraOptions | None = None,
+        packing: bool = True,
+        dropout: float | None = None,
+        activation_checkpointing: bool = False,
+        optimizer: OptimizerName = "adamw",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.lora = lora or LoraOptions()
+        self.packing = packing
+        self.dropout = dropout
+        self.activation_checkpointing = activation_checkpointing
+        self.optimizer: OptimizerName = optimizer
+
+    def check_options(self) -> None:
+        """See `ClassifierOptions.check_options`."""
+        check_lora(self.lora)
+        _check_dropout(self.dropout)
+        super().check_options()
+
+
+class ZeroShotOptions(DecoderOptions):
+    """The odds that a language model gives to yes against no when asked whether a film has a genre.
+
+    These are the options of `ZeroShotLlama`.
+
+    Args:
+        prompt: with {text}, and after it {genre}; where the tokenizer has a chat format, it is a user's message.
+        chat: use the chat format; null where the tokenizer has one.
+        yes: spellings of the answer that a genre fits.
+        no: spellings of the other.
+        batch_tokens: tokens that go through the model at once, questions and padding included.
+        kwargs: see `DecoderOptions`; loss and optimizer are of no use here.
+    """
+
+    def __init__(
+        self,
+        prompt: str = PROMPT,
+        chat: bool | None = None,
+        yes: list[str] = ["yes", "Yes", "YES"],  # noqa: B006  # read only; a list is what YAML and --help show
+        no: list[str] = ["no", "No", "NO"],  # noqa: B006
+        batch_tokens: int = 8192,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt = prompt
+        self.chat = chat
+        self.yes = list(yes)
+        self.no = list(no)
+        self.batch_tokens = batch_tokens
+
+    def check_options(self) -> None:
+        """See `ClassifierOptions.check_options`."""
+        for part in ("{text}", "{genre}"):
+            if self.prompt.count(part) != 1:
+                raise ConfigError(f"model.prompt holds {part} {self.prompt.count(part)} times: name it once")
+        if self.prompt.index("{genre}") < self.prompt.index("{text}"):
+            raise ConfigError("model.prompt has {genre} before {text}, whose states all genres share: put it after")
+        if not self.yes or not self.no:
+            raise ConfigError("model.yes or model.no is empty: give at least one spelling of each answer")
+        if self.batch_tokens < 1:
+            raise ConfigError(f"model.batch_tokens is {self.batch_tokens}: give a positive whole number, such as 8192")
+        super().check_options()
+
+
+def _check_dropout(dropout: float | None) -> None:
+    if dropout is not None and not 0 <= dropout < 1:
+        raise ConfigError(f"model.dropout is {dropout}: give a share from 0 to below 1")
+
+
+OPTIONS: dict[str, type[ClassifierOptions]] = {
+    "genre_lightning.models.distilbert.DistilBertClassifier": EncoderOptions,
+    "genre_lightning.models.llama_qlora.LlamaQLoraClassifier": LlamaQLoraOptions,
+    "genre_lightning.models.zero_shot.ZeroShotLlama": ZeroShotOptions,
+}
+"""The options of each model by its class path; the first model is the default."""

@@ -1,0 +1,100 @@
+"""News and the progress of work: a live bar on a terminal, and now and then a whole line in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from genre_lightning.data.movies import ReadShare
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+def say(line: str) -> None:
+    """Prints a line of news; on the error stream, as the output stream is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def task_progress(task: str, total: int) -> Iterator[Any]:
+    """A bar for a task of so many units on a terminal; lines now and then and at its end where there is none.
+
+    Nothing is shown for a task that never reports, such as one whose result lies in the cache.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        done = 0
+        started = said = time.monotonic()
+
+        def count(units: int) -> None:
+            nonlocal done, said
+            done += units
+            if (now := time.monotonic()) - said >= _SECONDS_BETWEEN_LINES and done < total:
+                said = now
+                say(f"{task}: {done:,} of {total:,}, {clock((now - started) / done * (total - done))} left")
+
+        yield count
+        if done:
+            say(f"{task}: {done:,} done in {time.monotonic() - started:.1f} s")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        row = bar.add_task(task, total=total)
+        yield lambda units: bar.advance(row, units)
+
+
+@contextmanager
+def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]]:
+    """A bar for work through a file whose rows nobody has counted; lines now and then where there is no terminal.
+
+    Args:
+        task: what is done.
+        share: how much of the file has been read.
+
+    Yields:
+        a function to report rows done to.
+    """
+    console = Console(stderr=True)
+    started = said = time.monotonic()
+    first: tuple[float, float] | None = None
+    done = 0
+
+    def rate(rows: int) -> str:
+        nonlocal done, first
+        # what an earlier start had done, and the reading over it, is no measure of the time left
+        first = first or (time.monotonic(), share.measure())
+        done += rows
+        return f"{done / max(time.monotonic() - started, 1e-3):,.0f} rows/s"
+
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[rate]}"), console=console, transient=True) as bar:
+            row = bar.add_task(task, total=1.0, rate="")
+            yield lambda rows: bar.update(row, rate=rate(rows), completed=share.measure())
+        return
+
+    def line(rows: int) -> None:
+        nonlocal said
+        speed, now = rate(rows), time.monotonic()
+        if now - said < _SECONDS_BETWEEN_LINES:
+            return
+        said = now
+        read = share.measure()
+        since, before = first or (now, read)
+        left = f"  {clock((now - since) / (read - before) * (1 - read))} left" if read > before else ""
+        say(f"{task}  {read:.0%} of the file  {done:,} rows  {speed}{left}")
+
+    yield line
+
+
+def clock(seconds: float) -> str:
+    """A time as minutes and seconds, and hours where it has any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,154 @@
+"""Times and memory of auditing, splitting, tokenising, planning and resuming on files of ever more films.
+
+    MOVIES_CSV=movies_metadata.csv python tests/benchmarks/scale.py TOKENIZER FOLDER [--rows 45466 450000 4500000]
+
+The files are made in FOLDER from the rows of the real one, repeated under new ids and with a word of their own in each
+overview, so that no film is dropped as another's copy. Every stage runs in a process of its own, with what the stages
+before it have left in the cache; its time is without imports, its memory is the process's largest resident set, imports
+and mapped files included. TOKENIZER is a model's directory, or "wordpiece" for a vocabulary trained on the films.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from genre_lightning.files import write_json, write_text
+
+ROWS = (45_466, 450_000, 4_500_000)
+STAGES = ("audit", "split", "tokenise", "plan", "resume")
+BOUNDS = {"seconds": {"plan": 5.0, "resume": 1.0}, "peak_gib": 4.0}
+"""Of the largest file."""
+RESULTS = Path(__file__).parent / "results"
+BATCH, BUDGET, SEED = 32, 1024, 0
+
+
+def make_file(real, target, rows):
+    """Writes so many rows: the real ones as they are, and then again and again with another id and overview."""
+    csv.field_size_limit(2**26)
+    with real.open(newline="", encoding="utf-8") as source, target.open("w", newline="", encoding="utf-8") as file:
+        reader, writer = csv.reader(source), csv.writer(file)
+        header, *films = reader
+        writer.writerow(header)
+        film_id, overview = header.index("id"), header.index("overview")
+        for number in range(rows):
+            copy, place = divmod(number, len(films))
+            row = list(films[place])
+            if copy and row[film_id].isdecimal():
+                row[film_id] = str(int(row[film_id]) + copy * 10**7)
+                if len(row) > overview and len(row[overview]) > 40:
+                    row[overview] += f" Part {copy}."
+            writer.writerow(row)
+
+
+def measure(stage, file, tokenizer, cache):
+    """Seconds of a stage, in this process."""
+    from genre_lightning.data.datamodule import MovieDataModule
+    from genre_lightning.data.films import load_films
+    from genre_lightning.data.steps import StepSampler, micro_batches_per_step
+    from genre_lightning.progress import file_progress, task_progress
+
+    data = MovieDataModule(file, tokenizer=tokenizer, cache_dir=cache, seed=SEED)
+    data.progress, data.reading_progress = task_progress, file_progress
+    if stage == "audit":
+        started = time.perf_counter()
+        films = load_films(data.source, data.cache_dir, data.reading_progress)
+        return {"seconds": time.perf_counter() - started, "films": len(films)}
+    if stage == "split":
+        load_films(data.source, data.cache_dir)
+        started = time.perf_counter()
+        splits = data.prepare_films().splits
+        return {"seconds": time.perf_counter() - started, "split_sha256": splits["train"].sha256}
+    if stage == "tokenise":
+        data.prepare_films()
+        started = time.perf_counter()
+        tokens = data.prepare().tokens
+        return {"seconds": time.perf_counter() - started, "tokens": int(tokens.lengths.sum(dtype="int64"))}
+    lengths = data.dataset("train").lengths
+    started = time.perf_counter()
+    micro_batches = micro_batches_per_step(
+        lengths, global_batch_size=BATCH, budget=BUDGET, world_size=1, seed=SEED, epochs=1
+    )
+    sampler = StepSampler(lengths, global_batch_size=BATCH, micro_batches=micro_batches, seed=SEED)
+    if stage == "resume":
+        started = time.perf_counter()
+        sampler.load_state_dict({"epoch": 0, "step": sampler.steps // 2})
+    next(iter(sampler))
+    return {"seconds": time.perf_counter() - started, "steps": sampler.steps, "micro_batches": micro_batches}
+
+
+def measure_apart(stage, file, tokenizer, cache):
+    """A stage in a process of its own."""
+    command = [sys.executable, __file__, str(tokenizer), str(cache), "--stage", stage, "--file", str(file)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def machine():
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    return f"{cores} core(s) of {model}, {memory:.0f} GiB of memory, load average {load:.1f} at the start"
+
+
+def table(results):
+    lines = ["| rows | films | " + " | ".join(STAGES) + " |", "|---:|---:|" + "---:|" * len(STAGES)]
+    for rows, stages in results.items():
+        cells = [f"{s['seconds']:,.2f} s, {s['peak_gib']:.2f} GiB" for s in map(stages.get, STAGES) if s]
+        lines.append(f"| {int(rows):,} | {stages['audit']['films']:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tokenizer")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.stage:
+        found = measure(options.stage, options.file, options.tokenizer, options.folder)
+        # kilobytes on Linux
+        found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(json.dumps(found))
+        return
+    real = Path(os.environ["MOVIES_CSV"])
+    options.folder.mkdir(parents=True, exist_ok=True)
+    here, results = machine(), {}
+    for rows in options.rows:
+        file = options.folder / f"movies_{rows}.csv"
+        make_file(real, file, rows)
+        results[str(rows)] = {"file_gib": file.stat().st_size / 2**30}
+        for stage in STAGES:
+            results[str(rows)][stage] = measure_apart(stage, file, options.tokenizer, options.folder / f"cache_{rows}")
+            print(rows, stage, results[str(rows)][stage], file=sys.stderr, flush=True)
+        file.unlink()
+        report(here, results)
+
+
+def report(here, results):
+    """Writes what has been measured so far: the largest file takes long."""
+    largest = results[max(results, key=int)]
+    missed = [s for s, bound in BOUNDS["seconds"].items() if largest[s]["seconds"] > bound]
+    missed += [f"memory of {s}" for s in STAGES if largest[s]["peak_gib"] > BOUNDS["peak_gib"]]
+    today = datetime.date.today().isoformat()
+    text = f"# tests/benchmarks/scale.py, {today}\n\n{here}.\n\n{table(results)}\n\n"
+    text += f"Missed: {', '.join(missed)}.\n" if missed else "Every bound is kept.\n"
+    print(text, flush=True)
+    write_text(RESULTS / "scale.md", text)
+    write_json(RESULTS / "scale.json", {"date": today, "machine": here, "rows": results, "missed": missed})
+
+
+if __name__ == "__main__":
+    main()

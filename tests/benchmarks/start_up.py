@@ -1,0 +1,155 @@
+"""Times the commands from their start: help, a mistake, and the parts of the way to a training's first step.
+
+    python tests/benchmarks/start_up.py FILM_FILE BACKBONE [--starts 5]
+
+BACKBONE is a model's directory. Every start is a process of its own; the median of the starts is shown. Files that a
+start reads are in the system's memory after the first one. Cold is a start without films and tokens in the cache.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from genre_lightning.files import write_text
+
+RESULT = Path(__file__).parent / "results" / "start_up.md"
+HELP = ("--help", "fit --help", "predict --help", "data inspect --help", "baseline tfidf_nb --help", "tag --help")
+HELP_BOUND, MISTAKE_BOUND = 0.5, 2.0
+"""Seconds."""
+
+
+def watch_start(words):
+    """Runs a fit in this process up to the end of its first step, and prints when each part was done for once."""
+    started = time.time() - float(os.environ["STARTED"])
+    from genre_lightning.commands.early import check_early
+    from genre_lightning.commands.guard import check_arguments
+
+    done = {"Python": started}
+
+    def note(part):
+        done.setdefault(part, time.time() - float(os.environ["STARTED"]))
+
+    def noting(owner, name, part):
+        function = getattr(owner, name)
+
+        def noted(*given, **named):
+            result = function(*given, **named)
+            note(part)
+            return result
+
+        setattr(owner, name, noted)
+
+    check_arguments(words)
+    check_early("fit", words)
+    note("options, without torch")
+    from lightning.pytorch.callbacks import Callback
+
+    from genre_lightning.commands import fit
+    from genre_lightning.data import datamodule
+    from genre_lightning.models.base import GenreClassifier
+
+    note("import of torch, Lightning and transformers")
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, *rest):
+            if trainer.global_step == 1:
+                note("first step")
+                print(json.dumps(done), flush=True)
+                os._exit(0)  # nothing after the first step is measured
+
+    def watched(setup, make=fit.build_trainer):
+        trainer, checkpoints = make(setup)
+        trainer.callbacks.append(Watch())
+        note("trainer")
+        return trainer, checkpoints
+
+    fit.build_trainer = watched
+    noting(fit, "check_setup", "options and backbone, with them")
+    noting(datamodule, "load_films", "films read and audited")
+    noting(datamodule.MovieDataModule, "prepare_films", "films split")
+    noting(datamodule.MovieDataModule, "prepare", "films tokenised")
+    noting(datamodule.MovieDataModule, "setup", "epochs planned")
+    noting(GenreClassifier, "configure_model", "model built")
+    fit.fit(words)
+
+
+def seconds_of(words):
+    """Of a command, whatever its exit status."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "genre_lightning", *words], capture_output=True, check=False)
+    return time.perf_counter() - started
+
+
+def parts_of(words):
+    """Seconds of each part of a start."""
+    command = [sys.executable, __file__, "--watch", *words]
+    environment = {**os.environ, "STARTED": str(time.time())}
+    lines = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    done = sorted(json.loads(lines[-1]).items(), key=lambda item: item[1])
+    parts = {name: at - before for (name, at), (_, before) in zip(done, [("", 0.0), *done], strict=False)}
+    return {**parts, "from the command to the first step": done[-1][1]}
+
+
+def parts_of_starts(file, backbone, starts, folder, *, cold):
+    """Median seconds of each part over several starts."""
+    found = []
+    for start in range(starts + (not cold)):
+        cache = folder / (f"cache_{start}" if cold else "cache")
+        words = ["--data.csv", file, "--model.backbone", backbone, "--data.cache_dir", cache]
+        parts = parts_of([*map(str, words), "--run_dir", str(folder / f"run_{cold}_{start}")])
+        if cold or start:
+            found.append(parts)
+    return {name: statistics.median(parts[name] for parts in found) for name in found[0]}
+
+
+def machine():
+    facts = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in facts if "model name" in line), platform.processor())
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    return f"{cores} core(s) of {model}, load average {load:.1f} at the start, Python {platform.python_version()}"
+
+
+def main():
+    if sys.argv[1:2] == ["--watch"]:
+        watch_start(sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("backbone", type=Path)
+    parser.add_argument("--starts", type=int, default=5)
+    options = parser.parse_args()
+    here = machine()
+    file, backbone = options.file.absolute(), options.backbone.absolute()
+    commands = {words: words.split() for words in HELP}
+    commands |= {
+        "a mistake: unknown option": ["fit", "--data.csv", str(file), "--data.max_tokns", "9"],
+        "a mistake: wrong type": ["fit", "--data.csv", str(file), "--trainer.max_epochs", "many"],
+        "a mistake: missing file": ["fit", "--data.csv", "nosuch.csv"],
+        "a mistake: impossible value": ["fit", "--data.csv", str(file), "--model.lr", "-1"],
+    }
+    lines = ["| command | median | least | bound |", "|---|---:|---:|---:|"]
+    for name, words in commands.items():
+        seconds = [seconds_of(words) for _ in range(options.starts)]
+        bound = MISTAKE_BOUND if name.startswith("a mistake") else HELP_BOUND
+        lines.append(f"| {name} | {statistics.median(seconds):.2f} s | {min(seconds):.2f} s | {bound:.1f} s |")
+    with tempfile.TemporaryDirectory() as name:
+        cold = parts_of_starts(file, backbone, options.starts, Path(name), cold=True)
+        cached = parts_of_starts(file, backbone, options.starts, Path(name), cold=False)
+    lines += ["", "| part of a `fit` | cold | cached |", "|---|---:|---:|"]
+    lines += [f"| {part} | {cold[part]:.2f} s | {cached[part]:.2f} s |" for part in cold]
+    title = f"# tests/benchmarks/start_up.py, {datetime.date.today().isoformat()}"
+    shape = f"Medians of {options.starts} starts; {file.name}, {file.stat().st_size / 2**20:.0f} MiB, {backbone.name}."
+    text = "\n".join([title, "", f"{here}. {shape}", "", *lines, ""])
+    print(text)
+    write_text(RESULT, text)
+
+
+if __name__ == "__main__":
+    main()

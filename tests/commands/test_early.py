@@ -1,0 +1,140 @@
+"""What can be told of a command line before torch is loaded is told then, and nothing is refused that would be done."""
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genre_lightning import models
+from genre_lightning.cli import COMMANDS
+from genre_lightning.commands.early import _OBJECTS, _parse, check_early
+from genre_lightning.commands.options import TrainerOptions
+from genre_lightning.commands.parser import GenreTrainer, parse
+from genre_lightning.errors import ConfigError
+from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.options import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if "tfidf" not in path.stem)
+CODE = """
+import sys
+from genre_lightning.__main__ import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as leaving:
+    status = leaving.code
+heavy = [name for name in ("torch", "lightning", "transformers", "sklearn") if name in sys.modules]
+print("loaded:", *heavy, "status:", status)
+"""
+HELP = tuple(COMMANDS)
+
+
+def outcome(*words):
+    done = subprocess.run([sys.executable, "-c", CODE, *map(str, words)], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_the_help_of_a_command_loads_no_library_that_computes(command):
+    last, text = outcome(*command.split(), "--help")
+    assert last == "loaded: status: 0"
+    assert f"genre-lightning {command}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "--data.max_tokns", "9"], "max_tokns"),
+        (["fit", "--data.csv", "nosuch.csv"], "no such file"),
+        (["fit", "--config", "nosuch.yaml"], "no such configuration file"),
+        (["fit", "--data.csv", "nosuch.csv", "--data.max_tokens", "many"], "max_tokens"),
+        (["fit", "--data.csv", "nosuch.csv", "--trainer.max_epohcs", "3"], "max_epohcs"),
+        (["fit", "--data.csv", "nosuch.csv", "--trainer.num_nodes", "many"], "num_nodes"),
+        (["fit", "--data.csv", "nosuch.csv", "--model", "LlamaQLoraClassifier", "--model.packing", "4"], "packing"),
+        (["fit", "--data.csv=a.csv", "--data.seed=-1", "--model.backbone=small", "--model.lora.rank=4"], "model.lora"),
+        (["fit", "--config", ROOT / "configs/llama2_qlora.yaml", "--data.split", "[1, 2]"], "add up to 1"),
+        (["validate", "--run_dir", "."], "is no run directory"),
+        (["test"], "needs a run"),
+        (["predict", "."], "is no run directory"),
+        (["submit", "--dry-run", "--data.csv", "nosuch.csv"], "no such file"),
+        (["data", "inspect", "nosuch.csv"], "no such file"),
+        (["baseline", "tfidf_nb", "--data.csv", "nosuch.csv", "--model.min_flms", "3"], "min_flms"),
+    ],
+)
+def test_a_mistake_is_told_before_libraries_are_loaded(words, message):
+    last, text = outcome(*words)
+    assert last == "loaded: status: 2"
+    assert message in text
+
+
+def test_the_trainers_options_are_those_of_the_trainer():
+    full = dict(inspect.signature(GenreTrainer.__mro__[1].__init__).parameters)
+    ours = dict(inspect.signature(GenreTrainer.__init__).parameters)
+    light = inspect.signature(TrainerOptions).parameters
+    assert set(light) == set(full) - {"self"}
+    for name, parameter in light.items():
+        assert parameter.default == ours.get(name, full[name]).default, name
+
+
+def test_every_model_has_its_options():
+    def leaves(kind):
+        below = [leaf for sub in kind.__subclasses__() for leaf in leaves(sub)]
+        return below or [kind]
+
+    for module in pkgutil.iter_modules(models.__path__):
+        importlib.import_module(f"{models.__name__}.{module.name}")
+    ours = {f"{kind.__module__}.{kind.__name__}" for kind in leaves(GenreClassifier)}
+    assert {path for path in ours if path.startswith("genre_lightning.")} == set(OPTIONS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_both_parsers_read_the_same_of_a_configuration(path):
+    words = ["--config", str(path), "--data.csv", "a.csv", "--model.lr", "0.5", "--trainer.max_epochs=7"]
+    early = _parse("fit", words)
+    full, parser = parse("fit", words)
+    settings = yaml.safe_load(parser.parser.dump(full))
+    made = parser.parser.instantiate(full)
+    kind = type(early.model)
+    assert vars(early.data) == {name: getattr(made.data, name) for name in vars(early.data)}
+    assert vars(early.model) == {name: getattr(made.model, name) for name in vars(early.model)}
+    assert OPTIONS[settings["model"]["class_path"]] is kind
+    for name, value in early.trainer.as_dict().items():
+        assert f"trainer.{name}" in _OBJECTS or value == full.trainer[name], name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.callbacks+=lightning.pytorch.callbacks.Timer"],
+        ["--trainer.callbacks+", "lightning.pytorch.callbacks.Timer", "--trainer.callbacks.interval", "step"],
+        ["--trainer.callbacks", '[{"class_path": "lightning.pytorch.callbacks.Timer"}]'],
+        ["--trainer.strategy.class_path", "genre_lightning.distributed.sharded.ShardedStrategy"],
+        ["--config", str(ROOT / "configs/strategy/fsdp_offload.yaml")],
+        ["--config", str(ROOT / "configs/logger/wandb.yaml")],
+        ["--model", "genre_lightning.models.distilbert.DistilBertClassifier"],
+        ["--model.class_path=DistilBertClassifier", "--model.init_args.pooling", "cls"],
+        ['--model={"class_path": "DistilBertClassifier", "init_args": {"pooling": "cls"}}', "--model.pooling=mean"],
+        ["--config", str(ROOT / "configs/quickstart.yaml"), "--model", "ZeroShotLlama", "--model.chat", "true"],
+        ["--conf", str(ROOT / "configs/quickstart.yaml")],
+        [f"-c{ROOT / 'configs/quickstart.yaml'}"],
+        ["--print_config"],
+        ["--model.help", "ZeroShotLlama"],
+        ["--trainer.limit_val_batches", "0.5", "--trainer.devices", "[0, 1]", "--trainer.max_time", "00:01:00:00"],
+        ["--trainer.devices=2", "--trainer.devices+=3", "--trainer.enable_progress_bar", "null"],
+        ["--wandb.project", "films", "--tensorboard", "--json"],
+    ],
+)
+def test_nothing_is_refused_that_the_full_parser_takes(sample_csv, tmp_path, words):
+    check_early("fit", [*words, "--data.csv", str(sample_csv), "--run_dir", str(tmp_path / "run")])
+
+
+def test_a_model_from_elsewhere_is_left_to_the_full_parser(sample_csv, tmp_path):
+    words = ["--data.csv", str(sample_csv), "--run_dir", str(tmp_path / "run"), "--model", "lightning.pytorch.X"]
+    check_early("fit", [*words, "--model.anything", "7"])
+    with pytest.raises(ConfigError):
+        parse("fit", [*words, "--model.anything", "7"])
