@@ -132,11 +132,8 @@ def _print_fit(console: Console, facts: dict[str, Any]) -> None:
         text = f"{verdict}: {_gigabytes(column['total'])} of {facts['machine']['gpu_bytes'] / 1e9:g} GB ({gpu})"
         if facts["steps"]:
             largest = column["largest_micro_batch_tokens"]
-            text += (
-                f"; largest data.micro_batch_tokens that fits: {largest}"
-                if largest
-                else ", nor does the longest text alone"
-            )
+            known = f"; largest data.micro_batch_tokens that fits: {largest}"
+            text += known if largest else ", nor does the longest text alone"
         _line(console, _NAMES.get(name, name), text)
 
 

@@ -30,8 +30,8 @@ def test_a_plan_in_words(sample_csv, tmp_path, capsys):
     said = capsys.readouterr().out
     for part in (
         "8 x h100-80gb, strategy ddp, precision 16-mixed", "films an epoch", "| optimizer state", "ddp (configured)",
-        "assumed", "fits: ", "largest data.micro_batch_tokens that fits: ", "at 0.3 of 8 x 989.5 TFLOP/s",
-        "none quantised",
+        "assumed", "fits: ", "largest data.micro_batch_tokens that fits: ",
+        "at 0.3 of 8 x 989.5 TFLOP/s", "none quantised",
     ):  # fmt: skip
         assert part in said
     assert "refuse" not in said
@@ -153,10 +153,10 @@ def test_the_llamas_are_planned_without_a_file_of_theirs(path, sample_csv, tmp_p
 
 def test_offloaded_shards_are_the_hosts(sample_csv, tmp_path, capsys):
     overlay = CONFIGS / "strategy" / "fsdp_offload.yaml"
-    words = ["--config", CONFIGS / "llama2_70b_qlora.yaml", "--config", overlay, "--devices=2", "--gpu=h100"]
+    words = ["--config", CONFIGS / "llama2_qlora.yaml", "--config", overlay, "--devices=2", "--gpu=h100"]
     facts = plan(capsys, *words, f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}")
     offloaded, sharded = facts["memory"]["fsdp offloaded"], facts["memory"]["fsdp"]
-    assert offloaded["host"] > 15e9 > sharded["host"] == 0
+    assert offloaded["host"] > 1.5e9 > sharded["host"] == 0
     assert offloaded["total"] < sharded["total"]
 
 
