@@ -21,6 +21,9 @@ from genre_lightning.tagger import TaggedText, Tagger, Text
 
 __all__ = ["Explainer", "Explanation", "GenreExplanation"]
 
+_LEAST_NAMED = 0.005
+"""Log-odds below which a word is not named: two digits are shown."""
+
 
 @dataclass(frozen=True)
 class GenreExplanation:
@@ -73,7 +76,7 @@ class GenreExplanation:
             sums[name] = sums.get(name, 0.0) + value
         signed = {name: -value if against else value for name, value in sums.items()}
         order = sorted(signed, key=lambda name: -signed[name])[:count]
-        return [(name, sums[name]) for name in order if signed[name] > 0]
+        return [(name, sums[name]) for name in order if signed[name] >= _LEAST_NAMED]
 
 
 @dataclass(frozen=True)
