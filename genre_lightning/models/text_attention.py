@@ -40,6 +40,21 @@ class TextGroups:
     masks: tuple[Tensor | None, ...]
 
 
+def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Where to cut texts into groups of like length: the first of each group, and the one behind its last."""
+    cuts = []
+    first = 0
+    while first < len(lengths):
+        end = first + 1
+        low = high = lengths[first]
+        while end < len(lengths) and min(low, lengths[end]) >= _SHORTEST * max(high, lengths[end]):
+            low, high = min(low, lengths[end]), max(high, lengths[end])
+            end += 1
+        cuts.append((first, end))
+        first = end
+    return cuts
+
+
 def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
     """Groups neighbouring texts of like length.
 
@@ -48,14 +63,10 @@ def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
         heads: of the attention.
     """
     shapes, rows, real, masks = [], [], [], []
-    text = first_token = 0
-    while text < len(lengths):
-        end = text + 1
-        low = high = lengths[text]
-        while end < len(lengths) and min(low, lengths[end]) >= _SHORTEST * max(high, lengths[end]):
-            low, high = min(low, lengths[end]), max(high, lengths[end])
-            end += 1
-        own = np.asarray(lengths[text:end])
+    first_token = 0
+    for first, end in neighbours_of_like_length(lengths):
+        own = np.asarray(lengths[first:end])
+        low, high = int(own.min()), int(own.max())
         starts = first_token + own.cumsum() - own
         place = np.arange(high)
         tokens = starts[:, None] + np.minimum(place, own[:, None] - 1)
@@ -63,9 +74,8 @@ def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
         inside = place < own[:, None]
         real.append(np.repeat(inside[:, None, :], heads, axis=1).ravel())
         masks.append(None if low == high else torch.from_numpy(inside)[:, None, None, :])
-        shapes.append((end - text, heads, int(high)))
+        shapes.append((end - first, heads, high))
         first_token += int(own.sum())
-        text = end
     all_rows, all_real = np.concatenate(rows), np.concatenate(real)
     places = np.empty(first_token * heads, dtype=np.int64)
     places[all_rows[all_real]] = np.flatnonzero(all_real)

@@ -8,9 +8,11 @@ needs is kept and the gradients of the step before are not yet freed. `c` stands
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from genre_lightning.models.text_attention import neighbours_of_like_length
 from genre_lightning.planning.shape import Adapter, ModelShape, Weight
 
 Strategy = Literal["single", "ddp", "fsdp"]
@@ -79,21 +81,46 @@ class BatchShape:
 
     Attributes:
         tokens: that linear layers see, padding included.
-        attention_tokens: that attention sees: packed texts are padded for it.
+        attention_tokens: that attention sees: packed texts are padded for it, to the longest or in groups.
         longest: tokens of the longest text.
         masked: whether attention is given a mask, as padded texts of an encoder need.
+        packed: how the texts are laid out.
+        pairs: of tokens that attention weighs, where it takes packed texts in groups of like length; else 0.
     """
 
     tokens: int
     attention_tokens: int
     longest: int
     masked: bool
+    packed: bool = False
+    pairs: int = 0
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], *, packed: bool, encoder: bool, in_groups: bool = False) -> BatchShape:
+        """That of texts.
+
+        Args:
+            lengths: tokens of each, in their order.
+            packed: whether they are laid one behind another.
+            encoder: whether attention needs a mask where texts are padded.
+            in_groups: whether attention takes them in groups of like length.
+        """
+        longest, tokens = max(lengths), sum(lengths)
+        padded = longest * len(lengths)
+        if packed and in_groups:
+            groups = [(end - first, max(lengths[first:end])) for first, end in neighbours_of_like_length(lengths)]
+            attended = sum(texts * length for texts, length in groups)
+            pairs = sum(texts * length**2 for texts, length in groups)
+            return cls(tokens, attended, longest, masked=False, packed=True, pairs=pairs)
+        masked = encoder and not packed and min(lengths) < longest
+        return cls(tokens if packed else padded, padded, longest, masked, packed)
 
     @classmethod
     def full(cls, tokens: int, longest: int, *, packed: bool, encoder: bool) -> BatchShape:
         """The largest that a budget of tokens allows."""
         tokens = max(tokens, longest)
-        return cls(tokens, tokens, longest, masked=encoder and not packed)
+        pairs = tokens * longest if packed and encoder else 0
+        return cls(tokens, tokens, longest, masked=encoder and not packed, packed=packed, pairs=pairs)
 
 
 @dataclass(frozen=True)
@@ -267,12 +294,7 @@ def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
 def _embedding_bytes(shape: ModelShape, setting: Setting) -> int:
     if not shape.trains_blocks:
         return 0
-    return 4 * shape.width + (_mask_bytes(setting, 4) * shape.width if shape.dropouts else 0)
-
-
-def _mask_bytes(setting: Setting, number: int) -> int:
-    """Of a dropout, for each number: CUDA keeps a boolean, the CPU what it multiplies by."""
-    return 1 if setting.device == "cuda" else number
+    return (4 + bool(shape.dropouts)) * shape.width
 
 
 def _block_bytes(shape: ModelShape, setting: Setting) -> tuple[int, int]:
@@ -292,7 +314,7 @@ def _encoder_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[
     """
     c, d, f = setting.number, shape.width, shape.inner_width
     states = 4 if setting.autocast else c
-    size = 2 * d * states + 16 + f * c + adapters + shape.dropouts * d * _mask_bytes(setting, c)
+    size = 2 * d * states + 16 + f * c + adapters + shape.dropouts * d
     if shape.trains_blocks:
         size += (3 if setting.autocast else 1) * d * c + d * c + f * c
     return size, 0
@@ -302,10 +324,16 @@ def _attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     """An encoder's attention.
 
     Fused kernels keep queries, keys, values and their mixture (4dc), the sum of exponentials (4 a head) and, once for
-    all heads, the mask (longest c). A CPU has none with dropout: it keeps scaled queries and keys, values, and for each
-    head and pair of tokens the probabilities, dropout's factors and their product, in float32.
+    all heads, the mask (longest c); of packed texts the mixture twice, padded and not. A CPU has none with dropout: it
+    keeps scaled queries and keys, values, and for each head and pair of tokens the probabilities, dropout's factors and
+    their product, in float32. For packed texts this package's own keeps queries, keys and values (3dc), and for each
+    head and pair the probability (c) and whether it is kept (1).
     """
     c, d = setting.number, shape.width
+    if batch.packed:
+        own = setting.device == "cpu" and shape.attention_dropout
+        attended = (3 * d * c if own else 4 * d * c + 4 * shape.heads) * batch.attention_tokens
+        return attended + d * c * batch.tokens + (shape.heads * (c + 1) * batch.pairs if own else 0)
     if _fused_attention(shape, setting):
         token = 4 * d * c + 4 * shape.heads + (batch.longest * c if batch.masked else 0)
     else:
@@ -337,7 +365,7 @@ def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
     c = setting.number
     size = sum(adapter.rank * c for adapter in adapters)
     dropped = [adapter for adapter in adapters if adapter.dropout]
-    size += sum(a.inputs * (c + _mask_bytes(setting, 4 if setting.autocast and not a.on_nf4 else c)) for a in dropped)
+    size += sum(adapter.inputs * (c + 1) for adapter in dropped)
     plain = [adapter.inputs for adapter in adapters if not adapter.dropout]
     return size + c * sum(plain if setting.autocast else set(plain))
 
@@ -345,12 +373,12 @@ def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
 def working_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
     """Gradients of states while the last block's feed-forward layers are differentiated.
 
-    Of an encoder (fc + 8d) a token, of a decoder (2fc + 8d); the attention of a CPU with dropout may need more, two
-    numbers for each head and pair of tokens, when what the feed-forward layers kept is freed.
+    Of an encoder (fc + 8d) a token, of a decoder (2fc + 8d); the attention of a CPU with dropout may need more where
+    texts are padded, two numbers for each head and pair of tokens, when what the feed-forward layers kept is freed.
     """
     c, d, f = setting.number, shape.width, shape.inner_width
     token = (2 if shape.decoder else 1) * f * c + 8 * d
-    if not shape.decoder and not _fused_attention(shape, setting):
+    if not shape.decoder and not batch.packed and not _fused_attention(shape, setting):
         token = max(token, 8 * shape.heads * batch.longest - (2 * f * c if shape.trains_blocks else f * c) - 8 * d)
     return token * batch.tokens
 

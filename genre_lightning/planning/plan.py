@@ -153,6 +153,7 @@ class Plan:
             max_steps=trainer.max_steps,
             packed=model.layout == "packed",
             encoder=not model.causal,
+            in_groups=not model.causal and self.machine.kind == "cpu",
         )
         self.facts["steps"] = {
             "films": plan.films,

@@ -128,6 +128,7 @@ def plan_steps(
     max_steps: int,
     packed: bool,
     encoder: bool,
+    in_groups: bool = False,
 ) -> StepPlan:
     """Cuts the steps of the run as its sampler will.
 
@@ -141,6 +142,7 @@ def plan_steps(
         max_steps: of the trainer.
         packed: whether texts are laid one behind another.
         encoder: whether attention needs a mask where texts are padded.
+        in_groups: whether attention takes packed texts in groups of like length.
     """
     steps = steps_per_epoch(len(lengths), global_batch_size)
     epochs, total = planned_epochs(steps, max_epochs, max_steps)
@@ -164,12 +166,10 @@ def plan_steps(
             for part in (lengths[batch] for rank in shares for batch in rank):
                 if not len(part):
                     continue
-                longest, padded = int(part.max()), int(part.max()) * len(part)
-                taken = int(part.sum()) if packed else padded
-                slots += taken if epoch == 0 else 0
+                shape = BatchShape.of(part.tolist(), packed=packed, encoder=encoder, in_groups=in_groups)
+                slots += shape.tokens if epoch == 0 else 0
                 if epoch * steps + step < total:
-                    masked = encoder and not packed and int(part.min()) < longest
-                    shapes.add(BatchShape(taken, padded, longest, masked))
+                    shapes.add(shape)
     tokens = lengths.astype(np.int64)
     return StepPlan(
         films=len(lengths),
@@ -188,7 +188,10 @@ def _largest(shapes: set[BatchShape]) -> tuple[BatchShape, ...]:
     front: list[BatchShape] = []
     for shape in sorted(shapes, key=lambda shape: (-shape.tokens, -shape.attention_tokens, -shape.longest)):
         smaller = (
-            shape.attention_tokens <= other.attention_tokens and shape.longest <= other.longest for other in front
+            shape.attention_tokens <= other.attention_tokens
+            and shape.longest <= other.longest
+            and shape.pairs <= other.pairs
+            for other in front
         )
         if not any(smaller):
             front.append(shape)

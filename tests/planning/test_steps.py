@@ -22,7 +22,13 @@ def test_the_plan_is_what_the_samplers_yield(packed, ranks, budget):
     slots, shapes = [0, 0], []
     for rank in range(ranks):
         sampler = StepSampler(
-            LENGTHS, global_batch_size=32, micro_batches=plan.micro_batches, seed=4, rank=rank, world_size=ranks
+            LENGTHS,
+            global_batch_size=32,
+            micro_batches=plan.micro_batches,
+            seed=4,
+            rank=rank,
+            world_size=ranks,
+            layout="packed" if packed else "padded",
         )
         for epoch in (0, 1):
             sampler.set_epoch(epoch)
