@@ -8,13 +8,15 @@ import torch
 
 from genre_lightning.data.sample import write_sample
 
+# the hub's client reads it when a test module imports it, which is before any fixture
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _apart_from_the_user(tmp_path_factory):
     """One cache for the session, as module fixtures train too; its folders are named by their content."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GENRE_LIGHTNING_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("WANDB_MODE", "offline")
         torch.set_num_threads(1)  # the models are tiny: a second thread costs more than it does
         yield

@@ -48,8 +48,8 @@ def print_plan(facts: dict[str, Any], file: TextIO | None = None) -> None:
     for note in facts["notes"]:
         _line(console, "note", note)
     if conflicts := facts["conflicts"]:
-        said = "a problem" if len(conflicts) == 1 else f"{len(conflicts)} problems"
-        console.print(f"\nfit would refuse this configuration, for {said}:", markup=False)
+        said = "1 conflict, with its cure" if len(conflicts) == 1 else f"{len(conflicts)} conflicts, each with its cure"
+        console.print(f"\n{said}:", markup=False)
         for place, conflict in enumerate(conflicts, 1):
             _line(console, f"  {place}.", conflict, width=5)
 

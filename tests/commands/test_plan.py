@@ -34,7 +34,7 @@ def test_a_plan_in_words(sample_csv, tmp_path, capsys):
         "at 0.3 of 8 x 989.5 TFLOP/s", "none quantised",
     ):  # fmt: skip
         assert part in said
-    assert "refuse" not in said
+    assert "conflict" not in said
     assert all(len(line) <= 100 for line in said.splitlines())
     assert not (tmp_path / "run").exists()
 
@@ -86,7 +86,7 @@ def test_all_conflicts_are_listed_together(sample_csv, tmp_path, capsys):
     assert len(facts["conflicts"]) >= 5
     assert main(["plan", *wrong]) == 2
     said = capsys.readouterr().out
-    assert f"fit would refuse this configuration, for {len(facts['conflicts'])} problems:" in said
+    assert f"{len(facts['conflicts'])} conflicts, each with its cure:" in said
 
 
 def test_a_missing_file_is_a_conflict_and_the_memory_is_told_all_the_same(tmp_path, capsys):

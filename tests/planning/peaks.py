@@ -4,6 +4,7 @@ import weakref
 from contextlib import contextmanager
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -64,6 +65,18 @@ class PeakOfTensors(TorchDispatchMode):
             torch.UntypedStorage.resize_ = resize
 
 
+class _Weights(Callback):
+    """Has a tracker count the weights too: files are read in threads, which it does not see."""
+
+    def __init__(self, tracker):
+        self.tracker = tracker
+
+    def on_train_start(self, trainer, pl_module):
+        for weight in pl_module.parameters():
+            local = weight.to_local() if isinstance(weight, DTensor) else weight
+            self.tracker.count(local.untyped_storage())
+
+
 def measured_peak(words):
     """Bytes that tensors take at most in the optimizer steps of `fit` with these options, on the CPU."""
     config, parser = parse("fit", [*words, "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"])
@@ -71,6 +84,8 @@ def measured_peak(words):
     bind_model(setup)
     trainer, _ = build_trainer(setup)
     trainer.callbacks = [each for each in trainer.callbacks if "Checkpoint" not in type(each).__name__]
-    with PeakOfTensors().tracking() as tracker:
+    tracker = PeakOfTensors()
+    trainer.callbacks.append(_Weights(tracker))
+    with tracker.tracking():
         trainer.fit(setup.model, datamodule=setup.data)
     return tracker.peak
