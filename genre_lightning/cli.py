@@ -95,11 +95,11 @@ def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> 
     # first what needs no library: a file that is missing or no YAML, a class that may not be named
     check_arguments(arguments)
     command = COMMANDS[name]
-    if command.early:
-        from genre_lightning.commands.early import check_early
-
-        check_early(name, arguments)
     module, function = command.target.split(":")
     # from here on, as loading the libraries takes seconds
     with stopping_on_signals(last=whole_process) if command.saves else nullcontext():
+        if command.early:
+            from genre_lightning.commands.early import check_early
+
+            check_early(name, arguments)
         return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)

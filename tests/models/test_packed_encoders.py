@@ -39,7 +39,7 @@ def padded(rows):
 
 def build(model_type="distilbert", dropout=0.0):
     config = AutoConfig.for_model(model_type, **SHAPE)
-    model = DistilBertClassifier("small", dropout=dropout)
+    model = DistilBertClassifier(backbone="small", dropout=dropout)
     model.backbone_config = config
     model.bind(Labelling(("a", "b", "c"), np.ones(3, dtype=np.float32), 60, PAD, 32))
     model.configure_model()
@@ -79,10 +79,10 @@ def test_texts_do_not_see_each_other():
 
 
 def test_an_encoder_that_cannot_keep_texts_apart_is_padded():
-    model = DistilBertClassifier("small")
+    model = DistilBertClassifier(backbone="small")
     model.backbone_config = AutoConfig.for_model("mpnet")
     assert model.layout == "padded"
-    assert DistilBertClassifier("small", packing=False).layout == "padded"
+    assert DistilBertClassifier(backbone="small", packing=False).layout == "padded"
 
 
 LENGTHS = [5, 4, 4, 2, 1]
