@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import (
     check_backbone,
     checkpoint_activations,
@@ -40,6 +41,7 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         self.backbone_config: PretrainedConfig | None = None
         """Set to rebuild the model for weights that are loaded next: the hub is not asked then."""
         self._base_facts: dict[str, Any] | None = None
+        self._packs: bool | None = None
 
     @property
     def tokenizer_source(self) -> str | None:
@@ -53,13 +55,18 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
 
     @property
     def layout(self) -> Literal["padded", "packed"]:
-        """How batches are laid out for this model."""
+        """How batches are laid out for this model; "padded" where the backbone is not to be found, as `check` tells."""
         if not self.packing:
             return "padded"
         if self.backbone_config is None and self.from_scratch:
             return "packed"
-        config = self.backbone_config or check_backbone(self.backbone_name, self.revision, None)
-        return "packed" if packs(config) else "padded"
+        if self._packs is None:
+            try:
+                config = self.backbone_config or check_backbone(self.backbone_name, self.revision, None, weights=False)
+            except ConfigError:
+                return "padded"
+            self._packs = packs(config)
+        return "packed" if self._packs else "padded"
 
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""

@@ -83,6 +83,7 @@ def test_an_encoder_that_cannot_keep_texts_apart_is_padded():
     model.backbone_config = AutoConfig.for_model("mpnet")
     assert model.layout == "padded"
     assert DistilBertClassifier(backbone="small", packing=False).layout == "padded"
+    assert DistilBertClassifier(backbone="./nowhere").layout == "padded"  # what is wrong is told with all else
 
 
 LENGTHS = [5, 4, 4, 2, 1]
