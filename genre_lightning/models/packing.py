@@ -47,9 +47,8 @@ def packs(config: PretrainedConfig) -> bool:
 def encoder_keywords(batch: dict[str, Tensor], config: PretrainedConfig) -> dict[str, Any]:
     """What an encoder is called with, besides its token ids, for a packed batch."""
     shift = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
-    last, slots = batch["last_tokens"], batch["slots"]
-    lengths = last.diff(prepend=last.new_full((1,), -1))
-    on_cpu = last.device.type == "cpu"
+    slots, lengths = batch["slots"], packed_lengths(batch["last_tokens"])
+    on_cpu = lengths.device.type == "cpu"
     return {
         "position_ids": batch["position_ids"] + shift,
         "slots": slots,
@@ -113,6 +112,11 @@ def text_attention(
     mask = None if slot_mask is None else slot_mask[:, None, None, :]
     mixed, _ = sdpa_attention_forward(module, apart(query), apart(key), apart(value), mask, **kwargs)
     return mixed.flatten(0, 1).index_select(0, places)[None], None
+
+
+def packed_lengths(last_tokens: Tensor) -> Tensor:
+    """Tokens of each text of a packed row, int64 (texts,), from where each of them ends."""
+    return last_tokens.diff(prepend=last_tokens.new_full((1,), -1))
 
 
 def last_tokens(states: Tensor, batch: dict[str, Tensor]) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from genre_lightning.models.packing import packed_lengths
+
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks."""
 
@@ -73,6 +75,4 @@ def text_lengths(batch: dict[str, Tensor]) -> Tensor:
     """Tokens of each text of a batch, float64 (texts,), padding left out."""
     if "attention_mask" in batch:
         return batch["attention_mask"].sum(dim=1).double()
-    # a packed batch has no padding, and no mask
-    last = batch["last_tokens"].double()
-    return last.diff(prepend=last.new_full((1,), -1))
+    return packed_lengths(batch["last_tokens"]).double()  # a packed batch has no padding, and no mask

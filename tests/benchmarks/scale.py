@@ -13,12 +13,13 @@ import csv
 import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from machine import processor
 
 from genre_lightning.files import write_json, write_text
 
@@ -92,13 +93,9 @@ def measure_apart(stage, file, tokenizer, cache):
 
 
 def machine():
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    return f"{cores} core(s) of {model}, {memory:.0f} GiB of memory, load average {load:.1f} at the start"
+    return f"{cores} core(s) of {processor()}, {memory:.0f} GiB of memory, load average {load:.1f} at the start"
 
 
 def table(results):

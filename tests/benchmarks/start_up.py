@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from machine import processor
+
 from genre_lightning.files import write_text
 
 RESULT = Path(__file__).parent / "results" / "start_up.md"
@@ -111,10 +113,8 @@ def parts_of_starts(file, backbone, starts, folder, *, cold):
 
 
 def machine():
-    facts = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in facts if "model name" in line), platform.processor())
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    return f"{cores} core(s) of {model}, load average {load:.1f} at the start, Python {platform.python_version()}"
+    return f"{cores} core(s) of {processor()}, load average {load:.1f} at the start, Python {platform.python_version()}"
 
 
 def main():

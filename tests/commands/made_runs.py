@@ -1,6 +1,7 @@
 """Small finished run directories, as a training command leaves them, in milliseconds."""
 
 import numpy as np
+import pytest
 
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
@@ -53,6 +54,24 @@ def make_run(place, noise=1.0, *, seed=0, genres=GENRES, first_id=0, status="fin
 def without_figures(monkeypatch):
     """Leaves the drawing out, which takes most of an evaluation's time, where a test does not look at it."""
     monkeypatch.setattr("genre_lightning.evaluation.figures.write_figures", lambda *arguments, **options: [])
+
+
+def without_pictures(monkeypatch):
+    """Leaves the drawing and the page out, which are most of a small run's time."""
+    without_figures(monkeypatch)
+    monkeypatch.setattr("genre_lightning.commands.continuing.write_report", lambda *arguments, **options: None)
+
+
+def trained_baseline(place):
+    """A run that is trained and loaded in no time; `place` gets it and its film file."""
+    from genre_lightning.__main__ import main
+    from genre_lightning.data.sample import write_sample
+
+    sample = write_sample(place / "sample.csv", films=200, seed=3)
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        assert main(["baseline", "tfidf_nb", f"--data.csv={sample}", f"--run_dir={place / 'nb'}"]) == 0
+    return place / "nb"
 
 
 def refused(capfd, arguments, *words):

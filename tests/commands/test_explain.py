@@ -6,11 +6,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from made_runs import everything_under, make_run, refused, without_figures
+from made_runs import everything_under, make_run, refused, trained_baseline
 from rich.console import Console
 
 from genre_lightning.__main__ import main
-from genre_lightning.data.sample import write_sample
 from genre_lightning.evaluation.predictions import read_stored_predictions
 from genre_lightning.explain.console import print_explanation
 from genre_lightning.explain.explainer import Explainer
@@ -22,13 +21,7 @@ EVIL = '<script>alert(1)</script> soldiers "><img src=x> & {{ 7 * 7 }} [red]war[
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A baseline, which is trained and loaded in no time."""
-    place = tmp_path_factory.mktemp("runs")
-    sample = write_sample(place / "sample.csv", films=200, seed=3)
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        assert main(["baseline", "tfidf_nb", f"--data.csv={sample}", f"--run_dir={place / 'nb'}"]) == 0
-    return place / "nb"
+    return trained_baseline(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

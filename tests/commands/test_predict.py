@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
-from made_runs import refused, without_figures
+from made_runs import refused, without_pictures
 from small_run import SMALL
 
 from genre_lightning import Tagger
@@ -47,8 +47,7 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     sample = write_sample(place / "sample.csv", films=200, seed=3)
     with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        patch.setattr("genre_lightning.commands.continuing.write_report", lambda *a, **k: None)
+        without_pictures(patch)
         patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)
         fit = ["fit", f"--data.csv={sample}", f"--run_dir={place / 'encoder'}", *SMALL, "--trainer.max_epochs=1"]
         assert main(fit) == 0

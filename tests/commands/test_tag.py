@@ -7,13 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from made_runs import refused, without_figures
+from made_runs import refused, trained_baseline
 from rich.console import Console
 
 from genre_lightning import Tagger
 from genre_lightning.__main__ import main
 from genre_lightning.commands.tag import print_bars
-from genre_lightning.data.sample import write_sample
 from genre_lightning.tagger import Genre, TaggedText
 
 TEXTS = ["A dog finds its way home over the mountains.", "Two soldiers fall in love with the same nurse in a war."]
@@ -21,14 +20,7 @@ TEXTS = ["A dog finds its way home over the mountains.", "Two soldiers fall in l
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A baseline, which is trained and loaded in no time."""
-    place = tmp_path_factory.mktemp("runs")
-    sample = write_sample(place / "sample.csv", films=200, seed=3)
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        patch.setattr("genre_lightning.commands.continuing.write_report", lambda *a, **k: None)
-        assert main(["baseline", "tfidf_nb", f"--data.csv={sample}", f"--run_dir={place / 'nb'}"]) == 0
-    return place / "nb"
+    return trained_baseline(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,10 @@ from worker import OURS, PEER_FORMS
 
 from genre_lightning.data.sample import write_sample
 
+sys.path.append(str(Path(__file__).parent.parent))
+
+from machine import processor  # a script's own folder is all that Python looks in
+
 WORKER = Path(__file__).with_name("worker.py")
 RESULTS = Path(__file__).parent.parent / "results"
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -94,15 +98,10 @@ def product_rate(device: str, precision: str) -> float:
 
 def machine(device: str) -> dict[str, Any]:
     """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = names[0] if names else name
     import transformers
 
     return {
-        "processor": torch.cuda.get_device_name() if device == "cuda" else name,
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),

@@ -27,6 +27,7 @@ from genre_lightning.commands.build import Setup, bind_model, build_trainer, che
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.models.flops import training_cost
+from genre_lightning.models.step_sums import text_lengths
 
 OURS = "genre_lightning"
 PEER_FORMS = ("padded to 256", "dynamic padding", "group_by_length")
@@ -99,12 +100,7 @@ class Clock(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Counts the texts of a micro-batch; padding is zero where it is packed."""
-        if "attention_mask" in batch:
-            lengths = batch["attention_mask"].sum(dim=1)
-        else:
-            last = batch["last_tokens"]
-            lengths = last.diff(prepend=last.new_full((1,), -1))
-        self.meter.batch(lengths, batch["input_ids"].numel())
+        self.meter.batch(text_lengths(batch), batch["input_ids"].numel())
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Ends the training after the last step."""
