@@ -1,15 +1,18 @@
-"""Dropout whose random numbers cost little on a CPU."""
+"""Dropout that costs little on a CPU."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 _VALUES = 2**16
+_SAME_WIDTH = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""The integer as wide as a floating-point number of so many bytes."""
 
 
 def replace_dropout(model: nn.Module) -> None:
@@ -21,9 +24,10 @@ def replace_dropout(model: nn.Module) -> None:
 
 
 class Dropout(nn.Dropout):
-    """Dropout that on a CPU draws 16 random bits for an element.
+    """Dropout that on a CPU draws 16 random bits for an element and masks with vectorised integer operations.
 
-    torch draws a double for each there, one after another, which took a tenth of a training step.
+    torch draws a double for each there, one after another, which took a tenth of a training step, and what it does with
+    masks of bool is not vectorised: a product with one takes ten times as long as with a mask of the states' width.
     """
 
     def forward(self, states: Tensor) -> Tensor:
@@ -34,23 +38,34 @@ class Dropout(nn.Dropout):
 
 
 def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
-    """Which elements stay, drawn from torch's generator for the CPU.
+    """Which elements stay.
+
+    The bits come from NumPy's SFC64, which is twice as fast as torch's generator, seeded by torch's for the CPU.
 
     Args:
         shape: of the elements.
         p: probability that an element goes, taken to the nearest of 2**16 values.
 
     Returns:
-        bool, of the shape.
+        int16, of the shape: all bits set where an element stays, else none.
     """
     elements = math.prod(shape)
-    bits = torch.empty(-(-elements // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:elements]
-    return (bits >= round(p * _VALUES) - _VALUES // 2).view(shape)
+    (seed,) = torch.empty(1, dtype=torch.int64).random_().tolist()
+    bits = np.random.SFC64(seed).random_raw(-(-elements // 4)).view(np.int16)[:elements]
+    threshold = round(p * _VALUES) - _VALUES // 2
+    below = max(threshold - 1, -_VALUES // 2)  # where nothing goes, nothing is below
+    # below the threshold and from there on: -1 and 0 when it is taken off, 0 and -1 when bits are flipped
+    return torch.from_numpy(bits).clamp_(below, threshold).sub_(threshold).bitwise_not_().view(shape)
 
 
 def keep_scale(p: float) -> float:
     """What kept elements are multiplied by, so that the expectation stays: 1 / (1 - the probability as drawn)."""
     return _VALUES / (_VALUES - round(p * _VALUES))
+
+
+def masked(states: Tensor, kept: Tensor) -> Tensor:
+    """The states where `kept`, which is of `keep_mask`, has its bits set, and 0 elsewhere."""
+    return (states.view(_SAME_WIDTH[states.element_size()]) & kept).view(states.dtype)
 
 
 class _Dropped(torch.autograd.Function):
@@ -59,9 +74,9 @@ class _Dropped(torch.autograd.Function):
         kept = keep_mask(states.shape, p)
         ctx.save_for_backward(kept)
         ctx.p = p
-        return (states * kept).mul_(keep_scale(p))
+        return masked(states, kept).mul_(keep_scale(p))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (kept,) = ctx.saved_tensors
-        return (gradients[0] * kept).mul_(keep_scale(ctx.p)), None
+        return masked(gradients[0], kept).mul_(keep_scale(ctx.p)), None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from genre_lightning.models.dropout import keep_mask, keep_scale
+from genre_lightning.models.dropout import keep_mask, keep_scale, masked
 
 _SHORTEST = 0.8
 """Length of the shortest text of a group as a share of the longest: what padding costs against more operations."""
@@ -131,9 +131,9 @@ class _DroppedAttention(torch.autograd.Function):
             scores = torch.bmm(q, k.transpose(1, 2))
             if mask is not None:
                 by_text = scores.view(len(mask), -1, *scores.shape[1:])
-                by_text.masked_fill_(~mask, -math.inf)
+                by_text += torch.zeros(mask.shape, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
             weight = scores.softmax(dim=-1)
-            torch.bmm(weight * keep, v, out=out)
+            torch.bmm(masked(weight, keep), v, out=out)
             weights.append(weight)
         ctx.save_for_backward(query, key, value, kept, *weights)
         ctx.groups, ctx.dropout, ctx.scaling = groups, dropout, scaling
@@ -145,12 +145,12 @@ class _DroppedAttention(torch.autograd.Function):
         groups: TextGroups = ctx.groups
         gradient = gradients[0].index_select(0, groups.rows).mul_(keep_scale(ctx.dropout))
         if groups.real is not None:
-            gradient *= groups.real
+            gradient *= groups.real.to(gradient.dtype)
         found = [torch.empty_like(x) for x in (query, key, value)]
         parts = zip(*(_split(x, groups, flat=True) for x in (query, key, value, gradient, *found)), strict=True)
         for (q, k, v, g, of_q, of_k, of_v), weight, keep in zip(parts, weights, _squares(kept, groups), strict=True):
-            torch.bmm((weight * keep).transpose(1, 2), g, out=of_v)
-            of_weight = torch.bmm(g, v.transpose(1, 2)).mul_(keep)
+            torch.bmm(masked(weight, keep).transpose(1, 2), g, out=of_v)
+            of_weight = masked(torch.bmm(g, v.transpose(1, 2)), keep)
             of_scores = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
             torch.bmm(of_scores, k, out=of_q)
             torch.bmm(of_scores.transpose(1, 2), q, out=of_k)
@@ -166,6 +166,6 @@ def _split(states: Tensor, groups: TextGroups, *, flat: bool = False) -> list[Te
 
 
 def _squares(kept: Tensor, groups: TextGroups) -> list[Tensor]:
-    """The mask of each group's weights, bool (texts x heads, longest, longest)."""
+    """The mask of each group's weights, int16 (texts x heads, longest, longest)."""
     parts = kept.split([texts * heads * length**2 for texts, heads, length in groups.shapes])
     return [part.view(-1, length, length) for part, (*_, length) in zip(parts, groups.shapes, strict=True)]

@@ -1,6 +1,7 @@
 """Encoders over texts that lie one behind another: the same logits and gradients as padded, for each family."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from genre_lightning.data.collate import Padding, pack_rows, pad_rows
 from genre_lightning.models import packing
 from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
-from genre_lightning.models.dropout import Dropout, keep_mask, keep_scale
+from genre_lightning.models.dropout import Dropout, keep_mask, keep_scale, masked
 from genre_lightning.models.text_attention import _squares, attention_in_groups, group_texts
 
 PAD = 1
@@ -107,7 +108,7 @@ def test_attention_is_its_formula_text_by_text(p):
     parts = []
     for start, length, keep in zip(itertools.accumulate([0, *LENGTHS]), LENGTHS, keeps, strict=False):
         q, k, v = (x[start : start + length].transpose(0, 1) for x in (query, key, value))
-        weight = torch.softmax(q @ k.mT * 0.5, -1) * keep[:, :length, :length] * keep_scale(p)
+        weight = torch.softmax(q @ k.mT * 0.5, -1) * (keep[:, :length, :length] != 0) * keep_scale(p)
         parts.append((weight @ v).transpose(0, 1))
     assert_close(got, torch.cat(parts))
 
@@ -137,6 +138,15 @@ def test_dropout_keeps_its_share_and_the_mean(p):
         both = float((kept[:, distance:] * kept[:, :-distance]).mean())
         assert both == pytest.approx((1 - p) ** 2, abs=2e-3)
     assert torch.equal(layer.eval()(x), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_mask_keeps_bits_as_they_are_or_gives_zero(dtype):
+    kept = torch.tensor([-1, 0, -1, 0, -1], dtype=torch.int16)
+    states = torch.tensor([1.5, math.inf, -0.25, 2.0, 0.1], dtype=dtype)
+    assert torch.equal(masked(states, kept), torch.tensor([1.5, 0.0, -0.25, 0.0, 0.1], dtype=dtype))
+    turned = masked(states[:4].view(2, 2).T, kept[:4].view(2, 2))
+    assert torch.equal(turned, torch.tensor([[1.5, 0.0], [math.inf, 0.0]], dtype=dtype))
 
 
 def test_dropout_follows_the_seed():
