@@ -18,6 +18,7 @@ from genre_lightning.losses import loss_function
 from genre_lightning.models.dropout import replace_dropout
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.flops import TrainingCost, training_cost
+from genre_lightning.models.host_memory import keep_freed_memory
 from genre_lightning.models.optimizer import (
     HEAD_LEARNING_RATE_FACTOR,
     default_learning_rate,
@@ -189,6 +190,11 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         self._built = True
 
     # Steps
+
+    def on_fit_start(self) -> None:
+        """Lets the buffers of a step serve the next one."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32 (rows, genres), of a batch."""

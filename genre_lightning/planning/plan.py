@@ -195,7 +195,8 @@ class Plan:
         shape = shape_of(model)
         if getattr(getattr(model, "lora", None), "dora", False):
             self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")
-        self.facts["parameters"] = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
+        counts = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
+        self.facts["parameters"] = {**counts, "blocks": shape.blocks}
         return shape
 
     def _own_vocabulary(self) -> int:

@@ -173,11 +173,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
         rates = [row["tokens_per_second"] for row in result["rounds"][side]]
         axes.barh(place, statistics.median(rates), color="#2a6f97" if side == OURS else "#b8b8b8", height=0.6)
         axes.plot(rates, [place] * len(rates), "o", color="#333333", markersize=4)
-        ratio = f"   ({OURS} is {result['ratios'][side]:.2f} times as fast)" if side in result["ratios"] else ""
+        ratio = f"   (here {result['ratios'][side]:.2f} times as fast)" if side in result["ratios"] else ""
         axes.annotate(f"{statistics.median(rates):,.0f}{ratio}", (max(rates), place),
                       textcoords="offset points", xytext=(8, 0), va="center", fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(sides)), [side if side == OURS else f"Trainer, {side}" for side in sides])
-    axes.set_xlim(0, max(row["tokens_per_second"] for row in result["rounds"][OURS]) * 1.35)
+    axes.set_xlim(0, max(row["tokens_per_second"] for rows in result["rounds"].values() for row in rows) * 1.5)
     axes.set_xlabel("real tokens a second")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
