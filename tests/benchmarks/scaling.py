@@ -59,7 +59,7 @@ def planned(files: list[str], films: str) -> dict:
 def times(facts: dict, tokens: int, gpus: int) -> tuple[float, float, float]:
     """Seconds of a step's compute and of its exchange, and the share of the compute that can hide it."""
     time, blocks = facts["time"], facts["parameters"]["blocks"]
-    flops_per_token = time["flops_an_epoch"] / facts["steps"]["tokens"]
+    flops_per_token = time["flops_an_epoch"] / facts["steps"]["tokens_an_epoch"]
     compute = tokens * flops_per_token / (UTILISATION * time["dense_peak_flops"])
     gradients = 4 * facts["parameters"]["trained"]
     sharded = facts["machine"]["strategy"] == "fsdp"
