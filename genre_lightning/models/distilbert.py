@@ -21,7 +21,7 @@ from genre_lightning.models.base_weights import check_same_base, weight_files, w
 from genre_lightning.models.lora import add_lora
 from genre_lightning.models.options import SMALL, Architecture, EncoderOptions
 from genre_lightning.models.packing import FULL_ATTENTION, encoder_keywords, packs, register_attention
-from genre_lightning.models.pooling import pool
+from genre_lightning.models.pooling import pool, pool_packed
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -118,12 +118,12 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         if "attention_mask" in batch:
             mask = batch["attention_mask"]
             states = self.backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+            pooled = pool(states, mask, self.pooling)
         else:
             assert self.backbone_config is not None
             keywords = encoder_keywords(batch, self.backbone_config)
-            mask = keywords["slot_mask"]
-            states = self.backbone(input_ids=batch["input_ids"], **keywords).last_hidden_state[0, batch["slots"]]
-        pooled = pool(states, mask, self.pooling)
+            states = self.backbone(input_ids=batch["input_ids"], **keywords).last_hidden_state
+            pooled = pool_packed(states[0], batch["last_tokens"], self.pooling)
         # the head is a sliver of the work: in float32 its logits keep their digits under any precision
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled)

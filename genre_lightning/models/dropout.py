@@ -53,9 +53,11 @@ def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
     (seed,) = torch.empty(1, dtype=torch.int64).random_().tolist()
     bits = np.random.SFC64(seed).random_raw(-(-elements // 4)).view(np.int16)[:elements]
     threshold = round(p * _VALUES) - _VALUES // 2
-    below = max(threshold - 1, -_VALUES // 2)  # where nothing goes, nothing is below
-    # below the threshold and from there on: -1 and 0 when it is taken off, 0 and -1 when bits are flipped
-    return torch.from_numpy(bits).clamp_(below, threshold).sub_(threshold).bitwise_not_().view(shape)
+    lowest = -_VALUES // 2
+    kept = torch.from_numpy(bits).clamp_(max(threshold - 1, lowest), threshold)
+    # threshold - 1 and threshold become 0 and -1; where nothing goes, the former is the largest of int16
+    below = torch.tensor(threshold - 1 if threshold > lowest else -lowest - 1, dtype=torch.int16)
+    return torch.sub(below, kept, out=kept).view(shape)
 
 
 def keep_scale(p: float) -> float:
@@ -63,9 +65,11 @@ def keep_scale(p: float) -> float:
     return _VALUES / (_VALUES - round(p * _VALUES))
 
 
-def masked(states: Tensor, kept: Tensor) -> Tensor:
-    """The states where `kept`, which is of `keep_mask`, has its bits set, and 0 elsewhere."""
-    return (states.view(_SAME_WIDTH[states.element_size()]) & kept).view(states.dtype)
+def masked(states: Tensor, kept: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The states where `kept`, which is of `keep_mask`, has its bits set, and 0 elsewhere; in `out` where given."""
+    integer = _SAME_WIDTH[states.element_size()]
+    out = None if out is None else out.view(integer)
+    return torch.bitwise_and(states.view(integer), kept, out=out).view(states.dtype)
 
 
 class _Dropped(torch.autograd.Function):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,32 +16,65 @@ from genre_lightning.models.dropout import keep_mask, keep_scale, masked
 _SHORTEST = 0.8
 """Length of the shortest text of a group as a share of the longest: what padding costs against more operations."""
 
+_ROUNDED_TO = 8
+"""Groups are padded to multiples of it: oneDNN compiles its kernels anew for each shape, so few shapes pay."""
 
-@dataclass(frozen=True)
+
 class TextGroups:
     """Where the states of packed texts stand when neighbours of like length are brought side by side.
 
     A state is of one token and one head, and all have one order before (token, head) and one after (group, text, head,
-    place in the text).
+    place in the text). The weights of all groups stand one behind another as well: (group, text, head, place, place).
 
     Attributes:
-        shapes: of each group: texts, heads, longest text.
+        shapes: of each group: texts, heads, places of a text.
         rows: int64 (states after,): which state before stands at each place; padding names some state of its text.
         places: int64 (states before,): where each stands after.
-        real: bool (states after, 1): which are no padding; None where there is none.
-        masks: of each group, bool (texts, 1, 1, longest): the real places; None where all are.
+        masks: of each group, bool (texts, 1, 1, places): those that are no padding.
     """
 
-    shapes: tuple[tuple[int, int, int], ...]
-    rows: Tensor
-    places: Tensor
-    real: Tensor | None
-    masks: tuple[Tensor | None, ...]
+    def __init__(self, shapes: tuple[tuple[int, int, int], ...], rows: Tensor, masks: tuple[Tensor, ...]) -> None:
+        self.shapes = shapes
+        self.rows = rows
+        self.masks = masks
+        self._real = torch.cat([self._for_all(mask, 1) for mask in masks])
+        (real,) = self._real.nonzero(as_tuple=True)
+        self.places = torch.empty_like(real)
+        self.places[rows[real]] = real
+        self._padding: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+    def _for_all(self, mask: Tensor, places: int) -> Tensor:
+        """A mask repeated for every head and so many places of a text, flat."""
+        (_, heads, _) = self.shapes[0]
+        return mask.expand(-1, heads, places, -1).reshape(-1)
+
+    def padding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Made once for all layers: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
+        if dtype not in self._padding:
+            biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in self.masks]
+            bias = torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
+            self._padding[dtype] = (self._real.to(dtype)[:, None], bias)
+        return self._padding[dtype]
+
+    def split(self, states: Tensor) -> list[Tensor]:
+        """Each group's part of states after, (states after, width): (texts x heads, places, width)."""
+        parts = states.split([texts * heads * places for texts, heads, places in self.shapes])
+        return [part.view(-1, places, part.shape[-1]) for part, (_, _, places) in zip(parts, self.shapes, strict=True)]
+
+    def split_weights(self, weights: Tensor) -> list[Tensor]:
+        """Each group's part of what stands for the weights, (weights,): (texts x heads, places, places)."""
+        parts = weights.split([texts * heads * places**2 for texts, heads, places in self.shapes])
+        return [part.view(-1, places, places) for part, (_, _, places) in zip(parts, self.shapes, strict=True)]
+
+    @property
+    def weights(self) -> int:
+        """How many weights there are in all groups, with those of padding."""
+        return sum(texts * heads * places**2 for texts, heads, places in self.shapes)
 
 
-def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int]]:
-    """Where to cut texts into groups of like length: the first of each group, and the one behind its last."""
-    cuts = []
+def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Texts in groups of like length: the first of each group, the one behind its last, and the places of its texts."""
+    groups = []
     first = 0
     while first < len(lengths):
         end = first + 1
@@ -50,9 +82,9 @@ def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int]]:
         while end < len(lengths) and min(low, lengths[end]) >= _SHORTEST * max(high, lengths[end]):
             low, high = min(low, lengths[end]), max(high, lengths[end])
             end += 1
-        cuts.append((first, end))
+        groups.append((first, end, -(-high // _ROUNDED_TO) * _ROUNDED_TO))
         first = end
-    return cuts
+    return groups
 
 
 def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
@@ -62,25 +94,18 @@ def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
         lengths: tokens of each text, in the order of the row.
         heads: of the attention.
     """
-    shapes, rows, real, masks = [], [], [], []
+    shapes, rows, masks = [], [], []
     first_token = 0
-    for first, end in neighbours_of_like_length(lengths):
+    for first, end, places in neighbours_of_like_length(lengths):
         own = np.asarray(lengths[first:end])
-        low, high = int(own.min()), int(own.max())
         starts = first_token + own.cumsum() - own
-        place = np.arange(high)
+        place = np.arange(places)
         tokens = starts[:, None] + np.minimum(place, own[:, None] - 1)
         rows.append((tokens[:, None, :] * heads + np.arange(heads)[:, None]).ravel())
-        inside = place < own[:, None]
-        real.append(np.repeat(inside[:, None, :], heads, axis=1).ravel())
-        masks.append(None if low == high else torch.from_numpy(inside)[:, None, None, :])
-        shapes.append((end - first, heads, high))
+        masks.append(torch.from_numpy(place < own[:, None])[:, None, None, :])
+        shapes.append((end - first, heads, places))
         first_token += int(own.sum())
-    all_rows, all_real = np.concatenate(rows), np.concatenate(real)
-    places = np.empty(first_token * heads, dtype=np.int64)
-    places[all_rows[all_real]] = np.flatnonzero(all_real)
-    padded = None if all_real.all() else torch.from_numpy(all_real)[:, None]
-    return TextGroups(tuple(shapes), torch.from_numpy(all_rows), torch.from_numpy(places), padded, tuple(masks))
+    return TextGroups(tuple(shapes), torch.from_numpy(np.concatenate(rows)), tuple(masks))
 
 
 def attention_in_groups(
@@ -103,69 +128,61 @@ def attention_in_groups(
         states = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]
         if dropout:
             # torch has no kernel with dropout for the CPU, and its detour takes a third of the step
-            mixed = _DroppedAttention.apply(*states, groups, dropout, scaling)
-        else:
-            parts = zip(*(_split(x.index_select(0, groups.rows), groups) for x in states), strict=True)
-            found = [
-                functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling).flatten(0, 2)
-                for (q, k, v), mask in zip(parts, groups.masks, strict=True)
-            ]
-            mixed = torch.cat(found).index_select(0, groups.places)
-        return mixed.view_as(query)
+            return _DroppedAttention.apply(*states, groups, dropout, scaling).view_as(query)
+        parts = zip(*(groups.split(x.index_select(0, groups.rows)) for x in states), groups.masks, strict=True)
+        found = []
+        for *of_group, mask in parts:
+            q, k, v = (x.view(len(mask), -1, *x.shape[1:]) for x in of_group)
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+            found.append(mixed.flatten(0, 2))
+        return torch.cat(found).index_select(0, groups.places).view_as(query)
 
 
 class _DroppedAttention(torch.autograd.Function):
-    """The attention with dropout of its weights; Srivastava et al., 2014, applied as in Vaswani et al., 2017."""
+    """The attention with dropout of its weights; Srivastava et al., 2014, applied as in Vaswani et al., 2017.
+
+    Weights of all groups share one buffer: what is done to each weight alone is one operation, not one for each group.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, dropout: float, scaling: float
     ) -> Tensor:
-        kept = keep_mask((sum(texts * heads * length**2 for texts, heads, length in groups.shapes),), dropout)
+        _, bias = groups.padding(query.dtype)
         query, key, value = (x.index_select(0, groups.rows) for x in (query, key, value))
         query *= scaling
-        mixed = torch.empty_like(value)
-        weights = []
-        parts = zip(*(_split(x, groups, flat=True) for x in (query, key, value, mixed)), strict=True)
-        for (q, k, v, out), mask, keep in zip(parts, groups.masks, _squares(kept, groups), strict=True):
-            scores = torch.bmm(q, k.transpose(1, 2))
-            if mask is not None:
-                by_text = scores.view(len(mask), -1, *scores.shape[1:])
-                by_text += torch.zeros(mask.shape, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
-            weight = scores.softmax(dim=-1)
-            torch.bmm(masked(weight, keep), v, out=out)
-            weights.append(weight)
-        ctx.save_for_backward(query, key, value, kept, *weights)
+        scores, weights, mixed = torch.empty_like(bias), torch.empty_like(bias), torch.empty_like(value)
+        of_groups = groups.split_weights(scores)
+        for q, k, score in zip(groups.split(query), groups.split(key), of_groups, strict=True):
+            torch.bmm(q, k.transpose(1, 2), out=score)
+        scores += bias
+        for score, weight in zip(of_groups, groups.split_weights(weights), strict=True):
+            torch.softmax(score, -1, out=weight)
+        kept = keep_mask((groups.weights,), dropout)
+        dropped = masked(weights, kept, out=scores)
+        for weight, v, out in zip(of_groups, groups.split(value), groups.split(mixed), strict=True):
+            torch.bmm(weight, v, out=out)
+        ctx.save_for_backward(query, key, value, kept, weights, dropped)
         ctx.groups, ctx.dropout, ctx.scaling = groups, dropout, scaling
         return mixed.index_select(0, groups.places).mul_(keep_scale(dropout))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, kept, *weights = ctx.saved_tensors
+        query, key, value, kept, weights, dropped = ctx.saved_tensors
         groups: TextGroups = ctx.groups
-        gradient = gradients[0].index_select(0, groups.rows).mul_(keep_scale(ctx.dropout))
-        if groups.real is not None:
-            gradient *= groups.real.to(gradient.dtype)
-        found = [torch.empty_like(x) for x in (query, key, value)]
-        parts = zip(*(_split(x, groups, flat=True) for x in (query, key, value, gradient, *found)), strict=True)
-        for (q, k, v, g, of_q, of_k, of_v), weight, keep in zip(parts, weights, _squares(kept, groups), strict=True):
-            torch.bmm(masked(weight, keep).transpose(1, 2), g, out=of_v)
-            of_weight = masked(torch.bmm(g, v.transpose(1, 2)), keep)
-            of_scores = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
-            torch.bmm(of_scores, k, out=of_q)
-            torch.bmm(of_scores.transpose(1, 2), q, out=of_k)
-        found[0] *= ctx.scaling
-        return *(x.index_select(0, groups.places) for x in found), None, None, None
-
-
-def _split(states: Tensor, groups: TextGroups, *, flat: bool = False) -> list[Tensor]:
-    """The states of each group, (texts, heads, longest, width of a head), or its first two dimensions as one."""
-    parts = states.split([math.prod(shape) for shape in groups.shapes])
-    shapes = [(shape[0] * shape[1], shape[2]) if flat else shape for shape in groups.shapes]
-    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _squares(kept: Tensor, groups: TextGroups) -> list[Tensor]:
-    """The mask of each group's weights, int16 (texts x heads, longest, longest)."""
-    parts = kept.split([texts * heads * length**2 for texts, heads, length in groups.shapes])
-    return [part.view(-1, length, length) for part, (*_, length) in zip(parts, groups.shapes, strict=True)]
+        real, _ = groups.padding(query.dtype)
+        gradient = gradients[0].index_select(0, groups.rows).mul_(keep_scale(ctx.dropout)).mul_(real)
+        of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
+        of_weights = torch.empty_like(weights)
+        g, q, k, v, of_q, of_k, of_v = map(groups.split, (gradient, query, key, value, of_query, of_key, of_value))
+        w, of_w, d = map(groups.split_weights, (weights, of_weights, dropped))
+        for i in range(len(groups.shapes)):
+            torch.bmm(d[i].transpose(1, 2), g[i], out=of_v[i])
+            torch.bmm(g[i], v[i].transpose(1, 2), out=of_w[i])
+        masked(of_weights, kept, out=of_weights)
+        for i in range(len(groups.shapes)):
+            of_scores = torch._softmax_backward_data(of_w[i], w[i], -1, weights.dtype)
+            torch.bmm(of_scores, k[i], out=of_q[i])
+            torch.bmm(of_scores.transpose(1, 2), q[i], out=of_k[i])
+        of_query *= ctx.scaling
+        return *(x.index_select(0, groups.places) for x in (of_query, of_key, of_value)), None, None, None

@@ -70,6 +70,11 @@ class Setting:
         return 2 if self.half else 4
 
     @property
+    def mask(self) -> int:
+        """Bytes of what dropout keeps for each element: on a CPU this package's own has masks of 16 bits."""
+        return 2 if self.device == "cpu" else 1
+
+    @property
     def autocast(self) -> bool:
         """Whether autocast casts each operand; sharding casts whole blocks in its place."""
         return self.half and self.strategy != "fsdp"
@@ -108,9 +113,9 @@ class BatchShape:
         longest, tokens = max(lengths), sum(lengths)
         padded = longest * len(lengths)
         if packed and in_groups:
-            groups = [(end - first, max(lengths[first:end])) for first, end in neighbours_of_like_length(lengths)]
-            attended = sum(texts * length for texts, length in groups)
-            pairs = sum(texts * length**2 for texts, length in groups)
+            groups = neighbours_of_like_length(lengths)
+            attended = sum((end - first) * places for first, end, places in groups)
+            pairs = sum((end - first) * places**2 for first, end, places in groups)
             return cls(tokens, attended, longest, masked=False, packed=True, pairs=pairs)
         masked = encoder and not packed and min(lengths) < longest
         return cls(tokens if packed else padded, padded, longest, masked, packed)
@@ -294,7 +299,7 @@ def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
 def _embedding_bytes(shape: ModelShape, setting: Setting) -> int:
     if not shape.trains_blocks:
         return 0
-    return (4 + bool(shape.dropouts)) * shape.width
+    return (4 + bool(shape.dropouts) * setting.mask) * shape.width
 
 
 def _block_bytes(shape: ModelShape, setting: Setting) -> tuple[int, int]:
@@ -314,7 +319,7 @@ def _encoder_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[
     """
     c, d, f = setting.number, shape.width, shape.inner_width
     states = 4 if setting.autocast else c
-    size = 2 * d * states + 16 + f * c + adapters + shape.dropouts * d
+    size = 2 * d * states + 16 + f * c + adapters + shape.dropouts * d * setting.mask
     if shape.trains_blocks:
         size += (3 if setting.autocast else 1) * d * c + d * c + f * c
     return size, 0
@@ -327,13 +332,13 @@ def _attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     all heads, the mask (longest c); of packed texts the mixture twice, padded and not. A CPU has none with dropout: it
     keeps scaled queries and keys, values, and for each head and pair of tokens the probabilities, dropout's factors and
     their product, in float32. For packed texts this package's own keeps queries, keys and values (3dc), and for each
-    head and pair the probability (c) and whether it is kept (1).
+    head and pair the probability (c), what dropout leaves of it (c) and its mask (2).
     """
     c, d = setting.number, shape.width
     if batch.packed:
         own = setting.device == "cpu" and shape.attention_dropout
         attended = (3 * d * c if own else 4 * d * c + 4 * shape.heads) * batch.attention_tokens
-        return attended + d * c * batch.tokens + (shape.heads * (c + 1) * batch.pairs if own else 0)
+        return attended + d * c * batch.tokens + (shape.heads * (2 * c + setting.mask) * batch.pairs if own else 0)
     if _fused_attention(shape, setting):
         token = 4 * d * c + 4 * shape.heads + (batch.longest * c if batch.masked else 0)
     else:
@@ -365,7 +370,7 @@ def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
     c = setting.number
     size = sum(adapter.rank * c for adapter in adapters)
     dropped = [adapter for adapter in adapters if adapter.dropout]
-    size += sum(adapter.inputs * (c + 1) for adapter in dropped)
+    size += sum(adapter.inputs * (c + setting.mask) for adapter in dropped)
     plain = [adapter.inputs for adapter in adapters if not adapter.dropout]
     return size + c * sum(plain if setting.autocast else set(plain))
 

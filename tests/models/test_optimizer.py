@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from genre_lightning.models.optimizer import default_learning_rate, parameter_groups, schedule_factor
-from genre_lightning.models.pooling import pool
+from genre_lightning.models.pooling import pool, pool_packed
 
 
 def test_groups():
@@ -81,3 +81,21 @@ def test_pooling_ignores_what_padding_holds():
     states[0, 2] = 1e30
     assert torch.equal(pool(states, torch.tensor([[1, 1, 0]]), "mean"), torch.ones(1, 2))
     assert pool(states, torch.zeros(1, 3), "mean").isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_of_packed_texts_is_that_of_padded_ones(dtype):
+    generator = torch.Generator().manual_seed(0)
+    lengths = [3, 5, 1]
+    states = torch.randn(sum(lengths), 4, generator=generator, dtype=torch.float64).to(dtype)
+    texts = states.split(lengths)
+    packed, ends = states.clone().requires_grad_(), torch.tensor(lengths).cumsum(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, first = pool_packed(packed, ends - 1, "mean"), pool_packed(packed, ends - 1, "cls")
+    for row, text in enumerate(texts):
+        torch.testing.assert_close(mean[row], text.double().mean(dim=0).float(), rtol=1e-5, atol=1e-6)
+        assert torch.equal(first[row], text[0].float())
+    assert mean.dtype == first.dtype == torch.float32
+    mean.sum().backward()
+    shares = torch.cat([torch.full((n, 4), 1 / n) for n in lengths])
+    torch.testing.assert_close(packed.grad.float(), shares.to(dtype).float(), rtol=1e-6, atol=0)

@@ -14,7 +14,7 @@ from genre_lightning.models import packing
 from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.dropout import Dropout, keep_mask, keep_scale, masked
-from genre_lightning.models.text_attention import _squares, attention_in_groups, group_texts
+from genre_lightning.models.text_attention import attention_in_groups, group_texts
 
 PAD = 1
 """The pad token; RoBERTa's positions start after it."""
@@ -87,8 +87,8 @@ def test_an_encoder_that_cannot_keep_texts_apart_is_padded():
     assert DistilBertClassifier(backbone="./nowhere").layout == "padded"  # what is wrong is told with all else
 
 
-LENGTHS = [5, 4, 4, 2, 1]
-"""The first three make a group with padding."""
+LENGTHS = [9, 8, 8, 2, 1]
+"""The first three make a group; padded to 16, 8 and 8."""
 
 
 def states(count):
@@ -98,13 +98,13 @@ def states(count):
 @pytest.mark.parametrize("p", [0.0, 0.3])
 def test_attention_is_its_formula_text_by_text(p):
     groups = group_texts(LENGTHS, 2)
-    assert groups.shapes == ((3, 2, 5), (1, 2, 2), (1, 2, 1))
+    assert groups.shapes == ((3, 2, 16), (1, 2, 8), (1, 2, 8))
     query, key, value = states(3)
     torch.manual_seed(5)
     got = attention_in_groups(query, key, value, groups, dropout=p, scaling=0.5)
     torch.manual_seed(5)
-    drawn = _squares(keep_mask((3 * 2 * 25 + 2 * 4 + 2,), p), groups)
-    keeps = [*drawn[0].view(3, 2, 5, 5), drawn[1], drawn[2]]
+    drawn = groups.split_weights(keep_mask((3 * 2 * 16**2 + 2 * (2 * 8**2),), p))
+    keeps = [*drawn[0].view(3, 2, 16, 16), drawn[1], drawn[2]]
     parts = []
     for start, length, keep in zip(itertools.accumulate([0, *LENGTHS]), LENGTHS, keeps, strict=False):
         q, k, v = (x[start : start + length].transpose(0, 1) for x in (query, key, value))
@@ -138,6 +138,11 @@ def test_dropout_keeps_its_share_and_the_mean(p):
         both = float((kept[:, distance:] * kept[:, :-distance]).mean())
         assert both == pytest.approx((1 - p) ** 2, abs=2e-3)
     assert torch.equal(layer.eval()(x), x)
+
+
+def test_where_nothing_goes_all_stays():
+    assert (keep_mask((200_000,), 0.0) == -1).all()
+    assert (keep_mask((200_000,), 2**-18) == -1).all()  # less than the draws can tell from 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
