@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from genre_lightning.errors import CheckpointError, DivergedError
 from genre_lightning.losses import loss_function
 from genre_lightning.models.dropout import replace_dropout
+from genre_lightning.models.embedding import keep_embedding_gradients
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.flops import TrainingCost, training_cost
 from genre_lightning.models.host_memory import keep_freed_memory
@@ -181,6 +182,7 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         self.build(self.labelling)
         if not self.sharded:
             self.materialise(self.backbone)
+            keep_embedding_gradients(self.backbone)
         replace_dropout(self)
         self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
         self.validation_metrics = GenreMetrics(len(self.labelling.genres))
