@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,12 @@ class TextGroups:
 
     A state is of one token and one head, and all have one order before (token, head) and one after (group, text, head,
     place in the text). The weights of all groups stand one behind another as well: (group, text, head, place, place).
+    Tokens behind the last text have states before and none after.
 
     Attributes:
         shapes: of each group: texts, heads, places of a text.
         rows: int64 (states after,): which state before stands at each place; padding names some state of its text.
-        places: int64 (states before,): where each stands after.
+        places: int64 (states before,): where each stands after; of the texts' tokens only.
         masks: of each group, bool (texts, 1, 1, places): those that are no padding.
     """
 
@@ -41,20 +43,32 @@ class TextGroups:
         (real,) = self._real.nonzero(as_tuple=True)
         self.places = torch.empty_like(real)
         self.places[rows[real]] = real
-        self._padding: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        self._reals: dict[torch.dtype, Tensor] = {}
 
     def _for_all(self, mask: Tensor, places: int) -> Tensor:
         """A mask repeated for every head and so many places of a text, flat."""
         (_, heads, _) = self.shapes[0]
         return mask.expand(-1, heads, places, -1).reshape(-1)
 
-    def padding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Made once for all layers: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
-        if dtype not in self._padding:
-            biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in self.masks]
-            bias = torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
-            self._padding[dtype] = (self._real.to(dtype)[:, None], bias)
-        return self._padding[dtype]
+    def real(self, dtype: torch.dtype) -> Tensor:
+        """(states after, 1), 0 for padding and else 1; made once for all layers."""
+        if dtype not in self._reals:
+            self._reals[dtype] = self._real.to(dtype)[:, None]
+        return self._reals[dtype]
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """float32 (weights,): -inf for what would see padding and else 0; made once for all layers."""
+        biases = [torch.zeros(mask.shape).masked_fill_(~mask, -math.inf) for mask in self.masks]
+        return torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
+
+    def back(self, after: Tensor, states: int) -> Tensor:
+        """The states before, (states, width), of states after; 0 for tokens of no text."""
+        before = after.new_empty(states, after.shape[1])
+        real = len(self.places)
+        torch.index_select(after, 0, self.places, out=before[:real])
+        before[real:] = 0
+        return before
 
     def split(self, states: Tensor) -> list[Tensor]:
         """Each group's part of states after, (states after, width): (texts x heads, places, width)."""
@@ -114,7 +128,7 @@ def attention_in_groups(
     """softmax(query keyᵀ · scaling) value within each text, every token seeing the whole of its text.
 
     Args:
-        query: (tokens, heads, width of a head), texts one behind another.
+        query: (tokens, heads, width of a head), texts one behind another; the result for tokens behind them is 0.
         key: as `query`.
         value: as `query`.
         groups: of the texts.
@@ -135,7 +149,8 @@ def attention_in_groups(
             q, k, v = (x.view(len(mask), -1, *x.shape[1:]) for x in of_group)
             mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
             found.append(mixed.flatten(0, 2))
-        return torch.cat(found).index_select(0, groups.places).view_as(query)
+        before = torch.cat(found).index_select(0, groups.places)
+        return functional.pad(before, (0, 0, 0, len(states[0]) - len(before))).view_as(query)
 
 
 class _DroppedAttention(torch.autograd.Function):
@@ -148,30 +163,32 @@ class _DroppedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, dropout: float, scaling: float
     ) -> Tensor:
-        _, bias = groups.padding(query.dtype)
+        states = len(query)
         query, key, value = (x.index_select(0, groups.rows) for x in (query, key, value))
         query *= scaling
-        scores, weights, mixed = torch.empty_like(bias), torch.empty_like(bias), torch.empty_like(value)
+        scores, mixed = query.new_empty(groups.weights), torch.empty_like(value)
         of_groups = groups.split_weights(scores)
         for q, k, score in zip(groups.split(query), groups.split(key), of_groups, strict=True):
             torch.bmm(q, k.transpose(1, 2), out=score)
-        scores += bias
-        for score, weight in zip(of_groups, groups.split_weights(weights), strict=True):
-            torch.softmax(score, -1, out=weight)
+        # torch's softmax of half-precision numbers takes three times as long as one of float32
+        wide = scores.to(torch.promote_types(scores.dtype, torch.float32)).add_(groups.bias)
+        shares = torch.empty_like(wide)
+        for score, share in zip(groups.split_weights(wide), groups.split_weights(shares), strict=True):
+            torch.softmax(score, -1, out=share)
+        weights = shares.to(scores.dtype)
         kept = keep_mask((groups.weights,), dropout)
         dropped = masked(weights, kept, out=scores)
         for weight, v, out in zip(of_groups, groups.split(value), groups.split(mixed), strict=True):
             torch.bmm(weight, v, out=out)
         ctx.save_for_backward(query, key, value, kept, weights, dropped)
-        ctx.groups, ctx.dropout, ctx.scaling = groups, dropout, scaling
-        return mixed.index_select(0, groups.places).mul_(keep_scale(dropout))
+        ctx.groups, ctx.dropout, ctx.scaling, ctx.states = groups, dropout, scaling, states
+        return groups.back(mixed, states).mul_(keep_scale(dropout))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, kept, weights, dropped = ctx.saved_tensors
         groups: TextGroups = ctx.groups
-        real, _ = groups.padding(query.dtype)
-        gradient = gradients[0].index_select(0, groups.rows).mul_(keep_scale(ctx.dropout)).mul_(real)
+        gradient = gradients[0].index_select(0, groups.rows).mul_(keep_scale(ctx.dropout)).mul_(groups.real(query.dtype))
         of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
         of_weights = torch.empty_like(weights)
         g, q, k, v, of_q, of_k, of_v = map(groups.split, (gradient, query, key, value, of_query, of_key, of_value))
@@ -185,4 +202,4 @@ class _DroppedAttention(torch.autograd.Function):
             torch.bmm(of_scores, k[i], out=of_q[i])
             torch.bmm(of_scores.transpose(1, 2), q[i], out=of_k[i])
         of_query *= ctx.scaling
-        return *(x.index_select(0, groups.places) for x in (of_query, of_key, of_value)), None, None, None
+        return *(groups.back(x, ctx.states) for x in (of_query, of_key, of_value)), None, None, None

@@ -31,7 +31,7 @@ def texts():
 
 
 def packed(rows):
-    return {name: torch.from_numpy(values) for name, values in pack_rows(rows).items()}
+    return {name: torch.from_numpy(values) for name, values in pack_rows(rows, Padding(PAD)).items()}
 
 
 def padded(rows):
@@ -92,7 +92,8 @@ LENGTHS = [9, 8, 8, 2, 1]
 
 
 def states(count):
-    return [torch.randn(sum(LENGTHS), 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(count)]
+    """Of the texts' tokens, and of three behind them that are of no text."""
+    return [torch.randn(sum(LENGTHS) + 3, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(count)]
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3])
@@ -110,7 +111,7 @@ def test_attention_is_its_formula_text_by_text(p):
         q, k, v = (x[start : start + length].transpose(0, 1) for x in (query, key, value))
         weight = torch.softmax(q @ k.mT * 0.5, -1) * (keep[:, :length, :length] != 0) * keep_scale(p)
         parts.append((weight @ v).transpose(0, 1))
-    assert_close(got, torch.cat(parts))
+    assert_close(got, torch.cat([*parts, torch.zeros(3, 2, 4, dtype=torch.float64)]))
 
 
 def test_gradient_of_attention_with_dropout():
