@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,24 +42,20 @@ class TextGroups:
         (real,) = self._real.nonzero(as_tuple=True)
         self.places = torch.empty_like(real)
         self.places[rows[real]] = real
-        self._reals: dict[torch.dtype, Tensor] = {}
+        self._padding: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def _for_all(self, mask: Tensor, places: int) -> Tensor:
         """A mask repeated for every head and so many places of a text, flat."""
         (_, heads, _) = self.shapes[0]
         return mask.expand(-1, heads, places, -1).reshape(-1)
 
-    def real(self, dtype: torch.dtype) -> Tensor:
-        """(states after, 1), 0 for padding and else 1; made once for all layers."""
-        if dtype not in self._reals:
-            self._reals[dtype] = self._real.to(dtype)[:, None]
-        return self._reals[dtype]
-
-    @cached_property
-    def bias(self) -> Tensor:
-        """float32 (weights,): -inf for what would see padding and else 0; made once for all layers."""
-        biases = [torch.zeros(mask.shape).masked_fill_(~mask, -math.inf) for mask in self.masks]
-        return torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
+    def padding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Made once for all layers: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
+        if dtype not in self._padding:
+            biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in self.masks]
+            bias = torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
+            self._padding[dtype] = (self._real.to(dtype)[:, None], bias)
+        return self._padding[dtype]
 
     def back(self, after: Tensor, states: int) -> Tensor:
         """The states before, (states, width), of states after; 0 for tokens of no text."""
@@ -163,19 +158,17 @@ class _DroppedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, dropout: float, scaling: float
     ) -> Tensor:
+        _, bias = groups.padding(query.dtype)
         states = len(query)
         query, key, value = (x.index_select(0, groups.rows) for x in (query, key, value))
         query *= scaling
-        scores, mixed = query.new_empty(groups.weights), torch.empty_like(value)
+        scores, weights, mixed = torch.empty_like(bias), torch.empty_like(bias), torch.empty_like(value)
         of_groups = groups.split_weights(scores)
         for q, k, score in zip(groups.split(query), groups.split(key), of_groups, strict=True):
             torch.bmm(q, k.transpose(1, 2), out=score)
-        # torch's softmax of half-precision numbers takes three times as long as one of float32
-        wide = scores.to(torch.promote_types(scores.dtype, torch.float32)).add_(groups.bias)
-        shares = torch.empty_like(wide)
-        for score, share in zip(groups.split_weights(wide), groups.split_weights(shares), strict=True):
-            torch.softmax(score, -1, out=share)
-        weights = shares.to(scores.dtype)
+        scores += bias
+        for score, weight in zip(of_groups, groups.split_weights(weights), strict=True):
+            torch.softmax(score, -1, out=weight)
         kept = keep_mask((groups.weights,), dropout)
         dropped = masked(weights, kept, out=scores)
         for weight, v, out in zip(of_groups, groups.split(value), groups.split(mixed), strict=True):
@@ -188,7 +181,8 @@ class _DroppedAttention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, kept, weights, dropped = ctx.saved_tensors
         groups: TextGroups = ctx.groups
-        gradient = gradients[0].index_select(0, groups.rows).mul_(keep_scale(ctx.dropout)).mul_(groups.real(query.dtype))
+        real, _ = groups.padding(query.dtype)
+        gradient = gradients[0].index_select(0, groups.rows).mul_(keep_scale(ctx.dropout)).mul_(real)
         of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
         of_weights = torch.empty_like(weights)
         g, q, k, v, of_q, of_k, of_v = map(groups.split, (gradient, query, key, value, of_query, of_key, of_value))
