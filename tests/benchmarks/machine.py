@@ -1,12 +1,37 @@
 """What a benchmark was measured on, in words."""
 
+import os
 import platform
+import sys
 from pathlib import Path
+from typing import Any
 
 
 def processor() -> str:
-    """The processor's model."""
+    """The processor's model; with its family where the name of the model does not tell one from the next."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if "model name" in line)
-    return next(names, platform.processor() or platform.machine())
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name", platform.processor() or platform.machine())
+    if any(letter.isdigit() for letter in name) or "cpu family" not in facts:
+        return name
+    return f"{name} (family {facts['cpu family']}, model {facts['model']})"
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What figures are measured on.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+    import torch
+    import transformers
+
+    return {
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent / "training"))
 
-from bench import WORKER, options_of
-from worker import OURS
+from sides import OURS
+from suites import WORKER, options_of
 
 
 def start(words, options, number):

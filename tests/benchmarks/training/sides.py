@@ -1,4 +1,4 @@
-"""One side of the training benchmark in a process of its own: `python worker.py '{JSON}'` prints its figures as JSON.
+"""One side of the training benchmark in a process of its own: `python sides.py '{JSON}'` prints its figures as JSON.
 
 Every side trains the same model from the same weights on the same film file with the same optimizer, schedule, global
 batch and loss. This framework's side is what `genre-lightning fit` runs. The peer's is Hugging Face Trainer around the
@@ -31,6 +31,8 @@ from genre_lightning.models.step_sums import text_lengths
 
 OURS = "genre_lightning"
 PEER_FORMS = ("padded to 256", "dynamic padding", "group_by_length")
+FILMS_ONLY = "films"
+"""A side that reads, splits and tokenises the films, and trains nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Job:
     """What a worker is asked for.
 
     Attributes:
-        side: OURS or one of PEER_FORMS.
+        side: OURS, one of PEER_FORMS, or FILMS_ONLY.
         words: options of `genre-lightning fit` that describe model, data and precision.
         warmup_steps: not timed.
         steps: timed; 0 trains a whole epoch and judges it on the validation films.
@@ -61,7 +63,8 @@ class Meter:
         self.job = job
         self.device = device
         self.steps = self.tokens = self.films = self.slots = 0
-        self.started = self.seconds = 0.0
+        self.started = time.perf_counter()
+        self.seconds = 0.0
 
     def batch(self, lengths: Tensor | np.ndarray, slots: int) -> None:
         """Notes the texts of a micro-batch before it is computed."""
@@ -83,6 +86,8 @@ class Meter:
 
     def figures(self) -> dict[str, Any]:
         """What has been measured, with the largest memory so far."""
+        if self.steps < self.job.warmup_steps + self.job.steps:
+            raise SystemExit(f"the training ended after {self.steps} steps, before those to be timed: more epochs")
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated() / 2**30
         else:
@@ -162,6 +167,7 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
     """Trains with Hugging Face Trainer."""
     setup, data = make_setup(job, folder)
     config, dataset = setup.config, setup.data.dataset("train")
+    epochs = config.trainer.max_epochs
     on_gpu = config.trainer.accelerator == "cuda"
     meter = Meter(job, torch.device("cuda" if on_gpu else "cpu"))
     peer = peer_model(setup, meter)
@@ -182,7 +188,7 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
     precision = str(config.trainer.precision)
     lr, head_lr = setup.model.learning_rates()
     arguments = transformers.TrainingArguments(
-        output_dir=f"{folder}/peer", per_device_train_batch_size=setup.data.global_batch_size, num_train_epochs=1,
+        output_dir=f"{folder}/peer", per_device_train_batch_size=setup.data.global_batch_size, num_train_epochs=epochs,
         bf16=precision == "bf16-mixed", fp16=precision == "16-mixed", use_cpu=not on_gpu, optim="adamw_torch_fused",
         train_sampling_strategy="group_by_length" if job.side == PEER_FORMS[2] else "random",
         learning_rate=lr, lr_scheduler_type="linear", warmup_steps=setup.model.warmup_fraction, weight_decay=0.01,
@@ -208,6 +214,15 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
 
     setup.data.layout = "padded"
     return {"steps": meter.steps, "map_macro": mean_ap(setup, data, logits, peer)}
+
+
+def read_films(job: Job, folder: str) -> dict[str, Any]:
+    """Leaves the films in the cache, ready for every side."""
+    setup, _ = make_setup(job, folder)
+    return {"films": len(setup.data.dataset("train"))}
+
+
+RUNS = {OURS: run_ours, FILMS_ONLY: read_films}
 
 
 def peer_model(setup: Setup, meter: Meter) -> Peer:
@@ -253,7 +268,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "peer").mkdir()
-        figures = run_ours(job, folder) if job.side == OURS else run_peer(job, folder)
+        figures = RUNS.get(job.side, run_peer)(job, folder)
     print("FIGURES " + json.dumps(figures))
 
 

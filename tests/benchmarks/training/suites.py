@@ -1,0 +1,128 @@
+"""What the training benchmark trains: models, films and precision as options of `fit`, turns, and what to reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sides import FILMS_ONLY, OURS, PEER_FORMS, Job
+
+from genre_lightning.data.sample import write_sample
+
+WORKER = Path(__file__).with_name("sides.py")
+CONFIGS = Path(__file__).parents[3] / "configs"
+PADDED, DYNAMIC, GROUPED = PEER_FORMS
+SIDES = (OURS, *PEER_FORMS)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How long a side trains in each round, in optimizer steps."""
+
+    warmup_steps: int
+    steps: int
+
+
+SMALL_TURN = Turn(1, 2)
+
+# The grouped form sorts fifty batches together, or as many as make a quarter of the films: its time is that of them
+# all, and the others' batches are all alike. Where shapes differ, memory and oneDNN's kernels settle within a hundred
+# steps; padded to 256 all steps are alike.
+TURNS = {
+    ("encoder", "cpu"): {OURS: Turn(100, 50), PADDED: Turn(3, 12), DYNAMIC: Turn(10, 20), GROUPED: Turn(100, 50)},
+    ("encoder", "cuda"): {OURS: Turn(20, 100), PADDED: Turn(5, 30), DYNAMIC: Turn(10, 40), GROUPED: Turn(12, 48)},
+    # a step of seven thousand million weights takes a second or more, and all turns together some two minutes
+    ("llama", "cuda"): {OURS: Turn(4, 24), PADDED: Turn(1, 4), DYNAMIC: Turn(2, 8), GROUPED: Turn(2, 24)},
+}
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What this framework is to reach.
+
+    Attributes:
+        ratios: of real tokens a second, to each form of the peer.
+        tokens_per_second: real ones.
+        share_of_peak: FLOPs of real tokens over the GPU's dense peak.
+        peak_gib: memory at most.
+    """
+
+    ratios: dict[str, float] = field(default_factory=dict)
+    tokens_per_second: float | None = None
+    share_of_peak: float | None = None
+    peak_gib: float | None = None
+
+
+AIMS = {
+    ("encoder", "cpu"): Aims({PADDED: 7.5, DYNAMIC: 3.2, GROUPED: 1.25}),
+    ("encoder", "cuda"): Aims({PADDED: 5.0, GROUPED: 1.5}, share_of_peak=0.3),
+    ("llama", "cuda"): Aims({PADDED: 3.5, GROUPED: 1.3}, tokens_per_second=10_000, peak_gib=10),  # on an H200
+}
+
+DISTILBERT = ["--model.architecture.layers=6", "--model.architecture.width=768", "--model.architecture.heads=12",
+              "--model.architecture.inner_width=3072"]  # fmt: skip
+LLAMA_7B = ["--model.backbone=random", "--model.architecture.layers=32", "--model.architecture.width=4096",
+            "--model.architecture.heads=32", "--model.architecture.inner_width=11008",
+            "--model.activation_checkpointing=true"]  # fmt: skip
+
+
+def turns_of(suite: str, options: Namespace) -> dict[str, Turn]:
+    """How long each side trains in a round."""
+    return dict.fromkeys(SIDES, SMALL_TURN) if options.small else TURNS[suite, options.device]
+
+
+def aims_of(suite: str, options: Namespace) -> Aims:
+    """What a suite is to reach; nothing where only the script is tried."""
+    return Aims() if options.small else AIMS[suite, options.device]
+
+
+def precision_of(options: Namespace) -> str:
+    """The trainer's precision."""
+    return options.precision or ("16-mixed" if options.device == "cuda" else "bf16-mixed")
+
+
+def reads_real_films(options: Namespace) -> bool:
+    """Whether the films are those of MOVIES_CSV."""
+    return options.device == "cpu" and not options.small and bool(os.environ.get("MOVIES_CSV"))
+
+
+def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
+    """The options of `genre-lightning fit` that describe a suite's model, data and precision."""
+    on_gpu = options.device == "cuda"
+    films = 400 if options.small else 8000
+    csv = os.environ["MOVIES_CSV"] if reads_real_films(options) else write_sample(folder / "films.csv", films, seed=0)
+    # epochs enough for every turn: a run that ends before its last timed step has no figures
+    epochs = 1 if reads_real_films(options) else 10
+    words = [f"--data.csv={csv}", f"--data.cache_dir={folder / 'cache'}", "--model.pos_weight=none",
+             f"--data.global_batch_size={options.batch or (128 if on_gpu else 16)}",
+             f"--trainer.precision={precision_of(options)}", f"--trainer.accelerator={options.device}",
+             f"--trainer.max_epochs={epochs}"]  # fmt: skip
+    if suite == "llama":
+        shape = ["--model.backbone=random"] if options.small else LLAMA_7B
+        return [f"--config={CONFIGS / 'llama2_qlora.yaml'}", "--data.tokenizer=wordpiece", *shape, *words]
+    encoder = os.environ.get("ENCODER_DIR")
+    if on_gpu or options.small or not encoder:
+        shape = DISTILBERT if on_gpu and not options.small else []
+        return [f"--config={CONFIGS / 'distilbert.yaml'}", "--model.backbone=small", *shape, *words]
+    return [f"--config={CONFIGS / 'distilbert.yaml'}", f"--model.backbone={encoder}", *words]
+
+
+def prepare_films(words: list[str]) -> None:
+    """Reads, splits and tokenises the films for all sides, so that none does it beside its own work."""
+    run_worker(Job(FILMS_ONLY, words, 0, 0, seed=0, threads=None))
+
+
+def run_worker(job: Job) -> dict[str, Any]:
+    """The figures of one side, which trains in a process of its own."""
+    words = [sys.executable, str(WORKER), json.dumps(asdict(job))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FIGURES ")]
+    if done.returncode or not lines:
+        raise SystemExit(f"the side {job.side!r} failed:\n{done.stderr[-3000:]}")
+    return json.loads(lines[-1].removeprefix("FIGURES "))
