@@ -13,10 +13,6 @@ from torch.utils.data import Dataset
 from genre_lightning.data.steps import Indices, Layout, MicroBatch
 from genre_lightning.data.tokens import TokenLists, TokenStore
 
-_PACKED_MULTIPLE = 32
-"""Tokens of a packed row are a multiple of it: kernels are compiled, and memory is laid out, for each new number of
-rows of a product, and 32 leaves some forty of them, for 1% of padding on a CPU's steps."""
-
 Batch = dict[str, Tensor]
 """input_ids int64 (rows, tokens), attention_mask int64 (rows, tokens), labels float32 (rows, genres),
 weights float32 (rows,): 1 for a film and 0 for a row that only keeps a collective company,
@@ -79,7 +75,7 @@ class TokenisedFilms(Dataset[Batch]):
         real = len(rows) > 0
         rows = rows or [np.asarray(self.padding.filler, dtype=np.int32)]
         if self.layout == "packed":
-            tensors = pack_rows(rows, self.padding)
+            tensors = pack_rows(rows)
         else:
             tensors = dict(zip(("input_ids", "attention_mask"), pad_rows(rows, self.padding), strict=True))
         item = {
@@ -111,24 +107,23 @@ def pad_rows(rows: list[NDArray[np.int32]], padding: Padding) -> tuple[NDArray[n
     return tokens, mask.astype(np.int64)
 
 
-def pack_rows(rows: list[NDArray[np.int32]], padding: Padding) -> dict[str, NDArray[np.int64]]:
-    """Lays token rows one behind another, with no padding but a tail that rounds their number up.
+def pack_rows(rows: list[NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
+    """Lays token rows one behind another, without padding.
 
     Returns:
-        all int64: input_ids (1, tokens); position_ids (1, tokens), from 0 in each text and 0 in the tail; last_tokens
-        (texts,), where each text ends; slots (texts, longest), the token at each place of each text, and past a text's
-        end its last one; places (tokens,), where each token stands in the flattened slots, and for the tail the first.
+        all int64: input_ids (1, tokens); position_ids (1, tokens), from 0 in each text; last_tokens (texts,), where
+        each text ends; slots (texts, longest), the token at each place of each text, and past a text's end its last
+        one; places (tokens,), where each token stands in the flattened slots.
     """
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     last = lengths.cumsum() - 1
     starts = last - lengths + 1
     places_of_text = np.arange(lengths.max())
     real = places_of_text < lengths[:, None]
-    tail = (0, -int(lengths.sum()) % _PACKED_MULTIPLE)
     return {
-        "input_ids": np.pad(np.concatenate(rows).astype(np.int64), tail, constant_values=padding.token)[None],
-        "position_ids": np.pad(np.broadcast_to(places_of_text, real.shape)[real], tail)[None],
+        "input_ids": np.concatenate(rows).astype(np.int64)[None],
+        "position_ids": np.broadcast_to(places_of_text, real.shape)[real][None],
         "last_tokens": last,
         "slots": np.minimum(starts[:, None] + places_of_text, last[:, None]),
-        "places": np.pad(np.flatnonzero(real), tail),
+        "places": np.flatnonzero(real),
     }

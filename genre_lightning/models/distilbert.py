@@ -20,7 +20,7 @@ from genre_lightning.models.base import CHECKPOINT_KEY, Batch, GenreClassifier, 
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
 from genre_lightning.models.lora import add_lora
 from genre_lightning.models.options import SMALL, Architecture, EncoderOptions
-from genre_lightning.models.packing import FULL_ATTENTION, encoder_keywords, packs, register_attention
+from genre_lightning.models.packing import FULL_ATTENTION, encoder_inputs, packs, register_attention
 from genre_lightning.models.pooling import pool, pool_packed
 
 if TYPE_CHECKING:
@@ -121,8 +121,7 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
             pooled = pool(states, mask, self.pooling)
         else:
             assert self.backbone_config is not None
-            keywords = encoder_keywords(batch, self.backbone_config)
-            states = self.backbone(input_ids=batch["input_ids"], **keywords).last_hidden_state
+            states = self.backbone(**encoder_inputs(batch, self.backbone_config)).last_hidden_state
             pooled = pool_packed(states[0], batch["last_tokens"], self.pooling)
         # the head is a sliver of the work: in float32 its logits keep their digits under any precision
         with torch.autocast(pooled.device.type, enabled=False):

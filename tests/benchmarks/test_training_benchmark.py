@@ -5,17 +5,21 @@ import os
 import statistics
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from quality import difference
 from quality import table as quality_table
 from results import summary, table
 from scipy import stats
-from sides import FILMS_ONLY, OURS, PEER_FORMS, Job, Meter
-from suites import AIMS, SIDES, TURNS, Aims, turns_of
+from sides import FILMS_ONLY, OURS, PEER_FORMS, Job, Meter, make_setup, peer_model
+from suites import AIMS, SIDES, TURNS, Aims, options_of, turns_of
+from torch.testing import assert_close
 
-from genre_lightning.data.steps import steps_per_epoch
+from genre_lightning.data.steps import MicroBatch, steps_per_epoch
 
 HERE = Path(__file__).parent
 PADDED, DYNAMIC, GROUPED = PEER_FORMS
@@ -68,8 +72,6 @@ def test_a_gpu_run_has_epochs_enough_for_its_turns():
 
 
 def test_a_training_that_ends_before_its_timed_steps_has_no_figures():
-    import torch
-
     meter = Meter(Job(OURS, [], warmup_steps=1, steps=2, seed=0, threads=None), torch.device("cpu"))
     assert [meter.step(), meter.step()] == [False, False]
     with pytest.raises(SystemExit, match="ended after 2 steps"):
@@ -88,6 +90,20 @@ def test_the_difference_of_two_sides_is_welchs():
     assert f"{statistics.mean(ours):7.4f}" in text
     assert f"{gap:+.4f} from Trainer, {GROUPED}, standard error {error:.4f}" in text
     assert f"from Trainer, {DYNAMIC}" not in text  # one seed has no noise to compare with
+
+
+def test_both_sides_have_one_loss_and_its_gradient(tmp_path):
+    options = Namespace(small=True, device="cpu", precision="32-true", batch=None)
+    words = [*options_of("encoder", options, tmp_path), "--model.dropout=0"]
+    setup, _ = make_setup(Job(OURS, words, 0, 0, seed=0, threads=None), str(tmp_path))
+    setup.data.layout = "padded"
+    batch = setup.data.dataset("train")[MicroBatch(np.arange(6), 6)]
+    peer = peer_model(setup, Meter(Job(DYNAMIC, [], 1, 1, 0, None), torch.device("cpu")))
+    theirs = peer(batch["input_ids"], batch["attention_mask"], batch["labels"])["loss"]
+    ours = setup.model.model_step(batch).loss_sum / batch["step_films"]
+    assert_close(ours, theirs)
+    (weight,) = torch.autograd.grad(ours, setup.model.head[1].weight)
+    assert_close(weight, torch.autograd.grad(theirs, peer.head[1].weight)[0])
 
 
 def run(script, *words):
@@ -139,4 +155,4 @@ def test_gpu_check_at_small_size():
 
 def test_films_alone_are_no_side():
     assert FILMS_ONLY not in SIDES
-    assert set(turns_of("encoder", type("Options", (), {"small": True})())) == set(SIDES)
+    assert set(turns_of("encoder", Namespace(small=True))) == set(SIDES)

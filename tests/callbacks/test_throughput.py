@@ -130,7 +130,7 @@ def test_lengths_of_packed_texts_are_those_of_padded_ones():
     from genre_lightning.models.step_sums import text_lengths
 
     rows = [np.arange(n, dtype=np.int32) for n in (3, 9, 1)]
-    packed = {name: torch.from_numpy(value) for name, value in pack_rows(rows, Padding(0)).items()}
+    packed = {name: torch.from_numpy(value) for name, value in pack_rows(rows).items()}
     _, mask = pad_rows(rows, Padding(0))
     assert (
         text_lengths(packed).tolist() == text_lengths({"attention_mask": torch.from_numpy(mask)}).tolist() == [3, 9, 1]

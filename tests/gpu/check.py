@@ -103,7 +103,7 @@ def texts(options: Options) -> list[np.ndarray]:
 def batch_of(rows: list[np.ndarray], options: Options, *, packed: bool) -> dict[str, torch.Tensor]:
     """The texts as a batch on the device, with random labels."""
     arrays = (
-        pack_rows(rows, Padding(0))
+        pack_rows(rows)
         if packed
         else dict(zip(("input_ids", "attention_mask"), pad_rows(rows, Padding(0)), strict=True))
     )

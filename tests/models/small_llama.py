@@ -52,7 +52,7 @@ def padded(rows, token=0):
 
 
 def packed(rows):
-    return {name: torch.from_numpy(values) for name, values in pack_rows(rows, Padding(0)).items()}
+    return {name: torch.from_numpy(values) for name, values in pack_rows(rows).items()}
 
 
 def with_labels(batch, rows):

@@ -31,7 +31,7 @@ def texts():
 
 
 def packed(rows):
-    return {name: torch.from_numpy(values) for name, values in pack_rows(rows, Padding(PAD)).items()}
+    return {name: torch.from_numpy(values) for name, values in pack_rows(rows).items()}
 
 
 def padded(rows):
@@ -59,10 +59,10 @@ def logits_and_gradients(model, batch):
 def test_packed_equals_padded(model_type, in_groups, monkeypatch):
     if not in_groups:  # as on an accelerator
 
-        def keywords(*arguments):
-            return {**packing.encoder_keywords(*arguments), "groups": None}
+        def inputs(*arguments):
+            return {**packing.encoder_inputs(*arguments), "groups": None}
 
-        monkeypatch.setattr("genre_lightning.models.distilbert.encoder_keywords", keywords)
+        monkeypatch.setattr("genre_lightning.models.distilbert.encoder_inputs", inputs)
     model = build(model_type)
     assert model.layout == "packed"
     logits, gradients = logits_and_gradients(model, padded(texts()))
@@ -77,6 +77,17 @@ def test_texts_do_not_see_each_other():
     model, rows = build().eval(), texts()
     others = [row[::-1].copy() for row in rows[:2]] + rows[2:]
     assert_close(model(packed(others))[2:], model(packed(rows))[2:], rtol=1e-5, atol=1e-6)
+
+
+def test_a_cpu_sees_few_numbers_of_tokens():
+    lengths = [(17, 9, 9, 2, 1), (30,), (30, 4), (31, 1)]
+    rows = [packed([np.full(n, 7, dtype=np.int32) for n in of_batch]) for of_batch in lengths]
+    inputs = [packing.encoder_inputs(batch, build().backbone_config) for batch in rows]
+    assert [one["input_ids"].shape for one in inputs] == [(1, 64), (1, 32), (1, 64), (1, 32)]
+    for batch, one in zip(rows, inputs, strict=True):
+        real = batch["input_ids"].shape[1]
+        assert torch.equal(one["input_ids"][:, :real], batch["input_ids"])
+        assert one["position_ids"].shape == one["input_ids"].shape == (1, len(one["places"]))
 
 
 def test_an_encoder_that_cannot_keep_texts_apart_is_padded():

@@ -27,6 +27,7 @@ from genre_lightning.commands.build import Setup, bind_model, build_trainer, che
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.models.flops import training_cost
+from genre_lightning.models.optimizer import parameter_groups
 from genre_lightning.models.step_sums import text_lengths
 
 OURS = "genre_lightning"
@@ -136,8 +137,7 @@ class Peer(nn.Module):
             mask = attention_mask[..., None].float()
             pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
         logits = self.head(pooled)
-        loss = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=-1).mean()
-        return {"loss": loss, "logits": logits}
+        return {"loss": functional.binary_cross_entropy_with_logits(logits, labels), "logits": logits}
 
 
 def make_setup(job: Job, folder: str) -> tuple[Setup, PreparedData]:
@@ -191,15 +191,15 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
         output_dir=f"{folder}/peer", per_device_train_batch_size=setup.data.global_batch_size, num_train_epochs=epochs,
         bf16=precision == "bf16-mixed", fp16=precision == "16-mixed", use_cpu=not on_gpu, optim="adamw_torch_fused",
         train_sampling_strategy="group_by_length" if job.side == PEER_FORMS[2] else "random",
-        learning_rate=lr, lr_scheduler_type="linear", warmup_steps=setup.model.warmup_fraction, weight_decay=0.01,
-        max_grad_norm=1.0, seed=job.seed, save_strategy="no", logging_steps=50, report_to=[], disable_tqdm=True,
-        remove_unused_columns=False, dataloader_pin_memory=on_gpu,
+        learning_rate=lr, lr_scheduler_type="linear", warmup_steps=setup.model.warmup_fraction,
+        max_grad_norm=config.trainer.gradient_clip_val, seed=job.seed, save_strategy="no", logging_steps=50,
+        report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=on_gpu,
     )  # fmt: skip
-    groups = [
-        {"params": list(peer.backbone.parameters()), "lr": lr}, {"params": list(peer.head.parameters()), "lr": head_lr}
-    ]  # fmt: skip
-    groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
+    groups = parameter_groups(
+        peer.backbone.named_parameters(), peer.head.named_parameters(), lr=lr, head_lr=head_lr,
+        weight_decay=setup.model.weight_decay,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, setup.model.beta2), fused=True)
     trainer = transformers.Trainer(
         peer, arguments, train_dataset=films, data_collator=collate, callbacks=[Stop()], optimizers=(optimizer, None)
     )
