@@ -68,7 +68,7 @@ def _check_run(command: str, words: Sequence[str], run_dir: Path) -> None:
     run = RunDirectory(Path(config.run_dir or run_dir).expanduser().absolute())
     checks = [config.data.check, run.check_writable]
     if "model" in config:
-        checks.insert(0, config.model.check_options)
+        checks[:0] = [config.model.check_options, *([config.model.check_files] if command == "fit" else [])]
     check_all(checks, option_problems(config))
 
 

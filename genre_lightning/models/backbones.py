@@ -19,6 +19,29 @@ HOW_TO_GET = (
 )
 
 
+def check_folder(name: str, *, weights: bool = True) -> None:
+    """What can be told of a backbone in a local directory without reading it; of one of the hub nothing.
+
+    Args:
+        name: model of the hub or local directory.
+        weights: whether the weights are needed too.
+
+    Raises:
+        ConfigError: a path without a directory, or a directory without a model.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"model.backbone {name} has no config.json: {HOW_TO_GET.format(name='NAME')}")
+        if weights and not any(path.glob("*.safetensors")):
+            raise ConfigError(
+                f"model.backbone {name} has no .safetensors weights (other formats can run code and are not read): "
+                "save the model again with save_pretrained"
+            )
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"model.backbone {name} is no directory: {HOW_TO_GET.format(name='NAME')}")
+
+
 def check_backbone(
     name: str, revision: str | None, max_tokens: int | None, *, weights: bool = True
 ) -> PretrainedConfig:
@@ -35,19 +58,9 @@ def check_backbone(
     """
     from transformers import AutoConfig
 
-    path = Path(name)
-    if path.is_dir():
-        if missing := [part for part in ("config.json",) if not (path / part).is_file()]:
-            raise ConfigError(f"model.backbone {name} has no {missing[0]}: {HOW_TO_GET.format(name='NAME')}")
-        if weights and not any(path.glob("*.safetensors")):
-            raise ConfigError(
-                f"model.backbone {name} has no .safetensors weights (other formats can run code and are not read): "
-                "save the model again with save_pretrained"
-            )
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ConfigError(f"model.backbone {name} is no directory: {HOW_TO_GET.format(name='NAME')}")
+    check_folder(name, weights=weights)
     try:
-        published = None if weights or path.is_dir() or revision else published_config(name)
+        published = None if weights or Path(name).is_dir() or revision else published_config(name)
         config = published or AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:  # a dozen kinds, by what is missing
         raise ConfigError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from genre_lightning.errors import ConfigError
+from genre_lightning.models.backbones import check_folder
 
 LossName = Literal["bce", "focal", "asymmetric"]
 PosWeight = Literal["full", "sqrt", "none"]
@@ -170,6 +171,13 @@ class ClassifierOptions:
         self.schedule: Schedule = schedule
         self.beta2 = beta2
 
+    def check_files(self) -> None:
+        """What can be told of the model's files without reading them.
+
+        Raises:
+            ConfigError: with the option and the cure.
+        """
+
     def check_options(self) -> None:
         """Everything that can be told of the options by themselves.
 
@@ -237,6 +245,11 @@ class EncoderOptions(ClassifierOptions):
         """Whether the backbone starts from random weights."""
         return self.backbone_name == SMALL
 
+    def check_files(self) -> None:
+        """See `ClassifierOptions.check_files`."""
+        if not self.from_scratch:
+            check_folder(self.backbone_name)
+
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
         super().check_options()
@@ -288,6 +301,11 @@ class DecoderOptions(ClassifierOptions):
         self.quantization: Quantization = quantization
         self.compute_dtype: ComputeDtype = compute_dtype
         self.quant_storage: QuantStorage = quant_storage
+
+    def check_files(self) -> None:
+        """See `ClassifierOptions.check_files`."""
+        if self.backbone_name != RANDOM:
+            check_folder(self.backbone_name, weights=not self.random_weights)
 
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""

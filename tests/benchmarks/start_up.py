@@ -133,6 +133,7 @@ def main():
         "a mistake: wrong type": ["fit", "--data.csv", str(file), "--trainer.max_epochs", "many"],
         "a mistake: missing file": ["fit", "--data.csv", "nosuch.csv"],
         "a mistake: impossible value": ["fit", "--data.csv", str(file), "--model.lr", "-1"],
+        "a mistake: no such backbone": ["fit", "--data.csv", str(file), "--model.backbone", "./nosuch"],
     }
     lines = ["| command | median | least | bound |", "|---|---:|---:|---:|"]
     for name, words in commands.items():

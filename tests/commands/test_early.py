@@ -72,6 +72,20 @@ def test_a_mistake_is_told_before_libraries_are_loaded(words, message):
     assert message in text
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.backbone", "./nosuch"], "model.backbone ./nosuch is no directory"),
+        (["--model.backbone", ROOT / "configs"], "has no config.json"),
+        (["--model", "LlamaQLoraClassifier", "--model.backbone=/a/b/llama"], "/a/b/llama is no directory"),
+    ],
+)
+def test_a_backbone_that_is_not_there_is_told_before_libraries_are_loaded(words, message, sample_csv):
+    last, text = outcome("fit", "--data.csv", sample_csv, *words)
+    assert last == "loaded: status: 2"
+    assert message in text
+
+
 def test_the_trainers_options_are_those_of_the_trainer():
     full = dict(inspect.signature(GenreTrainer.__mro__[1].__init__).parameters)
     ours = dict(inspect.signature(GenreTrainer.__init__).parameters)
