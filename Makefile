@@ -6,10 +6,10 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real test-slurm faults gpu-check bench gpu-bench lint format types wheel clean
+.PHONY: help install quickstart test test-real test-slurm faults gpu-check bench bench-quality gpu-bench lint format types wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## a virtual environment with the tested versions and the package
 
@@ -41,7 +41,10 @@ gpu-check: ## what only a GPU can show: needs PYTHON with the libraries and a CU
 bench: $(STAMP) ## training speed beside Hugging Face Trainer on this CPU: set MOVIES_CSV and ENCODER_DIR for real files
 	$(BIN)/python tests/benchmarks/training/bench.py
 
-gpu-bench: ## the same on a CUDA GPU, DistilBERT and a 7B Llama: needs PYTHON with the libraries, not the lock
+bench-quality: $(STAMP) ## validation mAP of an epoch of each side of the benchmark, over seeds: most of an hour
+	$(BIN)/python tests/benchmarks/training/quality.py
+
+gpu-bench: ## training speed on a CUDA GPU, DistilBERT and a 7B Llama: needs PYTHON with the libraries, not the lock
 	$(PYTHON) tests/benchmarks/training/bench.py --device cuda --rounds 1
 
 lint: $(STAMP) ## ruff: rules and format
