@@ -136,7 +136,9 @@ class Peer(nn.Module):
         else:
             mask = attention_mask[..., None].float()
             pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
-        logits = self.head(pooled)
+        # as this framework's: a sliver of the work, in float32
+        with torch.autocast(pooled.device.type, enabled=False):
+            logits = self.head(pooled)
         return {"loss": functional.binary_cross_entropy_with_logits(logits, labels), "logits": logits}
 
 
@@ -209,8 +211,8 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
         return meter.figures()
 
     def logits(batch: dict[str, Tensor]) -> Tensor:
-        batch = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": batch["labels"]}
-        return peer(**batch)["logits"]
+        # the class's forward: Trainer has put one under autocast in the instance, and both sides are judged in float32
+        return Peer.forward(peer, batch["input_ids"], batch["attention_mask"], batch["labels"])["logits"]
 
     setup.data.layout = "padded"
     return {"steps": meter.steps, "map_macro": mean_ap(setup, data, logits, peer)}
