@@ -55,12 +55,14 @@ def encoder_inputs(batch: dict[str, Tensor], config: PretrainedConfig) -> dict[s
     shift = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
     slots, lengths = batch["slots"], packed_lengths(batch["last_tokens"])
     on_cpu = lengths.device.type == "cpu"
-    tail = (0, -batch["input_ids"].shape[1] % _TOKENS_MULTIPLE if on_cpu else 0)
+    ids, positions, places = batch["input_ids"], batch["position_ids"] + shift, batch["places"]
+    if tail := -ids.shape[1] % _TOKENS_MULTIPLE if on_cpu else 0:
+        ids, positions, places = (functional.pad(of_tokens, (0, tail)) for of_tokens in (ids, positions, places))
     return {
-        "input_ids": functional.pad(batch["input_ids"], tail),
-        "position_ids": functional.pad(batch["position_ids"] + shift, tail),
+        "input_ids": ids,
+        "position_ids": positions,
         "slots": slots,
-        "places": functional.pad(batch["places"], tail),
+        "places": places,
         "slot_mask": torch.arange(slots.shape[1], device=slots.device) < lengths[:, None],
         # elsewhere it would have to wait for the device
         "groups": group_texts(lengths.tolist(), config.num_attention_heads) if on_cpu else None,
@@ -82,7 +84,7 @@ def text_attention(
     """Attention; with `slots` and `places` within each text of a packed row.
 
     Texts are brought side by side for the attention alone, padded to the longest of them: its products are few beside
-    those of the linear layers, which see no padding. With `groups` it takes group after group of like length.
+    those of the linear layers, which see hardly any padding. With `groups` it takes group after group of like length.
 
     Args:
         module: the attention layer.

@@ -145,7 +145,9 @@ def attention_in_groups(
             mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
             found.append(mixed.flatten(0, 2))
         before = torch.cat(found).index_select(0, groups.places)
-        return functional.pad(before, (0, 0, 0, len(states[0]) - len(before))).view_as(query)
+        if tail := len(states[0]) - len(before):
+            before = functional.pad(before, (0, 0, 0, tail))
+        return before.view_as(query)
 
 
 class _DroppedAttention(torch.autograd.Function):

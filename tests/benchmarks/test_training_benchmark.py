@@ -16,9 +16,10 @@ from quality import table as quality_table
 from results import summary, table
 from scipy import stats
 from sides import FILMS_ONLY, OURS, PEER_FORMS, Job, Meter, make_setup, peer_model
-from suites import AIMS, SIDES, TURNS, Aims, options_of, turns_of
+from suites import AIMS, FILMS, SIDES, TURNS, Aims, options_of, turns_of
 from torch.testing import assert_close
 
+from genre_lightning.commands.parser import parse
 from genre_lightning.data.steps import MicroBatch, steps_per_epoch
 
 HERE = Path(__file__).parent
@@ -63,12 +64,28 @@ def test_a_table_names_what_is_to_be_reached(suite):
     assert "aim" not in table(result, Aims()).partition("\n")[2]
 
 
-def test_a_gpu_run_has_epochs_enough_for_its_turns():
-    films = round(8000 * 0.8 * 0.99)  # of the sample, whose bad rows go
-    for (_, device), turns in TURNS.items():
-        steps = steps_per_epoch(films, 128 if device == "cuda" else 16)
-        assert set(turns) == set(SIDES)
-        assert max(turn.warmup_steps + turn.steps for turn in turns.values()) <= 10 * steps
+@pytest.mark.parametrize("suite", TURNS)
+def test_turns_end_within_an_epoch_and_time_whole_rounds_of_the_grouped_form(suite):
+    films = round(FILMS[suite] * 0.8 * 0.99)  # of the sample, whose bad rows go
+    steps = steps_per_epoch(films, 128 if suite[1] == "cuda" else 16)
+    turns = TURNS[suite]
+    assert set(turns) == set(SIDES)
+    assert max(turn.warmup_steps + turn.steps for turn in turns.values()) < steps
+    # transformers.trainer_pt_utils.get_length_grouped_indices
+    assert turns[GROUPED].steps % min(steps // 4, 50) == 0
+
+
+@pytest.mark.parametrize("suite", ["encoder", "llama"])
+def test_what_a_gpu_is_asked_for_can_be_parsed(suite, tmp_path):
+    options = Namespace(small=False, device="cuda", precision=None, batch=None)
+    config, _ = parse("fit", [*options_of(suite, options, tmp_path), f"--run_dir={tmp_path / 'run'}"])
+    settings = config.model.init_args
+    assert settings.backbone == ("small" if suite == "encoder" else "random")
+    shape = {"encoder": (6, 768, 12, 3072), "llama": (32, 4096, 32, 11008)}[suite]
+    made = settings.architecture
+    assert (made.layers, made.width, made.heads, made.inner_width) == shape
+    assert (config.data.max_tokens, config.data.global_batch_size, int(config.trainer.devices)) == (256, 128, 1)
+    assert config.trainer.precision == "16-mixed"
 
 
 def test_a_training_that_ends_before_its_timed_steps_has_no_figures():

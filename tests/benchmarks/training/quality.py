@@ -19,7 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from results import FOLDER, keep, name_of
-from suites import DYNAMIC, GROUPED, OURS, SIDES, Job, options_of, precision_of, prepare_films, run_worker
+from suites import (
+    DYNAMIC,
+    GROUPED,
+    OURS,
+    SIDES,
+    Job,
+    files_of,
+    is_whole,
+    options_of,
+    precision_of,
+    prepare_films,
+    run_worker,
+)
 
 sys.path.append(str(Path(__file__).parent.parent))
 
@@ -46,12 +58,11 @@ def table(found: dict[str, list[float]], steps: int) -> str:
     return "\n".join(lines)
 
 
-def judge(options: argparse.Namespace, folder: Path) -> tuple[dict[str, list[float]], int]:
-    """The validation mAP of each side by seed, and the steps of an epoch."""
+def judge(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The validation mAP of each side by seed, with the films and steps of an epoch."""
     # a tenth of the films are validation's and a tenth test's
-    words = [*options_of("encoder", options, folder), f"--data.max_films={options.films * 5 // 4}",
-             "--trainer.max_epochs=1"]  # fmt: skip
-    prepare_films(words)
+    words = [*options_of("encoder", options, folder), f"--data.max_films={options.films * 5 // 4}"]
+    films = prepare_films(words)
     found: dict[str, list[float]] = {side: [] for side in options.sides}
     steps = 0
     for seed in range(options.seeds):
@@ -60,7 +71,7 @@ def judge(options: argparse.Namespace, folder: Path) -> tuple[dict[str, list[flo
             found[side].append(figures["map_macro"])
             steps = figures["steps"]
             print(f"  seed {seed}  {side:16} {steps:,} steps  mAP {figures['map_macro']:.4f}", flush=True)
-    return found, steps
+    return {"epoch_films": films, "steps": steps, "map_macro": found}
 
 
 def main() -> int:
@@ -71,17 +82,18 @@ def main() -> int:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=[OURS, DYNAMIC, GROUPED])
     parser.add_argument("--threads", type=int, help="of a CPU")
     parser.add_argument("--small", action="store_true", help="a try of the script itself, with a tiny model")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the result")
+    parser.add_argument("--out", type=Path, help="folder of the result; the project's with real films and encoder")
     options = parser.parse_args()
     options.device, options.precision, options.batch = "cpu", None, None
     before = machine(options.device)
     with tempfile.TemporaryDirectory() as folder:
-        found, steps = judge(options, Path(folder))
-    text = table(found, steps)
+        found = judge(options, Path(folder))
+    text = table(found["map_macro"], found["steps"])
     print(text)
     result = {"date": date.today().isoformat(), "machine": before, "precision": precision_of(options),
-              "films": options.films, "steps": steps, "map_macro": found}  # fmt: skip
-    keep(options.out / "training_quality_cpu", "Validation mAP of each side", result, text)
+              "files": files_of(options), **found}  # fmt: skip
+    if out := options.out or (FOLDER if is_whole(options) else None):
+        keep(out / "training_quality_cpu", "Validation mAP of each side", result, text)
     return 0
 
 

@@ -64,10 +64,10 @@ def name_of(side: str) -> str:
 
 def heading(result: dict[str, Any]) -> str:
     """What a result was measured on and when, as a sentence."""
-    on = result["machine"]
+    on, of = result["machine"], result["files"]
     return (
         f"{result['date']}, {on['processor']}, {on['cores']} cores, {result['precision']}, Python {on['python']}, "
-        f"torch {on['torch']}, transformers {on['transformers']}"
+        f"torch {on['torch']}, transformers {on['transformers']}; {of['model']} on {of['films']}."
     )
 
 

@@ -2,7 +2,8 @@
 
 Every side trains the same model from the same weights on the same film file with the same optimizer, schedule, global
 batch and loss. This framework's side is what `genre-lightning fit` runs. The peer's is Hugging Face Trainer around the
-backbone as transformers makes it, pooled and classified in the plainest way.
+encoder as transformers makes it, pooled and classified in the plainest way, with all films of a step at once. A Llama's
+base and adapters are this framework's there too, as transformers quantises no weights that lie on no disk.
 """
 
 from __future__ import annotations
@@ -63,14 +64,15 @@ class Meter:
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job = job
         self.device = device
-        self.steps = self.tokens = self.films = self.slots = 0
+        self.steps = self.films = self.slots = 0
+        self.tokens: Tensor | int = 0
         self.started = time.perf_counter()
         self.seconds = 0.0
 
     def batch(self, lengths: Tensor | np.ndarray, slots: int) -> None:
         """Notes the texts of a micro-batch before it is computed."""
         if self.steps >= self.job.warmup_steps:
-            self.tokens += int(lengths.sum())
+            self.tokens = self.tokens + lengths.sum()  # on the device: to read it would be to wait for it
             self.films += len(lengths)
             self.slots += slots
 
@@ -88,14 +90,17 @@ class Meter:
     def figures(self) -> dict[str, Any]:
         """What has been measured, with the largest memory so far."""
         if self.steps < self.job.warmup_steps + self.job.steps:
-            raise SystemExit(f"the training ended after {self.steps} steps, before those to be timed: more epochs")
+            raise SystemExit(
+                f"the training ended after {self.steps} steps, before the timed ones: give a smaller --batch"
+            )
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated() / 2**30
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        rates = {"tokens_per_second": self.tokens / self.seconds, "films_per_second": self.films / self.seconds}
-        return {"tokens": self.tokens, "films": self.films, "seconds": self.seconds, **rates,
-                "padding": 1 - self.tokens / self.slots, "peak_gib": peak}  # fmt: skip
+        tokens = int(self.tokens)
+        rates = {"tokens_per_second": tokens / self.seconds, "films_per_second": self.films / self.seconds}
+        return {"tokens": tokens, "films": self.films, "seconds": self.seconds, **rates,
+                "padding": 1 - tokens / self.slots, "peak_gib": peak}  # fmt: skip
 
 
 class Clock(Callback):
@@ -105,7 +110,7 @@ class Clock(Callback):
         self.meter = meter
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the texts of a micro-batch; padding is zero where it is packed."""
+        """Counts the texts of a micro-batch, and its padding: of a packed one none."""
         self.meter.batch(text_lengths(batch), batch["input_ids"].numel())
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -113,7 +118,6 @@ class Clock(Callback):
         done = trainer.global_step > self.meter.steps
         if done and self.meter.step():
             trainer.should_stop = True
-            trainer.limit_val_batches = 0
 
 
 class Peer(nn.Module):
@@ -169,10 +173,11 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
     """Trains with Hugging Face Trainer."""
     setup, data = make_setup(job, folder)
     config, dataset = setup.config, setup.data.dataset("train")
-    epochs = config.trainer.max_epochs
     on_gpu = config.trainer.accelerator == "cuda"
     meter = Meter(job, torch.device("cuda" if on_gpu else "cpu"))
     peer = peer_model(setup, meter)
+    lr, head_lr = setup.model.learning_rates()
+    del setup.model.backbone  # of an encoder the peer has a copy
     rows = [dataset.store[film].tolist() for film in dataset.films]
     films = [{"input_ids": row, "labels": y.astype(np.float32)} for row, y in zip(rows, dataset.labels, strict=True)]
 
@@ -188,9 +193,8 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
             control.should_training_stop = meter.step() or control.should_training_stop
 
     precision = str(config.trainer.precision)
-    lr, head_lr = setup.model.learning_rates()
     arguments = transformers.TrainingArguments(
-        output_dir=f"{folder}/peer", per_device_train_batch_size=setup.data.global_batch_size, num_train_epochs=epochs,
+        output_dir=f"{folder}/peer", per_device_train_batch_size=setup.data.global_batch_size, num_train_epochs=1,
         bf16=precision == "bf16-mixed", fp16=precision == "16-mixed", use_cpu=not on_gpu, optim="adamw_torch_fused",
         train_sampling_strategy="group_by_length" if job.side == PEER_FORMS[2] else "random",
         learning_rate=lr, lr_scheduler_type="linear", warmup_steps=setup.model.warmup_fraction,
@@ -224,7 +228,7 @@ def read_films(job: Job, folder: str) -> dict[str, Any]:
     return {"films": len(setup.data.dataset("train"))}
 
 
-RUNS = {OURS: run_ours, FILMS_ONLY: read_films}
+RUNS = {OURS: run_ours, FILMS_ONLY: read_films, **dict.fromkeys(PEER_FORMS, run_peer)}
 
 
 def peer_model(setup: Setup, meter: Meter) -> Peer:
@@ -270,7 +274,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "peer").mkdir()
-        figures = RUNS.get(job.side, run_peer)(job, folder)
+        figures = RUNS[job.side](job, folder)
     print("FIGURES " + json.dumps(figures))
 
 
