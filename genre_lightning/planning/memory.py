@@ -85,7 +85,7 @@ class BatchShape:
     """The size of a micro-batch.
 
     Attributes:
-        tokens: that linear layers see, padding included.
+        tokens: that linear layers see, padding included, but for the tail of up to 31 that a CPU is given.
         attention_tokens: that attention sees: packed texts are padded for it, to the longest or in groups.
         longest: tokens of the longest text.
         masked: whether attention is given a mask, as padded texts of an encoder need.
