@@ -53,12 +53,13 @@ def next_step(folder: Path, run_id: str) -> int:
     """The first step that no run file has a row of: one past the largest, and 0 where there is none.
 
     Args:
-        folder: W&B's own within the run directory; every start of a run leaves a folder with a file in it.
+        folder: W&B's own within the run directory; every start of a run leaves a folder with a file in it, named by the
+            second, and of two in one second the other with "-1" behind it.
         run_id: of the run.
     """
     steps = [
         record.history.step.num
-        for path in sorted(folder.glob(f"*run-*-{run_id}/run-{run_id}.wandb"))
+        for path in sorted(folder.glob(f"*run-*-{run_id}*/run-{run_id}.wandb"))
         for record in read_records(path)
         if record.HasField("history")
     ]

@@ -99,7 +99,7 @@ class RunWandbLogger(WandbLogger):
                 say(f"W&B     {experiment.url}")
                 return experiment, True
         experiment = self._init("offline")
-        pattern = f"{shlex.quote(str(self.folder))}/offline-run-*-{self._id}"
+        pattern = f"{shlex.quote(str(self.folder))}/offline-run-*-{self._id}*"
         say(f"W&B is offline ({reason}): send the run later with 'wandb sync {pattern}'")
         return experiment, False
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -239,7 +240,7 @@ def test_no_key_or_no_server_is_said_in_one_line_and_the_key_is_nowhere(sample_c
     fit(sample_csv, run, cut_at=2)
     said = [line for line in capfd.readouterr().err.splitlines() if "W&B" in line or "wandb" in line]
     run_id = json.loads((run / "run_state.json").read_text())["wandb_id"]
-    sync = f"send the run later with 'wandb sync {run}/wandb/offline-run-*-{run_id}'"
+    sync = f"send the run later with 'wandb sync {run}/wandb/offline-run-*-{run_id}*'"
     assert said == [f"W&B is offline (no key in WANDB_API_KEY or ~/.netrc): {sync}"]
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -293,6 +294,15 @@ def test_a_file_that_is_none_has_no_rows(tmp_path):
         (folder / "run-abc.wandb").write_bytes(content)
         assert next_step(tmp_path / "wandb", "abc") == 0
     assert next_step(tmp_path / "nowhere", "abc") == 0
+
+
+def test_two_starts_in_one_second_are_both_read(interrupted, tmp_path):
+    run_id = json.loads((interrupted / "run_state.json").read_text())["wandb_id"]
+    for path, suffix in zip(run_files(interrupted)[:2], ("", "-1"), strict=True):
+        folder = tmp_path / f"offline-run-20260101_000000-{run_id}{suffix}"
+        folder.mkdir()
+        shutil.copy(path, folder)
+    assert next_step(tmp_path, run_id) == 18
 
 
 def test_the_id_is_made_once(tmp_path):
