@@ -28,7 +28,7 @@ _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
 
 _TOKENS_MULTIPLE = 32
 """A CPU is given packed rows of a multiple of it: oneDNN compiles kernels, and memory is cut up, for each new number of
-tokens. A tail of 1.4% on steps of 16 films leaves some forty of them, and takes a sixth off a step."""
+tokens. A tail of 1.1% on steps of 16 films leaves some forty of them, and takes a seventh off a step."""
 
 
 def register_attention() -> None:
