@@ -87,7 +87,7 @@ def aims_of(suite: str, options: Namespace) -> Aims:
 
 def is_whole(options: Namespace) -> bool:
     """Whether a run is the benchmark itself: on a CPU with the real films and encoder."""
-    real = options.device == "cuda" or (reads_real_films(options) and bool(os.environ.get("ENCODER_DIR")))
+    real = options.device == "cuda" or (reads_real_films(options) and encoder_of(options) is not None)
     return real and not options.small
 
 
@@ -99,6 +99,11 @@ def precision_of(options: Namespace) -> str:
 def reads_real_films(options: Namespace) -> bool:
     """Whether the films are those of MOVIES_CSV."""
     return options.device == "cpu" and not options.small and bool(os.environ.get("MOVIES_CSV"))
+
+
+def encoder_of(options: Namespace) -> str | None:
+    """The directory of the pretrained encoder; None where weights are random."""
+    return None if options.device == "cuda" or options.small else os.environ.get("ENCODER_DIR") or None
 
 
 def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
@@ -116,8 +121,7 @@ def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
     if suite == "llama":
         shape = ["--model.backbone=random"] if options.small else LLAMA_7B
         return [f"--config={CONFIGS / 'llama2_qlora.yaml'}", "--data.tokenizer=wordpiece", *shape, *words]
-    encoder = os.environ.get("ENCODER_DIR")
-    if on_gpu or options.small or not encoder:
+    if not (encoder := encoder_of(options)):
         shape = DISTILBERT if on_gpu and not options.small else []
         return [f"--config={CONFIGS / 'distilbert.yaml'}", "--model.backbone=small", *shape, *words]
     return [f"--config={CONFIGS / 'distilbert.yaml'}", f"--model.backbone={encoder}", *words]
@@ -125,10 +129,9 @@ def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
 
 def files_of(options: Namespace) -> dict[str, str]:
     """The names of the films and of the encoder that are trained on."""
-    real, encoder = reads_real_films(options), os.environ.get("ENCODER_DIR")
-    films = Path(os.environ["MOVIES_CSV"]).name if real else "the embedded sample"
-    own = options.device == "cuda" or options.small or not encoder
-    return {"films": films, "model": "random weights" if own or not encoder else Path(encoder).name}
+    films = Path(os.environ["MOVIES_CSV"]).name if reads_real_films(options) else "the embedded sample"
+    encoder = encoder_of(options)
+    return {"films": films, "model": Path(encoder).name if encoder else "random weights"}
 
 
 def prepare_films(words: list[str]) -> int:
