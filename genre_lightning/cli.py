@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from genre_lightning.commands.guard import check_arguments
 from genre_lightning.distributed.signals import stopping_on_signals
 
 
@@ -92,8 +91,6 @@ def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> 
         arguments: the words after it.
         whole_process: nothing comes after it in this process, which no signal need end then.
     """
-    # first what needs no library: a file that is missing or no YAML, a class that may not be named
-    check_arguments(arguments)
     command = COMMANDS[name]
     module, function = command.target.split(":")
     # from here on, as loading the libraries takes seconds

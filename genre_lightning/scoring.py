@@ -13,9 +13,9 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from genre_lightning.commands.evaluation import restore_alone
-from genre_lightning.commands.guard import check_arguments
 from genre_lightning.commands.options import in_one_line
 from genre_lightning.commands.words import kind_of
+from genre_lightning.config.guard import check_settings, instantiate
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
 from genre_lightning.data.movies import ColumnNames, TextTemplate
@@ -74,8 +74,7 @@ def open_scorer(directory: str | os.PathLike[str], device: str | None = None, pr
     run = RunDirectory(Path(directory).expanduser().absolute())
     run.require_trained()
     settings = run.settings()
-    # a configuration from a stranger may name only the project's own classes
-    check_arguments(["--config", str(run.config)])
+    check_settings(settings, str(run.config), run.path)
     kind = kind_of(settings)
     if kind == "ensemble":
         return EnsembleScorer(run, settings, device, precision)
@@ -242,7 +241,7 @@ def _configured_model(settings: Mapping[str, Any]) -> GenreClassifier:
     parser.add_subclass_arguments(GenreClassifier, "model")
     model = {"model": settings.get("model")}
     config = in_one_line("fit", [], lambda words: parser.parse_object(model))
-    return parser.instantiate(config).model
+    return instantiate(parser, config).model
 
 
 def _device(name: str | None, model: GenreClassifier) -> torch.device:

@@ -20,9 +20,9 @@ from genre_lightning.commands.continuing import (
     stored_results,
 )
 from genre_lightning.commands.evaluation import evaluate_split, predictions_of
-from genre_lightning.commands.guard import check_arguments
 from genre_lightning.commands.options import baseline_parser, in_one_line
 from genre_lightning.commands.words import default_run_dir, with_run_config
+from genre_lightning.config.guard import check_arguments, instantiate
 from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
 from genre_lightning.errors import check_all
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
@@ -87,7 +87,7 @@ def check_baseline(name: str, arguments: Sequence[str]) -> BaselineSetup:
     config.data.csv = str(Path(config.data.csv).expanduser().absolute())
     run = RunDirectory(Path(config.run_dir or default_run_dir(arguments)).expanduser().absolute())
     config.run_dir = run.path
-    instances = parser.instantiate(config)
+    instances = instantiate(parser, config, run.path)
     check_all((instances.data.check, instances.model.check, run.check_writable))
     return BaselineSetup(config, parser.dump(config, skip_none=False), run, instances.data, instances.model)
 

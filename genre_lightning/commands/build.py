@@ -22,6 +22,7 @@ from genre_lightning.callbacks.throughput import Throughput
 from genre_lightning.callbacks.wandb_run import WandbOptions
 from genre_lightning.commands.options import option_problems
 from genre_lightning.commands.parser import GenreTrainer
+from genre_lightning.config.guard import instantiate
 from genre_lightning.data.datamodule import MovieDataModule, PreparedData
 from genre_lightning.data.genres import pos_weight
 from genre_lightning.data.tokenizers import TRAINED
@@ -111,7 +112,7 @@ def prepare_checks(
     step, ranks = current_step(), torchrun_ranks()
     if tasks := planned or step:
         problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, tasks)
-    instances = parser.parser.instantiate(config)
+    instances = instantiate(parser.parser, config, run.path)
     data, model = instances.data, instances.model
     model.accelerator, model.precision = str(config.trainer.accelerator), str(config.trainer.precision)
     data.layout = model.layout

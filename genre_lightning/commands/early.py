@@ -14,7 +14,6 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.commands.export_options import export_parser
-from genre_lightning.commands.guard import read_yaml
 from genre_lightning.commands.options import (
     ABOUT,
     TrainerOptions,
@@ -26,6 +25,8 @@ from genre_lightning.commands.options import (
 )
 from genre_lightning.commands.predict_options import read_options
 from genre_lightning.commands.words import default_run_dir, with_film_file, with_run_config, with_run_named
+from genre_lightning.config.guard import check_arguments
+from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.data.options import DataOptions
 from genre_lightning.errors import check_all
 from genre_lightning.models.options import OPTIONS, ClassifierOptions
@@ -73,6 +74,7 @@ def _check_run(command: str, words: Sequence[str], run_dir: Path) -> None:
 
 
 def _check_baseline(command: str, words: Sequence[str], run_dir: Path) -> None:
+    check_arguments(words)
     parser = baseline_parser(command.removeprefix("baseline "), DataOptions)
     config = in_one_line(command, words, parser.parse_args)
     run = RunDirectory(Path(config.run_dir or run_dir).expanduser().absolute())
@@ -82,6 +84,7 @@ def _check_baseline(command: str, words: Sequence[str], run_dir: Path) -> None:
 
 def _parse(command: str, words: Sequence[str]) -> Namespace | None:
     """The options, those of data and model made; None where only the command's own parser can read the words."""
+    check_arguments(words)
     simple = _simplified(words)
     if simple is None:
         return None

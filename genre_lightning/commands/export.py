@@ -17,6 +17,7 @@ from genre_lightning.commands.evaluation import restore_alone
 from genre_lightning.commands.export_options import export_parser
 from genre_lightning.commands.parser import parse
 from genre_lightning.commands.words import with_run_config
+from genre_lightning.config.guard import instantiate
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.distributed.manifests import verify_checkpoint
 from genre_lightning.errors import CheckpointError, ConfigError
@@ -76,7 +77,7 @@ def _open(run: RunDirectory) -> Source:
             f"{run.path} has not finished: run 'genre-lightning fit --run_dir {run.path}' to its end first"
         )
     config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
-    instances = parser.parser.instantiate(config)
+    instances = instantiate(parser.parser, config, run.path)
     model: GenreClassifier = instances.model
     if not model.trains:
         raise ConfigError(

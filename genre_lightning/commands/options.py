@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from genre_lightning.callbacks.options import CheckpointOptions, EarlyStoppingOptions, WandbOptions
+from genre_lightning.compat import importing_only
+from genre_lightning.config.allowed import import_paths
 from genre_lightning.data.options import DataOptions
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.evaluation.options import DecisionOptions
@@ -215,7 +217,7 @@ def option_problems(config: Namespace) -> list[str]:
 
 
 def in_one_line(command: str, arguments: Sequence[str], parse: Callable[[list[str]], T]) -> T:
-    """What `parse` makes of a command's arguments, its complaints as one line.
+    """What `parse` makes of a command's arguments, its complaints as one line; it can import the allowed classes only.
 
     Raises:
         ConfigError: an unknown key, a wrong type, an impossible value.
@@ -223,7 +225,7 @@ def in_one_line(command: str, arguments: Sequence[str], parse: Callable[[list[st
     words = [f"{word}=true" if word in FLAGS else word for word in arguments]
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), importing_only(import_paths()):
             return parse(words)
     except ArgumentError as error:
         message = one_line(error).removeprefix("Parser key ")

@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
-from genre_lightning.commands.guard import check_arguments
 from genre_lightning.commands.options import ABOUT, Precision, add_run_options, add_training_options, in_one_line
+from genre_lightning.config.guard import check_arguments
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.distilbert import DistilBertClassifier

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import ENSEMBLE, RunDirectory
 
@@ -68,11 +67,7 @@ def with_run_config(arguments: Sequence[str], kind: str = "fit") -> list[str]:
 
 
 def _check_kind(run: RunDirectory, kind: str) -> None:
-    try:
-        settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return  # the parser's message names the line
-    found = kind_of(settings if isinstance(settings, dict) else {})
+    found = kind_of(read_yaml(run.config))
     if found != kind:
         raise ConfigError(
             f"{run.path} holds a run of 'genre-lightning {found}': use that command, or name another --run_dir"

@@ -32,7 +32,7 @@ def watch_start(words):
     """Runs a fit in this process up to the end of its first step, and prints when each part was done for once."""
     started = time.time() - float(os.environ["STARTED"])
     from genre_lightning.commands.early import check_early
-    from genre_lightning.commands.guard import check_arguments
+    from genre_lightning.config.guard import check_arguments
 
     done = {"Python": started}
 

@@ -1,0 +1,1 @@
+"""Configuration files: reading them safely, and which classes they may name."""

@@ -1,0 +1,222 @@
+"""Refuses configurations that name a class outside `allowed`, or have an object write outside the run directory.
+
+It is held three times over: the command line and every configuration file are read before anything is imported
+(`check_arguments`), the parser can import the paths of the table alone (`compat.importing_only`), and what it made of
+them is looked through before a class is called (`check_parsed`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from genre_lightning.compat import importing_only
+from genre_lightning.config.allowed import ALLOWED, class_names, import_paths
+from genre_lightning.config.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read_yaml
+from genre_lightning.errors import ConfigError
+
+FILE_OPTIONS = (*ALLOWED, "trainer", "data", "data.columns", "decision", "checkpoint", "early_stopping")
+"""Options for which the parser takes the name of a file with their settings."""
+
+_MAX_DEPTH = 20  # of files that name files, and of YAML within strings of YAML
+_PATHS = ("dirpath", "save_dir", "dir", "root_dir", "sub_dir")  # arguments that name a folder to write to
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse configuration files that cannot be read, and classes that may not be named, without importing anything.
+
+    Args:
+        arguments: Of a command that takes the options of `fit`.
+
+    Raises:
+        ConfigError: One line with the file or flag, and the fix.
+    """
+    for name, value in _options(arguments):
+        # the parser takes unambiguous beginnings of a name for it
+        if name and "config".startswith(name):
+            file = Path(value)
+            check_settings(read_yaml(file), value, file.parent)
+        else:
+            option = name.rstrip("+").removesuffix(".help")
+            if option in FILE_OPTIONS or option.endswith(".class_path"):
+                _check(value, option, f"--{name}", (Path(),), 0)
+
+
+def check_settings(settings: Mapping[str, Any], where: str, folder: Path = Path()) -> None:
+    """Refuse settings that name a class that they may not; files that they name are read as the parser does.
+
+    Args:
+        settings: Content of a configuration file.
+        where: Its name, for messages.
+        folder: It is in: files are looked for there and in the working directory.
+
+    Raises:
+        ConfigError: One line with the option, and the fix.
+    """
+    _check(settings, "", where, (Path(), folder), 0)
+
+
+def instantiate(parser: ArgumentParser, config: Namespace, run_dir: Path | None = None) -> Namespace:
+    """Make the objects of a parsed configuration, once it has been looked through.
+
+    Args:
+        parser: That parsed it.
+        config: As parsed.
+        run_dir: Of the run; objects may write into it and nowhere else.
+
+    Raises:
+        ConfigError: See `check_parsed`.
+    """
+    check_parsed(config, run_dir)
+    with importing_only(import_paths()):
+        return parser.instantiate(config)
+
+
+def check_parsed(config: Namespace, run_dir: Path | None) -> None:
+    """Refuse what no object of a parsed configuration may be or do, before any is made.
+
+    Args:
+        config: Of the parser, not instantiated.
+        run_dir: Of the run; objects may write into it and nowhere else.
+
+    Raises:
+        ConfigError: A class that is not in the table, a function, or a path outside the run directory.
+    """
+    folder = (run_dir or Path("runs")).expanduser().absolute()
+    for option, value in vars(config).items():
+        _check_value(value, option, folder)
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Give every (option, value) that the parser may see; an argument that could be either is taken both ways."""
+    waiting = None
+    for argument in arguments:
+        if waiting is not None and not argument.startswith("--"):
+            yield waiting, argument
+        if not argument.startswith("-"):
+            waiting = None
+            continue
+        name, equals, value = argument.lstrip("-").partition("=")
+        waiting = None if equals else name
+        if equals:
+            yield name, value
+        if argument.startswith("-c") and len(argument) > 2:  # the value of a short option may stand next to it
+            yield "config", argument[2:].removeprefix("=")
+
+
+def _check(content: Any, key: str, where: str, folders: tuple[Path, ...], depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ConfigError(f"{where}: files and texts stand in one another more than {_MAX_DEPTH} deep: write them out")
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            _check(value, f"{key}.{name}".strip(". ").rstrip("+"), where, folders, depth)
+    elif isinstance(content, list):
+        for value in content:
+            _check(value, key, where, folders, depth)
+    elif isinstance(content, str):
+        option, _, last = key.rpartition(".")
+        if last == "class_path":
+            _check_class(content, option, key, where)
+            return
+        inner = _inner(content, where)
+        if inner is not content:
+            _check(inner, key, where, folders, depth + 1)
+        elif key in (*FILE_OPTIONS, "config"):
+            is_file = _check_file(content, key, where, folders, depth)
+            # texts without a dot are names such as ddp, and the parser's to judge
+            if not is_file and key in ALLOWED and "." in content:
+                _check_class(content, key, key, where)
+
+
+def _inner(text: str, where: str) -> Any:
+    """Give what the parser makes of a text that is YAML of more than one value; the text itself where it is none."""
+    if not any(sign in text for sign in "{[:&"):
+        return text
+    try:
+        value = parse_yaml(text)
+    except TooLargeError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except NOT_YAML:
+        return text
+    return value if isinstance(value, dict | list) else text
+
+
+def _check_file(name: str, key: str, where: str, folders: tuple[Path, ...], depth: int) -> bool:
+    """Check the files that a value may name; False if there is none."""
+    found = False
+    for folder in dict.fromkeys(folders):
+        file = folder / name
+        if _exists(file):
+            found = True
+            _check(read_yaml(file), "" if key == "config" else key, str(file), (Path(), file.parent), depth + 1)
+    return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError):  # a text that can be no path: too long, or with a null character
+        return False
+
+
+def _check_class(path: str, option: str, key: str, where: str) -> None:
+    allowed = ALLOWED.get(option)
+    if allowed is None:
+        raise ConfigError(
+            f"{where}: {key} is {path}: only classes of genre_lightning and lightning may be named, and only as "
+            f"{', '.join(ALLOWED)}: leave it out"
+        )
+    if path.strip() not in allowed:
+        raise ConfigError(
+            f"{where}: {key} is {path}: only classes of genre_lightning and lightning that take plain values may be "
+            f"named there: use one of {', '.join(class_names(option))}"
+        )
+
+
+def _check_value(value: Any, key: str, folder: Path, *, writes: bool = False) -> None:
+    """Look through a parsed value.
+
+    Args:
+        value: Not instantiated.
+        key: Its option.
+        folder: The run directory.
+        writes: Whether it is an argument of an object that may write files.
+    """
+    if isinstance(value, Namespace | Mapping):
+        settings = _as_mapping(value)
+        if "class_path" in settings:
+            _check_class(str(settings["class_path"]), key, f"{key}.class_path", "the configuration")
+            settings = {**_as_mapping(settings.get("init_args")), **_as_mapping(settings.get("dict_kwargs"))}
+            key, writes = f"{key}.init_args", key != "model"  # a model reads what its arguments name
+        for name, inner in settings.items():
+            _check_value(inner, f"{key}.{name}", folder, writes=writes)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            _check_value(inner, key, folder, writes=writes)
+    elif inspect.isroutine(value) or isinstance(value, type | functools.partial):
+        raise ConfigError(f"{key} is {value!r}: a configuration may not name a function or a type there: leave it out")
+    elif writes and isinstance(value, str | os.PathLike):
+        _check_path(value, key, folder)
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    return vars(value) if isinstance(value, Namespace) else value if isinstance(value, Mapping) else {}
+
+
+def _check_path(value: str | os.PathLike[str], key: str, folder: Path) -> None:
+    """Refuse a text that leads out of the run directory, and a folder to write to that is not in it."""
+    path = Path(value).expanduser()
+    leads_out = path.is_absolute() or ".." in path.parts
+    if (key.rpartition(".")[2] in _PATHS or leads_out) and not _is_within(path, folder):
+        raise ConfigError(f"{key} is {value}, outside the run directory {folder}: leave it out, or name a folder in it")
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    # links are followed: a folder that leads elsewhere is not in the run directory
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -1,0 +1,108 @@
+"""YAML of unknown origin, read with limits on its size: of the file, and of what its aliases expand to."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genre_lightning.errors import ConfigError, one_line
+
+MAX_BYTES = 256 * 1024
+"""Of a configuration file: the project's own have less than 4 KiB."""
+MAX_NODES = 20_000
+"""Of a document, each alias counted as what it stands for."""
+
+# ValueError: text that is not UTF-8, or a date that no calendar has; RecursionError: brackets a thousand deep
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
+
+class TooLargeError(ConfigError):
+    """A document whose aliases expand to more than `MAX_NODES` nodes, or that contains itself."""
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse a YAML document of plain values.
+
+    Raises:
+        TooLargeError: its aliases expand to too much.
+        yaml.YAMLError, ValueError, RecursionError: it is not well-formed, see `NOT_YAML`.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count_nodes(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: it is missing, not a regular file, too large, or not a mapping in YAML.
+    """
+    try:
+        content = parse_yaml(_read_text(path))
+    except TooLargeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except NOT_YAML as error:
+        raise ConfigError(f"{path} is not well-formed YAML ({one_line(error)[:200]}): fix that line") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no settings: it needs keys such as 'data:' and 'model:'")
+    return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError
+        if status.st_size > MAX_BYTES:
+            raise ConfigError(
+                f"{path} has {status.st_size:,} bytes, more than the {MAX_BYTES:,} allowed: name another file"
+            )
+        # pseudo-files such as /proc/kmsg have no size, and reading one may wait for ever
+        with open(path, "rb", opener=_without_waiting) as file:
+            return (file.read(MAX_BYTES) or b"").decode("utf-8") if status.st_size else ""
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"no such configuration file: {path}: the project's own are in its configs/ folder") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _count_nodes(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count a node and those below it, as often as aliases name them.
+
+    Args:
+        node: Root of the document or of a part.
+        sizes: Sizes of the nodes that were counted, by identity; 0 for those being counted.
+    """
+    known = sizes.get(id(node))
+    if known == 0:
+        raise TooLargeError("an alias stands inside what it stands for: write the value out")
+    if known:
+        return known
+    sizes[id(node)] = 0
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    size = 1
+    for child in children:
+        size += _count_nodes(child, sizes)
+        if size > MAX_NODES:
+            raise TooLargeError(f"it expands to more than {MAX_NODES:,} values: use fewer aliases (*name)")
+    sizes[id(node)] = size
+    return size
