@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import inspect
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ from genre_lightning.config.allowed import import_paths
 from genre_lightning.data.options import DataOptions
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.evaluation.options import DecisionOptions
-from genre_lightning.models.options import VALIDATION_METRICS
+from genre_lightning.models.options import VALIDATION_METRICS, EncoderOptions
 from genre_lightning.models.tfidf import BASELINES
 
 T = TypeVar("T")
@@ -133,8 +136,8 @@ ABOUT = {
 
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 
-FLAGS = ("--json", "--override", "--tensorboard")
-"""Options that may stand without a value, for true."""
+FLAGS = {"--json": "true", "--override": "true", "--tensorboard": "true", "--wandb": "{}"}
+"""Options that may stand without a value, and the value that they then have."""
 
 
 def add_run_options(parser: ArgumentParser) -> None:
@@ -222,15 +225,65 @@ def in_one_line(command: str, arguments: Sequence[str], parse: Callable[[list[st
     Raises:
         ConfigError: an unknown key, a wrong type, an impossible value.
     """
-    words = [f"{word}=true" if word in FLAGS else word for word in arguments]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), importing_only(import_paths()):
-            return parse(words)
+            return parse(for_parser(arguments))
     except ArgumentError as error:
         message = one_line(error).removeprefix("Parser key ")
-        raise ConfigError(f"{message[:600]}: 'genre-lightning {command} --help' lists the options") from None
+        hint = _nearest(message)
+        raise ConfigError(f"{message[:600]}: {hint}'genre-lightning {command} --help' lists the options") from None
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
         raise ConfigError(one_line(errors.getvalue())[:600]) from None
+
+
+def for_parser(arguments: Sequence[str]) -> list[str]:
+    """Write arguments so that the parser takes them as they stand.
+
+    Configuration files come first, so that an option wins over them wherever it stands, and flags get their value.
+    """
+    files: list[str] = []
+    others: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, has_value, _ = argument.partition("=")
+        if name in FLAGS and not has_value and not (name == "--wandb" and rest and not rest[0].startswith("--")):
+            others.append(f"{name}={FLAGS[name]}")
+        elif name in _CONFIG_NAMES:
+            files += [argument, *([] if has_value else rest[:1])]
+            rest = rest if has_value else rest[1:]
+        elif name.startswith("-c"):  # -cFILE
+            files.append(argument)
+        else:
+            others.append(argument)
+    return files + others
+
+
+_CONFIG_NAMES = ("-c", "--config", "--confi", "--conf")  # the parser takes beginnings that no other option has
+
+
+def _nearest(message: str) -> str:
+    """Name the option that an unknown one is most like, by its last part: --model.lr for --lr."""
+    found = re.match(r"unrecognized arguments: --([\w.]+)", message, re.IGNORECASE)
+    if found is None:
+        return ""
+    by_last = {name: f"--{group}.{name}" for group, kind in _GROUPS.items() for name in _parameters(kind)}
+    given = found.group(1).rpartition(".")[2]
+    near = [name for name in by_last if name == given] or [name for name in by_last if f"_{given}" in name]
+    near = near or difflib.get_close_matches(given, by_last, n=1)
+    return f"did you mean {by_last[near[0]]}? " if near else ""
+
+
+_GROUPS: dict[str, type] = {
+    "early_stopping": EarlyStoppingOptions, "checkpoint": CheckpointOptions, "decision": DecisionOptions,
+    "wandb": WandbOptions, "trainer": TrainerOptions, "data": DataOptions, "model": EncoderOptions,
+}  # fmt: skip
+"""Where an option is looked for; of two with one name the later group's is meant."""
+
+
+def _parameters(kind: type) -> list[str]:
+    owners = [owner for owner in kind.__mro__ if "__init__" in vars(owner) and owner is not object]
+    return [name for owner in owners for name in inspect.signature(owner).parameters]

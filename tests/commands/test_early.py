@@ -13,9 +13,9 @@ import yaml
 from genre_lightning import models
 from genre_lightning.cli import COMMANDS
 from genre_lightning.commands.early import _OBJECTS, _parse, check_early
-from genre_lightning.commands.options import TrainerOptions
+from genre_lightning.commands.options import TrainerOptions, for_parser
 from genre_lightning.commands.parser import GenreTrainer, parse
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.options import OPTIONS
 
@@ -153,3 +153,55 @@ def test_a_model_from_elsewhere_is_refused_before_libraries_are_loaded(sample_cs
         check_early("fit", words)
     with pytest.raises(ConfigError, match="use one of DistilBertClassifier"):
         parse("fit", words)
+
+
+def test_the_command_line_wins_over_a_configuration_wherever_it_stands():
+    arguments = [
+        "--data.csv",
+        "a",
+        "--json",
+        "--config",
+        "x.yaml",
+        "--lr=3",
+        "-cfoo",
+        "--wandb",
+        "--config=y",
+        "-c",
+        "z",
+    ]
+    files = ["--config", "x.yaml", "-cfoo", "--config=y", "-c", "z"]
+    assert for_parser(arguments) == [*files, "--data.csv", "a", "--json=true", "--lr=3", "--wandb={}"]
+
+
+def test_a_file_named_before_the_configuration_is_the_one_that_is_read(sample_csv, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(f"data: {{csv: {sample_csv}}}")
+    with pytest.raises(DataError, match=r"missing\.csv"):
+        check_early("data inspect", [str(tmp_path / "missing.csv"), "--config", str(config)])
+    check_early("data inspect", [str(sample_csv), "--config", str(config)])
+
+
+@pytest.mark.parametrize(
+    "text", ["#", "~", ",", "|", " / ", "- ", "[", "{", "&", "*", '"', "'", "!", "%", "@", "`", ": ", "1"]
+)
+def test_a_text_is_taken_as_given(tmp_path, text):
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({"data": {"genre_separator": text}}))
+    for arguments in (["--data.genre_separator", text], [f"--data.genre_separator={text}"], ["--config", str(config)]):
+        parsed, _ = parse("fit", ["--data.csv", "a.csv", *arguments])
+        assert parsed.data.genre_separator == text
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("--lr", "model.lr"), ("--modle.lr", "model.lr"), ("--epochs", "trainer.max_epochs"), ("--seeed", "data.seed"),
+     ("--batch_size", "data.global_batch_size"), ("--max_films", "data.max_films"), ("--rubbish", None)],
+)  # fmt: skip
+def test_an_unknown_option_is_answered_with_the_nearest(sample_csv, given, meant):
+    with pytest.raises(ConfigError, match="nrecognized arguments") as caught:
+        check_early("fit", ["--data.csv", str(sample_csv), given, "1"])
+    assert (f"did you mean --{meant}?" in str(caught.value)) if meant else ("did you mean" not in str(caught.value))
+
+
+def test_wandb_alone_means_its_defaults(sample_csv):
+    assert parse("fit", ["--wandb", "--data.csv", str(sample_csv)])[0].wandb.mode == "auto"
