@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
+from rich.text import Text
 
 from genre_lightning.callbacks import progress
-from genre_lightning.callbacks.progress import LogFileProgress, progress_bar
+from genre_lightning.callbacks.progress import LogFileProgress, TerminalProgress, progress_bar
 from genre_lightning.progress import clock, task_progress
 
 
@@ -113,4 +113,39 @@ def test_clock(seconds, shown):
 def test_the_bar_that_fits(monkeypatch):
     assert isinstance(progress_bar(), LogFileProgress)
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
-    assert isinstance(progress_bar(), RichProgressBar)
+    assert isinstance(progress_bar(), TerminalProgress)
+
+
+def test_one_line_of_a_terminal(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    # the longest line: five-digit steps, an hour left
+    run = trainer(num_training_batches=24_690, global_step=0, current_epoch=0, estimated_stepping_batches=37_035)
+    bar = TerminalProgress()
+    bar.on_train_start(run, None)
+    for batch in range(400):
+        now += 3.0
+        run.global_step += batch % 2
+        bar.on_train_batch_end(run, None, None, None, batch)
+    bar._bar.refresh()
+    shown = Text.from_ansi(capsys.readouterr().err.split("\r")[-1]).plain.splitlines()
+    assert len(shown) == 1
+    assert len(shown[0]) <= 80
+    assert shown[0].startswith("epoch 1/3  step 200/12,345 ")
+    assert shown[0].rstrip().endswith("loss 0.2500  0.17 steps/s  61:23:30 left")
+    bar.on_validation_start(run, None)
+    bar.on_validation_end(run, None)
+    bar.on_train_end(run, None)
+    assert "epoch 1/3  validation" in capsys.readouterr().err
+
+
+def test_a_failed_training_leaves_the_terminal_as_it_was(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = TerminalProgress()
+    bar.on_train_start(trainer(), None)
+    bar.on_exception(trainer(), None, KeyboardInterrupt())
+    shown = capsys.readouterr().err
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is there again
+    assert bar._bar is None
