@@ -13,27 +13,54 @@ from genre_lightning.metrics import BoolArray, FloatArray, confusion_counts, fil
 
 FEWEST_FILMS = 5
 """Films of a group below which a standard error says nothing."""
+MOST_GENRES = 24
+"""Panels of a figure that has one for each genre: more are slow to draw and too many to read; tables hold all."""
 LENGTH_EDGES = (0, 20, 35, 50, 70, 100, 150)
 """Words; the last group has no upper end. Half of the movies file's overviews lie between 30 and 75."""
+
+
+def shown_genres(labels: BoolArray, decided: BoolArray, most: int = MOST_GENRES) -> tuple[list[int], str]:
+    """Choose the genres that a figure with a part for each of them shows: all, or the most frequent and the worst.
+
+    Args:
+        labels: bool (films, genres).
+        decided: bool (films, genres).
+        most: How many at most; half are the most frequent, the rest the worst by F1 of the others that have films.
+
+    Returns:
+        The genres' columns in their order, and what to add to the figure's title.
+    """
+    support = labels.sum(axis=0)
+    if len(support) <= most:
+        return list(range(len(support))), ""
+    by_support = np.argsort(-support, kind="stable")
+    frequent, others = by_support[: most // 2], by_support[most // 2 :]
+    others = others[support[others] > 0]
+    f1 = ratio(2.0 * (labels & decided).sum(axis=0), support + decided.sum(axis=0))
+    worst = others[np.argsort(f1[others], kind="stable")][: most - len(frequent)]
+    note = f", {len(frequent)} most frequent and {len(worst)} worst of {len(support):,}"
+    return sorted([*frequent.tolist(), *worst.tolist()]), note
 
 
 @styled
 def confusion_figure(labels: BoolArray, decided: BoolArray, genres: tuple[str, ...]) -> Figure:
     """Draw the 2 x 2 counts of each genre, shaded by the share of its row, so that rare genres can be read."""
-    figure, panels = small_multiples(f"Confusion of each genre ({len(labels):,} films)", len(genres), cell=(1.75, 1.75))
-    for genre, axes, (tn, fp, fn, tp) in zip(genres, panels, confusion_counts(labels, decided), strict=True):
+    columns, note = shown_genres(labels, decided)
+    title = f"Confusion of each genre ({len(labels):,} films{note})"
+    figure, panels = small_multiples(title, len(columns), cell=(1.75, 1.75))
+    found = confusion_counts(labels[:, columns], decided[:, columns])
+    for column, axes, (tn, fp, fn, tp) in zip(columns, panels, found, strict=True):
         counts = np.array([[tp, fn], [fp, tn]])
         shares = np.nan_to_num(ratio(counts, counts.sum(axis=1, keepdims=True)))
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)
-        for row in range(2):
-            for column in range(2):
-                colour = "white" if shares[row, column] > 0.6 else INK
-                text = f"{counts[row, column]:,}\n{shares[row, column]:.0%}"
-                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+        for row, side in itertools.product(range(2), range(2)):
+            colour = "white" if shares[row, side] > 0.6 else INK
+            text = f"{counts[row, side]:,}\n{shares[row, side]:.0%}"
+            axes.text(side, row, text, ha="center", va="center", color=colour, fontsize=8)
         axes.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["yes", "no"], yticklabels=["yes", "no"])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(genre, loc="left")
+        axes.set_title(genres[column], loc="left")
     figure.supxlabel("decided       (share of the films in the row)", fontsize=9)
     figure.supylabel("true", fontsize=9)
     return figure
@@ -52,9 +79,12 @@ def taken_for(labels: BoolArray, decided: BoolArray) -> FloatArray:
 @styled
 def taken_for_figure(labels: BoolArray, decided: BoolArray, genres: tuple[str, ...]) -> Figure:
     """Draw `taken_for` as a heat map."""
-    shares, missed = taken_for(labels, decided), (labels & ~decided).sum(axis=0)
+    columns, note = shown_genres(labels, decided, most=2 * MOST_GENRES)
+    genres = tuple(genres[column] for column in columns)
+    shares = taken_for(labels, decided)[np.ix_(columns, columns)]
+    missed = (labels & ~decided).sum(axis=0)[columns]
     size = 2.2 + 0.33 * len(genres)
-    figure = new_figure("Which genre is taken for which", size + 0.6, size)
+    figure = new_figure(f"Which genre is taken for which{note}", size + 0.6, size)
     axes = figure.add_subplot()
     top = max(float(np.nanmax(shares)) if np.isfinite(shares).any() else 0.0, 0.01)
     image = axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=top)

@@ -16,6 +16,7 @@ from genre_lightning.evaluation.error_figures import (
     confusion_figure,
     f1_by_genre_count_figure,
     f1_by_length_figure,
+    shown_genres,
     taken_for_figure,
 )
 from genre_lightning.evaluation.figure_style import (
@@ -154,9 +155,10 @@ def precision_recall_figure(
     labels: BoolArray, probabilities: FloatArray, decided: BoolArray, genres: tuple[str, ...]
 ) -> Figure:
     """Draw the precision-recall curve of each genre, its decided point, and its share of films as the chance level."""
-    figure, panels = small_multiples(f"Precision and recall of each genre ({len(labels):,} films)", len(genres))
+    columns, note = shown_genres(labels, decided)
+    figure, panels = small_multiples(f"Precision and recall of each genre ({len(labels):,} films{note})", len(columns))
     areas, support = average_precision(labels, probabilities), labels.sum(axis=0)
-    for j, axes in enumerate(panels):
+    for j, axes in zip(columns, panels, strict=True):
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.grid(True)
         if support[j] == 0:

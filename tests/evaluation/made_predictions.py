@@ -10,7 +10,7 @@ SHIFTS = np.array([0.3, -0.4, -1.8, -3.0, -3.6])
 
 def make_predictions(seed=0, films=300, genres=GENRES, noise=0.0):
     rng = np.random.default_rng(seed)
-    truth = rng.normal(0, 1.6, (films, len(genres))) + SHIFTS[: len(genres)]
+    truth = rng.normal(0, 1.6, (films, len(genres))) + np.resize(SHIFTS, len(genres))
     labels = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
     logits = 1.8 * truth + 0.5 + noise * rng.normal(size=truth.shape)
     return Predictions(

@@ -8,7 +8,7 @@ from PIL import Image
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.decisions import default_decision, fit_decision
-from genre_lightning.evaluation.error_figures import taken_for
+from genre_lightning.evaluation.error_figures import shown_genres, taken_for
 from genre_lightning.evaluation.figures import FIGURES, write_figures
 from genre_lightning.evaluation.predictions import Predictions
 
@@ -57,3 +57,27 @@ def test_taken_for_is_the_share_of_the_films_missing_the_row_s_genre():
     shares = taken_for(labels, decided)
     assert shares[0].tolist() == [0, 0.5, 0]
     assert np.isnan(shares[1:]).all()
+
+
+def test_of_many_genres_the_most_frequent_and_the_worst_are_shown():
+    generator = np.random.default_rng(0)
+    labels = generator.random((400, 60)) < np.linspace(0.5, 0.02, 60)
+    labels[:, 59] = False
+    decided = labels.copy()
+    decided[:, [40, 50]] = ~labels[:, [40, 50]]
+    columns, note = shown_genres(labels, decided)
+    frequent = set(np.argsort(-labels.sum(axis=0), kind="stable")[:12].tolist())
+    assert len(columns) == 24
+    assert columns == sorted(columns)
+    assert frequent | {40, 50} <= set(columns)
+    assert 59 not in columns  # no film: nothing to be bad at
+    assert note == ", 12 most frequent and 12 worst of 60"
+    assert shown_genres(labels[:, :24], decided[:, :24]) == (list(range(24)), "")
+
+
+def test_a_thousand_genres_are_drawn_as_a_few(tmp_path):
+    many = make_predictions(0, films=50, genres=tuple(f"genre {i}" for i in range(1000)))
+    written = write_figures(tmp_path, many, default_decision(many.genres))
+    assert [path.stem for path in written] == [name for name in FIGURES if name != "loss"]
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert image.height < 3000
