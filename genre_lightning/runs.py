@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
+from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.files import read_json, write_json, write_text
 
@@ -256,12 +257,11 @@ class RunDirectory:
             CheckpointError: it cannot be read.
         """
         try:
-            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            content = None
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{self.config} is damaged: put it back, or name another --run_dir")
-        return content
+            return read_yaml(self.config)
+        except ConfigError as error:
+            raise CheckpointError(
+                f"{self.config} is damaged ({error}): put it back, or name another --run_dir"
+            ) from None
 
     def write_config(self, text: str) -> None:
         """Keeps the resolved configuration."""
