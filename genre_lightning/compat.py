@@ -19,6 +19,10 @@ _SHORT = 200
 """Characters that cannot take long to parse, nor be nested so deep that libyaml overflows the stack."""
 
 
+def _read_path(path: ParserPath) -> str:
+    return read_text(Path(path.absolute))
+
+
 @contextmanager
 def importing_only(paths: Iterable[str]) -> Iterator[None]:
     """Have jsonargparse import these paths alone, make no objects of untyped arguments, and parse small texts only.
@@ -50,7 +54,7 @@ def importing_only(paths: Iterable[str]) -> Iterator[None]:
     set_loader("yaml", load_text, (yaml.YAMLError,))
     _loaders_dumpers.yaml_load = load_text
     _optionals._config_read_mode = "fr"
-    ParserPath.read_text = lambda path: read_text(Path(path.absolute))  # type: ignore[method-assign]
+    ParserPath.read_text = _read_path  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
