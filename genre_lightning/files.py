@@ -16,6 +16,9 @@ from typing import Any
 from genre_lightning.errors import CheckpointError
 from genre_lightning.metrics import json_value
 
+MAX_JSON_BYTES = 64 << 20
+"""Of a JSON file of a run directory: the largest have a few MiB."""
+
 
 def file_digest(path: str | os.PathLike[str]) -> str:
     """Give the SHA-256 of a file's content, as hexadecimal digits."""
@@ -64,12 +67,16 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or holds something other than an object.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
+        value = json.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} is missing: the run has not finished; run its command again to finish it"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): delete it and run the command again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} does not hold a JSON object: delete it and run the command again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
+from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.files import read_json, write_json, write_text
 
@@ -186,6 +188,7 @@ class RunDirectory:
             raise ConfigError(
                 f"run_dir {self.path} cannot be written ({error.strerror}): name another with --run_dir"
             ) from None
+        self.check_links()
         # hidden files are what a start that was killed leaves; a submitted run has its batch script before it starts
         others = self.path.is_dir() and any(
             not file.name.startswith(".") and file != self.batch for file in self.path.iterdir()
@@ -194,6 +197,25 @@ class RunDirectory:
             raise ConfigError(
                 f"run_dir {self.path} holds other files and no run: name another with --run_dir, or empty it"
             )
+
+    def check_links(self) -> None:
+        """Refuse links that lead out of the run directory, through which a command would write elsewhere.
+
+        Below wandb/ there may be some: W&B writes into new folders there, and links its own logs to its cache.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        root = os.path.realpath(self.path)
+        for pattern in ("*", "*/*", "*/*/*"):
+            for path in self.path.glob(pattern):
+                inside = path.relative_to(self.path).parts
+                if len(inside) > 1 and inside[0] == "wandb":
+                    continue
+                if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                    raise ConfigError(
+                        f"{path} is a link that leads out of the run directory: replace it with what it points to"
+                    )
 
     def locked(self, patience: float = 1.0) -> FileLock:
         """Keeps other processes out until it is released; the system drops the lock with its holder.
@@ -235,6 +257,7 @@ class RunDirectory:
                 f"{self.path} is no run directory (it has no config.yaml): train one with "
                 f"'genre-lightning fit --config configs/distilbert.yaml --run_dir {self.path}'"
             )
+        self.check_links()
 
     def require_trained(self) -> None:
         """Refuses a directory that is no run, and a run whose training has not come to its end.
@@ -256,12 +279,11 @@ class RunDirectory:
             CheckpointError: it cannot be read.
         """
         try:
-            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            content = None
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{self.config} is damaged: put it back, or name another --run_dir")
-        return content
+            return read_yaml(self.config)
+        except ConfigError as error:
+            raise CheckpointError(
+                f"{self.config} is damaged ({error}): put it back, or name another --run_dir"
+            ) from None
 
     def write_config(self, text: str) -> None:
         """Keeps the resolved configuration."""

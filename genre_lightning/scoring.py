@@ -33,6 +33,8 @@ from genre_lightning.models.quantization import dtype_of_precision
 from genre_lightning.models.tfidf import read_baseline
 from genre_lightning.runs import ENSEMBLE, RunDirectory
 
+_MAX_MEMBERS = 64
+"""Runs of an ensemble, those of ensembles in it counted: each is a model in memory."""
 Cells = Mapping[str, str]
 """What a text template is filled with, by column."""
 
@@ -71,13 +73,22 @@ def open_scorer(directory: str | os.PathLike[str], device: str | None = None, pr
         CheckpointError: no run, an unfinished or a damaged one.
         ConfigError: no such device, or a base that is not there.
     """
-    run = RunDirectory(Path(directory).expanduser().absolute())
+    return _open(RunDirectory(Path(directory).expanduser().absolute()), device, precision, [])
+
+
+def _open(run: RunDirectory, device: str | None, precision: str | None, opened: list[Path]) -> Scorer:
+    """Open a run; `opened` has the runs that were opened for the same ensemble, which may have ensembles in it."""
+    opened.append(run.path)
+    if len(opened) > _MAX_MEMBERS:
+        raise CheckpointError(
+            f"{opened[0]} is an ensemble that names itself, or more than {_MAX_MEMBERS} runs: make it again of fewer"
+        )
     run.require_trained()
     settings = run.settings()
     check_settings(settings, str(run.config), run.path)
     kind = kind_of(settings)
     if kind == "ensemble":
-        return EnsembleScorer(run, settings, device, precision)
+        return EnsembleScorer(run, settings, device, precision, opened)
     return ModelScorer(run, settings, device, precision) if kind == "fit" else BaselineScorer(run, settings)
 
 
@@ -190,15 +201,22 @@ class EnsembleScorer:
         settings: its configuration.
         device: see `open_scorer`.
         precision: see `open_scorer`.
+        opened: Runs that were opened before, see `_open`.
     """
 
     def __init__(
-        self, run: RunDirectory, settings: Mapping[str, Any], device: str | None = None, precision: str | None = None
+        self,
+        run: RunDirectory,
+        settings: Mapping[str, Any],
+        device: str | None = None,
+        precision: str | None = None,
+        opened: list[Path] | None = None,
     ) -> None:
         self.decision = read_decision(run.decision)
+        opened = [run.path] if opened is None else opened
         weights: Mapping[str, float] = settings[ENSEMBLE]["weights"]
         self.weights = np.array(list(weights.values()), dtype=np.float64)
-        self.members = [open_scorer(_member(run, path), device, precision) for path in weights]
+        self.members = [_open(RunDirectory(_member(run, path)), device, precision, opened) for path in weights]
         for path, member in zip(weights, self.members, strict=True):
             if member.decision.genres != self.decision.genres:
                 raise CheckpointError(

@@ -43,6 +43,7 @@ def submit(arguments: Sequence[str]) -> int:
     if config.run_dir is None:
         config.run_dir = default_run_dir(words)
     setup = check_setup(config, parser, step)
+    scripts = _scripts(setup.run)
     unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
     check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)
     folder = setup.run.batch
@@ -50,7 +51,7 @@ def submit(arguments: Sequence[str]) -> int:
         batch.TEMPLATE.read_text(encoding="utf-8"),
         _directives(options, setup.run, step),
         {
-            "GENRE_LIGHTNING_SLURM": str(_scripts()),
+            "GENRE_LIGHTNING_SLURM": str(scripts),
             "GENRE_LIGHTNING_MAX_REQUEUES": "0" if options.no_requeue else str(options.max_requeues),
             "GENRE_LIGHTNING_PYTHON": os.environ.get("GENRE_LIGHTNING_PYTHON", sys.executable),
         },
@@ -144,9 +145,18 @@ def _directives(options: argparse.Namespace, run: RunDirectory, step: PlannedSte
     return {**directives, **_given(options)}
 
 
-def _scripts() -> Path:
-    """Where env.sh lies: the project that one stands in, else the package's own."""
+def _scripts(run: RunDirectory) -> Path:
+    """Where env.sh lies: the project that one stands in, else the package's own.
+
+    Raises:
+        ConfigError: one stands in a run directory, whose files the job would run: its slurm/env.sh, its modules.
+    """
     here = Path.cwd() / "slurm"
+    if Path.cwd().is_relative_to(os.path.realpath(run.path)) or RunDirectory(Path.cwd()).config.is_file():
+        raise ConfigError(
+            f"the working directory {Path.cwd()} is in a run directory, and a job runs files of its working directory: "
+            "submit from your project's folder"
+        )
     return here if (here / "env.sh").is_file() else batch.SCRIPTS.resolve()
 
 

@@ -62,6 +62,17 @@ ALLOWED = _table()
 """By option: the import paths that it may name, public and defining, and the classes' bare names."""
 
 
+PASSED_ON = {
+    "TensorBoardLogger": ("comment", "filename_suffix"),
+    "WandbLogger": ("config", "entity", "group", "job_type", "mode", "notes", "tags"),
+}
+"""By class: the arguments, other than numbers, that it hands on to another library and a configuration may set.
+
+The others hold what that library calls, or whom it sends data to: the `settings` of W&B name a server, which is then
+sent the user's key.
+"""
+
+
 _GROUPS = (
     "genre_lightning.callbacks.options.WandbOptions",
     "genre_lightning.data.movies.ColumnNames",

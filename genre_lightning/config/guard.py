@@ -8,8 +8,10 @@ them is looked through before a class is called (`check_parsed`).
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,17 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.compat import importing_only
-from genre_lightning.config.allowed import ALLOWED, class_names, import_paths
+from genre_lightning.config.allowed import ALLOWED, PASSED_ON, class_names, import_paths
 from genre_lightning.config.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read_yaml
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, one_line
 
 FILE_OPTIONS = (*ALLOWED, "trainer", "data", "data.columns", "decision", "checkpoint", "early_stopping")
 """Options for which the parser takes the name of a file with their settings."""
 
 _MAX_DEPTH = 20  # of files that name files, and of YAML within strings of YAML
+_MAX_FILES = 100  # that a configuration names, each as often as it does: the parser reads it as often
+_PLAIN_FIELD = re.compile(r"\{[\w./ -]+(:[0-9]*(\.[0-9]+)?[defg%]?)?\}")
+_NOTES = ("notes", "tags", "config", "group", "job_type")  # of W&B: texts that never become part of a path
 _PATHS = ("dirpath", "save_dir", "dir", "root_dir", "sub_dir")  # arguments that name a folder to write to
 
 
@@ -45,7 +50,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         else:
             option = name.rstrip("+").removesuffix(".help")
             if option in FILE_OPTIONS or option.endswith(".class_path"):
-                _check(value, option, f"--{name}", (Path(),), 0)
+                _check(value, option, f"--{name}", (Path(),), 0, [])
 
 
 def check_settings(settings: Mapping[str, Any], where: str, folder: Path = Path()) -> None:
@@ -59,7 +64,7 @@ def check_settings(settings: Mapping[str, Any], where: str, folder: Path = Path(
     Raises:
         ConfigError: One line with the option, and the fix.
     """
-    _check(settings, "", where, (Path(), folder), 0)
+    _check(settings, "", where, (Path(), folder), 0, [])
 
 
 def instantiate(parser: ArgumentParser, config: Namespace, run_dir: Path | None = None) -> Namespace:
@@ -71,11 +76,14 @@ def instantiate(parser: ArgumentParser, config: Namespace, run_dir: Path | None 
         run_dir: Of the run; objects may write into it and nowhere else.
 
     Raises:
-        ConfigError: See `check_parsed`.
+        ConfigError: See `check_parsed`; or a class refuses its arguments.
     """
     check_parsed(config, run_dir)
     with importing_only(import_paths()):
-        return parser.instantiate(config)
+        try:
+            return parser.instantiate(config)
+        except (AttributeError, ImportError, TypeError, ValueError) as error:  # of a class that does not like a value
+            raise ConfigError(f"an object of the configuration cannot be made ({one_line(error)[:400]})") from error
 
 
 def check_parsed(config: Namespace, run_dir: Path | None) -> None:
@@ -110,15 +118,15 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield "config", argument[2:].removeprefix("=")
 
 
-def _check(content: Any, key: str, where: str, folders: tuple[Path, ...], depth: int) -> None:
+def _check(content: Any, key: str, where: str, folders: tuple[Path, ...], depth: int, read: list[Path]) -> None:
     if depth > _MAX_DEPTH:
         raise ConfigError(f"{where}: files and texts stand in one another more than {_MAX_DEPTH} deep: write them out")
     if isinstance(content, Mapping):
         for name, value in content.items():
-            _check(value, f"{key}.{name}".strip(". ").rstrip("+"), where, folders, depth)
+            _check(value, f"{key}.{name}".strip(". ").rstrip("+"), where, folders, depth, read)
     elif isinstance(content, list):
         for value in content:
-            _check(value, key, where, folders, depth)
+            _check(value, key, where, folders, depth, read)
     elif isinstance(content, str):
         option, _, last = key.rpartition(".")
         if last == "class_path":
@@ -126,9 +134,9 @@ def _check(content: Any, key: str, where: str, folders: tuple[Path, ...], depth:
             return
         inner = _inner(content, where)
         if inner is not content:
-            _check(inner, key, where, folders, depth + 1)
+            _check(inner, key, where, folders, depth + 1, read)
         elif key in (*FILE_OPTIONS, "config"):
-            is_file = _check_file(content, key, where, folders, depth)
+            is_file = _check_file(content, key, where, folders, depth, read)
             # texts without a dot are names such as ddp, and the parser's to judge
             if not is_file and key in ALLOWED and "." in content:
                 _check_class(content, key, key, where)
@@ -147,14 +155,19 @@ def _inner(text: str, where: str) -> Any:
     return value if isinstance(value, dict | list) else text
 
 
-def _check_file(name: str, key: str, where: str, folders: tuple[Path, ...], depth: int) -> bool:
+def _check_file(name: str, key: str, where: str, folders: tuple[Path, ...], depth: int, read: list[Path]) -> bool:
     """Check the files that a value may name; False if there is none."""
     found = False
     for folder in dict.fromkeys(folders):
         file = folder / name
         if _exists(file):
             found = True
-            _check(read_yaml(file), "" if key == "config" else key, str(file), (Path(), file.parent), depth + 1)
+            read.append(file)
+            if len(read) > _MAX_FILES:
+                raise ConfigError(
+                    f"{where}: more than {_MAX_FILES} files are named in it and in one another: name fewer"
+                )
+            _check(read_yaml(file), "" if key == "config" else key, str(file), (Path(), file.parent), depth + 1, read)
     return found
 
 
@@ -191,8 +204,11 @@ def _check_value(value: Any, key: str, folder: Path, *, writes: bool = False) ->
     if isinstance(value, Namespace | Mapping):
         settings = _as_mapping(value)
         if "class_path" in settings:
-            _check_class(str(settings["class_path"]), key, f"{key}.class_path", "the configuration")
+            path = str(settings["class_path"])
+            _check_class(path, key, f"{key}.class_path", "the configuration")
             settings = {**_as_mapping(settings.get("init_args")), **_as_mapping(settings.get("dict_kwargs"))}
+            if key != "model":
+                _check_passed_on(path, key, settings)
             key, writes = f"{key}.init_args", key != "model"  # a model reads what its arguments name
         for name, inner in settings.items():
             _check_value(inner, f"{key}.{name}", folder, writes=writes)
@@ -205,16 +221,41 @@ def _check_value(value: Any, key: str, folder: Path, *, writes: bool = False) ->
         _check_path(value, key, folder)
 
 
+def _check_passed_on(path: str, key: str, settings: Mapping[str, Any]) -> None:
+    """Refuse arguments that a class hands on to another library: numbers and a few texts may be set."""
+    public = next(allowed for allowed in ALLOWED[key] if allowed == path or allowed.endswith(f".{path}"))
+    module, _, name = public.rpartition(".")
+    kind: type = getattr(importlib.import_module(module), name)
+    initialisers = [vars(owner)["__init__"] for owner in kind.__mro__[:-1] if "__init__" in vars(owner)]
+    parameters = [p for function in initialisers for p in inspect.signature(function).parameters.values()]
+    own = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    for name, value in settings.items():
+        names_nothing = value is None or isinstance(value, bool | int | float)
+        if not names_nothing and name not in own and name not in PASSED_ON.get(kind.__name__, ()):
+            raise ConfigError(
+                f"{key}.init_args.{name}: {kind.__name__} passes it on to another library, where a configuration may "
+                "not set it: leave it out"
+            )
+
+
 def _as_mapping(value: Any) -> Mapping[str, Any]:
     return vars(value) if isinstance(value, Namespace) else value if isinstance(value, Mapping) else {}
 
 
 def _check_path(value: str | os.PathLike[str], key: str, folder: Path) -> None:
     """Refuse a text that leads out of the run directory, and a folder to write to that is not in it."""
-    path = Path(value).expanduser()
-    leads_out = path.is_absolute() or ".." in path.parts
-    if (key.rpartition(".")[2] in _PATHS or leads_out) and not _is_within(path, folder):
-        raise ConfigError(f"{key} is {value}, outside the run directory {folder}: leave it out, or name a folder in it")
+    name, text = key.rpartition(".")[2], os.fspath(value)
+    if ".init_args.config." in key or name in _NOTES:
+        return
+    # Lightning expands variables, opens paths by any protocol ("file:", "ssh://"), and formats names with objects
+    plain = not re.search(r"[$\0]|::|://|^[A-Za-z]\w*:", text) and not re.search(r"[{}]", _PLAIN_FIELD.sub("", text))
+    path = Path(text)
+    leads_out = text.startswith("~") or path.is_absolute() or ".." in path.parts
+    if not plain or ((name in _PATHS or leads_out) and not _is_within(path, folder)):
+        raise ConfigError(
+            f"{key} is {value}, which leads or may lead outside the run directory {folder}: leave it out, or give a "
+            "plain name in it"
+        )
 
 
 def _is_within(path: Path, folder: Path) -> bool:

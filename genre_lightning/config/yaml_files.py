@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +17,44 @@ MAX_BYTES = 256 * 1024
 """Of a configuration file: the project's own have less than 4 KiB."""
 MAX_NODES = 20_000
 """Of a document, each alias counted as what it stands for."""
+MAX_DIGITS = 400
+"""Of a number: PyYAML takes seconds for one of many digits to the base of 60."""
 
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 # ValueError: text that is not UTF-8, or a date that no calendar has; RecursionError: brackets a thousand deep
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 class TooLargeError(ConfigError):
-    """A document whose aliases expand to more than `MAX_NODES` nodes, or that contains itself."""
+    """A document that would take seconds or gigabytes: its aliases expand to too much, or a number is too long."""
 
 
 def parse_yaml(text: str) -> Any:
     """Parse a YAML document of plain values.
 
     Raises:
-        TooLargeError: its aliases expand to too much.
+        TooLargeError: its aliases expand to too much, or a number is too long.
         yaml.YAMLError, ValueError, RecursionError: it is not well-formed, see `NOT_YAML`.
     """
     loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _count_nodes(node, {})
-        return loader.construct_document(node)
+        with well_formed():
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _count_nodes(node, {})
+            return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+@contextmanager
+def well_formed() -> Iterator[None]:
+    """Turn what PyYAML raises on a value that its tag does not fit, such as `!!bool x`, into a YAMLError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise yaml.YAMLError(f"a value does not fit its tag ({type(error).__name__})") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -49,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, not a regular file, too large, or not a mapping in YAML.
     """
     try:
-        content = parse_yaml(_read_text(path))
+        content = parse_yaml(read_text(path))
     except TooLargeError as error:
         raise ConfigError(f"{path}: {error}") from None
     except NOT_YAML as error:
@@ -59,7 +74,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read the text of a configuration file.
+
+    Raises:
+        ConfigError: it is missing, not a regular file, or too large.
+        UnicodeDecodeError: it is not UTF-8.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -99,6 +120,8 @@ def _count_nodes(node: yaml.Node, sizes: dict[int, int]) -> int:
         children = [part for pair in node.value for part in pair]
     elif isinstance(node, yaml.SequenceNode):
         children = node.value
+    elif node.tag in _NUMBERS and len(node.value) > MAX_DIGITS:
+        raise TooLargeError(f"a number has {len(node.value):,} digits, more than the {MAX_DIGITS} allowed")
     size = 1
     for child in children:
         size += _count_nodes(child, sizes)

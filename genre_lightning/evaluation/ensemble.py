@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy.special import logit
 
@@ -139,10 +138,8 @@ def require_no_other_run(files: RunDirectory) -> None:
         ConfigError: with the cure.
     """
     files.check_writable()
-    if files.config.is_file():
-        settings = yaml.safe_load(files.config.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict) or ENSEMBLE not in settings:
-            raise ConfigError(f"run_dir {files.path} holds another run: name another with --run_dir")
+    if files.config.is_file() and ENSEMBLE not in files.settings():
+        raise ConfigError(f"run_dir {files.path} holds another run: name another with --run_dir")
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from genre_lightning.config.yaml_files import read_text
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.decisions import Decision, read_decision
 from genre_lightning.evaluation.predictions import StoredPredictions, read_stored_predictions
@@ -95,9 +96,16 @@ class Run:
         return read_json(self.files.audit) if self.files.audit.is_file() else None
 
     def config(self) -> str | None:
-        """Read the text of config.yaml; None without one."""
+        """Read the text of config.yaml; None without one.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
         path = self.files.config
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+        if not path.is_file():
+            return None
+        self.files.settings()
+        return read_text(path)
 
 
 def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:

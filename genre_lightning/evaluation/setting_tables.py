@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
+from genre_lightning.config.yaml_files import NOT_YAML, TooLargeError, parse_yaml
 
 _TITLES = {
     "model": "Model",
@@ -41,8 +41,8 @@ def setting_tables(config: str) -> list[dict[str, Any]]:
         the model.
     """
     try:
-        settings = yaml.safe_load(config)
-    except yaml.YAMLError:
+        settings = parse_yaml(config)
+    except (TooLargeError, *NOT_YAML):
         return []
     if not isinstance(settings, Mapping):
         return []

@@ -134,10 +134,10 @@ def test_a_logger_named_on_the_command_line_gets_curves_and_evaluation(sample_cs
         "--trainer.precision=32-true",
         "--trainer.log_every_n_steps=2",
         "--trainer.logger=TensorBoardLogger",
-        f"--trainer.logger.save_dir={tmp_path / 'logs'}",
+        f"--trainer.logger.save_dir={tmp_path / 'run' / 'logs'}",
     ]
     assert main(["fit", f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", *words]) == 0
-    files = (tmp_path / "logs").rglob("events.out.tfevents*")
+    files = (tmp_path / "run" / "logs").rglob("events.out.tfevents*")
     tags = {value.tag for file in files for e in loader.EventFileLoader(str(file)).Load() for value in e.summary.value}
     assert {"val/loss", "test/global/f1_micro", "validation/map_macro", "test/reliability", "test/loss"} <= tags
     metrics = json.loads((tmp_path / "run" / "evaluation" / "test" / "metrics.json").read_text())

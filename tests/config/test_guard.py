@@ -1,9 +1,11 @@
 """No class outside genre_lightning and lightning is named by a configuration, and none of its code is ever run."""
 
 import importlib
+import os
 import subprocess
 import sys
 from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import pytest
 import yaml
@@ -361,7 +363,12 @@ def make_finished(folder):
         ("logger: lightning.pytorch.loggers.TensorBoardLogger", "save_dir: {run}/link"),
         ("profiler: lightning.pytorch.profilers.SimpleProfiler", "dirpath: {other}"),
         ("profiler: lightning.pytorch.profilers.AdvancedProfiler", "filename: ../x"),
-        ("profiler: lightning.pytorch.profilers.PyTorchProfiler", "filename: x, dict_kwargs: {{p: ['{other}/x']}}"),
+        ("logger: TensorBoardLogger", "save_dir: {run}, dict_kwargs: {{filename_suffix: ['{other}/x']}}"),
+        ("logger: TensorBoardLogger", "save_dir: {run}, version: $HOME"),
+        ("logger: CSVLogger", "save_dir: '~nobody/other'"),
+        ("callbacks: ModelCheckpoint", "filename: '{{epoch].__class__.__init__.__doc__[15}}'"),
+        ("callbacks: ModelCheckpoint", "filename: '.{{step:c}}/.{{step:c}}/x'"),
+        ("callbacks: ModelCheckpoint", "filename: '{{epoch:{{step}}}}'"),
         ("callbacks: lightning.pytorch.callbacks.ModelCheckpoint", "dirpath: '~/other'"),
     ],
 )
@@ -377,6 +384,92 @@ def test_objects_write_into_the_run_directory_alone(tmp_path, option, arguments)
         content["trainer"][name]["dict_kwargs"] = untyped
     with pytest.raises(ConfigError, match=f"trainer.{name}.*outside the run directory"):
         call(content, run)
+
+
+@pytest.mark.parametrize("folder", ["file:///{other}", "file:{other}", "memory://x", "$OTHER/x"])
+def test_no_folder_is_opened_by_a_protocol_or_a_variable(tmp_path, monkeypatch, folder):
+    """Lightning would, and the run directory may bear that very name."""
+    monkeypatch.chdir(tmp_path)
+    folder = folder.format(other=tmp_path / "other")
+    content = {"trainer": {"logger": {"class_path": "CSVLogger", "init_args": {"save_dir": folder}}}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    config, parsed = parse("fit", ["--config", "c.yaml", "--data.csv", "a.csv"])
+    with pytest.raises(ConfigError, match="outside the run directory"):
+        instantiate(parsed.parser, config, Path(folder))
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "arguments"),
+    [
+        ("logger", "WandbLogger", {"settings": {"base_url": "http://127.0.0.1:9"}}),
+        ("logger", "WandbLogger", {"dict_kwargs": "x"}),
+        ("profiler", "PyTorchProfiler", {"on_trace_ready": "os.system"}),
+        ("strategy", "DDPStrategy", {"delay_all_reduce_named_params": ["x"]}),
+    ],
+)
+def test_what_a_class_passes_on_is_a_plain_value(tmp_path, option, name, arguments):
+    spec = {"class_path": name, "dict_kwargs": arguments}
+    if name == "WandbLogger":
+        spec["init_args"] = {"save_dir": str(tmp_path)}
+    with pytest.raises(ConfigError, match=f"trainer.{option}.*passes it on to another library"):
+        call({"trainer": {option: spec}}, tmp_path)
+
+
+def test_plain_values_are_passed_on(tmp_path, monkeypatch):
+    wandb = {"class_path": "WandbLogger", "init_args": {"save_dir": str(tmp_path)},
+             "dict_kwargs": {"entity": "me", "notes": "see https://a.b, $5", "config": {"a": "/b"}}}  # fmt: skip
+    ddp = {"class_path": "DDPStrategy", "dict_kwargs": {"static_graph": True, "bucket_cap_mb": 30}}
+    checkpoint = {"class_path": "ModelCheckpoint", "init_args": {"filename": "{epoch}-{val/loss:.2f}-{step:04d}"}}
+    made = call({"trainer": {"logger": wandb, "strategy": ddp, "callbacks": [checkpoint]}}, tmp_path)
+    assert made.trainer["logger"]._wandb_init["notes"] == "see https://a.b, $5"
+    assert made.trainer["strategy"]._ddp_kwargs["static_graph"] is True
+
+
+def test_a_value_that_a_class_refuses_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be made"):
+        call({"trainer": {"callbacks": {"class_path": "Timer", "init_args": {"duration": "soon"}}}}, tmp_path)
+
+
+@pytest.mark.parametrize("option", ["trainer", "model", "data", "checkpoint"])
+@pytest.mark.parametrize("name", ["http://127.0.0.1:9/c.yaml", "memory://c.yaml", "simplecache::http://127.0.0.1:9/c"])
+def test_the_parser_opens_no_address(monkeypatch, tmp_path, option, name):
+    import fsspec
+
+    opened = []
+    monkeypatch.setattr(fsspec, "open", lambda *arguments, **options: opened.append(arguments))
+    monkeypatch.setattr("jsonargparse._paths.import_fsspec", lambda *arguments: opened.append(arguments))
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({option: name}))
+    with pytest.raises(ConfigError):
+        parse("fit", ["--config", str(file), "--data.csv", "a.csv"])
+    assert not opened
+
+
+@pytest.mark.parametrize("option", ["lora", "architecture"])
+def test_the_parser_reads_regular_files_alone(tmp_path, option):
+    os.mkfifo(tmp_path / "pipe")
+    file = tmp_path / "c.yaml"
+    model = {"class_path": "DistilBertClassifier", "init_args": {option: str(tmp_path / "pipe")}}
+    file.write_text(yaml.safe_dump({"model": model}))
+    with pytest.raises(ConfigError):
+        parse("fit", ["--config", str(file), "--data.csv", "a.csv"])
+
+
+def test_files_that_name_many_others_are_refused(stranger):
+    for number in range(19):
+        (stranger / f"{number}.yaml").write_text(f"config: [{number + 1}.yaml, {number + 1}.yaml]")
+    (stranger / "19.yaml").write_text("seed: 1")
+    with pytest.raises(ConfigError, match="more than 100 files"):
+        check_arguments(["--config", "0.yaml"])
+
+
+def test_nested_text_does_not_overflow_the_stack(tmp_path):
+    """libyaml parses by recursion, and would end the process."""
+    for text in ("[" * 100_000, "- " * 50_000, "{" * 100_000):
+        file = tmp_path / "c.yaml"
+        file.write_text(yaml.safe_dump({"seed": text}))
+        with pytest.raises(ConfigError):
+            parse("fit", ["--config", str(file), "--data.csv", "a.csv"])
 
 
 def test_objects_of_the_table_are_made(tmp_path, monkeypatch):
@@ -404,8 +497,13 @@ def test_the_parser_takes_files_for_these_options_and_no_others():
 
 
 def test_a_program_of_the_users_keeps_its_own_parser_settings():
+    from jsonargparse import _loaders_dumpers, _optionals
     from jsonargparse._common import parsing_settings
+    from jsonargparse._paths import Path as ParserPath
 
-    before = dict(parsing_settings)
+    def now():
+        return dict(parsing_settings), _optionals._config_read_mode, _loaders_dumpers.yaml_load, ParserPath.read_text
+
+    before = now()
     parse("fit", ["--data.csv", "a.csv"])
-    assert parsing_settings == before
+    assert now() == before

@@ -69,3 +69,18 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(ConfigError, match=r"cannot be read .Permission denied.: check its permissions"):
         read_yaml(file)
+
+
+@pytest.mark.parametrize("text", ["!!bool x", "!!int ''", "!!float _", "!!timestamp x", "1:" + "1:" * 180 + "1.0"])
+def test_a_value_that_does_not_fit_its_tag_is_not_well_formed(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(f"seed: {text}")
+    with pytest.raises(ConfigError, match="not well-formed YAML"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["1" + ":1" * 100_000, "1" * 401, "0x" + "f" * 400, "1:" * 300 + "1.0"])
+def test_numbers_of_many_digits_are_refused(tmp_path, text):
+    """The first takes 12 seconds: such a number is computed digit by digit to the base of 60."""
+    (tmp_path / "c.yaml").write_text(f"seed: {text}")
+    with pytest.raises(ConfigError, match="digits, more than the 400 allowed"):
+        read_yaml(tmp_path / "c.yaml")
