@@ -36,7 +36,13 @@ from genre_lightning.distributed.slurm import (
     planned_accelerator,
     shape_problems,
 )
-from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy, rank_count
+from genre_lightning.distributed.strategies import (
+    check_strategy,
+    device_problems,
+    is_sharded,
+    make_strategy,
+    rank_count,
+)
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.progress import file_progress, say, task_progress
@@ -111,6 +117,8 @@ def prepare_checks(
     step, ranks = current_step(), torchrun_ranks()
     if tasks := planned or step:
         problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, tasks)
+    elif not ranks and not problems:
+        problems += _machine_problems(config)
     instances = parser.parser.instantiate(config)
     data, model = instances.data, instances.model
     model.accelerator, model.precision = str(config.trainer.accelerator), str(config.trainer.precision)
@@ -167,6 +175,18 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
     except ConfigError as error:
         problems.append(str(error))
     problems += option_problems(config)
+    return problems
+
+
+def _machine_problems(config: Namespace) -> list[str]:
+    """List what the options ask of this machine alone, where no launcher says what there is."""
+    trainer = config.trainer
+    problems = device_problems(trainer.devices, trainer.accelerator)
+    if trainer.num_nodes > 1:
+        problems.append(
+            f"trainer.num_nodes is {trainer.num_nodes}, and neither torchrun nor srun has started this process: "
+            "start it by one of them on every machine, or leave trainer.num_nodes out"
+        )
     return problems
 
 

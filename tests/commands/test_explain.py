@@ -174,7 +174,7 @@ def test_the_report_leaves_out_words_of_another_checkpoint(run, capfd):
     ("words", "expected"),
     [
         ([], "there is no text"),
-        (["--steps", "1", "x"], "--steps is 1"),
+        (["--steps", "1", "x"], "--steps: 1 is not allowed"),
         (["--top_k", "0", "x"], "top_k is 0"),
         (["--threshold", "7", "x"], "threshold is 7"),
         (["--html", ".", "x"], "is a directory"),
@@ -182,7 +182,7 @@ def test_the_report_leaves_out_words_of_another_checkpoint(run, capfd):
         (["--top_words", "x"], "leave out a TEXT"),
         (["--top_words", "--html", "a.html"], "leave out --html"),
         (["--top_words", "--split", "train"], "choose validation or test"),
-        (["--top_words", "--films", "0"], "--films is 0"),
+        (["--top_words", "--films", "0"], "--films: 0 is not allowed"),
         (["--steps", "4", "x"], "leave out --steps"),
         (["--device", "x", "--policy"], "--policy"),
     ],
