@@ -37,13 +37,10 @@ def explain(arguments: Sequence[str]) -> int:
     from genre_lightning.explain.explainer import Explainer, check_explainable
 
     check_explainable(run)
-    try:
-        if options.top_words:
-            _top_words(run, options)
-        else:
-            _explain_texts(Explainer(run.path, options.device, options.steps), options)
-    except KeyboardInterrupt:
-        return 130
+    if options.top_words:
+        _top_words(run, options)
+    else:
+        _explain_texts(Explainer(run.path, options.device, options.steps), options)
     return 0
 
 

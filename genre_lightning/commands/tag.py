@@ -42,12 +42,7 @@ def tag(arguments: Sequence[str]) -> int:
     from genre_lightning.tagger import Tagger
 
     tagger = Tagger(options.run, options.device)
-    try:
-        _answer(tagger, options)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # whoever read the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _answer(tagger, options)
     return 0
 
 

@@ -82,8 +82,13 @@ class StopWithoutSaving(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.agreement.flag.waiting = True  # from here on a step ends, and its state is saved, before anything stops
         if self.agreement.reached(trainer):
             raise self.agreement.stopped("before its first step")
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.agreement.flag.waiting = False
 
     @override
     def on_predict_batch_start(

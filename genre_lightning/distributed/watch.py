@@ -14,15 +14,12 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
 
-from genre_lightning.distributed.launch import rank_name, started_by_torchrun
+from genre_lightning.distributed.launch import FIRST_RANK, rank_name, started_by_torchrun
 from genre_lightning.errors import PreemptedError, RankLostError, one_line
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
 """How long the other ranks may take to fail by themselves, with the words of their own errors."""
-
-_FIRST_RANK = "GENRE_LIGHTNING_FIRST_RANK"
-"""Environment variable with the process id of the rank that starts the others of its machine."""
 
 _BENIGN = (0, PreemptedError.exit_status)
 
@@ -155,6 +152,6 @@ def watch_ranks() -> None:
         watch_parent(os.getppid(), "torchrun")
     elif "LOCAL_RANK" not in os.environ:
         # the ranks that Lightning starts from here inherit it: asked there, the system might name another by then
-        os.environ[_FIRST_RANK] = str(os.getpid())
-    elif _FIRST_RANK in os.environ and os.environ["LOCAL_RANK"] != "0":
-        watch_parent(int(os.environ[_FIRST_RANK]), "the first rank")
+        os.environ[FIRST_RANK] = str(os.getpid())
+    elif FIRST_RANK in os.environ and os.environ["LOCAL_RANK"] != "0":
+        watch_parent(int(os.environ[FIRST_RANK]), "the first rank")

@@ -175,8 +175,8 @@ def test_the_report_leaves_out_words_of_another_checkpoint(run, capfd):
     [
         ([], "there is no text"),
         (["--steps", "1", "x"], "--steps: 1 is not allowed"),
-        (["--top_k", "0", "x"], "top_k is 0"),
-        (["--threshold", "7", "x"], "threshold is 7"),
+        (["--top_k", "0", "x"], "--top_k: 0 is not allowed"),
+        (["--threshold", "7", "x"], "--threshold: 7 is not allowed"),
         (["--html", ".", "x"], "is a directory"),
         (["--films", "5", "x"], "--films is of --top_words"),
         (["--top_words", "x"], "leave out a TEXT"),
