@@ -14,7 +14,9 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
 
+from genre_lightning.distributed.heartbeats import end_heartbeats, limit_seconds
 from genre_lightning.distributed.launch import FIRST_RANK, rank_name, started_by_torchrun
+from genre_lightning.distributed.signals import BEFORE_EXIT
 from genre_lightning.errors import PreemptedError, RankLostError, one_line
 
 _POLL_SECONDS = 0.5
@@ -85,6 +87,14 @@ def observe_children(children: list[subprocess.Popen[bytes]]) -> None:
     """Lightning's hook: called by the first rank of a node when it has started the others."""
     _OBSERVER[:] = [RankObserver(children)]
     _OBSERVER[0].start()
+    BEFORE_EXIT.append(_kill_children)
+
+
+def _kill_children() -> None:
+    # one that is stopped would not notice that this process is gone
+    for child in _OBSERVER[0].children:
+        if child.poll() is None:
+            child.kill()
 
 
 @contextmanager
@@ -123,6 +133,7 @@ def _lost_a_rank(error: RuntimeError) -> bool:
 def _part() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
+        end_heartbeats()
         torch.distributed.destroy_process_group()
 
 
@@ -146,7 +157,12 @@ def watch_parent(parent: int, name: str) -> None:
 
 
 def watch_ranks() -> None:
-    """Has every process of a run watch its family: call it before the trainer starts any rank."""
+    """Have every process of a run watch its family: call it before the trainer starts any rank.
+
+    Raises:
+        ConfigError: the environment's limit for heartbeats is none.
+    """
+    limit_seconds()
     subprocess_script._launch_process_observer = observe_children  # type: ignore[assignment]
     if started_by_torchrun():
         watch_parent(os.getppid(), "torchrun")
