@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
+from genre_lightning.callbacks.last_validation import LastValidation
 from genre_lightning.callbacks.loggers import check_loggers, make_loggers
 from genre_lightning.callbacks.progress import progress_bar
 from genre_lightning.callbacks.starts import NoteStart
@@ -187,6 +190,11 @@ def _machine_problems(config: Namespace) -> list[str]:
             f"trainer.num_nodes is {trainer.num_nodes}, and neither torchrun nor srun has started this process: "
             "start it by one of them on every machine, or leave trainer.num_nodes out"
         )
+    if config.data.num_workers and sys.platform == "linux" and not os.access("/dev/shm", os.W_OK):
+        problems.append(
+            f"data.num_workers is {config.data.num_workers}, and this machine has no /dev/shm over which worker "
+            "processes could hand on batches: set data.num_workers=0"
+        )
     return problems
 
 
@@ -264,6 +272,8 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     trainer = GenreTrainer(
         **{**options, "default_root_dir": str(run.path)}, callbacks=callbacks, logger=loggers, plugins=plugins
     )
+    # behind the timer, which Lightning adds for max_time
+    trainer.callbacks.append(LastValidation())  # type: ignore[attr-defined]  # set by a connector
     replace_signal_handling(trainer)
     # a quantised model is built on the device that it will run on
     setup.model.trainer = trainer

@@ -255,8 +255,9 @@ def _time_problems(option: str, value: Any) -> list[str]:
         right = set(value) <= set(units) and all(
             isinstance(number, int | float) and 0 <= number <= 1e6 for number in value.values()
         )
+        right = right and any(value.values())
     else:
-        right = value is None or re.fullmatch(r"\d{1,6}:\d\d:\d\d:\d\d", str(value).strip()) is not None
+        right = value is None or re.fullmatch(r"(?=.*[1-9])\d{1,6}:\d\d:\d\d:\d\d", str(value).strip()) is not None
     return [] if right else [f"trainer.{option} is {value}: give it as days:hours:minutes:seconds, such as 00:08:00:00"]
 
 

@@ -1,11 +1,14 @@
 """Every numeric option has bounds beside it, and a number out of them is one line that names the option."""
 
+import csv
 import dataclasses
 import inspect
 import math
+import os
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
+from small_run import SMALL
 
 from genre_lightning.bounds import Bounds, bound_problems, bounds_of
 from genre_lightning.callbacks.options import CheckpointOptions, EarlyStoppingOptions
@@ -13,6 +16,7 @@ from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.early import check_early
 from genre_lightning.commands.options import TrainerOptions
 from genre_lightning.data.options import DataOptions
+from genre_lightning.distributed.precision import accelerator_of
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.options import DecisionOptions
 from genre_lightning.models.options import OPTIONS, Architecture, LlamaArchitecture, LoraOptions
@@ -92,6 +96,7 @@ def test_defaults_are_within_their_bounds(kind):
         (["--trainer.limit_train_batches", "1"], "trainer.limit_train_batches would break"),
         (["--trainer.fast_dev_run", "true"], "trainer.fast_dev_run"),
         (["--trainer.max_time", "soon"], "trainer.max_time is soon"),
+        (["--trainer.max_time", "00:00:00:00"], "trainer.max_time is 00:00:00:00"),
         (["--trainer.max_epochs", "-1"], "both -1"),
         (["--trainer.val_check_interval", "2.5"], "trainer.val_check_interval is 2.5"),
         (["--checkpoint.every_minutes", ".inf"], "checkpoint.every_minutes is inf"),
@@ -129,3 +134,62 @@ def test_numbers_of_plain_parsers(text):
     parser.add_argument("--share", type=within(float, Bounds(0, 1, open_below=True)))
     with pytest.raises(ConfigError, match=r"--share: .* is not allowed: give a number above 0 to 1"):
         parser.parse_args([f"--share={text}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--trainer.devices=1000"], "trainer.devices is 1000, and this machine has"),
+        (["--trainer.devices=0,1"], "a list chooses among GPUs"),
+        (["--trainer.num_nodes=2"], "neither torchrun nor srun"),
+        (["--data.num_workers=2"], "no /dev/shm"),
+    ],
+)
+def test_what_this_machine_does_not_have_is_refused(sample_csv, tmp_path, monkeypatch, words, named):
+    from genre_lightning.commands.build import check_setup
+    from genre_lightning.commands.parser import parse
+
+    access = os.access
+    monkeypatch.setattr(
+        "os.access", lambda path, *more, **options: path != "/dev/shm" and access(path, *more, **options)
+    )
+    config, parser = parse("fit", [f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", *SMALL, *words])
+    with pytest.raises(ConfigError) as refused:
+        check_setup(config, parser)
+    assert named in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["tpu", "hpu", "mps"])
+def test_accelerators_that_are_not_there_are_refused(monkeypatch, name):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"trainer.accelerator is {name}, which this machine does not have"):
+        accelerator_of(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        (["--trainer.max_steps=3"], 3),
+        (["--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=3"], None),
+        (["--trainer.max_epochs=1", "--trainer.val_check_interval=4"], None),
+        (["--trainer.max_time=00:00:00:09", "--trainer.check_val_every_n_epoch=9"], 2),
+    ],
+)
+def test_a_training_ends_with_a_validation(sample_csv, tmp_path, monkeypatch, words, steps):
+    from genre_lightning.commands.build import bind_model, build_trainer, check_setup
+    from genre_lightning.commands.parser import parse
+
+    config, parser = parse("fit", [f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", *SMALL, *words])
+    setup = check_setup(config, parser)
+    bind_model(setup)
+    trainer, checkpoints = build_trainer(setup)
+    # time is up after the second step
+    elapsed = lambda self, *stage: 10.0 * (trainer.global_step >= 2)  # noqa: E731
+    monkeypatch.setattr("lightning.pytorch.callbacks.Timer.time_elapsed", elapsed)
+    trainer.fit(setup.model, datamodule=setup.data)
+    assert steps in (None, trainer.global_step)
+    assert checkpoints.best_step is not None
+    with setup.run.curves.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/loss"]]
+    assert int(rows[-1]["step"]) + 1 == trainer.global_step
