@@ -89,7 +89,7 @@ def bounds_of(kind: type) -> dict[str, Bounds]:
         if base.__module__.startswith(f"{__package__}."):
             hints |= get_type_hints(base, include_extras=True) if is_dataclass(base) else {}
             if "__init__" in vars(base) and not is_dataclass(base):
-                hints |= get_type_hints(base.__init__, include_extras=True)
+                hints |= get_type_hints(vars(base)["__init__"], include_extras=True)
     return {name: found for name, hint in hints.items() if (found := _bounds_in(hint)) is not None}
 
 

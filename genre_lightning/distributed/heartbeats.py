@@ -189,8 +189,8 @@ def watch_heartbeats(rank: int, ranks: int) -> None:
     limit = limit_seconds()
     if ranks > 1 and limit and not _WATCH:
         # its own connection: a collective that waits may hold the other
-        store = torch.distributed.distributed_c10d._get_default_store().clone()
-        store = torch.distributed.PrefixStore("heartbeats", store)
+        store: Any = torch.distributed.distributed_c10d._get_default_store()
+        store = torch.distributed.PrefixStore("heartbeats", store.clone())  # torch's types lack this method
         _WATCH.append(RankWatch(Heartbeats(store, rank, ranks, min(_PULSE_SECONDS, limit / 4)), limit))
         _WATCH[0].start()
 

@@ -49,6 +49,7 @@ def check_launch(environment: Mapping[str, str] = os.environ) -> None:
     """
     if wrong := sorted(name for name in _NUMBERS if not environment.get(name, "0").isdecimal()):
         raise LaunchError(f"{_shown(wrong, environment)} in the environment: give a whole number, or unset it")
+    needed: tuple[str, ...]
     if "TORCHELASTIC_RUN_ID" in environment:
         launcher, needed = "torchrun", (*_TORCHRUN, "MASTER_ADDR", "MASTER_PORT")
     elif in_step(environment):
