@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 from genre_lightning.errors import GenreLightningError, one_line
 
@@ -30,7 +31,7 @@ def machine_error(error: BaseException) -> MachineError | None:
             f"the worker processes of data.num_workers cannot share memory ({shown}): set data.num_workers=0, or give "
             "the machine (of a container: --shm-size) a larger /dev/shm"
         )
-    if isinstance(error, RuntimeError) and "dataloader worker" in text and "exited unexpectedly" in text:
+    if isinstance(error, RuntimeError) and re.search("dataloader worker.*(exited unexpectedly|killed by)", text):
         return MachineError(
             f"a worker process of data.num_workers died, perhaps for want of memory ({shown}): set data.num_workers=0, "
             "then run the same command again"

@@ -13,6 +13,7 @@ import pytest
 
 from genre_lightning import streams
 from genre_lightning.__main__ import main
+from genre_lightning.distributed.checkpoint_io import not_written
 from genre_lightning.errors import DataError
 from genre_lightning.failures import machine_error
 from genre_lightning.streams import GuardedStream, OutputError, ReaderGoneError
@@ -111,6 +112,7 @@ def test_what_an_encoding_lacks_stays_the_same_json(text, pipe):
         (RuntimeError("can't start new thread"), "out of memory"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "out of memory"),
         (RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly"), "data.num_workers=0"),
+        (RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed."), "data.num_workers=0"),
         (RuntimeError("DataLoader worker (pid 9) is killed by signal: Bus error. It is possible that dataloader's "
                       "workers are out of shared memory."), "/dev/shm"),
         (RuntimeError("unable to open shared memory object </torch_1> in read-write mode"), "/dev/shm"),
@@ -125,6 +127,12 @@ def test_what_the_machine_lacks_is_one_line(error, words, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_a_worker_that_dies_during_a_save_is_no_full_disk(tmp_path):
+    error = RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed.")
+    assert "data.num_workers=0" in str(not_written(tmp_path / "last.ckpt", error))
+    assert "free space" in str(not_written(tmp_path / "last.ckpt", OSError(errno.ENOSPC, "No space left on device")))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), KeyError("x"), OSError(errno.EIO, "I/O error")])
