@@ -19,6 +19,7 @@ _MEMORY = (
     "out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc",
     "can't start new thread", "failed to map segment from shared object",
 )  # fmt: skip
+_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 
 def machine_error(error: BaseException) -> MachineError | None:
@@ -44,5 +45,10 @@ def machine_error(error: BaseException) -> MachineError | None:
         return MachineError(
             f"out of memory ({shown}): give the process more, or lower data.micro_batch_tokens, then run the same "
             "command again"
+        )
+    if isinstance(error, OSError) and error.errno in _PLACE:
+        return MachineError(
+            f"{error.filename or 'a file'} cannot be used ({error.strerror}): free space there or fix its permissions, "
+            "then run the same command again"
         )
     return None

@@ -115,6 +115,8 @@ def test_what_an_encoding_lacks_stays_the_same_json(text, pipe):
         (RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed."), "data.num_workers=0"),
         (RuntimeError("DataLoader worker (pid 9) is killed by signal: Bus error. It is possible that dataloader's "
                       "workers are out of shared memory."), "/dev/shm"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv cannot be used (No space left on device)"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.csv"), "a.csv cannot be used (Permission denied)"),
         (RuntimeError("unable to open shared memory object </torch_1> in read-write mode"), "/dev/shm"),
     ],
 )  # fmt: skip
@@ -135,7 +137,9 @@ def test_a_worker_that_dies_during_a_save_is_no_full_disk(tmp_path):
     assert "free space" in str(not_written(tmp_path / "last.ckpt", OSError(errno.ENOSPC, "No space left on device")))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), KeyError("x"), OSError(errno.EIO, "I/O error")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape mismatch"), KeyError("x"), OSError(errno.EBADF, "Bad file descriptor")]
+)
 def test_mistakes_of_the_program_stay_what_they_are(error):
     assert machine_error(error) is None
 
