@@ -10,8 +10,15 @@ from collections.abc import Sequence
 
 from genre_lightning import __version__, cli
 from genre_lightning.distributed.launch import leave_last_words, speaks
-from genre_lightning.distributed.signals import ignore_batch_signals
+from genre_lightning.distributed.signals import (
+    INTERRUPTED,
+    ignore_batch_signals,
+    leave_ending_to_main,
+    watching_signals,
+)
 from genre_lightning.errors import ConfigError, GenreLightningError, one_line
+from genre_lightning.failures import machine_error
+from genre_lightning.streams import ReaderGoneError, finish_output, guard_streams, keep_working
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +27,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after the program's name; None takes the process's own, and with them the whole process.
     """
-    status = _main(arguments)
-    if arguments is None:
-        ignore_batch_signals()
+    if arguments is not None:
+        return _ended(arguments)
+    guard_streams()
+    with watching_signals():
+        status = _ended(None)
+    keep_working()  # what is left of the output is written when the process ends
+    ignore_batch_signals()
     return status
+
+
+def _ended(arguments: Sequence[str] | None) -> int:
+    """Run a command line; whatever ends it is one line and an exit status, but for mistakes of the program."""
+    try:
+        return _with_output(arguments)
+    except GenreLightningError as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        leave_ending_to_main()
+        print("genre-lightning: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except ReaderGoneError:
+        return 0
+    except Exception as error:
+        if known := machine_error(error):
+            return _failed(known)
+        leave_last_words(error)
+        raise
+
+
+def _with_output(arguments: Sequence[str] | None) -> int:
+    try:
+        status = _main(arguments)
+    except SystemExit:  # --help
+        finish_output(0)
+        raise
+    return finish_output(status)
+
+
+def _failed(error: GenreLightningError) -> int:
+    leave_ending_to_main()
+    leave_last_words(error)
+    if speaks(error):
+        print(f"genre-lightning: {one_line(error)}", file=sys.stderr)
+    return error.exit_status
 
 
 def _main(arguments: Sequence[str] | None) -> int:
@@ -34,20 +81,11 @@ def _main(arguments: Sequence[str] | None) -> int:
     if words[0] == "--version":
         print(f"genre-lightning {__version__}")
         return 0
-    try:
-        name, rest = cli.find_command(words)
-        if name is None:
-            raise ConfigError(_unknown(words))
-        _quiet_libraries()
-        return cli.run(name, rest, whole_process=arguments is None)
-    except GenreLightningError as error:
-        leave_last_words(error)
-        if speaks(error):
-            print(f"genre-lightning: {one_line(error)}", file=sys.stderr)
-        return error.exit_status
-    except Exception as error:
-        leave_last_words(error)
-        raise
+    name, rest = cli.find_command(words)
+    if name is None:
+        raise ConfigError(_unknown(words))
+    _quiet_libraries()
+    return cli.run(name, rest, whole_process=arguments is None)
 
 
 def _unknown(words: Sequence[str]) -> str:

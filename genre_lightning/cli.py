@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from genre_lightning.distributed.launch import check_launch
 from genre_lightning.distributed.signals import stopping_on_signals
+from genre_lightning.streams import keep_working
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,14 @@ def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> 
         arguments: the words after it.
         whole_process: nothing comes after it in this process, which no signal need end then.
     """
+    # first what needs no library: a rank of nothing
+    check_launch()
     command = COMMANDS[name]
+    if command.saves and whole_process:
+        keep_working()
     module, function = command.target.split(":")
     # from here on, as loading the libraries takes seconds
-    with stopping_on_signals(last=whole_process) if command.saves else nullcontext():
+    with stopping_on_signals(last=whole_process, at_once=True) if command.saves else nullcontext():
         if command.early:
             from genre_lightning.commands.early import check_early
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from filelock import FileLock, Timeout
 
 from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import CheckpointError, ConfigError
@@ -20,6 +23,8 @@ from genre_lightning.files import read_json, write_json, write_text
 
 ENSEMBLE = "ensemble"
 """The section that the configuration of an ensemble has in place of all others."""
+
+_LOCK_POLL_SECONDS = 0.1
 
 Status = Literal["new", "training", "evaluating", "finished"]
 
@@ -34,6 +39,84 @@ _WITHOUT_EFFECT = (
     "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
     "model.activation_checkpointing",
 )  # fmt: skip
+
+
+class DirectoryLock:
+    """A lock on a directory that the system drops with its holder, on whatever machine that was.
+
+    A file whose presence is the lock would outlive a killed job on another machine, and is never used: on a file system
+    without locks of any kind the directory stays unlocked, and the user is told.
+
+    Args:
+        directory: holds the file that is locked.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._descriptor: int | None = None
+
+    def acquire(self, patience: float) -> None:
+        """Take the lock, or wait for it.
+
+        Args:
+            patience: seconds to wait for another process at most.
+
+        Raises:
+            ConfigError: another process has it, or the file cannot be locked; with the fix.
+        """
+        path = self.directory / ".lock"
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            deadline = time.monotonic() + patience
+            while not self._taken():
+                if time.monotonic() >= deadline:
+                    raise ConfigError(
+                        f"another process is working in {self.directory}: wait for it, stop it, or name another "
+                        "--run_dir"
+                    )
+                time.sleep(_LOCK_POLL_SECONDS)
+        except OSError as error:
+            self.release()
+            raise ConfigError(
+                f"{path} cannot be locked ({error.strerror}): delete it, or name another --run_dir"
+            ) from None
+        except BaseException:
+            self.release()
+            raise
+
+    def _taken(self) -> bool:
+        """Try once; True too on a file system that has no locks."""
+        assert self._descriptor is not None
+        # Lustre without -o flock has neither kind, some others have one of them
+        for lock in (fcntl.flock, fcntl.lockf):
+            try:
+                lock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    return False
+                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+            else:
+                return True
+        print(
+            f"the file system of {self.directory} has no locks: start no second command in it meanwhile",
+            file=sys.stderr,
+        )
+        return True
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> DirectoryLock:
+        """Hold the lock that has been acquired for the block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let others in."""
+        self.release()
 
 
 @dataclass(frozen=True)
@@ -217,23 +300,18 @@ class RunDirectory:
                         f"{path} is a link that leads out of the run directory: replace it with what it points to"
                     )
 
-    def locked(self, patience: float = 1.0) -> FileLock:
-        """Keeps other processes out until it is released; the system drops the lock with its holder.
+    def locked(self, patience: float = 1.0) -> DirectoryLock:
+        """Keep other processes out until it is released; the system drops the lock with its holder.
 
         Args:
             patience: seconds to wait for another process to leave; `is_locked` is there for a moment.
 
         Raises:
-            ConfigError: another process is working here.
+            ConfigError: another process is working here, or nothing can be locked here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock", timeout=patience)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise ConfigError(
-                f"another process is working in {self.path}: wait for it, stop it, or name another --run_dir"
-            ) from None
+        lock = DirectoryLock(self.path)
+        lock.acquire(patience)
         return lock
 
     def is_locked(self) -> bool:

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from genre_lightning.callbacks.curves import CurvesLogger
 from genre_lightning.callbacks.tensorboard import RunTensorBoardLogger
 from genre_lightning.callbacks.wandb_run import RunWandbLogger, WandbOptions
+from genre_lightning.distributed.signals import StopNow
 from genre_lightning.errors import ConfigError, PreemptedError
 from genre_lightning.runs import RunDirectory
 
@@ -73,7 +74,7 @@ def closing(loggers: Iterable[Logger]) -> Iterator[None]:
         yield
     except BaseException as error:
         for logger in runs:
-            logger.close(preempted=isinstance(error, PreemptedError), failed=True)
+            logger.close(preempted=isinstance(error, PreemptedError | StopNow), failed=True)
         raise
     for logger in runs:
         logger.close()

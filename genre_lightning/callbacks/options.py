@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from genre_lightning.bounds import Bounds, at_least
 
 
 @dataclass
@@ -22,9 +24,9 @@ class CheckpointOptions:
     """
 
     monitor: str = "val/f1_micro_tuned"
-    every_minutes: float | None = 10.0
-    every_steps: int | None = None
-    keep_last: int = 2
+    every_minutes: Annotated[float | None, Bounds(0, 1e6)] = 10.0
+    every_steps: Annotated[int | None, at_least(1)] = None
+    keep_last: Annotated[int, at_least(1, 1000)] = 2
     sharded: bool = False
     on_failure: Literal["stop", "warn"] = "stop"
 
@@ -38,8 +40,8 @@ class EarlyStoppingOptions:
         min_delta: how much better counts as better.
     """
 
-    patience: int = 0
-    min_delta: float = 0.0
+    patience: Annotated[int, at_least(0)] = 0
+    min_delta: Annotated[float, Bounds(0, 1e9)] = 0.0
 
 
 @dataclass

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 from typing_extensions import override
 
+from genre_lightning.bounds import Bounds
 from genre_lightning.errors import ConfigError
+
+N = TypeVar("N", int, float)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -24,3 +28,23 @@ class CommandParser(argparse.ArgumentParser):
     @override
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}: '{self.prog} --help' lists the options")
+
+
+def within(kind: type[N], bounds: Bounds) -> Callable[[str], N]:
+    """Return what reads an option's number, and refuses one out of its bounds.
+
+    Args:
+        kind: int or float.
+        bounds: of the option.
+    """
+
+    def read(text: str) -> N:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not bounds.allows(value):
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: give {bounds}")
+        return value
+
+    return read

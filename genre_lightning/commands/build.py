@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
+from genre_lightning.callbacks.last_validation import LastValidation
 from genre_lightning.callbacks.loggers import check_loggers, make_loggers
 from genre_lightning.callbacks.progress import progress_bar
 from genre_lightning.callbacks.starts import NoteStart
@@ -37,7 +40,13 @@ from genre_lightning.distributed.slurm import (
     planned_accelerator,
     shape_problems,
 )
-from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy, rank_count
+from genre_lightning.distributed.strategies import (
+    check_strategy,
+    device_problems,
+    is_sharded,
+    make_strategy,
+    rank_count,
+)
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.progress import file_progress, say, task_progress
@@ -112,6 +121,8 @@ def prepare_checks(
     step, ranks = current_step(), torchrun_ranks()
     if tasks := planned or step:
         problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, tasks)
+    elif not ranks and not problems:
+        problems += _machine_problems(config)
     instances = instantiate(parser.parser, config, run.path)
     data, model = instances.data, instances.model
     model.accelerator, model.precision = str(config.trainer.accelerator), str(config.trainer.precision)
@@ -168,6 +179,23 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
     except ConfigError as error:
         problems.append(str(error))
     problems += option_problems(config)
+    return problems
+
+
+def _machine_problems(config: Namespace) -> list[str]:
+    """List what the options ask of this machine alone, where no launcher says what there is."""
+    trainer = config.trainer
+    problems = device_problems(trainer.devices, trainer.accelerator)
+    if trainer.num_nodes > 1:
+        problems.append(
+            f"trainer.num_nodes is {trainer.num_nodes}, and neither torchrun nor srun has started this process: "
+            "start it by one of them on every machine, or leave trainer.num_nodes out"
+        )
+    if config.data.num_workers and sys.platform == "linux" and not os.access("/dev/shm", os.W_OK):
+        problems.append(
+            f"data.num_workers is {config.data.num_workers}, and this machine has no /dev/shm over which worker "
+            "processes could hand on batches: set data.num_workers=0"
+        )
     return problems
 
 
@@ -245,6 +273,8 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     trainer = GenreTrainer(
         **{**options, "default_root_dir": str(run.path)}, callbacks=callbacks, logger=loggers, plugins=plugins
     )
+    # behind the timer, which Lightning adds for max_time
+    trainer.callbacks.append(LastValidation())  # type: ignore[attr-defined]  # set by a connector
     replace_signal_handling(trainer)
     # a quantised model is built on the device that it will run on
     setup.model.trainer = trainer

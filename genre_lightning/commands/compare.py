@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.bounds import SEED
+from genre_lightning.commands.arguments import CommandParser, within
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -21,7 +22,7 @@ def compare(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--out", type=Path, help="folder of comparison.md, .csv and .html (default: comparison, beside the first run)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=within(int, SEED), default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(list(arguments))
     from genre_lightning.evaluation.comparison import compare_runs, print_comparison, write_comparison

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,22 +13,24 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from genre_lightning.errors import ConfigError
+from genre_lightning.bounds import SEED, at_least
+from genre_lightning.commands.arguments import CommandParser, within
 
 
 def sample(arguments: Sequence[str]) -> int:
     """Writes the embedded sample."""
     from genre_lightning.data.sample import write_sample
 
-    parser = argparse.ArgumentParser(
-        prog="genre-lightning data sample", description="Writes a made-up movies file in The Movies Dataset's format."
-    )
+    parser = CommandParser("data sample", "Writes a made-up movies file in The Movies Dataset's format.")
     parser.add_argument("file", type=Path, help="where to: a .csv or .csv.gz file")
-    parser.add_argument("--films", type=int, default=2000, help="films that are fit to learn from (default: 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="equal seeds write equal files (default: 0)")
+    parser.add_argument(
+        "--films",
+        type=within(int, at_least(100, 10**7)),
+        default=2000,
+        help="films that are fit to learn from, at least 100 (default: 2000)",
+    )
+    parser.add_argument("--seed", type=within(int, SEED), default=0, help="equal seeds write equal files (default: 0)")
     options = parser.parse_args(list(arguments))
-    if options.films < 100:
-        raise ConfigError(f"--films is {options.films}: a sample of all genres needs at least 100")
     path = write_sample(options.file, films=options.films, seed=options.seed)
     print(f"wrote {path}", file=sys.stderr)
     return 0
@@ -39,9 +40,9 @@ def download(arguments: Sequence[str]) -> int:
     """Fetches The Movies Dataset's file."""
     from genre_lightning.data.download import HANDLE, download_movies
 
-    parser = argparse.ArgumentParser(
-        prog="genre-lightning data download",
-        description=f"Fetches movies_metadata.csv of {HANDLE} by kagglehub, checks it, and puts it into a directory.",
+    parser = CommandParser(
+        "data download",
+        f"Fetches movies_metadata.csv of {HANDLE} by kagglehub, checks it, and puts it into a directory.",
     )
     parser.add_argument("dir", type=Path, nargs="?", default=Path("data"), help="where to (default: data)")
     path, audit, fetched = download_movies(parser.parse_args(list(arguments)).dir.expanduser())

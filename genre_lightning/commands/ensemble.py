@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.bounds import SEED
+from genre_lightning.commands.arguments import CommandParser, within
 
 
 def ensemble(arguments: Sequence[str]) -> int:
@@ -13,7 +14,7 @@ def ensemble(arguments: Sequence[str]) -> int:
     parser = CommandParser("ensemble", "Averages the probabilities of runs with weights fitted on validation.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of finished runs, two or more")
     parser.add_argument("--run_dir", type=Path, required=True, help="directory of the ensemble, made if needed")
-    parser.add_argument("--seed", type=int, default=0, help="of thresholds and bootstrap (default: 0)")
+    parser.add_argument("--seed", type=within(int, SEED), default=0, help="of thresholds and bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(list(arguments))
     from genre_lightning.commands.continuing import show, stored_results

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.bounds import Bounds, at_least
+from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.tag import decoded
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.console import console_of
@@ -36,13 +37,10 @@ def explain(arguments: Sequence[str]) -> int:
     from genre_lightning.explain.explainer import Explainer, check_explainable
 
     check_explainable(run)
-    try:
-        if options.top_words:
-            _top_words(run, options)
-        else:
-            _explain_texts(Explainer(run.path, options.device, options.steps), options)
-    except KeyboardInterrupt:
-        return 130
+    if options.top_words:
+        _top_words(run, options)
+    else:
+        _explain_texts(Explainer(run.path, options.device, options.steps), options)
     return 0
 
 
@@ -55,14 +53,28 @@ def _parser() -> CommandParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit or baseline")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the coloured texts")
-    parser.add_argument("--steps", type=int, help="of the integral; the default doubles them until the words add up")
-    parser.add_argument("--top_k", type=int, help="explain so many of the likeliest genres, whatever their thresholds")
-    parser.add_argument("--threshold", type=float, help="probability to reach, in place of each genre's own threshold")
+    parser.add_argument(
+        "--steps",
+        type=within(int, at_least(2, 100_000)),
+        help="of the integral; the default doubles them until the words add up",
+    )
+    parser.add_argument(
+        "--top_k",
+        type=within(int, at_least(1)),
+        help="explain so many of the likeliest genres, whatever their thresholds",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=within(float, Bounds(0, 1)),
+        help="probability to reach, in place of each genre's own threshold",
+    )
     parser.add_argument(
         "--top_words", action="store_true", help="the words that speak most for each genre, over a split; no TEXT"
     )
     parser.add_argument("--split", help="validation (the default) or test, for --top_words")
-    parser.add_argument("--films", type=int, help=f"films of the split to explain, for --top_words ({_FILMS})")
+    parser.add_argument(
+        "--films", type=within(int, at_least(1)), help=f"films of the split to explain, for --top_words ({_FILMS})"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU where there is one")
     parser.add_argument("--json", action="store_true", help="one JSON object a text, or for the split")
     return parser
@@ -70,8 +82,6 @@ def _parser() -> CommandParser:
 
 def _check(options: argparse.Namespace) -> None:
     problems = []
-    if options.steps is not None and options.steps < 2:
-        problems.append(f"--steps is {options.steps}: give 2 or more")
     if options.top_words:
         for name in ("texts", "html", "top_k", "threshold"):
             if getattr(options, name):
@@ -79,8 +89,6 @@ def _check(options: argparse.Namespace) -> None:
                 problems.append(f"--top_words explains the films of a split: leave out {given}")
         if options.split not in (None, "validation", "test"):
             problems.append(f"--split is {options.split}: choose validation or test")
-        if options.films is not None and options.films < 1:
-            problems.append(f"--films is {options.films}: give a positive whole number")
     else:
         for name in ("split", "films"):
             if getattr(options, name) is not None:

@@ -7,13 +7,14 @@ import difflib
 import inspect
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from genre_lightning.bounds import SEED, BatchBounds, Bounds, at_least, bound_problems, check_number
 from genre_lightning.callbacks.options import CheckpointOptions, EarlyStoppingOptions, WandbOptions
 from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import import_paths
@@ -50,22 +51,22 @@ class TrainerOptions:
         num_nodes: machines.
         logger: one of Lightning's loggers or a list of them, beside the run's own.
         callbacks: one of Lightning's callbacks or a list of them, beside the run's own.
-        fast_dev_run: so many batches of training and validation only, to see whether they run.
+        fast_dev_run: none here, as it saves nothing that could be evaluated: see data.max_films.
         min_epochs: that are trained whatever stops early.
         max_steps: optimizer steps after which training ends; -1 for no limit.
         min_steps: that are trained whatever stops early.
         max_time: after which training ends, as DD:HH:MM:SS.
         limit_train_batches: none here, as it would break the plan of the steps: see data.max_films.
-        limit_val_batches: batches or share of each validation.
-        limit_test_batches: batches or share of the test.
-        limit_predict_batches: batches or share of a prediction.
+        limit_val_batches: batches or fraction of each validation during training.
+        limit_test_batches: none here, as an evaluation counts each film once: see data.max_films.
+        limit_predict_batches: none here, as limit_test_batches.
         overfit_batches: none here, as limit_train_batches.
         val_check_interval: batches or share of an epoch between two validations.
         check_val_every_n_epoch: epochs between two validations.
         enable_checkpointing: whether Lightning may save checkpoints.
         enable_progress_bar: whether progress is shown.
         accumulate_grad_batches: none here, as it is planned from the data's options.
-        gradient_clip_algorithm: "norm" or "value".
+        gradient_clip_algorithm: "norm", the only one here: the norm is over all ranks.
         deterministic: use deterministic algorithms only; "warn" where there is none.
         benchmark: let cuDNN look for the fastest convolutions.
         inference_mode: evaluate under torch.inference_mode rather than torch.no_grad.
@@ -82,29 +83,29 @@ class TrainerOptions:
     """
 
     precision: Precision = "auto"
-    max_epochs: int | None = 3
-    gradient_clip_val: float | None = 1.0
-    log_every_n_steps: int = 10
-    num_sanity_val_steps: int = 0
+    max_epochs: Annotated[int | None, at_least(1, also=(-1,))] = 3
+    gradient_clip_val: Annotated[float | None, Bounds(0, 1e9)] = 1.0
+    log_every_n_steps: Annotated[int, at_least(1)] = 10
+    num_sanity_val_steps: Annotated[int, at_least(0, also=(-1,))] = 0
     enable_model_summary: bool = False
     accelerator: Any = "auto"
     strategy: Any = "auto"
     devices: list[int] | str | int = "auto"
-    num_nodes: int = 1
+    num_nodes: Annotated[int, at_least(1, 10**6)] = 1
     logger: Any = None
     callbacks: Any = None
     fast_dev_run: int | bool = False
-    min_epochs: int | None = None
-    max_steps: int = -1
-    min_steps: int | None = None
+    min_epochs: Annotated[int | None, at_least(0)] = None
+    max_steps: Annotated[int, at_least(1, also=(-1,))] = -1
+    min_steps: Annotated[int | None, at_least(0)] = None
     max_time: Any = None
     limit_train_batches: int | float | None = None
-    limit_val_batches: int | float | None = None
+    limit_val_batches: Annotated[int | float | None, BatchBounds()] = None
     limit_test_batches: int | float | None = None
     limit_predict_batches: int | float | None = None
     overfit_batches: int | float = 0.0
-    val_check_interval: Any = None
-    check_val_every_n_epoch: int | None = 1
+    val_check_interval: Annotated[Any, BatchBounds()] = None
+    check_val_every_n_epoch: Annotated[int | None, at_least(1)] = 1
     enable_checkpointing: bool | None = None
     enable_progress_bar: bool | None = None
     accumulate_grad_batches: int = 1
@@ -195,28 +196,73 @@ def baseline_parser(name: str, data: type[DataOptions]) -> ArgumentParser:
 
 def option_problems(config: Namespace) -> list[str]:
     """What is wrong with a run's options, apart from those of data and model and whatever the machine decides."""
-    problems, trainer = [], config.trainer
+    trainer, saving = config.trainer, config.checkpoint
+    problems = check_number("seed", config.seed, SEED)
+    for kind, options, section in (
+        (TrainerOptions, trainer, "trainer"),
+        (CheckpointOptions, saving, "checkpoint"),
+        (EarlyStoppingOptions, config.early_stopping, "early_stopping"),
+        (DecisionOptions, config.decision, "decision"),
+    ):
+        problems += bound_problems(kind, vars(options), section)
+    problems += [*_devices_problems(trainer.devices), *_time_problems("max_time", trainer.max_time)]
+    if not isinstance(trainer.val_check_interval, int | float):
+        problems += _time_problems("val_check_interval", trainer.val_check_interval)
     if trainer.accumulate_grad_batches != 1:
         problems.append(
             "trainer.accumulate_grad_batches is planned from data.global_batch_size and data.micro_batch_tokens: "
             "leave it out and set those"
         )
-    if trainer.max_epochs is not None and trainer.max_epochs < 1 and trainer.max_steps < 1:
-        problems.append(f"trainer.max_epochs is {trainer.max_epochs}: say how long to train, such as 3")
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        problems.append("trainer.max_epochs and trainer.max_steps are both -1: set one of them to end the training")
     for name in ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs"):
-        if trainer[name] not in (None, 0, 0.0, 1.0):
+        if not (_is_all(trainer[name]) if name.startswith("limit") else trainer[name] == 0):
             problems.append(f"trainer.{name} would break the plan of the steps: use data.max_films for a quick try")
-    if trainer.log_every_n_steps < 1:
-        problems.append(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}: give 1 or more")
-    if config.checkpoint.monitor not in MONITORS:
-        problems.append(f"checkpoint.monitor is {config.checkpoint.monitor}: choose one of {', '.join(MONITORS)}")
-    if config.checkpoint.keep_last < 1:
-        problems.append(f"checkpoint.keep_last is {config.checkpoint.keep_last}: give 1 or more")
-    if config.seed < 0:
-        problems.append(f"seed is {config.seed}: give a whole number from 0 on")
-    if config.early_stopping.patience < 0:
-        problems.append(f"early_stopping.patience is {config.early_stopping.patience}: give 0 or more")
+    for name in ("limit_test_batches", "limit_predict_batches"):
+        if not _is_all(trainer[name]):
+            problems.append(f"trainer.{name} would leave films without a prediction: use data.max_films instead")
+    if trainer.fast_dev_run is not False:
+        problems.append("trainer.fast_dev_run saves nothing that could be evaluated: use data.max_films instead")
+    if trainer.gradient_clip_algorithm not in (None, "norm"):
+        problems.append(
+            f"trainer.gradient_clip_algorithm is {trainer.gradient_clip_algorithm}, and gradients are clipped by their "
+            "norm over all ranks: leave it out"
+        )
+    if saving.monitor not in MONITORS:
+        problems.append(f"checkpoint.monitor is {saving.monitor}: choose one of {', '.join(MONITORS)}")
     return problems
+
+
+def _is_all(limit: float | None) -> bool:
+    """Return whether a limit on batches is none: 1.0 is all of them, and 1 a single one."""
+    return limit is None or (isinstance(limit, float) and limit == 1)
+
+
+def _devices_problems(devices: Any) -> list[str]:
+    """List what is wrong with `trainer.devices` on any machine."""
+    fix = 'give a number from 1, -1 for all, or a list of device numbers such as "0,1"'
+    numbers = devices
+    if isinstance(devices, str) and "," in devices:
+        numbers = [part.strip() for part in devices.split(",") if part.strip()]
+    if isinstance(numbers, list | tuple):
+        named = [str(number) for number in numbers]
+        right = named and all(number.isdecimal() for number in named) and len(set(named)) == len(named)
+    else:
+        right = str(numbers) in ("auto", "-1") or (str(numbers).isdecimal() and int(numbers) > 0)
+    return [] if right else [f"trainer.devices is {devices}: {fix}"]
+
+
+def _time_problems(option: str, value: Any) -> list[str]:
+    """List what is wrong with a duration as Lightning takes it."""
+    if isinstance(value, Mapping):  # such as {hours: 8}
+        units = ("weeks", "days", "hours", "minutes", "seconds")
+        right = set(value) <= set(units) and all(
+            isinstance(number, int | float) and 0 <= number <= 1e6 for number in value.values()
+        )
+        right = right and any(value.values())
+    else:
+        right = value is None or re.fullmatch(r"(?=.*[1-9])\d{1,6}:\d\d:\d\d:\d\d", str(value).strip()) is not None
+    return [] if right else [f"trainer.{option} is {value}: give it as days:hours:minutes:seconds, such as 00:08:00:00"]
 
 
 def in_one_line(command: str, arguments: Sequence[str], parse: Callable[[list[str]], T]) -> T:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.callbacks.dense_peaks import Gpu, gpu_named, known_gpus
-from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,26 +44,19 @@ def _parser() -> CommandParser:
         "fit', such as --config and --data.csv. Exit status 2 where fit would refuse the configuration.",
     )
     add = parser.add_argument
-    add("--devices", type=_at_least_one, metavar="N", help="GPUs of each node (default: trainer.devices, else 1)")
-    add("--nodes", type=_at_least_one, metavar="N", help="nodes (default: trainer.num_nodes, else 1)")
+    add(
+        "--devices",
+        type=within(int, at_least(1, 10**6)),
+        metavar="N",
+        help="GPUs of each node (default: trainer.devices, else 1)",
+    )
+    add("--nodes", type=within(int, at_least(1, 10**6)), metavar="N", help="nodes (default: trainer.num_nodes, else 1)")
     gpus = ", ".join(known_gpus())
     add("--gpu", metavar="NAME", help=f"what each is, for whether it fits and how long it takes: {gpus}")
-    add("--utilisation", type=_share, default=0.4, metavar="SHARE",
+    add("--utilisation", type=within(float, Bounds(0, 1, open_below=True)), default=0.4, metavar="SHARE",
         help="of the GPU's dense peak that training reaches, as throughput/mfu has it (default: 0.4)")  # fmt: skip
     add("--json", action="store_true", help="one JSON object")
     return parser
-
-
-def _at_least_one(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
-
-
-def _share(text: str) -> float:
-    if not 0 < (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share: give more than 0 and at most 1")
-    return value
 
 
 def _facts(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> dict[str, Any]:

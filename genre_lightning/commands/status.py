@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +19,13 @@ from genre_lightning.distributed.batch import JobState, job_state
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.files import read_json
+from genre_lightning.metrics import json_value
 from genre_lightning.runs import RunDirectory
+
+_JOB = r"\d+(_\d+)?"
+"""A job's id, or that of an array with the task's number."""
+
+_OF_START = ("step", "time", "job")
 
 _SHOWN = ("train/loss", "val/loss", "val/f1_micro_tuned", "val/map_macro")
 
@@ -60,7 +68,7 @@ def status(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     found = read_status(RunDirectory(options.run.expanduser()))
     if options.json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(json_value(asdict(found))))
     else:
         console_of(None).print(_table(found))
     return 0
@@ -76,17 +84,17 @@ def read_status(run: RunDirectory) -> RunStatus:
     if not submitted.is_file():
         run.require_run()
     facts = run.facts()
-    start = facts.get("start", {})
+    start = _start(facts)
     job = start.get("job")
     if submitted.is_file():
-        job = _later(job, read_json(submitted)["job"])
+        job = _later(job, _submitted_job(submitted))
     slurm = job_state(job) if job else None
     rows = _curves(run.curves)
     saved = _saved_step(run)
     # a row of step 0 is written after the first optimizer step
     step = max([saved or 0, *(int(row["step"]) + 1 for row in rows)])
     rate = _rate(run, start, step)
-    steps = facts.get("steps")
+    steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
     state = _state(run, slurm)
     left = (steps - step) / rate if rate and steps and state == "running" else None
     return RunStatus(
@@ -99,9 +107,29 @@ def read_status(run: RunDirectory) -> RunStatus:
         saved_step=saved,
         steps_per_second=None if rate is None else round(rate, 4),
         seconds_left=None if left is None else round(left, 1),
-        restarts=max(0, facts.get("starts", 0) - 1),
+        restarts=max(0, int(start.get("starts", 0)) - 1),
         metrics=_last_values(rows),
     )
+
+
+def _start(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run's state says of its last start, as far as it can be read; a damaged file says nothing."""
+    start = facts.get("start")
+    found = {name: value for name, value in start.items() if name in _OF_START} if isinstance(start, dict) else {}
+    whole = all(isinstance(found.get(name), int | float) for name in ("step", "time"))
+    if not re.fullmatch(_JOB, str(found.get("job", ""))):
+        found.pop("job", None)
+    if not whole:
+        found = {name: value for name, value in found.items() if name == "job"}
+    starts = facts.get("starts")
+    return {**found, "starts": starts if isinstance(starts, int) else 0}
+
+
+def _submitted_job(path: Path) -> str:
+    job = read_json(path).get("job")
+    if not isinstance(job, str) or not re.fullmatch(_JOB, job):
+        raise CheckpointError(f"{path} names no job: delete it")
+    return job
 
 
 def _later(started: str | None, submitted: str) -> str:
@@ -129,22 +157,26 @@ def _curves(path: Path) -> list[dict[str, str]]:
 
 
 def _last_values(rows: list[dict[str, str]]) -> dict[str, float]:
-    return {
-        name: float(value) for row in rows for name, value in row.items() if name not in ("epoch", "step") and value
-    }
+    last: dict[str, float] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("epoch", "step") and isinstance(value, str) and value:
+                with suppress(ValueError):  # a cell that is damaged
+                    last[name] = float(value)
+    return last
 
 
 def _saved_step(run: RunDirectory) -> int | None:
     manifest = run.last.with_name(f"{run.last.name}.manifest.json")
     try:
         return int(read_json(manifest)["global_step"])
-    except (CheckpointError, KeyError, TypeError):
+    except (CheckpointError, KeyError, TypeError, ValueError):
         return None
 
 
 def _rate(run: RunDirectory, start: dict[str, Any], step: int) -> float | None:
     """Optimizer steps a second from the last start of the training to the last row of its curves."""
-    if not start or not run.curves.is_file() or step <= start["step"]:
+    if "step" not in start or not run.curves.is_file() or step <= start["step"]:
         return None
     seconds = run.curves.stat().st_mtime - start["time"]
     return (step - start["step"]) / seconds if seconds > 0 else None

@@ -8,9 +8,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.bounds import at_least
+from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.words import default_run_dir, with_run_config
 from genre_lightning.distributed import batch
 from genre_lightning.distributed.slurm import PlannedStep
@@ -76,29 +77,19 @@ def _parser() -> CommandParser:
         "and is queued again. All other options are those of 'genre-lightning fit', such as --config and --run_dir.",
     )
     add = parser.add_argument
-    add("--nodes", type=_number(1), default=1, metavar="N", help="nodes (default: 1)")
-    add("--gpus-per-node", type=_number(0), default=1, metavar="N",
+    add("--nodes", type=within(int, at_least(1, 10**6)), default=1, metavar="N", help="nodes (default: 1)")
+    add("--gpus-per-node", type=within(int, at_least(0, 10**6)), default=1, metavar="N",
         help="GPUs of each node, a rank on each; 0: one rank on the CPUs of each node (default: 1)")  # fmt: skip
     add("--time", metavar="TIME", help="time limit of one start of the job, as sbatch takes it (default: 8:00:00)")
     add("--partition", metavar="NAME", help="where to queue the job (default: the cluster's own)")
     add("--account", metavar="NAME", help="what to charge it to (default: the user's own)")
     add("--sbatch", action="append", default=[], metavar="KEY=VALUE",
         help="any option of sbatch by its long name, such as qos=high or exclusive; repeatable")  # fmt: skip
-    add("--max-requeues", type=_number(0), default=_MAX_REQUEUES, metavar="N",
+    add("--max-requeues", type=within(int, at_least(0, 10**6)), default=_MAX_REQUEUES, metavar="N",
         help=f"starts after the first one, at most (default: {_MAX_REQUEUES})")  # fmt: skip
     add("--no-requeue", action="store_true", help="let the job end with status 75 instead of queueing it again")
     add("--dry-run", action="store_true", help="print the batch script, and write and submit nothing")
     return parser
-
-
-def _number(least: int) -> Any:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is below {least}")
-        return value
-
-    return number
 
 
 def _planned(options: argparse.Namespace) -> PlannedStep:

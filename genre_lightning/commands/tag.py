@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from rich.console import Console
 from rich.text import Text
 
-from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.bounds import Bounds, at_least
+from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.progress import say
@@ -41,12 +42,7 @@ def tag(arguments: Sequence[str]) -> int:
     from genre_lightning.tagger import Tagger
 
     tagger = Tagger(options.run, options.device)
-    try:
-        _answer(tagger, options)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # whoever read the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _answer(tagger, options)
     return 0
 
 
@@ -71,8 +67,14 @@ def _parser() -> CommandParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit, baseline or ensemble")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview")
     parser.add_argument("--file", type=Path, help="a file with one text a line")
-    parser.add_argument("--top_k", type=int, help="so many of the likeliest genres, whatever their thresholds")
-    parser.add_argument("--threshold", type=float, help="probability to reach, in place of each genre's own threshold")
+    parser.add_argument(
+        "--top_k", type=within(int, at_least(1)), help="so many of the likeliest genres, whatever their thresholds"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=within(float, Bounds(0, 1)),
+        help="probability to reach, in place of each genre's own threshold",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU where there is one")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+from genre_lightning.bounds import SEED, at_least, bound_problems
 from genre_lightning.data.cache import default_cache_dir
 from genre_lightning.data.cells import GenreFormat
 from genre_lightning.data.movies import ColumnNames, FilmSource, TextTemplate, check_columns
 from genre_lightning.data.splits import check_fractions
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, problems_of
 
 
 class DataOptions:
@@ -47,14 +49,14 @@ class DataOptions:
         text: str = "{overview}",
         tokenizer: str | None = None,
         revision: str | None = None,
-        vocab_size: int = 8000,
-        max_tokens: int = 256,
+        vocab_size: Annotated[int, at_least(1, 10**7)] = 8000,
+        max_tokens: Annotated[int, at_least(3, 10**6)] = 256,
         split: list[float] = [0.8, 0.1, 0.1],  # noqa: B006  # read only; a list is what YAML and --help show
-        seed: int = 0,
-        max_films: int | None = None,
-        global_batch_size: int = 32,
-        micro_batch_tokens: int | None = None,
-        num_workers: int = 0,
+        seed: Annotated[int, SEED] = 0,
+        max_films: Annotated[int | None, at_least(1)] = None,
+        global_batch_size: Annotated[int, at_least(1, 10**7)] = 32,
+        micro_batch_tokens: Annotated[int | None, at_least(1, 10**9)] = None,
+        num_workers: Annotated[int, at_least(0, 1024)] = 0,
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__()
@@ -77,14 +79,7 @@ class DataOptions:
         Raises:
             ConfigError, DataError: with the option and the cure.
         """
-        check_fractions(self.fractions)
-        for name in ("max_tokens", "global_batch_size", "vocab_size", "micro_batch_tokens", "max_films"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"data.{name} is {value}: give a positive whole number")
-        for name in ("seed", "num_workers"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"data.{name} is {getattr(self, name)}: give a whole number from 0 on")
-        if self.max_tokens < 3:
-            raise ConfigError(f"data.max_tokens is {self.max_tokens}: a text and its special tokens need at least 3")
+        problems = problems_of([lambda: check_fractions(self.fractions)])
+        if problems := [*problems, *bound_problems(DataOptions, vars(self), "data")]:
+            raise ConfigError("; and ".join(problems))
         check_columns(self.source.path, self.source.columns, self.source.template)

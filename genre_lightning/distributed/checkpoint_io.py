@@ -16,6 +16,7 @@ from typing_extensions import override
 from genre_lightning.distributed import manifests
 from genre_lightning.distributed.manifests import verify_checkpoint
 from genre_lightning.errors import CheckpointError, SaveError, one_line
+from genre_lightning.failures import machine_error
 
 FACTS = "facts.pt"
 """In a directory of shards, the file of everything that is not sharded."""
@@ -69,6 +70,9 @@ def save_flushed(content: Any, path: Path) -> None:
 
 def not_written(path: Path, error: object) -> SaveError:
     """The error that says why a checkpoint could not be written."""
+    # the death of a worker process strikes wherever the main thread is
+    if isinstance(error, BaseException) and (known := machine_error(error)):
+        return SaveError(f"the checkpoint {path} could not be written: {known}")
     return SaveError(
         f"the checkpoint {path} could not be written ({one_line(error)[:160]}): "
         "free space or mend the permissions there, then run the same command again"

@@ -72,6 +72,8 @@ def accelerator_of(name: str) -> str:
         raise ConfigError(
             "trainer.accelerator is cuda, but no CUDA GPU is visible: set trainer.accelerator=cpu or auto"
         )
+    if name not in ("cpu", "cuda") and not (name == "mps" and torch.backends.mps.is_available()):
+        raise ConfigError(f"trainer.accelerator is {name}, which this machine does not have: set cpu, gpu or auto")
     return name
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from genre_lightning.distributed.heartbeats import watch_heartbeats
 from genre_lightning.distributed.signals import FLAG, StopFlag
 from genre_lightning.errors import PreemptedError
 
@@ -44,7 +45,8 @@ class StopAgreement:
         self._group: Any = None
 
     def setup(self, trainer: Trainer) -> None:
-        """Makes the group that the ranks agree over; a collective."""
+        """Makes the group that the ranks agree over, and starts their heartbeats; a collective."""
+        watch_heartbeats(trainer.global_rank, trainer.world_size)
         if trainer.world_size > 1 and self._group is None and torch.distributed.get_backend() != "gloo":
             # flags live on the host: over gloo their agreement never waits for the device
             self._group = torch.distributed.new_group(backend="gloo")
@@ -82,8 +84,13 @@ class StopWithoutSaving(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.agreement.flag.waiting = True  # from here on a step ends, and its state is saved, before anything stops
         if self.agreement.reached(trainer):
             raise self.agreement.stopped("before its first step")
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.agreement.flag.waiting = False
 
     @override
     def on_predict_batch_start(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 
+from genre_lightning.distributed.launch import has_company
 from genre_lightning.errors import PreemptedError
 
 BATCH_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -16,56 +19,187 @@ BATCH_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 STOP_SIGNALS = (*BATCH_SIGNALS, signal.SIGINT)
 
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit status of a process that Ctrl-C has ended, as shells give it."""
+
+PATIENCE_SECONDS = 0.5
+"""How long a process with nothing to save may take to end after a signal, in seconds."""
+
+BEFORE_EXIT: list[Callable[[], None]] = []
+"""Called before a signal ends the process without its clean-up: to end the processes that it has started."""
+
+
+class StopNow(BaseException):
+    """Raised by a signal where there is nothing to save; no library catches it in passing."""
+
 
 class StopFlag:
     """Whether a signal has asked this process to save and stop.
 
     Attributes:
         signal: name of the first such signal, or None.
+        handles: whether signals set the flag now.
+        at_once: whether a signal ends a process without other ranks by `StopNow`, except while it is `waiting`.
+        waiting: whether there is a state to save, so that a signal waits until the flag is looked at.
     """
 
     def __init__(self) -> None:
+        self.handles = self.at_once = False
         self.clear()
 
     def clear(self) -> None:
-        """Forgets what has come."""
+        """Forget what has come."""
         self.signal: str | None = None
-        self._interrupted = False
+        self.waiting = False
+        self._handled = 0
 
     def raised(self) -> bool:
-        """Whether a signal has come."""
+        """Return whether a signal has come."""
         return self.signal is not None
 
+    def ends_at_once(self) -> bool:
+        """Return whether a signal ends the process where it is."""
+        return self.at_once and not self.waiting and not has_company()
+
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Sets the flag and does nothing else: a save from here could start inside a collective or another save."""
-        if number == signal.SIGINT and self._interrupted:
-            os._exit(130)  # asked twice: at once, and without the waiting of other clean-up
-        self._interrupted = self._interrupted or number == signal.SIGINT
+        """Set the flag; a save from here could start inside a collective or another save.
+
+        Raises:
+            StopNow: there is nothing to save.
+        """
+        self._handled += 1
+        if number == signal.SIGINT and self._handled > 1:
+            exit_at_once(INTERRUPTED, "interrupted again: ended at once, without saving")
         self.signal = self.signal or signal.Signals(number).name
+        if self.ends_at_once():
+            raise StopNow
+
+    def stopped(self) -> PreemptedError:
+        """Return the error of a stop that had nothing to save."""
+        return PreemptedError(f"stopped by {self.signal}: run the same command again to go on")
 
     def check(self) -> None:
-        """Stops here if a signal has come: for phases that have nothing to save, in a process without other ranks.
+        """Stop here if a signal has come: for phases that have nothing to save, in a process without other ranks.
 
         Raises:
             PreemptedError: it has.
         """
         if self.raised():
-            raise PreemptedError(f"stopped by {self.signal}: run the same command again to go on")
+            raise self.stopped()
 
 
 FLAG = StopFlag()
 """The process's own: signals belong to a process."""
+
+_exiting = threading.Lock()
+_main_thread_ends = threading.Event()
+
+
+def exit_at_once(status: int, line: str) -> None:
+    """End the process here and now, and the processes that it has started, whatever it is doing."""
+    if not _exiting.acquire(blocking=False):
+        return  # another thread is about to
+    # the stream's own lock may be held by what the signal has interrupted
+    with suppress(OSError):
+        os.write(2, f"genre-lightning: {line}\n".encode(errors="backslashreplace"))
+    for end in BEFORE_EXIT:
+        end()
+    os._exit(status)
+
+
+def leave_ending_to_main() -> None:
+    """Have the watch end nothing from here on: the main thread has come to its last line."""
+    _main_thread_ends.set()
+
+
+class SignalWatch(threading.Thread):
+    """Sees signals although the main thread does not come to handle them.
+
+    Python runs handlers between two bytecodes of the main thread: not in a collective that waits for another rank, and
+    not while a library computes. This thread reads the numbers that the system's own handler writes into a pipe.
+
+    Args:
+        reader: the pipe's end.
+        flag: of the process.
+    """
+
+    def __init__(self, reader: int, flag: StopFlag = FLAG) -> None:
+        super().__init__(daemon=True, name="signal-watch")
+        self.reader = reader
+        self.flag = flag
+        self._seen = 0
+        self._deadline: float | None = None
+
+    def run(self) -> None:
+        """Watch until the pipe is closed."""
+        while True:
+            left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            ready, _, _ = select.select([self.reader], [], [], left)
+            if ready:
+                numbers = os.read(self.reader, 64)
+                if not numbers:
+                    return
+                for number in numbers:
+                    if number in STOP_SIGNALS:
+                        self.see(number)
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._end()
+
+    def see(self, number: int) -> None:
+        """Take note of a signal."""
+        self._seen += 1
+        if number == signal.SIGINT and self._seen > 1:
+            exit_at_once(INTERRUPTED, "interrupted again: ended at once, without saving")
+        if self.flag.handles:
+            self.flag.signal = self.flag.signal or signal.Signals(number).name
+        if not self.flag.handles or self.flag.ends_at_once():
+            self._deadline = self._deadline or time.monotonic() + PATIENCE_SECONDS
+
+    def _end(self) -> None:
+        self._deadline = None
+        if _main_thread_ends.is_set():
+            return
+        if not self.flag.handles:
+            exit_at_once(INTERRUPTED, "interrupted")
+        elif self.flag.ends_at_once():
+            error = self.flag.stopped()
+            exit_at_once(error.exit_status, str(error))
+
+
+@contextmanager
+def watching_signals() -> Iterator[None]:
+    """Watch this process's signals by a thread of its own; for a command that has the process to itself."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # a worker that gets the terminal's Ctrl-C too must not write its number into the pipe of its parent
+    os.register_at_fork(after_in_child=_unwatched)
+    SignalWatch(reader).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+
+
+def _unwatched() -> None:
+    signal.set_wakeup_fd(-1)
 
 
 def ignore_batch_signals() -> None:
     """For a process that has done its work: to unload the libraries takes a while, and is nothing to be killed in."""
     for number in BATCH_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what is being unloaded
 
 
 @contextmanager
 def stopping_on_signals(
-    numbers: Sequence[signal.Signals] = STOP_SIGNALS, flag: StopFlag = FLAG, *, last: bool = False
+    numbers: Sequence[signal.Signals] = STOP_SIGNALS,
+    flag: StopFlag = FLAG,
+    *,
+    last: bool = False,
+    at_once: bool = False,
 ) -> Iterator[StopFlag]:
     """Has signals set the flag while the block runs; then puts the former handlers back and the flag down.
 
@@ -74,14 +208,25 @@ def stopping_on_signals(
         flag: to be set.
         last: the process does nothing after the block but end. Batch signals are then ignored from its end on, with no
             moment between: the rank that ends first has its launcher send SIGTERM to those that are still ending.
+        at_once: a signal ends a process without other ranks where it is, unless it has a state to save.
+
+    Raises:
+        PreemptedError: a signal has ended the block.
     """
     if threading.current_thread() is not threading.main_thread():
         yield flag  # only the main thread may set handlers
         return
+    outer = (flag.handles, flag.at_once)
     before = {number: signal.signal(number, flag.handle) for number in numbers}
+    flag.handles, flag.at_once = True, at_once
     try:
         yield flag
+    except StopNow:
+        raise flag.stopped() from None
     finally:
+        flag.at_once = False
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if last and number in BATCH_SIGNALS else handler)
-        flag.clear()
+        flag.handles, flag.at_once = outer
+        if not flag.handles:
+            flag.clear()

@@ -45,13 +45,18 @@ class PlannedStep(SlurmStep):
     accelerator: str
 
 
+def in_step(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether srun has started this process in a batch job."""
+    return "SLURM_STEP_ID" in environment and environment.get("SLURM_JOB_NAME") not in _INTERACTIVE
+
+
 def current_step(environment: Mapping[str, str] = os.environ) -> SlurmStep | None:
     """The step of a batch job that srun started this process in; None anywhere else.
 
     Raises:
         ConfigError: the nodes have different numbers of tasks.
     """
-    if "SLURM_STEP_ID" not in environment or environment.get("SLURM_JOB_NAME") in _INTERACTIVE:
+    if not in_step(environment):
         return None
     step = SlurmStep(int(environment["SLURM_STEP_NUM_NODES"]), int(environment["SLURM_STEP_NUM_TASKS"]))
     if step.tasks % step.nodes or "SLURM_NTASKS_PER_NODE" not in environment:

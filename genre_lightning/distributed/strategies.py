@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
@@ -13,6 +14,7 @@ from genre_lightning.errors import ConfigError
 
 SHARDED = "fsdp"
 NAMES = ("auto", "ddp", SHARDED)
+_RANKS_PER_CORE = 4
 _MADE = (DDPStrategy, SingleDeviceStrategy)
 _SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -34,6 +36,36 @@ def rank_count(devices: Any, num_nodes: int, accelerator: str) -> int:
     kind = {"cuda": CUDAAccelerator, "mps": MPSAccelerator}.get(accelerator, CPUAccelerator)
     found = kind.auto_device_count() if devices == "auto" else kind.parse_devices(devices)
     return num_nodes * (len(found) if isinstance(found, list) else int(found or 0))
+
+
+def device_problems(devices: Any, accelerator: str) -> list[str]:
+    """List what `trainer.devices` asks of this machine that it does not have.
+
+    Args:
+        devices: as Lightning takes them, well-formed: "auto", -1, a number, a list, or "0,2".
+        accelerator: resolved.
+    """
+    if str(devices) in ("auto", "-1"):
+        return []
+    listed = devices.split(",") if isinstance(devices, str) and "," in devices else devices
+    if isinstance(listed, list | tuple):
+        if accelerator != "cuda":
+            return [f"trainer.devices is {devices}, and a list chooses among GPUs: give a number"]
+        wanted = 1 + max(int(number) for number in listed if str(number).strip())
+    else:
+        wanted = int(listed)
+    if accelerator == "cuda":
+        most = CUDAAccelerator.auto_device_count()
+        there = f"{most} GPUs"
+    elif accelerator == "cpu":
+        cores = os.cpu_count() or 1
+        # ranks that share a core are slow, yet a few serve for a test; a thousand of them would take all memory
+        most, there = _RANKS_PER_CORE * cores, f"{cores} CPU cores"
+    else:
+        most, there = 1, f"one {accelerator} device"
+    if wanted <= most:
+        return []
+    return [f"trainer.devices is {devices}, and this machine has {there}: give at most {most}, or leave it out"]
 
 
 def make_strategy(

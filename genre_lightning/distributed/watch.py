@@ -14,15 +14,14 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch.strategies.launchers import subprocess_script
 
-from genre_lightning.distributed.launch import rank_name, started_by_torchrun
+from genre_lightning.distributed.heartbeats import end_heartbeats, limit_seconds
+from genre_lightning.distributed.launch import FIRST_RANK, rank_name, started_by_torchrun
+from genre_lightning.distributed.signals import BEFORE_EXIT
 from genre_lightning.errors import PreemptedError, RankLostError, one_line
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
 """How long the other ranks may take to fail by themselves, with the words of their own errors."""
-
-_FIRST_RANK = "GENRE_LIGHTNING_FIRST_RANK"
-"""Environment variable with the process id of the rank that starts the others of its machine."""
 
 _BENIGN = (0, PreemptedError.exit_status)
 
@@ -88,6 +87,14 @@ def observe_children(children: list[subprocess.Popen[bytes]]) -> None:
     """Lightning's hook: called by the first rank of a node when it has started the others."""
     _OBSERVER[:] = [RankObserver(children)]
     _OBSERVER[0].start()
+    BEFORE_EXIT.append(_kill_children)
+
+
+def _kill_children() -> None:
+    # one that is stopped would not notice that this process is gone
+    for child in _OBSERVER[0].children:
+        if child.poll() is None:
+            child.kill()
 
 
 @contextmanager
@@ -126,6 +133,7 @@ def _lost_a_rank(error: RuntimeError) -> bool:
 def _part() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
+        end_heartbeats()
         torch.distributed.destroy_process_group()
 
 
@@ -149,12 +157,17 @@ def watch_parent(parent: int, name: str) -> None:
 
 
 def watch_ranks() -> None:
-    """Has every process of a run watch its family: call it before the trainer starts any rank."""
+    """Have every process of a run watch its family: call it before the trainer starts any rank.
+
+    Raises:
+        ConfigError: the environment's limit for heartbeats is none.
+    """
+    limit_seconds()
     subprocess_script._launch_process_observer = observe_children  # type: ignore[assignment]
     if started_by_torchrun():
         watch_parent(os.getppid(), "torchrun")
     elif "LOCAL_RANK" not in os.environ:
         # the ranks that Lightning starts from here inherit it: asked there, the system might name another by then
-        os.environ[_FIRST_RANK] = str(os.getpid())
-    elif _FIRST_RANK in os.environ and os.environ["LOCAL_RANK"] != "0":
-        watch_parent(int(os.environ[_FIRST_RANK]), "the first rank")
+        os.environ[FIRST_RANK] = str(os.getpid())
+    elif FIRST_RANK in os.environ and os.environ["LOCAL_RANK"] != "0":
+        watch_parent(int(os.environ[FIRST_RANK]), "the first rank")

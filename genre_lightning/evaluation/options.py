@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from genre_lightning.bounds import Bounds
 
 SHRINKAGE = 2.0
 """Positives of prior weight; chosen by cross-validation, see tests/benchmarks/threshold_shrinkage.py."""
@@ -27,4 +29,4 @@ class DecisionOptions:
     """
 
     calibration: Calibration = "auto"
-    shrinkage: float = SHRINKAGE
+    shrinkage: Annotated[float, Bounds(0, 1e9)] = SHRINKAGE

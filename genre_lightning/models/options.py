@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from genre_lightning.bounds import FRACTION_BELOW_ONE, Bounds, above, at_least, bound_problems
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import check_folder
 
@@ -35,6 +36,14 @@ SMALL = "small"
 RANDOM = "random"
 """The value of `model.backbone` that asks for a Llama of `model.architecture` with random weights."""
 
+# a hundred times what the largest models have
+LAYERS = at_least(1, 10**4)
+WIDTH = at_least(1, 10**6)
+HEADS = at_least(1, 10**4)
+
+GAMMA = Bounds(0, 100)
+"""Exponents of the focal losses: (1 - p) ** 100 is nothing for any p that is not close to 0."""
+
 PROMPT = "Overview of a film:\n{text}\n\nIs {genre} a genre of this film? Answer yes or no.\nAnswer:"
 
 
@@ -52,26 +61,20 @@ class LoraOptions:
             the base stands whole on every rank while the model is built.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.05
+    rank: Annotated[int, at_least(1, 10**5)] = 16
+    alpha: Annotated[float, above(0, 1e6)] = 32.0
+    dropout: Annotated[float, FRACTION_BELOW_ONE] = 0.05
     targets: list[str] | None = None
     rslora: bool = False
     dora: bool = False
 
 
 def check_lora(options: LoraOptions) -> None:
-    """Refuses impossible options.
+    """Refuse adapters that have no place; their numbers are checked with the model's own.
 
     Raises:
-        ConfigError: with the option and the cure.
+        ConfigError: with the option and the fix.
     """
-    if options.rank < 1:
-        raise ConfigError(f"model.lora.rank is {options.rank}: give a positive whole number, such as 16")
-    if options.alpha <= 0:
-        raise ConfigError(f"model.lora.alpha is {options.alpha}: give a positive number, such as twice the rank")
-    if not 0 <= options.dropout < 1:
-        raise ConfigError(f"model.lora.dropout is {options.dropout}: give a share from 0 to below 1")
     if options.targets is not None and not options.targets:
         raise ConfigError("model.lora.targets is empty: name linear layers, or leave it null for the attention")
 
@@ -87,10 +90,10 @@ class Architecture:
         inner_width: of the feed-forward layers.
     """
 
-    layers: int = 2
-    width: int = 128
-    heads: int = 4
-    inner_width: int = 512
+    layers: Annotated[int, LAYERS] = 2
+    width: Annotated[int, WIDTH] = 128
+    heads: Annotated[int, HEADS] = 4
+    inner_width: Annotated[int, WIDTH] = 512
 
 
 @dataclass
@@ -108,12 +111,12 @@ class LlamaArchitecture:
         vocab_size: tokens; null takes the tokenizer's.
     """
 
-    layers: int = 2
-    width: int = 64
-    heads: int = 4
-    kv_heads: int | None = None
-    inner_width: int = 172
-    vocab_size: int | None = None
+    layers: Annotated[int, LAYERS] = 2
+    width: Annotated[int, WIDTH] = 64
+    heads: Annotated[int, HEADS] = 4
+    kv_heads: Annotated[int | None, HEADS] = None
+    inner_width: Annotated[int, WIDTH] = 172
+    vocab_size: Annotated[int | None, at_least(1, 10**7)] = None
 
 
 class ClassifierOptions:
@@ -142,17 +145,17 @@ class ClassifierOptions:
         self,
         loss: LossName = "bce",
         pos_weight: PosWeight = "sqrt",
-        pos_weight_cap: float | None = None,
-        focal_gamma: float = 2.0,
-        asymmetric_gamma_positive: float = 0.0,
-        asymmetric_gamma_negative: float = 4.0,
-        asymmetric_margin: float = 0.05,
-        lr: float | None = None,
-        head_lr: float | None = None,
-        weight_decay: float = 0.01,
-        warmup_fraction: float = 0.1,
+        pos_weight_cap: Annotated[float | None, above(0)] = None,
+        focal_gamma: Annotated[float, GAMMA] = 2.0,
+        asymmetric_gamma_positive: Annotated[float, GAMMA] = 0.0,
+        asymmetric_gamma_negative: Annotated[float, GAMMA] = 4.0,
+        asymmetric_margin: Annotated[float, FRACTION_BELOW_ONE] = 0.05,
+        lr: Annotated[float | None, above(0, 1e3)] = None,
+        head_lr: Annotated[float | None, above(0, 1e3)] = None,
+        weight_decay: Annotated[float, Bounds(0, 1e3)] = 0.01,
+        warmup_fraction: Annotated[float, FRACTION_BELOW_ONE] = 0.1,
         schedule: Schedule = "linear",
-        beta2: float = 0.999,
+        beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999,
     ) -> None:
         super().__init__()
         self.loss_name: LossName = loss
@@ -184,17 +187,8 @@ class ClassifierOptions:
         Raises:
             ConfigError: with the option and the cure.
         """
-        for name, value in self.loss_options.items():
-            if value < 0 or (name == "asymmetric_margin" and value >= 1):
-                raise ConfigError(f"model.{name} is {value}: give 0 or more (a margin stays below 1)")
-        for name in ("lr", "head_lr", "pos_weight_cap"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"model.{name} is {value}: give a positive number")
-        if self.weight_decay < 0:
-            raise ConfigError(f"model.weight_decay is {self.weight_decay}: give 0 or more")
-        if not 0 <= self.warmup_fraction < 1:
-            raise ConfigError(f"model.warmup_fraction is {self.warmup_fraction}: give a share from 0 to below 1")
+        if problems := bound_problems(type(self), {**vars(self), **self.loss_options}, "model"):
+            raise ConfigError("; and ".join(problems))
 
 
 class EncoderOptions(ClassifierOptions):
@@ -223,7 +217,7 @@ class EncoderOptions(ClassifierOptions):
         backbone: str = "distilbert-base-uncased",
         revision: str | None = None,
         pooling: Pooling = "mean",
-        dropout: float | None = None,
+        dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None,
         lora: LoraOptions | None = None,
         activation_checkpointing: bool = False,
         packing: bool = True,
@@ -253,7 +247,6 @@ class EncoderOptions(ClassifierOptions):
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
         super().check_options()
-        _check_dropout(self.dropout)
         if self.architecture.width % self.architecture.heads:
             raise ConfigError(
                 f"model.architecture.width is {self.architecture.width}, no multiple of its {self.architecture.heads} "
@@ -319,8 +312,6 @@ class DecoderOptions(ClassifierOptions):
             return
         shape = self.architecture
         kv_heads = shape.kv_heads or shape.heads
-        if min(shape.layers, shape.width, shape.heads, kv_heads, shape.inner_width) < 1:
-            raise ConfigError("model.architecture holds a size below 1: give positive whole numbers")
         if shape.width % (2 * shape.heads) or shape.heads % kv_heads:
             raise ConfigError(
                 f"model.architecture has width {shape.width}, {shape.heads} heads and {kv_heads} kv_heads: "
@@ -349,7 +340,7 @@ class LlamaQLoraOptions(DecoderOptions):
         self,
         lora: LoraOptions | None = None,
         packing: bool = True,
-        dropout: float | None = None,
+        dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None,
         activation_checkpointing: bool = False,
         optimizer: OptimizerName = "adamw",
         **kwargs: Any,
@@ -363,9 +354,8 @@ class LlamaQLoraOptions(DecoderOptions):
 
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
-        check_lora(self.lora)
-        _check_dropout(self.dropout)
         super().check_options()
+        check_lora(self.lora)
 
 
 class ZeroShotOptions(DecoderOptions):
@@ -388,7 +378,7 @@ class ZeroShotOptions(DecoderOptions):
         chat: bool | None = None,
         yes: list[str] = ["yes", "Yes", "YES"],  # noqa: B006  # read only; a list is what YAML and --help show
         no: list[str] = ["no", "No", "NO"],  # noqa: B006
-        batch_tokens: int = 8192,
+        batch_tokens: Annotated[int, at_least(1, 10**9)] = 8192,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -407,14 +397,7 @@ class ZeroShotOptions(DecoderOptions):
             raise ConfigError("model.prompt has {genre} before {text}, whose states all genres share: put it after")
         if not self.yes or not self.no:
             raise ConfigError("model.yes or model.no is empty: give at least one spelling of each answer")
-        if self.batch_tokens < 1:
-            raise ConfigError(f"model.batch_tokens is {self.batch_tokens}: give a positive whole number, such as 8192")
         super().check_options()
-
-
-def _check_dropout(dropout: float | None) -> None:
-    if dropout is not None and not 0 <= dropout < 1:
-        raise ConfigError(f"model.dropout is {dropout}: give a share from 0 to below 1")
 
 
 OPTIONS: dict[str, type[ClassifierOptions]] = {

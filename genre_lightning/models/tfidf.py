@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.bounds import Bounds, above, at_least, bound_problems
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
 from genre_lightning.files import file_digest, replacing
 from genre_lightning.models.linear import LinearGenres, naive_bayes, prior_log_odds
@@ -37,9 +38,9 @@ class TfidfBaseline(ABC):
         sublinear: a term that occurs n times counts 1 + ln n, not n.
     """
 
-    max_ngram: int = 2
-    min_films: int = 2
-    max_share: float = 0.5
+    max_ngram: Annotated[int, at_least(1, 5)] = 2
+    min_films: Annotated[int, at_least(1)] = 2
+    max_share: Annotated[float, Bounds(0, 1, open_below=True)] = 0.5
     stop_words: bool = True
     sublinear: bool = True
     linear: LinearGenres | None = field(default=None, init=False, repr=False, compare=False)
@@ -53,20 +54,8 @@ class TfidfBaseline(ABC):
         Raises:
             ConfigError: every problem, each with its cure.
         """
-        problems = []
-        if not 1 <= self.max_ngram <= 5:
-            problems.append(f"model.max_ngram is {self.max_ngram}: give 1 to 5")
-        if self.min_films < 1:
-            problems.append(f"model.min_films is {self.min_films}: give 1 or more")
-        if not 0 < self.max_share <= 1:
-            problems.append(f"model.max_share is {self.max_share}: give a share above 0 and up to 1")
-        problems += self._problems()
-        if problems:
+        if problems := bound_problems(type(self), vars(self), "model"):
             raise ConfigError("; and ".join(problems))
-
-    @abstractmethod
-    def _problems(self) -> list[str]:
-        """What is wrong with the subclass's own options."""
 
     @abstractmethod
     def _solve(
@@ -200,18 +189,11 @@ class TfidfNaiveBayes(TfidfBaseline):
             1 leaves rare genres to their prior.
     """
 
-    min_films: int = 3
-    smoothing: float = 0.1
-    evidence: float = 2.0
+    min_films: Annotated[int, at_least(1)] = 3
+    smoothing: Annotated[float, above(0)] = 0.1
+    evidence: Annotated[float, above(0)] = 2.0
 
     name: ClassVar[str] = "tfidf_nb"
-
-    def _problems(self) -> list[str]:
-        return [
-            f"model.{name} is {getattr(self, name)}: give a number above 0"
-            for name in ("smoothing", "evidence")
-            if not 0 < getattr(self, name) < float("inf")
-        ]
 
     def _solve(
         self, features: csr_matrix, labels: NDArray[np.bool_], seed: int
@@ -230,19 +212,11 @@ class TfidfLogisticRegression(TfidfBaseline):
         max_iter: iterations of the solver for a genre.
     """
 
-    inverse_penalty: float = 3.0
+    inverse_penalty: Annotated[float, above(0)] = 3.0
     class_weight: Literal["none", "balanced"] = "none"
-    max_iter: int = 1000
+    max_iter: Annotated[int, at_least(1, 10**9)] = 1000
 
     name: ClassVar[str] = "tfidf_logreg"
-
-    def _problems(self) -> list[str]:
-        problems = []
-        if not 0 < self.inverse_penalty < float("inf"):
-            problems.append(f"model.inverse_penalty is {self.inverse_penalty}: give a number above 0")
-        if self.max_iter < 1:
-            problems.append(f"model.max_iter is {self.max_iter}: give 1 or more")
-        return problems
 
     def _solve(
         self, features: csr_matrix, labels: NDArray[np.bool_], seed: int

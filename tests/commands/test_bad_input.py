@@ -38,7 +38,7 @@ def fit_words(sample, run_dir, *more):
     [
         (["--data.max_tokns", "9"], ["max_tokns", "--help"]),
         (["--data.max_tokens", "many"], ["max_tokens"]),
-        (["--data.max_tokens", "1"], [r"data\.max_tokens is 1", "at least 3"]),
+        (["--data.max_tokens", "1"], [r"data\.max_tokens is 1: give a number from 3"]),
         (["--data.global_batch_size", "0"], [r"data\.global_batch_size is 0"]),
         (["--data.split", "[0.5, 0.6]"], [r"data\.split", "add up to 1"]),
         (["--data.text", "{overview"], [r"data\.text"]),

@@ -111,8 +111,8 @@ def test_a_run_with_other_settings_is_a_conflict(sample_csv, tmp_path, capsys):
     ("words", "part"),
     [
         (["--gpu=h1000"], "--gpu h1000 is not known: give one of"),
-        (["--utilisation=40"], "40 is no share"),
-        (["--devices=0"], "0 is below 1"),
+        (["--utilisation=40"], "--utilisation: 40 is not allowed"),
+        (["--devices=0"], "--devices: 0 is not allowed"),
         (["--gpu=h100", "--trainer.accelerator=cpu"], "leave one of them out"),
     ],
 )

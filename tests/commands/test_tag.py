@@ -118,9 +118,9 @@ def test_bars_are_as_long_as_the_probabilities():
     ("words", "expected"),
     [
         (["--file", "nosuch.txt"], "no such file: nosuch.txt"),
-        (["--top_k", "0", "x"], "top_k is 0"),
+        (["--top_k", "0", "x"], "--top_k: 0 is not allowed"),
         (["--top_k", "many", "x"], "--top_k"),
-        (["--threshold", "7", "x"], "threshold is 7"),
+        (["--threshold", "7", "x"], "--threshold: 7 is not allowed"),
         (["--policy", "x"], "--policy"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_second_interrupt_ends_the_process_at_once():
 
 def interrupted_twice():
     with stopping_on_signals() as flag:
+        os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-        assert flag.signal == "SIGTERM"
+        assert flag.signal == "SIGUSR1"
         os.kill(os.getpid(), signal.SIGINT)

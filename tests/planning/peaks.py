@@ -79,8 +79,9 @@ class _Weights(Callback):
 
 def measured_peak(words):
     """Bytes that tensors take at most in the optimizer steps of `fit` with these options, on the CPU."""
-    config, parser = parse("fit", [*words, "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"])
+    config, parser = parse("fit", [*words, "--trainer.enable_progress_bar=false"])
     setup = check_setup(config, parser)
+    setup.trainer_options["limit_val_batches"] = 0
     bind_model(setup)
     trainer, _ = build_trainer(setup)
     trainer.callbacks = [each for each in trainer.callbacks if "Checkpoint" not in type(each).__name__]

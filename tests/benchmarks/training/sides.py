@@ -150,9 +150,11 @@ def make_setup(job: Job, folder: str) -> tuple[Setup, PreparedData]:
     """The checked configuration with its data, as `fit` makes it."""
     words = [*job.words, f"--run_dir={folder}/run", f"--seed={job.seed}", "--trainer.enable_progress_bar=false"]
     if job.steps:
-        words += ["--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0", "--early_stopping.patience=0"]
+        words += ["--trainer.num_sanity_val_steps=0", "--early_stopping.patience=0"]
     config, parser = parse("fit", words)
     setup = check_setup(config, parser)
+    if job.steps:
+        setup.trainer_options["limit_val_batches"] = 0
     return setup, bind_model(setup)
 
 
