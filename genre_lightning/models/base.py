@@ -177,18 +177,20 @@ class GenreClassifier(ClassifierOptions, LightningModule):
             return
         if self.labelling is None:
             raise RuntimeError("bind() comes before the model is built")
-        # every rank and every start of a run draws the same new weights
-        torch.manual_seed(self.labelling.seed)
-        self.build(self.labelling)
-        if not self.sharded:
-            self.materialise(self.backbone)
-            keep_embedding_gradients(self.backbone)
-        replace_dropout(self)
-        self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
-        self.validation_metrics = GenreMetrics(len(self.labelling.genres))
-        self.finite_steps = FiniteSteps()
-        self.sums = StepSums()
-        self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
+        # new weights come from the CPU's generator: some strategies make the GPU the default device here, others do
+        # not, and one seed gives one model everywhere
+        with torch.device("cpu"):
+            torch.manual_seed(self.labelling.seed)
+            self.build(self.labelling)
+            if not self.sharded:
+                self.materialise(self.backbone)
+                keep_embedding_gradients(self.backbone)
+            replace_dropout(self)
+            self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
+            self.validation_metrics = GenreMetrics(len(self.labelling.genres))
+            self.finite_steps = FiniteSteps()
+            self.sums = StepSums()
+            self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
         self._built = True
 
     # Steps
