@@ -8,6 +8,7 @@ from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSA
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
+from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.distributed.sharded import ShardedPrecision, ShardedStrategy
 from genre_lightning.errors import ConfigError
 
@@ -48,14 +49,17 @@ def make_strategy(
         ranks: of the run; "auto" is "ddp" where there are several.
         shards_checkpoints: of a sharded model, see `ShardedStrategy`.
     """
+    scaled = ScaledPrecision(accelerator) if precision == "16-mixed" else None
     if strategy == "ddp" or (strategy == "auto" and ranks > 1):
         # all parameters take part in every step, so no search for unused ones; views spare a copy of all gradients
-        return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True), None
+        # buffers are equal on all ranks already, or are sums of the rank's own
+        made = DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True, broadcast_buffers=False)
+        return made, scaled
     if is_sharded(strategy):
         made = strategy if isinstance(strategy, ShardedStrategy) else ShardedStrategy()
         made.shards_checkpoints = made.shards_checkpoints or shards_checkpoints
         return made, ShardedPrecision(precision, accelerator)  # type: ignore[arg-type]  # checked by check_strategy
-    return strategy, None
+    return strategy, scaled
 
 
 def check_strategy(
