@@ -175,7 +175,9 @@ class RunCheckpoint(Checkpoint):
     def _is_due(self, trainer: Trainer) -> bool:
         if self.every_steps and trainer.global_step % self.every_steps == 0:
             return True
-        return bool(self.every_minutes) and time.monotonic() - self._last_saved >= 60 * self.every_minutes
+        if not self.every_minutes:
+            return False
+        return time.monotonic() - self._last_saved >= 60 * self.every_minutes
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

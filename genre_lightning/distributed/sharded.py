@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from genre_lightning.distributed.scaling import LossScaling
+from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.distributed.shards import read_facts, read_shards, read_whole, write_shards
 from genre_lightning.errors import CheckpointError, ConfigError
 
@@ -181,7 +181,7 @@ def _shard_of(value: Tensor, like: Any) -> DTensor:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-class ShardedPrecision(LossScaling, MixedPrecision):
+class ShardedPrecision(ScaledPrecision):
     """Precision under `fully_shard`, whose own policy casts parameters: here are only the loss scaler and its step.
 
     Args:

@@ -72,7 +72,8 @@ class LlamaQLoraClassifier(LlamaQLoraOptions, FrozenDecoder):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
-        apart = {name: batch[name] for name in ("position_ids", "slots", "places") if name in batch}
+        names = ("position_ids", "slots", "places")
+        apart: dict[str, Tensor] = {name: batch[name] for name in names if name in batch}
         if (ends := text_ends(batch)) is not None:
             apart["ends"] = ends
         with known_warnings():

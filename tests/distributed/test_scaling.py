@@ -1,4 +1,4 @@
-"""fp16 with a loss scaler: unscaled gradients, skipped steps, no wait for the device, and one state for all strategies."""
+"""fp16 with a loss scaler: unscaled gradients, skipped steps, no wait for the device, one state for all strategies."""
 
 from types import SimpleNamespace
 

@@ -180,6 +180,16 @@ def test_what_cannot_work_together_is_refused(options, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("16-mixed", "float16"), ("32-true", "float32")])
+def test_nf4_in_uint8_is_not_sharded_by_a_torch_that_cannot(monkeypatch, precision, dtype):
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    with pytest.raises(ConfigError, match=f"torch 2.11.0.* set model.quant_storage={dtype}"):
+        check_strategy("fsdp", precision, "cuda", quantization="nf4")
+    check_strategy("fsdp", precision, "cuda", quantization="nf4", quant_storage=dtype)
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    check_strategy("fsdp", precision, "cuda", quantization="nf4")
+
+
 @pytest.mark.parametrize("strategy", ["auto", "ddp", DDPStrategy()])
 def test_a_model_that_is_not_sharded_may_have_what_shards_may_not(strategy):
     check_strategy(strategy, "16-mixed", "cuda", optimizer="paged_adamw_8bit", quantization="int8", trains=False)

@@ -1,5 +1,7 @@
 """Packed texts through the flash kernel's interface, with a plain reference in the kernel's place."""
 
+import itertools
+
 import numpy as np
 import pytest
 import small_llama
@@ -21,7 +23,7 @@ def reference(query, key, value, ends, longest, *, causal, dropout, scaling):
     CALLS.append((bounds, longest, causal))
     assert longest >= max(np.diff(bounds))
     mixed = torch.full_like(query, float("nan"))
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         q, k, v = (x[start:end].transpose(0, 1)[None] for x in (query, key, value))
         found = functional.scaled_dot_product_attention(
             q, k, v, is_causal=causal, scale=scaling, dropout_p=dropout, enable_gqa=True
