@@ -8,12 +8,14 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
 from genre_lightning.distributed.checkpoint_io import check_space, previous_names
-from genre_lightning.errors import ConfigError, SaveError
+from genre_lightning.distributed.manifests import manifest_of
+from genre_lightning.errors import CheckpointError, ConfigError, SaveError
 
 
 class Agreement(Protocol):
@@ -23,6 +25,8 @@ class Agreement(Protocol):
 
     def reached(self, trainer: Trainer) -> bool: ...  # noqa: D102
 
+    def reached_or(self, trainer: Trainer, *, due: bool) -> tuple[bool, bool]: ...  # noqa: D102
+
     def stopped(self, where: str) -> Exception: ...  # noqa: D102
 
 
@@ -30,6 +34,32 @@ def better_is_higher(monitor: str) -> bool:
     """Whether a metric of that name is to be maximised: all but losses, errors and distances are."""
     name = monitor.rsplit("/", 1)[-1]
     return not any(word in name for word in ("loss", "ece", "hamming", "error"))
+
+
+def check_same_start(checkpoint: Any) -> None:
+    """Refuse a start for which ranks have found different checkpoints; a collective.
+
+    Each rank looks for itself. A node whose disk or cache shows an older file would train along on other films, or with
+    other moments of the optimizer, and nothing would show it.
+
+    Args:
+        checkpoint: Path of this rank's; None starts anew.
+
+    Raises:
+        CheckpointError: On all ranks, with what two of them have found.
+    """
+    mine = ("", 0)
+    if checkpoint is not None:
+        manifest = manifest_of(Path(checkpoint))
+        mine = (manifest["sha256"], int(manifest.get("global_step", 0)))
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, mine)
+    other = next((rank for rank, theirs in enumerate(found) if theirs != found[0]), None)
+    if other is not None:
+        raise CheckpointError(
+            f"rank 0 starts after optimizer step {found[0][1]:,} and rank {other} after step {found[other][1]:,}, from "
+            "different checkpoints: put --run_dir on a file system that all nodes share, or start again when they do"
+        )
 
 
 class RunCheckpoint(Checkpoint):
@@ -95,6 +125,8 @@ class RunCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.agreement:
             self.agreement.setup(trainer)
+        if stage == "fit" and trainer.world_size > 1:
+            check_same_start(trainer.ckpt_path)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,8 +161,13 @@ class RunCheckpoint(Checkpoint):
         # validation belongs to the epoch: its end saves by itself
         if not at_step_end or trainer.is_last_batch:
             return
-        stopping = self.agreement is not None and self.agreement.reached(trainer)
-        if stopping or self._is_due(trainer):
+        # clocks differ between ranks, and a save that only some of them start would wait for ever
+        due = self._is_due(trainer)
+        if self.agreement is not None:
+            stopping, due = self.agreement.reached_or(trainer, due=due)
+        else:
+            stopping, due = False, bool(trainer.strategy.broadcast(due))
+        if stopping or due:
             self._save_last(trainer)
         if stopping:
             self._stop(trainer)
@@ -140,9 +177,7 @@ class RunCheckpoint(Checkpoint):
             return True
         if not self.every_minutes:
             return False
-        # clocks differ between ranks, and a save that only some of them start would wait for ever
-        due = time.monotonic() - self._last_saved >= 60 * self.every_minutes
-        return bool(trainer.strategy.broadcast(due))
+        return time.monotonic() - self._last_saved >= 60 * self.every_minutes
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -21,7 +21,7 @@ _GIB = 1024**3
 
 
 class Throughput(Callback):
-    """Adds the speed of the steps since the last logged one to the row of a logged step, and to the progress bar.
+    """Adds the speed of the steps since the last logged one to the row of a logged step.
 
     Over all ranks: real tokens and films a second, the share of padding in the batches, model FLOPs utilisation
     (see `models.flops`) where the device's dense peak is known, and the largest memory so far of this rank. Validation
@@ -80,7 +80,7 @@ class Throughput(Callback):
             figures["throughput/mfu"] = shown["MFU"] = cost.flops(tokens, tokens_squared) / seconds / self._peak
         shown["GiB"] = figures[next(name for name in figures if name.startswith("memory/"))]
         pl_module.row.update(figures)
-        pl_module.log_dict(shown, prog_bar=True, logger=False)
+        pl_module.log_dict(shown, logger=False)
 
 
 def _product_precision(model: LightningModule) -> Precision:

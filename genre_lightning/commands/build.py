@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from genre_lightning.commands.parser import _Parser
 
-_FOR_STRATEGY = ("optimizer", "quantization", "compute_dtype")
+_FOR_STRATEGY = ("optimizer", "quantization", "compute_dtype", "quant_storage")
 """Options of a model that not every strategy can serve."""
 
 

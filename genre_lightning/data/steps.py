@@ -6,6 +6,7 @@ those films out: that is packing, and it changes the speed of a run, never its t
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -142,22 +143,42 @@ def partition(lengths: NDArray[np.integer], parts: int, layout: Layout = "padded
         `parts` arrays of positions in `lengths`, the longest texts first; every position in one of them.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
-    descending = np.asarray(lengths)[order].tolist()
-    if not descending:
+    descending = _Descending.of(np.asarray(lengths)[order])
+    texts = descending.lengths
+    if not texts:
         return [order] * parts
     alone = 0
-    while (largest := _smallest_largest(descending, alone, parts - alone, layout)) == descending[alone]:
+    while (largest := _smallest_largest(descending, alone, parts - alone, layout)) == texts[alone]:
         alone += 1
-        if alone == min(parts, len(descending)):
+        if alone == min(parts, len(texts)):
             break
     cuts = [(text, text + 1) for text in range(alone)] + _cut(descending, largest, parts - alone, layout, alone)
     groups = [order[start:end] for start, end in cuts]
     return groups + [order[:0]] * (parts - len(groups))
 
 
-def _smallest_largest(descending: list[int], start: int, parts: int, layout: Layout) -> int:
+@dataclass(frozen=True)
+class _Descending:
+    """Texts from the longest to the shortest.
+
+    Attributes:
+        lengths: Tokens of each.
+        ends: Tokens of each and all before it together, by which a group of packed texts is found without a look at
+            each of them: a step over many ranks has thousands, and is planned anew on every rank.
+    """
+
+    lengths: list[int]
+    ends: list[int]
+
+    @classmethod
+    def of(cls, lengths: NDArray[np.integer]) -> _Descending:
+        return cls(lengths.tolist(), lengths.cumsum(dtype=np.int64).tolist())
+
+
+def _smallest_largest(descending: _Descending, start: int, parts: int, layout: Layout) -> int:
     """The smallest bound on tokens under which the texts from `start` on fit into `parts` groups."""
-    low, high = descending[start], descending[start] * -(-(len(descending) - start) // parts)
+    texts = descending.lengths
+    low, high = texts[start], texts[start] * -(-(len(texts) - start) // parts)
     while low < high:
         middle = (low + high) // 2
         if len(_cut(descending, middle, parts, layout, start)) > parts:
@@ -167,16 +188,15 @@ def _smallest_largest(descending: list[int], start: int, parts: int, layout: Lay
     return low
 
 
-def _cut(descending: list[int], largest: int, parts: int, layout: Layout, start: int = 0) -> list[tuple[int, int]]:
+def _cut(descending: _Descending, largest: int, parts: int, layout: Layout, start: int = 0) -> list[tuple[int, int]]:
     """Greedy groups of at most `largest` tokens; gives up one group after `parts`."""
+    texts, ends = descending.lengths, descending.ends
     cuts: list[tuple[int, int]] = []
-    while start < len(descending) and len(cuts) <= parts:
+    while start < len(texts) and len(cuts) <= parts:
         if layout == "padded":
-            end = min(start + max(largest // max(descending[start], 1), 1), len(descending))
+            end = min(start + max(largest // max(texts[start], 1), 1), len(texts))
         else:
-            end, tokens = start + 1, descending[start]
-            while end < len(descending) and (tokens := tokens + descending[end]) <= largest:
-                end += 1
+            end = max(bisect_right(ends, ends[start] - texts[start] + largest, start), start + 1)
         cuts.append((start, end))
         start = end
     return cuts
@@ -289,8 +309,7 @@ def evaluation_shards(
         layout: see `parts_needed`.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
-    descending = np.asarray(lengths)[order].tolist()
-    cuts = _cut(descending, budget, len(descending), layout)
+    cuts = _cut(_Descending.of(np.asarray(lengths)[order]), budget, len(order), layout)
     batches = [order[start:end] for start, end in cuts]
     batches += [order[:0]] * (-len(batches) % world_size)
     return batches[rank::world_size]

@@ -165,6 +165,15 @@ def _entries(path: Path) -> list[Manifest]:
     raise CheckpointError(f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint")
 
 
+def manifest_of(path: Path) -> Manifest:
+    """Return the manifest beside a checkpoint, without comparing the checkpoint's bytes with it.
+
+    Raises:
+        CheckpointError: There is none that can be read.
+    """
+    return _entries(path)[0]
+
+
 def _difference(manifest: Manifest, files: Mapping[str, str]) -> str:
     wanted = manifest.get("files") or {}
     for name in sorted(set(wanted) | set(files)):

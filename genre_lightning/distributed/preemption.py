@@ -53,11 +53,16 @@ class StopAgreement:
 
     def reached(self, trainer: Trainer) -> bool:
         """Whether any rank's flag is up; a collective."""
+        return self.reached_or(trainer, due=False)[0]
+
+    def reached_or(self, trainer: Trainer, *, due: bool) -> tuple[bool, bool]:
+        """Whether any rank's flag is up, and whether something is due on any rank; one collective for both."""
         if trainer.world_size == 1:
-            return self.flag.raised()
-        flag = torch.tensor(int(self.flag.raised()), dtype=torch.int32)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX, group=self._group)
-        return bool(flag)
+            return self.flag.raised(), due
+        flags = torch.tensor([self.flag.raised(), due], dtype=torch.int32)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX, group=self._group)
+        stopping, due = flags.bool().tolist()
+        return stopping, due
 
     def stopped(self, where: str) -> PreemptedError:
         """The error that ends the run."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.distributed.shards import read_facts, read_shards, read_whole, write_shards
 from genre_lightning.errors import CheckpointError, ConfigError
 
@@ -49,6 +50,7 @@ def shard(
     compute_dtype: torch.dtype,
     cpu_offload: bool = False,
     materialise: Callable[[nn.Module], None] = lambda part: None,
+    keeps_states: bool = False,
 ) -> None:
     """Shards a backbone block by block and the head by itself, in place.
 
@@ -64,13 +66,17 @@ def shard(
         compute_dtype: of the backbone's forward and backward; gradients are summed over ranks in float32.
         cpu_offload: keep shards, gradients and optimizer states in the host's memory.
         materialise: puts in the weights that a part lacks.
+        keeps_states: Whether states between blocks keep their dtype: a decoder's are float32, and would overflow in
+            float16; an encoder's norms take them in the dtype of their weights alone.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=None if compute_dtype == torch.float32 else compute_dtype,
         reduce_dtype=torch.float32,
         output_dtype=torch.float32,
     )
-    blockwise = MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=torch.float32)
+    blockwise = MixedPrecisionPolicy(
+        param_dtype=policy.param_dtype, reduce_dtype=torch.float32, cast_forward_inputs=not keeps_states
+    )
     offload = OffloadPolicy()
     if cpu_offload:
         # pinned memory is the accelerator's, and a machine without one has none
@@ -175,7 +181,7 @@ def _shard_of(value: Tensor, like: Any) -> DTensor:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-class ShardedPrecision(MixedPrecision):
+class ShardedPrecision(ScaledPrecision):
     """Precision under `fully_shard`, whose own policy casts parameters: here are only the loss scaler and its step.
 
     Args:
@@ -200,20 +206,7 @@ class ShardedPrecision(MixedPrecision):
         yield  # no autocast: the parameters are cast already, and autocast would cast them again
 
     @override
-    def optimizer_step(  # type: ignore[override]  # as Lightning's own plugins do
-        self, optimizer: Any, model: LightningModule, closure: Any, **kwargs: Any
-    ) -> Any:
-        if self.scaler is None:
-            return Precision.optimizer_step(self, optimizer, model=model, closure=closure, **kwargs)
-        result = closure()
-        self.scaler.unscale_(optimizer)
-        self._agree_on_overflow(optimizer)
-        self._after_closure(model, optimizer)
-        self.scaler.step(optimizer, **kwargs)
-        self.scaler.update()
-        return result
-
-    def _agree_on_overflow(self, optimizer: Optimizer) -> None:
+    def agree_on_overflow(self, optimizer: Optimizer) -> None:
         """Makes an infinity in one rank's shard known to all: they skip a step together, or their scales part."""
         if not torch.distributed.is_initialized():
             return
@@ -265,6 +258,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 compute_dtype=precision.compute_dtype,
                 cpu_offload=self.cpu_offload,
                 materialise=module.materialise,
+                keeps_states=module.causal,
             )
         super().setup(trainer)
 

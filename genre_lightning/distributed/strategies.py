@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
+from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.distributed.sharded import ShardedPrecision, ShardedStrategy
 from genre_lightning.errors import ConfigError
 
 SHARDED = "fsdp"
 NAMES = ("auto", "ddp", SHARDED)
 _RANKS_PER_CORE = 4
+_SHARDS_INTEGERS = (2, 13)
+"""The first torch whose `fully_shard` was seen to take NF4 weights in uint8; 2.11 fails."""
 _MADE = (DDPStrategy, SingleDeviceStrategy)
 _SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -80,14 +84,16 @@ def make_strategy(
         ranks: of the run; "auto" is "ddp" where there are several.
         shards_checkpoints: of a sharded model, see `ShardedStrategy`.
     """
-    if strategy == "ddp" or (strategy == "auto" and ranks > 1):
-        # all parameters take part in every step, so no search for unused ones; views spare a copy of all gradients
-        return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True), None
     if is_sharded(strategy):
         made = strategy if isinstance(strategy, ShardedStrategy) else ShardedStrategy()
         made.shards_checkpoints = made.shards_checkpoints or shards_checkpoints
         return made, ShardedPrecision(precision, accelerator)  # type: ignore[arg-type]  # checked by check_strategy
-    return strategy, None
+    scaled = ScaledPrecision(accelerator) if precision == "16-mixed" else None
+    if strategy == "ddp" or (strategy == "auto" and ranks > 1):
+        # all parameters take part in every step, so no search for unused ones; views spare a copy of all gradients;
+        # buffers are equal on all ranks already, or are sums of the rank's own
+        return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True, broadcast_buffers=False), scaled
+    return strategy, scaled
 
 
 def check_strategy(
@@ -98,6 +104,7 @@ def check_strategy(
     optimizer: str = "adamw",
     quantization: str = "none",
     compute_dtype: str = "auto",
+    quant_storage: str = "uint8",
     trains: bool = True,
 ) -> None:
     """Refuses what cannot work together, before anything is loaded.
@@ -109,6 +116,7 @@ def check_strategy(
         optimizer: the model's option, such as "adamw" or "adamw_8bit".
         quantization: the model's option: "none", "nf4" or "int8".
         compute_dtype: the model's option: "auto", or the dtype of the frozen weights' products.
+        quant_storage: The model's option: the dtype that packed NF4 weights are stored in.
         trains: whether the model has anything to train.
 
     Raises:
@@ -144,6 +152,12 @@ def check_strategy(
             "model.quantization int8 cannot be sharded by trainer.strategy fsdp: set model.quantization=nf4 or none, "
             "or trainer.strategy=ddp"
         )
+    if quantization == "nf4" and quant_storage == "uint8" and _torch_version() < _SHARDS_INTEGERS:
+        # fully_shard makes a parameter that wants a gradient first, and integers have none
+        raise ConfigError(
+            f"model.quant_storage is uint8, and torch {torch.__version__} shards no integers under trainer.strategy "
+            f"fsdp: install torch 2.13, or set model.quant_storage={_dtype_name(precision)}"
+        )
     if precision != "32-true" and compute_dtype not in ("auto", dtype := _dtype_name(precision)):
         raise ConfigError(
             f"model.compute_dtype is {compute_dtype} under trainer.precision {precision}: trainer.strategy fsdp casts "
@@ -152,4 +166,9 @@ def check_strategy(
 
 
 def _dtype_name(precision: str) -> str:
-    return "float16" if precision.startswith("16") else "bfloat16"
+    return {"16": "float16", "bf": "bfloat16"}.get(precision[:2], "float32")
+
+
+def _torch_version() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)

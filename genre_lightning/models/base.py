@@ -27,6 +27,7 @@ from genre_lightning.models.optimizer import (
     schedule_factor,
 )
 from genre_lightning.models.options import ClassifierOptions
+from genre_lightning.models.packing import avoid_plans_per_shape
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.validation import GenreMetrics
 
@@ -177,18 +178,21 @@ class GenreClassifier(ClassifierOptions, LightningModule):
             return
         if self.labelling is None:
             raise RuntimeError("bind() comes before the model is built")
-        # every rank and every start of a run draws the same new weights
-        torch.manual_seed(self.labelling.seed)
-        self.build(self.labelling)
-        if not self.sharded:
-            self.materialise(self.backbone)
-            keep_embedding_gradients(self.backbone)
-        replace_dropout(self)
-        self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
-        self.validation_metrics = GenreMetrics(len(self.labelling.genres))
-        self.finite_steps = FiniteSteps()
-        self.sums = StepSums()
-        self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
+        # new weights come from the CPU's generator: some strategies make the GPU the default device here, others do
+        # not, and one seed gives one model everywhere
+        with torch.device("cpu"):
+            torch.manual_seed(self.labelling.seed)
+            avoid_plans_per_shape()
+            self.build(self.labelling)
+            if not self.sharded:
+                self.materialise(self.backbone)
+                keep_embedding_gradients(self.backbone)
+            replace_dropout(self)
+            self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
+            self.validation_metrics = GenreMetrics(len(self.labelling.genres))
+            self.finite_steps = FiniteSteps()
+            self.sums = StepSums()
+            self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
         self._built = True
 
     # Steps
@@ -231,7 +235,7 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         """Sums the step over ranks and logs it; every rank then holds the same numbers."""
         loss, padding_efficiency = self.sums.finish_step(step_films, self._sum_over_ranks)
         if self.is_logged_step():
-            self.log("train/loss", loss, prog_bar=True, logger=False)
+            self.log("train/loss", loss, logger=False)
             rates = {group["name"].split("_")[0]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
             self.row = {
                 "train/loss": loss,
@@ -240,7 +244,12 @@ class GenreClassifier(ClassifierOptions, LightningModule):
             }
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(values, reduce_op="sum")
+        if self.trainer.world_size == 1:
+            return values
+        # the strategy's own reduce() meets at a barrier first, for which the host waits for the device
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
 
     def is_logged_step(self) -> bool:
         """Whether the step at hand gets a row in the curves."""
@@ -282,9 +291,8 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         """Logs the figures of the split, each film counted once whatever the number of ranks."""
         sums = self._sum_over_ranks(self._validation_sums)
         figures = {"loss": sums[0] / sums[1], **self.validation_metrics.compute()}
-        shown = ("loss", "f1_micro_tuned", "map_macro")
         for name, value in figures.items():
-            self.log(f"val/{name}", value.float(), prog_bar=name in shown, rank_zero_only=False)
+            self.log(f"val/{name}", value.float(), rank_zero_only=False)
         assert self.labelling is not None
         for name, values in self.validation_metrics.per_genre().items():
             for genre, value in zip(self.labelling.genres, values, strict=True):
@@ -325,11 +333,7 @@ class GenreClassifier(ClassifierOptions, LightningModule):
 
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """The optimizer of the parameter groups."""
-        return torch.optim.AdamW(groups, betas=(0.9, self.beta2), fused=self._may_fuse())
-
-    def _may_fuse(self) -> bool:
-        """A fused optimizer takes the loss scale off by itself, after clipping: wrong under fp16 with clipping."""
-        return not (str(self.trainer.precision) == "16-mixed" and self.trainer.gradient_clip_val)
+        return torch.optim.AdamW(groups, betas=(0.9, self.beta2), fused=True)
 
     def configure_gradient_clipping(
         self,

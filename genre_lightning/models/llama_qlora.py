@@ -14,7 +14,7 @@ from genre_lightning.models.base import Batch, Labelling
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.lora import add_lora
 from genre_lightning.models.options import LlamaQLoraOptions
-from genre_lightning.models.packing import last_tokens
+from genre_lightning.models.packing import last_tokens, text_ends
 from genre_lightning.models.quantization import known_warnings
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ class LlamaQLoraClassifier(LlamaQLoraOptions, FrozenDecoder):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
-        apart = {name: batch[name] for name in ("position_ids", "slots", "places") if name in batch}
+        names = ("position_ids", "slots", "places")
+        apart: dict[str, Tensor] = {name: batch[name] for name in names if name in batch}
+        if (ends := text_ends(batch)) is not None:
+            apart["ends"] = ends
         with known_warnings():
             states = self.backbone(input_ids=batch["input_ids"], use_cache=False, **apart).last_hidden_state
         pooled = last_tokens(states, batch)

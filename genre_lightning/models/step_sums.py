@@ -44,7 +44,7 @@ class StepSums(nn.Module):
             batch: padded or packed; one whose weights are all 0 holds no film.
         """
         lengths = text_lengths(batch) * batch["weights"].amax()
-        slots = lengths.new_tensor(batch["input_ids"].numel())
+        slots = lengths.new_full((), batch["input_ids"].numel())
         self.step += torch.stack([loss_sum.detach(), lengths.sum(), slots, lengths.square().sum()])
 
     def finish_step(self, films: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from genre_lightning.commands.parser import parse
+from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.distributed.sharded import (
     ShardedPrecision,
     ShardedStrategy,
@@ -178,16 +180,81 @@ def test_what_cannot_work_together_is_refused(options, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("16-mixed", "float16"), ("32-true", "float32")])
+def test_nf4_in_uint8_is_not_sharded_by_a_torch_that_cannot(monkeypatch, precision, dtype):
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    with pytest.raises(ConfigError, match=f"torch 2.11.0.* set model.quant_storage={dtype}"):
+        check_strategy("fsdp", precision, "cuda", quantization="nf4")
+    check_strategy("fsdp", precision, "cuda", quantization="nf4", quant_storage=dtype)
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    check_strategy("fsdp", precision, "cuda", quantization="nf4")
+
+
 @pytest.mark.parametrize("strategy", ["auto", "ddp", DDPStrategy()])
 def test_a_model_that_is_not_sharded_may_have_what_shards_may_not(strategy):
     check_strategy(strategy, "16-mixed", "cuda", optimizer="paged_adamw_8bit", quantization="int8", trains=False)
 
 
 @pytest.mark.parametrize(("name", "ranks"), [("ddp", 1), ("ddp", 4), ("auto", 2)])
-def test_ddp_searches_no_unused_parameters_and_keeps_views(name, ranks):
-    strategy, precision = make_strategy(name, "16-mixed", "cuda", ranks=ranks)
+def test_ddp_searches_no_unused_parameters_keeps_views_and_broadcasts_no_buffers(name, ranks):
+    strategy, precision = make_strategy(name, "bf16-mixed", "cuda", ranks=ranks)
     assert precision is None
-    assert strategy._ddp_kwargs == {"find_unused_parameters": False, "gradient_as_bucket_view": True}
+    assert strategy._ddp_kwargs == {
+        "find_unused_parameters": False, "gradient_as_bucket_view": True, "broadcast_buffers": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["auto", "ddp"])
+def test_fp16_has_the_loss_scaler_that_does_not_wait(name):
+    assert isinstance(make_strategy(name, "16-mixed", "cpu")[1], ScaledPrecision)
+
+
+class Residual(nn.Module):
+    """A decoder's block: its sum keeps the dtype that comes in, its product is in that of the weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.seen = []
+
+    def forward(self, states):
+        self.seen.append(states.dtype)
+        return states + self.linear(states.to(self.linear.weight.dtype))
+
+
+def states_between_blocks(rank, keeps_states, expected):
+    backbone = nn.Sequential(nn.Identity())
+    backbone.blocks = nn.ModuleList([Residual(), Residual()])
+    backbone.forward = lambda states: backbone.blocks[1](backbone.blocks[0](states.float()))
+    mesh = init_device_mesh("cpu", (1,))
+    shard(backbone, nn.Linear(4, 2), mesh, compute_dtype=torch.bfloat16, keeps_states=keeps_states)
+    backbone(torch.ones(3, 4))
+    assert [block.seen for block in backbone.blocks] == [[expected], [expected]]
+
+
+@pytest.mark.parametrize(("keeps_states", "expected"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_states_between_blocks_keep_their_dtype_if_asked_to(keeps_states, expected):
+    run_on_ranks(states_between_blocks, 1, keeps_states, expected)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_decoders_keep_their_states_under_fsdp(monkeypatch, causal):
+    class Sharded(Exception):
+        pass
+
+    def shard_of(*arguments, keeps_states, **options):
+        assert keeps_states == causal
+        raise Sharded
+
+    monkeypatch.setattr("genre_lightning.distributed.sharded.shard", shard_of)
+    strategy = ShardedStrategy()
+    strategy._device_mesh = {"data_parallel": None}
+    strategy.precision_plugin = ShardedPrecision("32-true", "cpu")
+    strategy._lightning_module = strategy.model = SimpleNamespace(
+        backbone=nn.Linear(1, 1), head=None, materialise=None, causal=causal
+    )
+    with pytest.raises(Sharded):
+        strategy.setup(None)
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,11 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_over_its_films(lengths, worl
     )
     total = {name: torch.zeros_like(value) for name, value in expected.items()}
     step_loss = 0.0
+    model._sum_over_ranks = lambda sums: sums  # the ranks take turns here
     for rank in range(world_size):
         model._trainer = SimpleNamespace(
             accumulate_grad_batches=micro_batches, world_size=world_size, global_step=0, global_rank=rank,
-            log_every_n_steps=10**9, loggers=[], strategy=SimpleNamespace(reduce=lambda sums, reduce_op: sums.clone()),
+            log_every_n_steps=10**9, loggers=[],
         )  # fmt: skip
         model.zero_grad()
         model.sums.epoch.zero_()
@@ -115,6 +116,21 @@ def test_new_weights_depend_on_the_seed_alone():
     first, second = make_model(), make_model()
     for (name, a), (_, b) in zip(first.named_parameters(), second.named_parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_new_weights_do_not_depend_on_the_default_device():
+    # Lightning makes the GPU the default device while a model is built, but not under every strategy
+    here = make_model()
+    with torch.device("meta"):
+        elsewhere = make_model()
+    for (name, a), (_, b) in zip(here.named_parameters(), elsewhere.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_attention_that_builds_a_plan_for_each_shape_is_switched_off():
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    make_model()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_a_checkpoint_of_other_genres_or_another_shape_is_refused():

@@ -1,0 +1,70 @@
+"""What ranks must agree on: the checkpoint that they start from, and when they save or stop."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from ranks import run_on_ranks
+
+from genre_lightning.callbacks.checkpoints import RunCheckpoint
+from genre_lightning.distributed.preemption import StopAgreement
+from genre_lightning.distributed.signals import StopFlag
+from genre_lightning.errors import CheckpointError
+
+
+def checkpoint_on_a_nodes_disk(folder, rank, step):
+    if step is None:
+        return None
+    path = folder / f"node{rank}" / "last.ckpt"
+    path.parent.mkdir()
+    path.with_name("last.ckpt.manifest.json").write_text(json.dumps({"sha256": f"of {step}", "global_step": step}))
+    return str(path)
+
+
+def start(rank, folder, steps, refused):
+    trainer = SimpleNamespace(world_size=2, ckpt_path=checkpoint_on_a_nodes_disk(folder, rank, steps[rank]))
+    callback = RunCheckpoint(folder, "val/loss")
+    if not refused:
+        callback.setup(trainer, None, "fit")
+        return
+    with pytest.raises(CheckpointError, match=refused):
+        callback.setup(trainer, None, "fit")
+    callback.setup(trainer, None, "predict")
+
+
+@pytest.mark.parametrize(
+    ("steps", "refused"),
+    [
+        ((8, 8), ""),
+        ((None, None), ""),
+        ((8, None), "rank 0 starts after optimizer step 8 and rank 1 after step 0"),
+        ((8, 1200), "rank 0 starts after optimizer step 8 and rank 1 after step 1,200.* --run_dir"),
+    ],
+)
+def test_ranks_that_found_different_checkpoints_do_not_start(tmp_path, steps, refused):
+    run_on_ranks(start, 2, tmp_path, steps, refused)
+
+
+def one_rank_is_due(rank):
+    trainer, flag = SimpleNamespace(world_size=2), StopFlag()
+    agreement = StopAgreement(flag)
+    assert agreement.reached_or(trainer, due=False) == (False, False)
+    assert agreement.reached_or(trainer, due=rank == 1) == (False, True)
+    if rank == 0:
+        flag.signal = "SIGUSR1"
+    assert agreement.reached_or(trainer, due=False) == (True, False)
+    assert agreement.reached(trainer)
+    # nothing else than this agreement is asked at the end of a step
+    trainer = SimpleNamespace(
+        world_size=2, accumulate_grad_batches=1, is_last_batch=False, global_step=3, strategy=None
+    )
+    callback = RunCheckpoint("unused", "val/loss", every_minutes=1e9, agreement=StopAgreement(StopFlag()))
+    callback.on_train_batch_end(trainer, None, None, None, 0)
+
+
+def test_what_is_due_on_one_rank_is_due_on_all():
+    run_on_ranks(one_rank_is_due, 2)
+
+
+def test_one_rank_asks_nobody():
+    assert StopAgreement(StopFlag()).reached_or(SimpleNamespace(world_size=1), due=True) == (False, True)

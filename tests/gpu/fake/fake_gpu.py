@@ -1,0 +1,191 @@
+"""Run `fit`'s whole trainer on pretended CUDA GPUs and print what would wait, break or be drawn elsewhere.
+
+    PYTHONPATH=. python tests/gpu/fake/fake_gpu.py --suite encoder --strategy auto [options of fit]
+    PYTHONPATH=. python tests/gpu/fake/fake_gpu.py --suite llama --strategy fsdp --world 64 --model.quantization=none
+
+Needs g++ (fake_cuda.py builds a device guard of sixty lines) and no GPU. A run takes 15 to 25 seconds. The exit status is 1 if
+something broke, or if a plain step waits for the device more often than --waits.
+
+What is pretended, and so not tested: DDP's reducer (C++ over real memory; a plain wrapper stands in), NF4 (its tensors are a
+subclass that cannot be fake: use --model.quantization=none), attention kernels' choice, streams, and every number.
+"""
+
+# ruff: noqa: E402, E501  # torch is imported late; lambdas stand in for functions of torch
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+words = argparse.ArgumentParser()
+words.add_argument("--suite", choices=("encoder", "llama"), default="encoder")
+words.add_argument("--strategy", choices=("auto", "ddp", "fsdp"), default="auto")
+words.add_argument("--world", type=int, default=8)
+words.add_argument("--rank", type=int, default=0)
+words.add_argument("--steps", type=int, default=13)
+words.add_argument("--waits", type=int, default=None, help="most waits that a step may have which is not logged")
+options, fit_words = words.parse_known_args()
+many = options.strategy != "auto"
+if many:  # as torchrun starts a rank
+    os.environ |= {"TORCHELASTIC_RUN_ID": "fake", "WORLD_SIZE": str(options.world), "RANK": str(options.rank),
+                   "LOCAL_WORLD_SIZE": str(min(options.world, 8)), "LOCAL_RANK": str(options.rank % 8),
+                   "GROUP_WORLD_SIZE": str(max(options.world // 8, 1)), "GROUP_RANK": str(options.rank // 8),
+                   "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}  # fmt: skip
+
+import fake_cuda  # before torch
+import torch
+import torch.distributed as dist
+import torch.distributed._tools.fake_collectives
+from lightning.pytorch.callbacks import Callback
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from genre_lightning.callbacks.checkpoints import RunCheckpoint
+from genre_lightning.commands.build import bind_model, build_trainer, check_setup
+from genre_lightning.commands.parser import parse
+from genre_lightning.data.sample import write_sample
+from genre_lightning.distributed import sharded
+from genre_lightning.distributed.preemption import StopAgreement
+
+warnings.filterwarnings("ignore")
+collectives: list[tuple[Any, ...]] = []
+
+
+class PlainDDP(torch.nn.Module):
+    """In DDP's place."""
+
+    static_graph = False
+
+    def __init__(self, module: torch.nn.Module, device_ids: Any = None, **kwargs: Any) -> None:
+        super().__init__()
+        self.module, self.require_backward_grad_sync = module, True
+        collectives.append(("DDP", kwargs))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    @contextmanager
+    def no_sync(self):
+        yield
+
+    def _get_ddp_logging_data(self) -> dict[str, Any]:
+        return {}
+
+
+def pretend_ranks() -> None:
+    """One rank of many over torch's 'fake' group, whose collectives do nothing."""
+    import lightning.pytorch.strategies.ddp as ddp
+    import lightning.pytorch.strategies.model_parallel as model_parallel
+
+    dist.init_process_group("fake", store=FakeStore(), rank=options.rank, world_size=options.world)
+    StopAgreement.setup = lambda self, trainer: None  # a gloo group would wait for the others
+    ddp.DistributedDataParallel, ddp._sync_module_states = PlainDDP, lambda module: None
+    ddp._register_ddp_comm_hook = lambda **kwargs: None
+    make_mesh, shard = model_parallel._setup_device_mesh, sharded.shard
+
+    def mesh(*args: Any) -> Any:
+        with unset_fake_temporarily():  # it reads its ranks
+            return make_mesh(*args)
+
+    def shard_moved(backbone: Any, head: Any, *args: Any, materialise: Any, **kwargs: Any) -> None:
+        materialise(backbone)  # torch moves real parameters by itself, by setting .data
+        shard(backbone.to("cuda:0"), head.to("cuda:0"), *args, materialise=lambda part: None, **kwargs)
+
+    model_parallel._setup_device_mesh, sharded.shard = mesh, shard_moved
+
+    def noted(name: str, waits: bool, real: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            ledger = fake_cuda.CURRENT[0]
+            if ledger.on:
+                tensor = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)), None)
+                shown = "" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype} {tensor.device}"
+                collectives.append((ledger.step, name, shown))
+                if waits:
+                    ledger.note(f"{name}: under NCCL the host waits")
+            return None if name in ("barrier", "broadcast_object_list") else real(*args, **kwargs)
+
+        return call
+
+    for name, waits in {"barrier": True, "broadcast_object_list": True, "all_gather_object": True, "all_reduce": False,
+                        "broadcast": False, "all_gather_single": False, "reduce_scatter_single": False}.items():  # fmt: skip
+        setattr(dist, name, noted(name, waits, getattr(dist, name)))
+
+
+class Steps(Callback):
+    """Tells the ledger where the training is."""
+
+    def __init__(self, ledger: Any) -> None:
+        self.ledger, self.kernels, self.before = ledger, Counter(), Counter()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.ledger.step = trainer.global_step
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self.before = self.ledger.kernels.copy()
+        self.parts, self.tokens = trainer.accumulate_grad_batches, batch["input_ids"].numel()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.kernels = self.ledger.kernels - self.before
+
+
+def main() -> int:
+    root = Path(sys.modules["genre_lightning"].__file__).parents[1]
+    shapes = {
+        "encoder": ["--config", f"{root}/configs/distilbert.yaml", "--model.backbone=small", "--model.architecture.layers=6",
+                    "--model.architecture.width=768", "--model.architecture.heads=12",
+                    "--model.architecture.inner_width=3072"],
+        "llama": ["--config", f"{root}/configs/llama2_qlora.yaml", "--data.tokenizer=wordpiece", "--model.backbone=random",
+                  "--model.architecture.layers=2", "--model.architecture.width=4096", "--model.architecture.heads=32",
+                  "--model.architecture.inner_width=11008", "--model.architecture.vocab_size=32000"],
+    }  # fmt: skip
+    if many:
+        pretend_ranks()
+    RunCheckpoint._write = lambda self, trainer, path: ""  # fake tensors have nothing to write
+    with tempfile.TemporaryDirectory() as folder, fake_cuda.FakeCuda(devices=8 if many else 1) as gpu:
+        csv = write_sample(Path(folder) / "films.csv", 3000, seed=0)
+        config, parser = parse("fit", [
+            *shapes[options.suite], f"--data.csv={csv}", f"--data.cache_dir={folder}/cache", f"--run_dir={folder}/run",
+            "--data.max_tokens=256", "--data.global_batch_size=128", "--model.pos_weight=none", "--early_stopping.patience=0",
+            "--trainer.accelerator=cuda", "--trainer.max_epochs=1", f"--trainer.max_steps={options.steps}",
+            "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false", f"--trainer.strategy={options.strategy}",
+            *([] if many else ["--trainer.devices=1"]), *fit_words,
+        ])  # fmt: skip
+        setup = check_setup(config, parser)
+        bind_model(setup)
+        steps = Steps(gpu.ledger)
+        setup.trainer_options["callbacks"] = [steps]
+        trainer, _ = build_trainer(setup)
+        gpu.ledger.on = True
+        trainer.fit(setup.model, datamodule=setup.data)
+        gpu.ledger.on = False
+    waits: dict[int, Counter[str]] = {}
+    for sync in gpu.ledger.syncs:
+        waits.setdefault(sync.step, Counter())[f"{sync.what}   {sync.where}"] += 1
+    last = options.steps - 2  # the last one of the epoch does more
+    print(
+        f"{options.suite}, {options.strategy}, {options.world if many else 1} ranks, {trainer.precision}: "
+        f"{steps.parts} micro-batches a step, the last of {steps.tokens} tokens"
+    )
+    print(f"kernels a step, each foreach operation of the optimizer split by tensor: {sum(steps.kernels.values())}")
+    print(f"random numbers drawn on {dict(gpu.ledger.draws)}")
+    for step in (3, last):
+        print(f"step {step}: {sum(waits.get(step, {}).values())} waits")
+        for what, count in waits.get(step, Counter()).items():
+            print(f"   {count} x {what}")
+    if many:
+        print("collectives of step 3:", dict(Counter(str(c[1:]) for c in collectives if c[0] == 3)))
+    worst = max(sum(waits.get(step, {}).values()) for step in range(1, last + 1) if (step + 1) % 10)
+    print(f"most waits of a step that is not logged: {worst}")
+    drawn_there = gpu.ledger.draws.get("cuda", 0)
+    return int(options.waits is not None and (worst > options.waits or drawn_there > 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
