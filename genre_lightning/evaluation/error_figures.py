@@ -53,7 +53,8 @@ def taken_for(labels: BoolArray, decided: BoolArray) -> FloatArray:
 def taken_for_figure(labels: BoolArray, decided: BoolArray, genres: tuple[str, ...]) -> Figure:
     """Draw `taken_for` as a heat map."""
     shares, missed = taken_for(labels, decided), (labels & ~decided).sum(axis=0)
-    size = 2.2 + 0.33 * len(genres)
+    # inches; names are written on two sides
+    size = 2.2 + 0.33 * len(genres) + 0.08 * max(0, max(map(len, genres)) - 16)
     figure = new_figure("Which genre is taken for which", size + 0.6, size)
     axes = figure.add_subplot()
     top = max(float(np.nanmax(shares)) if np.isfinite(shares).any() else 0.0, 0.01)
