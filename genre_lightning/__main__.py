@@ -12,6 +12,7 @@ from genre_lightning import __version__, cli
 from genre_lightning.distributed.launch import leave_last_words, speaks
 from genre_lightning.distributed.signals import ignore_batch_signals
 from genre_lightning.errors import ConfigError, GenreLightningError, one_line
+from genre_lightning.escapes import show_any_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
+    show_any_text()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(cli.help_text())

@@ -15,6 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from genre_lightning.errors import ConfigError
+from genre_lightning.evaluation.console import console_of
+from genre_lightning.files import check_output
+from genre_lightning.progress import answer, say
 
 
 def sample(arguments: Sequence[str]) -> int:
@@ -30,8 +33,9 @@ def sample(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     if options.films < 100:
         raise ConfigError(f"--films is {options.films}: a sample of all genres needs at least 100")
+    check_output(options.file, "FILE")
     path = write_sample(options.file, films=options.films, seed=options.seed)
-    print(f"wrote {path}", file=sys.stderr)
+    say(f"wrote {path}")
     return 0
 
 
@@ -46,8 +50,8 @@ def download(arguments: Sequence[str]) -> int:
     parser.add_argument("dir", type=Path, nargs="?", default=Path("data"), help="where to (default: data)")
     path, audit, fetched = download_movies(parser.parse_args(list(arguments)).dir.expanduser())
     counts = f"{audit.rows:,} rows, {audit.kept:,} films kept"
-    print(f"{'fetched and checked' if fetched else 'it is there already'}: {counts}", file=sys.stderr)
-    print(path)
+    say(f"{'fetched and checked' if fetched else 'it is there already'}: {counts}")
+    answer(path)
     return 0
 
 
@@ -76,9 +80,9 @@ def inspect(arguments: Sequence[str]) -> int:
         "genres_a_film": float(np.concatenate([s.labels for s in _distinct(data.splits)]).sum(axis=1).mean()),
     }
     if config.json:
-        print(json.dumps(facts))
+        answer(json.dumps(facts))
     else:
-        _print(facts, Console(width=None if sys.stdout.isatty() else 100))
+        _print(facts, console_of(sys.stdout))
     return 0
 
 

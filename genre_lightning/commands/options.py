@@ -131,7 +131,7 @@ ABOUT = {
 
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 
-FLAGS = ("--json", "--override", "--tensorboard")
+FLAGS = ("--json", "--override", "--tensorboard", "--raw_cells")
 """Options that may stand without a value, for true."""
 
 
@@ -163,6 +163,11 @@ def add_training_options(parser: ArgumentParser, command: str) -> None:
         parser.add_argument(
             "--out", type=Path | None, default=None,
             help="The table to write: .parquet, .csv or .csv.gz; null is predictions.parquet in the run directory.",
+        )  # fmt: skip
+        parser.add_argument(
+            "--raw_cells", type=bool, default=False,
+            help="Leave texts in a CSV as they are. By default one that begins with =, +, -, @, a tab or a line break "
+            "gets an apostrophe before it, as a spreadsheet program would compute it.",
         )  # fmt: skip
 
 
