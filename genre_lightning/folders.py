@@ -93,15 +93,15 @@ def _remove_left_drafts(target: Path) -> None:
         ConfigError: a process is writing one.
     """
     pattern = re.compile(rf"\.{re.escape(target.name[:_NAME_CHARACTERS])}\.[a-z0-9_]{{8}}\.draft")
-    for entry in os.scandir(target.parent):
-        if not pattern.fullmatch(entry.name) or not is_own_folder(entry.path):
+    for place in list(target.parent.iterdir()):
+        if not pattern.fullmatch(place.name) or not is_own_folder(place):
             continue
         try:
-            lock = _lock(entry.path)
+            lock = _lock(place)
         except BlockingIOError:
             raise ConfigError(f"another process is writing {target}: wait for it, or name another directory") from None
         if lock is not None:
-            shutil.rmtree(entry.path, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
             os.close(lock)
 
 

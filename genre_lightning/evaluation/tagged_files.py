@@ -28,7 +28,7 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.escapes import cell, join_names
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
-from genre_lightning.files import check_output, replacing
+from genre_lightning.files import check_output, naming_the_fix, replacing
 from genre_lightning.folders import is_own_folder, new_folder
 from genre_lightning.signing import read_key, signature
 
@@ -64,22 +64,26 @@ class TaggedFile:
         """Open the folder of parts for this process alone, and give the number of parts that are finished.
 
         Raises:
-            ConfigError: another process uses it, it cannot be made, or this user's `predict` did not make it.
+            ConfigError: another process uses it, or this user's `predict` did not make it.
+            SaveError: it cannot be made.
         """
         self._key = read_key(default_cache_dir())
-        try:
+        with naming_the_fix(self.path):
             if not os.path.lexists(self.folder):
                 with new_folder(self.folder, private=True) as draft:
                     self._write_note(draft)
             self._require_own()
             lock = FileLock(self.folder / ".lock", timeout=1)
-            lock.acquire()
-        except Timeout:
-            raise ConfigError(f"another process is writing {self.path}: wait for it, or name another --out") from None
-        except OSError as error:
-            raise ConfigError(f"--out {self.path} cannot be written ({error.strerror}): name another place") from None
+            try:
+                lock.acquire()
+            except Timeout:
+                raise ConfigError(
+                    f"another process is writing {self.path}: wait for it, or name another --out"
+                ) from None
         try:
-            yield self._resume()
+            with naming_the_fix(self.path):
+                finished = self._resume()
+            yield finished
         finally:
             lock.release()
 
@@ -108,12 +112,13 @@ class TaggedFile:
     def _resume(self) -> int:
         """Remove what is of no use to this start, and count the parts that are."""
         if self._require_own() != self._identity.decode():
-            for part in self.folder.glob("part-*"):
-                part.unlink()
             self._write_note(self.folder)
-        for remains in self.folder.glob(".tmp-*"):  # of a start that was killed in the midst of a write
-            remains.unlink()
-        return len(self._finished_parts())
+        parts = self._finished_parts()
+        # of another identity or of a start that was killed in a write, or that others have put there
+        for place in [*self.folder.glob("part-*"), *self.folder.glob(".tmp-*")]:
+            if place not in parts:
+                place.unlink()
+        return len(parts)
 
     def _finished_parts(self) -> list[Path]:
         """The parts from the first one on that this user's `predict` has written for this identity."""

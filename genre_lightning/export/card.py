@@ -247,7 +247,8 @@ probabilities = 1 / (1 + np.exp(-logits))
 
 def _block(code: str, *, state: str = "", **values: object) -> str:
     """Fill a block of Python: names are literals in ASCII, so that none can end its string or the block."""
-    return f"```python{Template(code).substitute({name: ascii(v) for name, v in values.items()}, state=state)}```"
+    literals = {name: ascii(value).replace("`", "\\x60") for name, value in values.items()}
+    return f"```python{Template(code).substitute(literals, state=state)}```"
 
 
 def _data(audit: Mapping[str, Any], file: str) -> str:
