@@ -280,8 +280,8 @@ def test_pages_isolate_directions(run, tmp_path):
     assert main(["explain", str(run), "סרט word1 plot1 טוב", "--html", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     assert '<p class="words" dir="auto">' in text
-    assert "<h3><bdi>" in text
-    assert '<span class="tag"><bdi>' in text
+    assert "<bdi>סרט</bdi>" in text  # a genre
+    assert "<bdi>[adult swim]" not in text
 
 
 def test_a_configuration_error_is_one_line():
