@@ -17,6 +17,7 @@ from genre_lightning.distributed.signals import (
     watching_signals,
 )
 from genre_lightning.errors import ConfigError, GenreLightningError, one_line
+from genre_lightning.escapes import show_any_text
 from genre_lightning.failures import machine_error
 from genre_lightning.streams import ReaderGoneError, finish_output, guard_streams, keep_working
 
@@ -74,6 +75,7 @@ def _failed(error: GenreLightningError) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
+    show_any_text()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(cli.help_text())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from genre_lightning.escapes import visible
+
 
 class GenreLightningError(Exception):
     """Base of the errors below; the command prints its message as one line and exits with `exit_status`.
@@ -28,7 +30,7 @@ class CheckpointError(GenreLightningError):
 
 
 class SaveError(CheckpointError):
-    """A checkpoint could not be written: the disk is full, or the place may not be written."""
+    """A file could not be written: the disk is full, or the place may not be written."""
 
     exit_status = 1
 
@@ -84,5 +86,5 @@ def check_all(checks: Iterable[Callable[[], object]], found: Iterable[str] = ())
 
 
 def one_line(message: object) -> str:
-    """Fold any message into one line, so that an error is one line whatever a library put in it."""
-    return " ".join(str(message).split())
+    """Fold any message into one line that no terminal obeys, whatever a library or a file name put in it."""
+    return visible(" ".join(str(message).split()))

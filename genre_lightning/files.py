@@ -7,13 +7,15 @@ import hashlib
 import io
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genre_lightning.errors import CheckpointError
+from genre_lightning.errors import CheckpointError, ConfigError, SaveError
+from genre_lightning.escapes import cell
 from genre_lightning.metrics import json_value
 
 MAX_JSON_BYTES = 64 << 20
@@ -32,8 +34,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary file keeps the ending of `path`, since libraries choose a format by it. On an exception it is removed
     and `path` stays as it was.
+
+    Raises:
+        ConfigError: `path` is there and is not a regular file.
     """
     target = Path(path)
+    _require_regular(target, "the output")
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".tmp-", suffix=target.suffix, dir=target.parent)
     os.close(descriptor)
@@ -41,12 +47,63 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files private; a run directory is shared with whoever may read the rest of it
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(path: str | os.PathLike[str], option: str) -> None:
+    """Refuse a place at which no file can be written, and leave nothing behind.
+
+    Args:
+        path: of a file, which need not exist, nor its folder.
+        option: that names it, such as "--out".
+
+    Raises:
+        ConfigError: with the fix.
+    """
+    target = Path(path)
+    try:
+        _require_regular(target, option)
+        place = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+        if not place.is_dir():
+            raise ConfigError(f"{option} {path} cannot be written: {place} is not a directory; name another place")
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{option} {path} cannot be written ({reason}): name another place") from None
+
+
+def _require_regular(target: Path, option: str) -> None:
+    """Refuse to replace what is not a regular file: a device node, a pipe, a link, which may lead anywhere."""
+    try:
+        mode = target.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"))
+        kind = next((name for check, name in kinds if check(mode)), "a device")
+        raise ConfigError(f"{option} {target} is {kind}: name a regular file, or one that does not exist yet")
+
+
+@contextmanager
+def naming_the_fix(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Report a write that fails, such as one to a full disk, in one line with its fix.
+
+    Raises:
+        SaveError: with the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(
+            f"{place} could not be written ({error.strerror or error}): free space there or fix its permissions, then "
+            "run the same command again"
+        ) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -84,16 +141,26 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows under the keys of the first one; undefined figures (NaN, None) are empty cells."""
+    """Write rows under the keys of the first one.
+
+    Undefined figures (NaN, None) are empty cells; texts are kept from being formulas, as `escapes.cell` does it.
+    """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: "" if json_value(value) is None else json_value(value) for key, value in row.items()})
+        writer.writerow({key: _csv_value(value) for key, value in row.items()})
     write_text(path, buffer.getvalue())
 
 
-def _umask() -> int:
+def _csv_value(value: object) -> object:
+    plain = json_value(value)
+    if isinstance(plain, str):
+        return cell(plain)
+    return "" if plain is None else plain
+
+
+def umask() -> int:
     """Read the process's umask, which POSIX lets a process only exchange."""
     mask = os.umask(0o077)
     os.umask(mask)

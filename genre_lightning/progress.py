@@ -1,7 +1,8 @@
-"""News and the progress of work: a live bar on a terminal, and now and then a whole line in a log file."""
+"""What commands print: results, news, and the progress of work, as a live bar or as lines in a log file."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +13,64 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from genre_lightning.data.movies import ReadShare
+from genre_lightning.errors import ConfigError, SaveError
+from genre_lightning.escapes import json_line, visible
 
 _SECONDS_BETWEEN_LINES = 30.0
 
 
 def say(line: str) -> None:
-    """Prints a line of news; on the error stream, as the output stream is for results."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line of news; on the error stream, as the output stream is for results."""
+    print(visible(line), file=sys.stderr, flush=True)
+
+
+def answer(line: object) -> None:
+    """Print a line of results; a terminal gets nothing that it would obey.
+
+    Raises:
+        SaveError: the output takes no more.
+    """
+    with printing():
+        print(visible(line, keep="\t") if sys.stdout and sys.stdout.isatty() else line, flush=True)
+
+
+def answer_json(value: Any) -> None:
+    """Print a value as one line of JSON, in ASCII where the output's encoding is not one of Unicode's.
+
+    Raises:
+        SaveError: the output takes no more.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    answer(json_line(value, ascii_only=not encoding.lower().startswith("utf")))
+
+
+def require_output() -> None:
+    """Refuse to compute what could not be printed.
+
+    Raises:
+        ConfigError: the standard output is closed.
+    """
+    if sys.stdout is None:
+        raise ConfigError("the standard output is closed: redirect it to a file, or to /dev/null")
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Report a standard output that takes no more, such as a file on a full disk.
+
+    Raises:
+        SaveError: with the reason; what is left in the buffer is given up.
+        BrokenPipeError: whoever read the output has enough.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again at its exit
+        raise SaveError(
+            f"the standard output takes no more ({error.strerror}): free space there, or write to another place"
+        ) from None
 
 
 @contextmanager
@@ -43,9 +95,9 @@ def task_progress(task: str, total: int) -> Iterator[Any]:
         if done:
             say(f"{task}: {done:,} done in {time.monotonic() - started:.1f} s")
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        row = bar.add_task(task, total=total)
+        row = bar.add_task(visible(task), total=total)
         yield lambda units: bar.advance(row, units)
 
 
@@ -73,9 +125,14 @@ def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]
         return f"{done / max(time.monotonic() - started, 1e-3):,.0f} rows/s"
 
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, TextColumn("{task.fields[rate]}"), console=console, transient=True) as bar:
-            row = bar.add_task(task, total=1.0, rate="")
+            row = bar.add_task(visible(task), total=1.0, rate="")
             yield lambda rows: bar.update(row, rate=rate(rows), completed=share.measure())
         return
 

@@ -23,6 +23,9 @@ __all__ = ["Genre", "TaggedText", "Tagger"]
 WINDOW = 2048
 """Texts that are sorted by length and computed together; results of a stream come by so many."""
 
+_WINDOW_CHARACTERS = 1 << 24
+"""Of a window's texts together, whatever their number: at most some 100 MB of memory."""
+
 Text = str | Mapping[str, str]
 
 
@@ -142,7 +145,7 @@ class Tagger:
         return list(tagged) if isinstance(texts, Sequence) else tagged
 
     def _stream(self, texts: Iterator[Text], top_k: int | None, threshold: float | None) -> Iterator[TaggedText]:
-        while window := list(islice(texts, WINDOW)):
+        for window in _windows(texts):
             yield from self._tag(window, top_k, threshold)
 
     def _tag(self, texts: Sequence[Text], top_k: int | None, threshold: float | None) -> list[TaggedText]:
@@ -198,6 +201,20 @@ class Tagger:
                 "the text is unlike those of the training, perhaps in another language: its genres are a guess"
             )
         return tuple(notes)
+
+
+def _windows(texts: Iterator[Text]) -> Iterator[list[Text]]:
+    """Give texts by `WINDOW`, or by fewer where they are long."""
+    window: list[Text] = []
+    characters = 0
+    for text in texts:
+        window.append(text)
+        characters += len(text) if isinstance(text, str) else 0
+        if len(window) == WINDOW or characters >= _WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
 
 
 def _decide(

@@ -13,6 +13,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
+from genre_lightning.files import replacing
+
 _SECONDS_BETWEEN_SAVES = 10.0
 """How old the file may be while the training goes on; checkpoints save it too."""
 
@@ -105,12 +107,9 @@ class CurvesLogger(Logger):
             self.save()
 
     def _rewrite(self) -> None:
-        draft = self.path.with_name(f".{self.path.name}.part")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self._rows)
-        draft.replace(self.path)
         self._saved = time.monotonic()
         self._written = len(self._rows)

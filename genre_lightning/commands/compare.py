@@ -25,15 +25,32 @@ def compare(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(list(arguments))
-    from genre_lightning.evaluation.comparison import compare_runs, print_comparison, write_comparison
+    from genre_lightning.evaluation.comparison import (
+        compare_runs,
+        comparison_files,
+        is_comparison,
+        print_comparison,
+        write_comparison,
+    )
+    from genre_lightning.files import check_output
     from genre_lightning.metrics import json_value
+    from genre_lightning.progress import answer, say
 
-    comparison = compare_runs(options.runs, split=options.split, seed=options.seed)
-    paths = write_comparison(comparison, options.out or options.runs[0].resolve().parent / "comparison")
+    out = options.out or options.runs[0].resolve().parent / "comparison"
+    for file in comparison_files(out).values():
+        check_output(file, "--out")
+    # `compare runs/*` finds what it has written there before
+    runs = [run for run in options.runs if not is_comparison(run)]
+    for run in options.runs:
+        if run not in runs:
+            say(f"{run} is left out: it holds a comparison, not a run")
+    comparison = compare_runs(runs, split=options.split, seed=options.seed)
+    paths = write_comparison(comparison, out)
     if options.json:
         files = {kind: str(path) for kind, path in paths.items()}
-        print(json.dumps(json_value({**asdict(comparison), "files": files}), allow_nan=False))
+        answer(json.dumps(json_value({**asdict(comparison), "files": files}), allow_nan=False))
     else:
         print_comparison(comparison, sys.stdout)
-        print(f"\nwritten to {', '.join(str(path) for path in paths.values())}")
+        answer("")
+        answer(f"written to {', '.join(str(path) for path in paths.values())}")
     return 0

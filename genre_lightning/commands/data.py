@@ -15,6 +15,9 @@ from rich.table import Table
 
 from genre_lightning.bounds import SEED, at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.evaluation.console import console_of
+from genre_lightning.files import check_output
+from genre_lightning.progress import answer, say
 
 
 def sample(arguments: Sequence[str]) -> int:
@@ -31,8 +34,9 @@ def sample(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="equal seeds write equal files (default: 0)")
     options = parser.parse_args(list(arguments))
+    check_output(options.file, "FILE")
     path = write_sample(options.file, films=options.films, seed=options.seed)
-    print(f"wrote {path}", file=sys.stderr)
+    say(f"wrote {path}")
     return 0
 
 
@@ -47,8 +51,8 @@ def download(arguments: Sequence[str]) -> int:
     parser.add_argument("dir", type=Path, nargs="?", default=Path("data"), help="where to (default: data)")
     path, audit, fetched = download_movies(parser.parse_args(list(arguments)).dir.expanduser())
     counts = f"{audit.rows:,} rows, {audit.kept:,} films kept"
-    print(f"{'fetched and checked' if fetched else 'it is there already'}: {counts}", file=sys.stderr)
-    print(path)
+    say(f"{'fetched and checked' if fetched else 'it is there already'}: {counts}")
+    answer(path)
     return 0
 
 
@@ -77,9 +81,9 @@ def inspect(arguments: Sequence[str]) -> int:
         "genres_a_film": float(np.concatenate([s.labels for s in _distinct(data.splits)]).sum(axis=1).mean()),
     }
     if config.json:
-        print(json.dumps(facts))
+        answer(json.dumps(facts))
     else:
-        _print(facts, Console(width=None if sys.stdout.isatty() else 100))
+        _print(facts, console_of(sys.stdout))
     return 0
 
 

@@ -29,6 +29,7 @@ from genre_lightning.config.guard import check_arguments
 from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.data.options import DataOptions
 from genre_lightning.errors import check_all
+from genre_lightning.folders import check_new_folder
 from genre_lightning.models.options import OPTIONS, ClassifierOptions
 from genre_lightning.runs import RunDirectory
 
@@ -55,11 +56,11 @@ def check_early(command: str, arguments: Sequence[str]) -> None:
     elif command.startswith("baseline "):
         _check_baseline(command, with_run_config(arguments, command), default_run_dir(arguments))
     elif command == "export":
-        export_parser().parse_args(list(arguments))
+        check_new_folder(export_parser().parse_args(list(arguments)).dir.expanduser().absolute(), "the target")
     elif {"--help", "-h"} & set(arguments):
         _parse(command, ["--help"])
     else:  # predict
-        read_options(arguments).run.require_trained()
+        read_options(arguments).check()
 
 
 def _check_run(command: str, words: Sequence[str], run_dir: Path) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.tag import decoded
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import check_all
 from genre_lightning.evaluation.console import console_of
-from genre_lightning.files import write_json
-from genre_lightning.progress import say, task_progress
+from genre_lightning.files import check_output, naming_the_fix, write_json
+from genre_lightning.progress import answer_json, require_output, say, task_progress
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def explain(arguments: Sequence[str]) -> int:
     run = RunDirectory(options.run)
     # before the libraries and the model are loaded, which takes seconds
     run.require_trained()
-    _check(options)
+    _check(options, run)
+    require_output()
     from genre_lightning.explain.explainer import Explainer, check_explainable
 
     check_explainable(run)
@@ -80,7 +81,7 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, run: RunDirectory) -> None:
     problems = []
     if options.top_words:
         for name in ("texts", "html", "top_k", "threshold"):
@@ -95,10 +96,10 @@ def _check(options: argparse.Namespace) -> None:
                 problems.append(f"--{name} is of --top_words: add that")
         if not options.texts:
             problems.append("there is no text: give one, in quotes, or --top_words")
-        if options.html and options.html.is_dir():
-            problems.append(f"--html {options.html} is a directory: name a file")
-    if problems:
-        raise ConfigError("; and ".join(problems))
+    outputs = {"--html": options.html} if options.html else {}
+    if options.top_words:
+        outputs = {"top_words.json": run.evaluation(options.split or "validation").top_words, "report": run.report}
+    check_all((partial(check_output, path, name) for name, path in outputs.items()), problems)
 
 
 def _explain_texts(explainer: Explainer, options: argparse.Namespace) -> None:
@@ -112,13 +113,14 @@ def _explain_texts(explainer: Explainer, options: argparse.Namespace) -> None:
         explanation = explainer(text, top_k=options.top_k, threshold=options.threshold)
         explanations.append(explanation)
         if options.json:
-            print(json.dumps(explanation.as_dict(), ensure_ascii=False), flush=True)
+            answer_json(explanation.as_dict())
             continue
         if number:
             console.print()
         print_explanation(explanation, console)
     if options.html:
-        write_page(options.html, options.run.resolve().name, explanations)
+        with naming_the_fix(options.html):
+            write_page(options.html, options.run.resolve().name, explanations)
         say(f"written to {options.html}")
 
 
@@ -134,10 +136,11 @@ def _top_words(run: RunDirectory, options: argparse.Namespace) -> None:
     films = min(options.films or _FILMS, len(stored.predictions))
     with task_progress(f"explaining films of {split}", films) as progress:
         found = top_words(explainer, stored, split, films, progress)
-    write_json(run.evaluation(split).top_words, found)
-    write_report(run.path)
+    with naming_the_fix(run.path):
+        write_json(run.evaluation(split).top_words, found)
+        write_report(run.path)
     if options.json:
-        print(json.dumps(found, ensure_ascii=False))
+        answer_json(found)
         return
     console_of(sys.stdout).print(top_words_table(found))
     error = found["completeness"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,16 +24,18 @@ from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
 from genre_lightning.export.adapter import plain_attention, write_adapter
 from genre_lightning.export.card import CardFacts, Form, model_card
 from genre_lightning.export.classifier import difference, why_not_plain, write_classifier
-from genre_lightning.export.folder import check_target, whole_folder
+from genre_lightning.export.folder import whole_folder
 from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
 from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
 from genre_lightning.files import write_json, write_text
+from genre_lightning.folders import check_new_folder
 from genre_lightning.models.backbones import QuietLoading
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.lora import merge_adapters
 from genre_lightning.models.quantization import known_warnings
+from genre_lightning.progress import answer
 from genre_lightning.runs import RunDirectory
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -47,7 +48,7 @@ def export(arguments: Sequence[str]) -> int:
     """Writes the best checkpoint of a run to a new directory."""
     options = export_parser().parse_args(list(arguments))
     target: Path = options.dir.expanduser().absolute()
-    check_target(target)
+    check_new_folder(target, "the target")
     run = RunDirectory(options.run)
     run.require_run()
     if options.onnx:
@@ -61,7 +62,7 @@ def export(arguments: Sequence[str]) -> int:
             _write_decision(source, draft, merged=form != "adapter")
             write_text(draft / "README.md", model_card(source, facts))
     _report(run, facts)
-    print(target, file=sys.stdout)
+    answer(target)
     return 0
 
 

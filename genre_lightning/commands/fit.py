@@ -30,6 +30,7 @@ from genre_lightning.distributed.manifests import Manifest, newest_good
 from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError
+from genre_lightning.folders import new_folder
 from genre_lightning.provenance import git_commit
 from genre_lightning.runs import check_same_training, training_digest
 
@@ -68,9 +69,8 @@ def _fit(setup: Setup, changed: list[str]) -> int:
 
 def _keep_tokenizer(setup: Setup, data: PreparedData) -> None:
     if is_first_rank() and not setup.run.tokenizer.is_dir():
-        draft = setup.run.path / ".tokenizer.part"
-        data.tokenizer.save_pretrained(draft)
-        draft.rename(setup.run.tokenizer)
+        with new_folder(setup.run.tokenizer) as draft:
+            data.tokenizer.save_pretrained(draft)
 
 
 def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) -> dict[str, dict[str, Any]]:

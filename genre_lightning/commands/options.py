@@ -137,7 +137,7 @@ ABOUT = {
 
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 
-FLAGS = {"--json": "true", "--override": "true", "--tensorboard": "true", "--wandb": "{}"}
+FLAGS = {"--json": "true", "--override": "true", "--tensorboard": "true", "--raw_cells": "true", "--wandb": "{}"}
 """Options that may stand without a value, and the value that they then have."""
 
 
@@ -169,6 +169,11 @@ def add_training_options(parser: ArgumentParser, command: str) -> None:
         parser.add_argument(
             "--out", type=Path | None, default=None,
             help="The table to write: .parquet, .csv or .csv.gz; null is predictions.parquet in the run directory.",
+        )  # fmt: skip
+        parser.add_argument(
+            "--raw_cells", type=bool, default=False,
+            help="Leave texts in a CSV as they are. By default one that begins with =, +, -, @, a tab or a line break "
+            "gets an apostrophe before it, as a spreadsheet program would compute it.",
         )  # fmt: skip
 
 

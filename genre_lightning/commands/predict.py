@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from genre_lightning import __version__
 from genre_lightning.commands.build import build_trainer, is_first_rank, tell
 from genre_lightning.commands.evaluate import open_run
 from genre_lightning.commands.evaluation import load_decision, restore_alone
@@ -29,9 +28,9 @@ from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.decisions import Decision
-from genre_lightning.evaluation.tagged_files import TaggedFile, check_out
-from genre_lightning.files import file_digest
-from genre_lightning.progress import file_progress
+from genre_lightning.evaluation.tagged_files import TaggedFile
+from genre_lightning.files import file_digest, naming_the_fix
+from genre_lightning.progress import answer, file_progress
 from genre_lightning.scoring import open_scorer, require_finite
 
 CHUNK_ROWS = 8192
@@ -40,30 +39,25 @@ CHUNK_ROWS = 8192
 _ANYWHERE = {"accelerator": "auto", "devices": "auto", "num_nodes": "1"}
 """Options of the trainer that name the machine of the training, where the films may not be tagged."""
 
+_CHANGING_LOGITS = ("--trainer.precision=", "--model.backbone=")
+"""Options under which an earlier start's parts are not resumed by one without them."""
+
 
 def predict(arguments: Sequence[str]) -> int:
-    """Tags the films of `--data.csv` (the run's own file where none is named) and writes one table.
+    """Tag the films of `--data.csv` and write one table.
 
     Each row of the file is in the table once and in its order; one that cannot be tagged has a reason.
     """
     options = read_options(arguments)
-    run = options.run
-    run.require_trained()
-    settings = run.settings()
+    options.check()
+    settings = options.run.settings()
     data = settings.get("data") or {}
-    path = options.files.get("--data.csv") or (Path(data["csv"]) if "csv" in data else None)
-    if path is None:
-        raise ConfigError(f"{run.path} has no films of its own: name a file with --data.csv")
     trained = ColumnNames(**(data.get("columns") or {}))
     template = TextTemplate(data.get("text", "{overview}"))
-    films = NewFilms(path, replace(trained, **options.columns), _fields(template.fields, options, trained))
-    out = options.files.get("--out") or run.path / "predictions.parquet"
-    check_out(out)
-    if out.exists() and path.exists() and out.samefile(path):
-        raise ConfigError(f"--out {out} is the file of the films: name another")
+    films = NewFilms(options.films, replace(trained, **options.columns), _fields(template.fields, options, trained))
     if kind_of(settings) == "fit":
-        return _by_trainer(options, settings, films, out)
-    return _by_scorer(options, settings, films, out)
+        return _by_trainer(options, settings, films)
+    return _by_scorer(options, settings, films)
 
 
 def _fields(names: Sequence[str], options: PredictOptions, trained: ColumnNames) -> dict[str, str]:
@@ -72,13 +66,13 @@ def _fields(names: Sequence[str], options: PredictOptions, trained: ColumnNames)
     return {name: renamed.get(name, name) for name in names}
 
 
-def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
+def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms) -> int:
     """Tags with a model that has a checkpoint, on as many ranks as there are."""
     films.check()
     setup = open_run("predict", _trainer_words(options, settings), films=False)
     decision = load_decision(setup)
     watch_ranks()
-    with _Writing(out, decision, settings, films) as writing, explaining_failures():
+    with _Writing(options, decision, settings, films) as writing, explaining_failures():
         setup.trainer_options["enable_progress_bar"] = False
         setup.wandb, setup.config.tensorboard = None, False
         trainer, _ = build_trainer(setup)
@@ -111,7 +105,7 @@ def _trainer_words(options: PredictOptions, settings: Mapping[str, Any]) -> list
     return [*words, "--run_dir", str(options.run.path), *options.rest]
 
 
-def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms, out: Path) -> int:
+def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms) -> int:
     """Tags with a baseline or an ensemble, in one process."""
     if options.rest:
         raise ConfigError(
@@ -124,7 +118,7 @@ def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewF
     scorer = open_scorer(options.run.path)
     films = replace(films, fields=_fields(scorer.fields, options, scorer.columns))
     films.check()
-    with _Writing(out, scorer.decision, settings, films) as writing:
+    with _Writing(options, scorer.decision, settings, films) as writing:
         writing.start_after(writing.finished)
         for chunk in writing.chunks():
             FLAG.check()
@@ -139,15 +133,17 @@ class _Writing:
     """The way of chunks from the file of films to the table; on other ranks than the first, of reading alone.
 
     Args:
-        out: the table's place.
+        options: of the command.
         decision: of the run.
         settings: of the run.
         films: the file.
     """
 
-    def __init__(self, out: Path, decision: Decision, settings: Mapping[str, Any], films: NewFilms) -> None:
+    def __init__(
+        self, options: PredictOptions, decision: Decision, settings: Mapping[str, Any], films: NewFilms
+    ) -> None:
         self.films = films
-        self.out = out
+        self.out = options.out
         self.decision = decision
         self._read = ReadShare()
         self._done = ReadShare()
@@ -162,11 +158,14 @@ class _Writing:
             identity = {
                 "films": file_digest(films.path),
                 "columns": asdict(films.columns),
+                "fields": dict(films.fields),
+                "options": [word for word in options.rest if word.startswith(_CHANGING_LOGITS)],
+                "version": __version__,
                 "settings": repr(sorted(settings.items())),
                 "decision": decision.to_dict(),
                 "chunk_rows": CHUNK_ROWS,
             }
-            self._file = TaggedFile(out, decision, identity)
+            self._file = TaggedFile(self.out, decision, identity, raw_cells=options.raw_cells)
 
     def __enter__(self) -> _Writing:
         if self._file:
@@ -197,32 +196,22 @@ class _Writing:
         """Writes the next chunk."""
         assert self._file is not None
         require_finite(logits[[film.reason is None for film in films]])
-        with self._saying_the_cure():
+        with naming_the_fix(self.out):
             self._file.write_part(self._next, films, logits)
         self._next += 1
         share = self._shares.popleft()
         self._done.measure = lambda: share
         self._advance(len(films))
 
-    @contextmanager
-    def _saying_the_cure(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ConfigError(
-                f"{self.out} could not be written ({error.strerror or error}): free space there or mend its "
-                "permissions, then run the same command again to go on"
-            ) from error
-
     def end(self) -> int:
         """Puts the table in its place and says what is in it."""
         if self._file is None:
             return 0
-        with self._saying_the_cure():
+        with naming_the_fix(self.out):
             counts = self._file.assemble()
         tagged, rows = counts.pop("tagged", 0), sum(counts.values())
         others = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
         rest = f"; not tagged: {others}" if others else ""
         tell(f"tagged {tagged:,} of {tagged + rows:,} rows of {self.films.path}{rest}")
-        print(self.out, file=sys.stdout)
+        answer(self.out)
         return 0

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from genre_lightning.data.movies import ColumnNames
+from genre_lightning.data.movies import ColumnNames, kind_by_name
 from genre_lightning.errors import ConfigError
+from genre_lightning.files import check_output
 from genre_lightning.runs import RunDirectory
 
 _ALLOWED = (
@@ -30,13 +31,41 @@ class PredictOptions:
         run: directory of the run.
         files: of --data.csv and --out.
         columns: names given by --data.columns.*.
-        rest: the other words of the command line.
+        raw_cells: leave texts in a CSV as they are, even those that a spreadsheet program takes for formulas.
+        rest: the other arguments of the command line.
     """
 
     run: RunDirectory
     files: dict[str, Path]
     columns: dict[str, str]
+    raw_cells: bool
     rest: list[str]
+
+    @property
+    def films(self) -> Path:
+        """The file of the films to be tagged."""
+        return self.files["--data.csv"]
+
+    @property
+    def out(self) -> Path:
+        """The table to write."""
+        return self.files.get("--out") or self.run.path / "predictions.parquet"
+
+    def check(self) -> None:
+        """Refuse what can be refused before a library is loaded.
+
+        Raises:
+            CheckpointError: the run is not one that is trained.
+            ConfigError: no films are named, or the table cannot be written.
+        """
+        self.run.require_trained()
+        if "--data.csv" not in self.files:
+            raise ConfigError("--data.csv is missing: name the file of the films to tag")
+        if kind_by_name(self.out) is None:
+            raise ConfigError(f"--out is {self.out}: name a .csv, .csv.gz or .parquet file")
+        check_output(self.out, "--out")
+        if self.out.exists() and self.films.exists() and self.out.samefile(self.films):
+            raise ConfigError(f"--out {self.out} is the file of the films: name another")
 
 
 def read_options(arguments: Sequence[str]) -> PredictOptions:
@@ -48,6 +77,7 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
     files: dict[str, Path] = {}
     columns: dict[str, str] = {}
     run: Path | None = None
+    raw_cells = False
     rest: list[str] = []
     words = iter(arguments)
     for place, word in enumerate(words):
@@ -64,6 +94,10 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
                 columns[name.removeprefix("--data.columns.")] = value
             else:
                 files[name] = Path(value).expanduser().absolute()
+        elif name == "--raw_cells":
+            if value not in ("", "true", "false"):
+                raise ConfigError(f"--raw_cells is {value}: give true or false")
+            raw_cells = value != "false"
         else:
             rest.append(word)
     if run is None:
@@ -72,8 +106,8 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
         if word.startswith("-") and not word.startswith(_ALLOWED):
             raise ConfigError(
                 f"{word.partition('=')[0]} is no option of predict, which uses a run as it was trained: "
-                "it takes --data.csv, --data.columns.*, --out and --trainer.*"
+                "it takes --data.csv, --data.columns.*, --out, --raw_cells and --trainer.*"
             )
     if unknown := set(columns) - set(asdict(ColumnNames())):
         raise ConfigError(f"--data.columns.{min(unknown)} is unknown: use .id, .title, .overview or .genres")
-    return PredictOptions(RunDirectory(run.expanduser().absolute()), files, columns, rest)
+    return PredictOptions(RunDirectory(run.expanduser().absolute()), files, columns, raw_cells, rest)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, AnyStr
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.errors import DataError
+from genre_lightning.escapes import visible
 from genre_lightning.evaluation.console import console_of
-from genre_lightning.progress import say
+from genre_lightning.progress import answer, answer_json, require_output, say
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def tag(arguments: Sequence[str]) -> int:
     options = _parser().parse_intermixed_args(list(arguments))
     # before the libraries and the model are loaded, which takes seconds
     RunDirectory(options.run).require_trained()
+    require_output()
+    if sys.stdin is None and not options.texts and not options.file:
+        raise ConfigError("the standard input is closed: give a TEXT, or a file with --file")
     if options.file and not options.file.is_file():
         raise DataError(f"no such file: {options.file}: give a text file with one text a line")
     from genre_lightning.tagger import Tagger
@@ -85,7 +89,7 @@ def _converse(tagger: Tagger, options: argparse.Namespace, write: _Writer) -> No
     terminal = sys.stdin.isatty()
     if terminal:
         say("one text a line; an empty line or Ctrl-D ends")
-    for number, line in enumerate(_lines(sys.stdin.buffer), start=1):
+    for number, line in enumerate(_lines(sys.stdin.buffer, b"\r\n"), start=1):
         text = decoded(line, f"line {number}")
         if terminal and not text.strip():
             break
@@ -106,13 +110,13 @@ class _Writer:
 
     def __call__(self, tagged: TaggedText) -> None:
         if self.as_json:
-            print(json.dumps(tagged.as_dict(), ensure_ascii=False), flush=True)
+            answer_json(tagged.as_dict())
         elif self.console.is_terminal:
             if not self.first:
                 self.console.print()
             print_bars(tagged, self.console)
         else:
-            print(f"{tagged}\t{_shortened(tagged.text)}", flush=True)
+            answer(f"{visible(tagged)}\t{visible(_shortened(tagged.text))}")
             for note in tagged.notes:
                 say(f"{_shortened(tagged.text, 40)!r}: {note}")
         self.first = False
@@ -130,13 +134,15 @@ def print_bars(tagged: TaggedText, console: Console) -> None:
         console.print(Text("  no genre reaches its threshold; the likeliest:", style="yellow"))
     decided = {genre.name: genre.threshold for genre in tagged.genres}
     others = [name for name in tagged.probabilities if name not in decided][:_RUNNERS_UP]
-    width = max(map(len, tagged.probabilities))
+    shown_names = {name: visible(name) for name in tagged.probabilities}
+    width = max(map(cell_len, shown_names.values()))
     for name in (*decided, *others):
         probability, chosen = tagged.probabilities[name], name in decided
-        line = Text(f"  {name:<{width}}  ", style="bold" if chosen else "dim")
+        line = Text(f"  {set_cell_size(shown_names[name], width)}  ", style="bold" if chosen else "dim")
         line.append(f"{probability:.3f}  ")
         # in eighths of a character, as far as the probability goes
-        line.append(_bar(probability), style="green" if chosen else "bright_black")
+        bar = _bar(probability, ascii_only=console.options.ascii_only)
+        line.append(bar, style="green" if chosen else "bright_black")
         if not chosen:
             line.append(f"  below {tagged.thresholds[name]:.3f}")
         elif (threshold := decided[name]) is not None:
@@ -144,7 +150,9 @@ def print_bars(tagged: TaggedText, console: Console) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _bar(share: float) -> str:
+def _bar(share: float, *, ascii_only: bool) -> str:
+    if ascii_only:
+        return ("#" * round(share * _BAR_WIDTH)).ljust(_BAR_WIDTH)
     whole, eighths = divmod(round(share * _BAR_WIDTH * 8), 8)
     return ("█" * whole + (" ▏▎▍▌▋▊▉"[eighths] if eighths else "")).ljust(_BAR_WIDTH)
 
@@ -174,16 +182,21 @@ def _lines_of_file(path: Path) -> Iterator[str]:
         file.seek(0)
         if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # what PowerShell's > writes
             with path.open(encoding="utf-16", errors="replace") as text:
-                yield from (line.rstrip("\r\n") for line in text)
+                yield from _lines(text, "\r\n")
             return
-        for number, line in enumerate(_lines(file), start=1):
+        for number, line in enumerate(_lines(file, b"\r\n"), start=1):
             yield decoded(line, f"line {number} of {path}")
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a stream, each as soon as it is there; of one that is too long its beginning."""
+def _lines(file: IO[AnyStr], ends: AnyStr) -> Iterator[AnyStr]:
+    """Give the lines of a stream, each as soon as it is there; of one that is too long its beginning.
+
+    Args:
+        file: the stream.
+        ends: the characters that end a line, the last one always.
+    """
     while line := file.readline(_LONGEST_LINE):
         rest = line
-        while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
+        while len(rest) == _LONGEST_LINE and not rest.endswith(ends[-1:]):
             rest = file.readline(_LONGEST_LINE)
-        yield line.rstrip(b"\r\n")
+        yield line.rstrip(ends)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import os
 import re
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -25,6 +24,7 @@ from genre_lightning.data import sample_phrases as bank
 from genre_lightning.data.sample_dice import Dice
 from genre_lightning.data.sample_plots import overview
 from genre_lightning.errors import ConfigError
+from genre_lightning.files import replacing
 
 __all__ = ["COLUMNS", "GENRE_IDS", "generate_rows", "planted_counts", "write_sample"]
 
@@ -343,14 +343,6 @@ def write_sample(path: Path, films: int = 2000, seed: int = 0) -> Path:
     content = text.getvalue().encode("utf-8")
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)  # mtime 0: no time of writing in the file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as beside:
+        beside.write_bytes(content)
     return path

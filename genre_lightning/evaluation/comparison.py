@@ -11,6 +11,8 @@ from typing import Any, TextIO
 import numpy as np
 
 from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.escapes import markdown as in_markdown
+from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
@@ -19,6 +21,7 @@ from genre_lightning.evaluation.report import duration, render
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.files import write_csv, write_text
 from genre_lightning.metrics import policy_metrics, threshold_free_metrics
+from genre_lightning.runs import RunDirectory
 
 COMPARED = (
     ("f1_micro", "micro-F1"),
@@ -129,10 +132,20 @@ def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None
         console.print(note, markup=False, soft_wrap=True)
 
 
+def comparison_files(directory: str | os.PathLike[str]) -> dict[str, Path]:
+    """Name the files of a comparison by their kind."""
+    return {kind: Path(directory) / f"comparison.{kind}" for kind in ("md", "csv", "html")}
+
+
+def is_comparison(directory: str | os.PathLike[str]) -> bool:
+    """Whether a directory holds what `write_comparison` writes, and no run."""
+    files = comparison_files(directory).values()
+    return all(file.is_file() for file in files) and not RunDirectory(Path(directory)).config.exists()
+
+
 def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) -> dict[str, Path]:
     """Write comparison.md, comparison.csv and comparison.html, each whole or not at all; give their paths."""
-    place = Path(directory)
-    paths = {kind: place / f"comparison.{kind}" for kind in ("md", "csv", "html")}
+    paths = comparison_files(directory)
     write_text(paths["md"], markdown(comparison))
     paper = {name: PAPER_ROW.get(name) for name in comparison.rows[0]} | {"run": PAPER_NAME}
     write_csv(paths["csv"], [*comparison.rows, paper])
@@ -149,9 +162,8 @@ def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) 
 def markdown(comparison: Comparison) -> str:
     """Write the table and its notes as Markdown."""
     heads, cells = table_cells(comparison)
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *([_escaped(cell) for cell in row] for row in cells)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n" + "\n".join(f"- {note}" for note in notes(comparison)) + "\n"
+    table = markdown_table(heads, [[in_markdown(name), *figures] for name, *figures in cells])
+    return f"{table}\n\n" + "\n".join(f"- {in_markdown(note)}" for note in notes(comparison)) + "\n"
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -234,9 +246,3 @@ def _names(runs: Sequence[Run]) -> list[str]:
     """Name runs by their directories, and by their paths where two directories share a name."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.directory) for run in runs]
-
-
-def _escaped(cell: str) -> str:
-    for mark in ("\\", "|", "<", "*", "_", "`"):
-        cell = cell.replace(mark, f"\\{mark}")
-    return cell

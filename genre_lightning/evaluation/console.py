@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
+from genre_lightning.escapes import visible
 from genre_lightning.evaluation.options import POLICIES
+from genre_lightning.progress import printing
 
 HEADLINES = (
     ("f1_micro", "micro-F1"),
@@ -66,12 +70,37 @@ def probability_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+class SafeConsole(Console):
+    """A console that takes text as it is: no markup, no emoji by name, and nothing that a terminal obeys.
+
+    Args:
+        file: where it prints; None takes the standard output.
+        options: of rich's console.
+    """
+
+    def __init__(self, file: TextIO | None, **options: Any) -> None:
+        super().__init__(file=file, highlight=False, markup=False, emoji=False, **options)
+
+    @override
+    def render_str(self, text: str, **options: Any) -> Text:
+        # before a table measures it, as escapes are longer
+        return super().render_str(visible(text, keep="\n\t"), **options)
+
+    @override
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text, keep="\n"))
+
+    @override
+    def print(self, *objects: Any, **options: Any) -> None:
+        with printing():
+            super().print(*objects, **options)
+
+
 def console_of(file: TextIO | None) -> Console:
     """Give a terminal its own width, and a file a fixed one."""
-    console = Console(file=file, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=file, highlight=False, width=LOG_WIDTH, color_system=None)
-    return console
+    console = SafeConsole(file)
+    return console if console.is_terminal else SafeConsole(file, width=LOG_WIDTH, color_system=None)
 
 
 def stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str) -> Table:

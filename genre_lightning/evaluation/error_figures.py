@@ -83,7 +83,8 @@ def taken_for_figure(labels: BoolArray, decided: BoolArray, genres: tuple[str, .
     genres = tuple(genres[column] for column in columns)
     shares = taken_for(labels, decided)[np.ix_(columns, columns)]
     missed = (labels & ~decided).sum(axis=0)[columns]
-    size = 2.2 + 0.33 * len(genres)
+    # inches; names are written on two sides
+    size = 2.2 + 0.33 * len(genres) + 0.08 * max(0, max(map(len, genres)) - 16)
     figure = new_figure(f"Which genre is taken for which{note}", size + 0.6, size)
     axes = figure.add_subplot()
     top = max(float(np.nanmax(shares)) if np.isfinite(shares).any() else 0.0, 0.01)

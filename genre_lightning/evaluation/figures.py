@@ -19,6 +19,7 @@ from genre_lightning.evaluation.error_figures import (
     shown_genres,
     taken_for_figure,
 )
+from genre_lightning.evaluation.figure_fonts import drawable
 from genre_lightning.evaluation.figure_style import (
     BLUE,
     FAINT,
@@ -75,7 +76,19 @@ def write_figures(
     Returns:
         The files written, in the order of `FIGURES`.
     """
-    labels, genres = predictions.labels, predictions.genres
+    with drawable(predictions.genres) as genres:
+        return _write_figures(Path(directory), predictions, decision, policy, genres, curves_csv)
+
+
+def _write_figures(
+    directory: Path,
+    predictions: Predictions,
+    decision: Decision,
+    policy: Policy,
+    genres: tuple[str, ...],
+    curves_csv: str | os.PathLike[str] | None,
+) -> list[Path]:
+    labels = predictions.labels
     probabilities = decision.probabilities(predictions.logits)
     decided = decision.decide(probabilities, policy)
     drawn: dict[str, Figure | None] = {
@@ -90,7 +103,7 @@ def write_figures(
     }
     written = []
     for name in FIGURES:
-        figure, path = drawn[name], Path(directory) / f"{name}.png"
+        figure, path = drawn[name], directory / f"{name}.png"
         if figure is None:
             # a figure of an earlier evaluation would be taken for this one's
             path.unlink(missing_ok=True)

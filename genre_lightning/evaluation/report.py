@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE
@@ -25,6 +27,8 @@ from genre_lightning.metrics import BoolArray
 
 MISTAKES = 20
 _LONGEST_TEXT = 1200
+_TURNING = ("R", "AL", "LRE", "LRO", "LRI", "RLE", "RLO", "RLI", "FSI")
+"""Unicode's classes of letters written from right to left, and of marks that set a direction."""
 _CARDS = ("f1_micro", "f1_macro", "subset_accuracy")
 
 
@@ -57,6 +61,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["figure"] = _figure
     environment.filters["span"] = _span
+    environment.filters["isolated"] = _isolated
     return environment.get_template(template).render(values)
 
 
@@ -206,3 +211,9 @@ def _span(value: list[float | None] | None) -> str:
     if not value or value[0] is None or value[1] is None:
         return ""
     return f"{value[0]:.3f}–{value[1]:.3f}"
+
+
+def _isolated(text: str) -> Markup:
+    """Keep a name that is read from right to left, or that sets a direction, from reordering the figures beside it."""
+    turns = any(unicodedata.bidirectional(character) in _TURNING for character in text)
+    return Markup("<bdi>{}</bdi>").format(text) if turns else escape(text)

@@ -11,6 +11,7 @@ from typing import Any
 
 from genre_lightning.config.yaml_files import read_text
 from genre_lightning.errors import CheckpointError
+from genre_lightning.escapes import original_cell
 from genre_lightning.evaluation.decisions import Decision, read_decision
 from genre_lightning.evaluation.predictions import StoredPredictions, read_stored_predictions
 from genre_lightning.files import read_json
@@ -72,7 +73,7 @@ class Run:
         return read_stored_predictions(self.files.evaluation(split).predictions)
 
     def table(self, path: Path) -> list[dict[str, str]]:
-        """Read a CSV of an evaluation; an undefined figure is an empty text.
+        """Read a CSV of an evaluation, as `write_csv` writes it; an undefined figure is an empty text.
 
         Raises:
             CheckpointError: it is missing.
@@ -80,7 +81,7 @@ class Run:
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: the run has not finished; run its command again to finish it")
         with path.open(newline="", encoding="utf-8") as handle:
-            return list(csv.DictReader(handle))
+            return [{key: original_cell(text) for key, text in row.items()} for row in csv.DictReader(handle)]
 
     @cached_property
     def decision(self) -> Decision:

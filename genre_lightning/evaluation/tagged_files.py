@@ -1,11 +1,14 @@
-"""The file that `predict` writes: in parts beside its place, then whole at once; a start goes on after its parts."""
+"""The file that `predict` writes: in parts beside its place, then whole at once; a start resumes after its parts."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import hmac
 import io
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,72 +21,124 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from genre_lightning.data.cache import default_cache_dir
 from genre_lightning.data.movies import kind_by_name
 from genre_lightning.data.new_films import NewFilm
 from genre_lightning.errors import ConfigError
+from genre_lightning.escapes import cell, join_names
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
-from genre_lightning.files import read_json, replacing, write_json
+from genre_lightning.files import check_output, naming_the_fix, replacing
+from genre_lightning.folders import is_own_folder, new_folder
+from genre_lightning.signing import read_key, signature
 
-SEPARATOR = "|"
-"""Stands between genres in a CSV."""
+_PART = re.compile(r"part-(\d{6})-([0-9a-f]{32})\.parquet")
+_NOTE = "identity.json"
+_LARGEST_NOTE = 1 << 24
+"""Bytes; a thousand genres take some ten thousand."""
 
 
 class TaggedFile:
     """Tagged films on their way into a .csv, .csv.gz or .parquet file.
 
-    Parts lie in the hidden folder `.NAME.parts` beside the file until it is whole.
+    Parts lie in the hidden folder `.NAME.parts` beside the file until it is whole. The folder and each part are signed
+    with the user's key: what anybody else has put there is neither used nor followed.
 
     Args:
         path: of the file.
         decision: how logits become genres.
         identity: what the parts depend on; parts of another identity are thrown away.
+        raw_cells: leave texts in a CSV as they are, even those that a spreadsheet program takes for formulas.
     """
 
-    def __init__(self, path: Path, decision: Decision, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, decision: Decision, identity: Mapping[str, Any], *, raw_cells: bool = False) -> None:
         self.path = path
         self.decision = decision
-        self.identity = json.loads(json.dumps(identity))
+        self.raw_cells = raw_cells
         self.folder = path.with_name(f".{path.name}.parts")
+        self._identity = json.dumps(identity, sort_keys=True).encode()
+        self._key = b""
 
     @contextmanager
     def writing(self) -> Iterator[int]:
-        """Opens the folder of parts for this process alone, and gives the number of parts that are finished.
+        """Open the folder of parts for this process alone, and give the number of parts that are finished.
 
         Raises:
-            ConfigError: another process is at it, or the folder cannot be made.
+            ConfigError: another process uses it, or this user's `predict` did not make it.
+            SaveError: it cannot be made.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        self._key = read_key(default_cache_dir())
+        with naming_the_fix(self.path):
+            if not os.path.lexists(self.folder):
+                with new_folder(self.folder, private=True) as draft:
+                    self._write_note(draft)
+            self._require_own()
             lock = FileLock(self.folder / ".lock", timeout=1)
-            lock.acquire()
-        except Timeout:
-            raise ConfigError(f"another process is writing {self.path}: wait for it, or name another --out") from None
-        except OSError as error:
-            raise ConfigError(f"--out {self.path} cannot be written ({error.strerror}): name another place") from None
+            try:
+                lock.acquire()
+            except Timeout:
+                raise ConfigError(
+                    f"another process is writing {self.path}: wait for it, or name another --out"
+                ) from None
         try:
-            yield self._finished_parts()
+            with naming_the_fix(self.path):
+                finished = self._resume()
+            yield finished
         finally:
             lock.release()
 
-    def _finished_parts(self) -> int:
-        note = self.folder / "identity.json"
-        if not note.is_file() or read_json(note) != self.identity:
-            for part in self.folder.glob("part-*"):
-                part.unlink()
-            write_json(note, self.identity)
-        for remains in self.folder.glob(".tmp-*"):  # of a start that was killed in the midst of a write
-            remains.unlink()
-        parts = 0
-        while self._part(parts).is_file():
-            parts += 1
+    def _write_note(self, folder: Path) -> None:
+        content = {"identity": self._identity.decode(), "signature": signature(self._key, self._identity)}
+        with replacing(folder / _NOTE) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+
+    def _require_own(self) -> str:
+        """Refuse a folder that this user's `predict` did not make; give the identity that it was made for."""
+        try:
+            if is_own_folder(self.folder):
+                descriptor = os.open(self.folder / _NOTE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                with os.fdopen(descriptor, "rb") as file:
+                    note = json.loads(file.read(_LARGEST_NOTE))
+                expected = signature(self._key, note["identity"].encode())
+                if hmac.compare_digest(expected, note["signature"]) and not (self.folder / ".lock").is_symlink():
+                    return str(note["identity"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        raise ConfigError(
+            f"{self.folder} was not left by an earlier start of this user's 'predict': look at it and remove it, or "
+            "name another --out"
+        )
+
+    def _resume(self) -> int:
+        """Remove what is of no use to this start, and count the parts that are."""
+        if self._require_own() != self._identity.decode():
+            self._write_note(self.folder)
+        parts = self._finished_parts()
+        # of another identity or of a start that was killed in a write, or that others have put there
+        for place in [*self.folder.glob("part-*"), *self.folder.glob(".tmp-*")]:
+            if place not in parts:
+                place.unlink()
+        return len(parts)
+
+    def _finished_parts(self) -> list[Path]:
+        """The parts from the first one on that this user's `predict` has written for this identity."""
+        found = {}
+        for place in self.folder.iterdir():
+            match = _PART.fullmatch(place.name)
+            if match and not place.is_symlink() and place.is_file():
+                number = int(match[1])
+                if hmac.compare_digest(self._sign(number, place.read_bytes()), match[2]):
+                    found[number] = place
+        parts: list[Path] = []
+        while len(parts) in found:
+            parts.append(found[len(parts)])
         return parts
 
-    def _part(self, number: int) -> Path:
-        return self.folder / f"part-{number:06}.parquet"
+    def _sign(self, number: int, content: bytes) -> str:
+        return signature(self._key, self._identity, str(number).encode(), content)
 
     def write_part(self, number: int, films: Sequence[NewFilm], logits: NDArray[np.float32]) -> None:
-        """Writes a part, whole or not at all.
+        """Write a part, whole or not at all.
 
         Args:
             number: of the part, from 0.
@@ -106,16 +161,19 @@ class TaggedFile:
                 "logits": _vectors(logits, missing),
             }
         )
-        with replacing(self._part(number)) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        content = buffer.getvalue()
+        with replacing(self.folder / f"part-{number:06}-{self._sign(number, content)}.parquet") as temporary:
+            temporary.write_bytes(content)
 
     def assemble(self) -> dict[str, int]:
-        """Puts the parts together in the file's place, and removes them.
+        """Put the parts together in the file's place, and remove them.
 
         Returns:
             rows by their reason, those that were tagged under "tagged".
         """
-        parts = [self._part(number) for number in range(self._finished_parts())]
+        parts = self._finished_parts()
         counts: dict[str, int] = {}
         whole_numbers = True
         for part in parts:
@@ -129,6 +187,7 @@ class TaggedFile:
                 self._write_parquet(temporary, parts, pa.int64() if whole_numbers else pa.string())
             else:
                 self._write_csv(temporary, parts, compressed=kind == "csv.gz")
+        check_output(self.path, "--out")
         (self.folder / f"whole.{kind}").replace(self.path)
         shutil.rmtree(self.folder)
         return counts
@@ -142,39 +201,26 @@ class TaggedFile:
                 writer.write_table(pq.read_table(part).cast(schema))
 
     def _write_csv(self, place: Path, parts: Sequence[Path], *, compressed: bool) -> None:
+        plain = str if self.raw_cells else cell
         with place.open("wb") as raw, _text_of(_compressing(raw, compressed)) as text:
             writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(["id", "title", "genres", "reason", *self.decision.genres])
+            writer.writerow(["id", "title", "genres", "reason", *map(plain, self.decision.genres)])
             for part in parts:
                 for row in pq.read_table(part).to_pylist():
                     figures = row["probabilities"] or [None] * len(self.decision.genres)
                     writer.writerow(
                         [
-                            row["id"],
-                            row["title"],
-                            SEPARATOR.join(row["genres"] or ()),
+                            plain(row["id"] or ""),
+                            plain(row["title"]),
+                            plain(join_names(row["genres"] or ())),
                             row["reason"],
                             *("" if figure is None else f"{figure:.6g}" for figure in figures),
                         ]
                     )
 
     def discard(self) -> None:
-        """Removes the parts, which nothing can be made of."""
+        """Remove the parts, of which nothing can be made."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def check_out(path: Path) -> None:
-    """Refuses a place or a format that cannot be written.
-
-    Raises:
-        ConfigError: with the cure.
-    """
-    if kind_by_name(path) is None:
-        raise ConfigError(f"--out is {path}: name a .csv, .csv.gz or .parquet file")
-    if path.is_dir():
-        raise ConfigError(f"--out {path} is a directory: name a file in it")
-    if path.parent.exists() and not path.parent.is_dir():
-        raise ConfigError(f"--out {path} cannot be written: {path.parent} is a file; name another place")
 
 
 def _compressing(raw: BinaryIO, compressed: bool) -> BinaryIO:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from genre_lightning.explain.words import Words
 
+LARGEST_STEPS = 10_000
+"""Of an integral: twenty times those at which the doubling ends, and some minutes for a text."""
+
 
 @dataclass(frozen=True)
 class Attribution:

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -92,6 +91,6 @@ def top_words_table(found: Mapping[str, Any]) -> Table:
     table.add_column("films", justify="right")
     table.add_column("words, with the mean log-odds that they add")
     for row in found["genres"]:
-        words = [f"{escape(word['word'])} {word['log_odds']:+.2f}" for word in row["words"][:_TOP_WORDS_SHOWN]]
-        table.add_row(escape(row["genre"]), f"{row['films']:,}", ", ".join(words) or "-")
+        words = [f"{word['word']} {word['log_odds']:+.2f}" for word in row["words"][:_TOP_WORDS_SHOWN]]
+        table.add_row(row["genre"], f"{row['films']:,}", ", ".join(words) or "-")
     return table

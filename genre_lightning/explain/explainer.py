@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from genre_lightning.commands.words import kind_of
 from genre_lightning.errors import ConfigError
-from genre_lightning.explain.attribution import Attribution, Attributor
+from genre_lightning.explain.attribution import LARGEST_STEPS, Attribution, Attributor
 from genre_lightning.explain.words import Words
 from genre_lightning.runs import ENSEMBLE, RunDirectory
 from genre_lightning.scoring import BaselineScorer, ModelScorer
@@ -146,6 +146,8 @@ class Explainer:
     def __init__(
         self, run: str | os.PathLike[str], device: str | None = None, steps: int | None = None, bound: float = 0.01
     ) -> None:
+        if steps is not None and not 2 <= steps <= LARGEST_STEPS:
+            raise ConfigError(f"steps is {steps}: give 2 to {LARGEST_STEPS:,}")
         directory = RunDirectory(Path(run))
         check_explainable(directory)
         self.tagger = Tagger(run, device, precision="32-true")

@@ -67,7 +67,7 @@ class GradientAttributor:
         return Attribution(
             words=words,
             read=int(tokens.ends.max()),
-            values=words.sum_by_word(tokens.starts[own], values[own]),
+            values=words.sum_by_word(tokens.starts[own], tokens.ends[own], values[own]),
             log_odds=end,
             baseline=start,
             steps=steps,

@@ -27,11 +27,11 @@ class TermAttributor:
         """See `Attributor`."""
         columns = list(genres)
         words = split_words(text)
-        places, values = self.model.contributions(text)
+        starts, ends, values = self.model.contributions(text)
         return Attribution(
             words=words,
             read=len(text),
-            values=words.sum_by_word(places, values[:, columns]),
+            values=words.sum_by_word(starts, ends, values[:, columns]),
             log_odds=self.model.logits([text])[0, columns].astype(np.float64),
             baseline=self.model.fitted().bias[columns].astype(np.float64),
             steps=np.zeros(len(columns), dtype=np.int64),

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from genre_lightning import __version__
+from genre_lightning.escapes import markdown, markdown_code, markdown_table
 from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
@@ -61,17 +62,18 @@ def model_card(source: Source, facts: CardFacts) -> str:
     metrics = run.metrics(split)
     rows = [r for r in run.table(source.run.evaluation(split).per_genre) if r["policy"] == SHIPPED_POLICY]
     csv = Path(str(settings["data"]["csv"])).name
+    file = markdown_code(csv)
     licence = _licence(source.base)
     sections = [
-        f"# {facts.name}: genres of films from their plot summaries",
+        f"# {markdown(facts.name)}: genres of films from their plot summaries",
         _about(source),
         "## How to use it\n\n" + _use(source, facts),
-        "## Data\n\n" + _data(run.audit() or {}, csv),
+        "## Data\n\n" + _data(run.audit() or {}, file),
         f"## Figures on {split}\n\n" + _figures(metrics, split, settings, facts),
         "## Each genre\n\n" + _genres(rows),
         "## Limits\n\n" + _limits(source, metrics, rows, split),
         "## Training\n\n" + _training(settings, metrics, source),
-        "## Licence\n\n" + _licences(source, licence, csv),
+        "## Licence\n\n" + _licences(source, licence, file),
     ]
     return f"---\n{_metadata(source, facts, metrics, split, csv)}---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -116,7 +118,7 @@ def _is_local(name: str) -> bool:
 def _base_name(name: str) -> str:
     if name in ("small", "random"):
         return "random weights"
-    return f"the local directory `{Path(name).name}`" if _is_local(name) else f"`{name}`"
+    return f"the local directory {markdown_code(Path(name).name)}" if _is_local(name) else markdown_code(name)
 
 
 def _about(source: Source) -> str:
@@ -131,8 +133,8 @@ def _about(source: Source) -> str:
         lora = ", trained from random weights"
     return (
         f"Gives the probability of each of {len(source.decision.genres)} genres for the plot summary of a film; a film "
-        f"may have several. A model of type {kind} ({_base_name(source.base['name'])}){lora}; a linear head reads "
-        f"{pooled[source.pooled_by]}. Probabilities are calibrated on validation "
+        f"may have several. A model of type {markdown(kind)} ({_base_name(source.base['name'])}){lora}; a linear head "
+        f"reads {pooled[source.pooled_by]}. Probabilities are calibrated on validation "
         f"({_calibration(source)}), and the calibration is folded into the head: the sigmoid of a logit is the "
         "calibrated probability."
     )
@@ -149,9 +151,11 @@ def _use(source: Source, facts: CardFacts) -> str:
     ready = {"transformers": _TRANSFORMERS, "sentence-transformers": _SENTENCE, "adapter": _ADAPTER}[facts.form]
     base = source.base["name"] if not source.base.get("random") else f"{facts.name}/base"
     parts = [
-        f"The text is `{source.template}` of a film, cut at {source.max_tokens} tokens. `decision.json` holds the "
-        "thresholds, fitted on validation: one global, and one for each genre, which the code below uses.",
-        _block(ready, name=facts.name, text=text, base=base, tokens=source.max_tokens, state=_STATES[source.pooled_by]),
+        f"The text is {markdown_code(source.template)} of a film, cut at {source.max_tokens} tokens. `decision.json` "
+        "holds the thresholds, fitted on validation: one global, and one for each genre, which the code below uses.",
+        _block(
+            ready, folder=facts.name, text=text, base=base, tokens=source.max_tokens, state=_STATES[source.pooled_by]
+        ),
     ]
     if facts.form == "adapter" and source.base.get("quantization") == "nf4":
         parts.append(
@@ -164,7 +168,7 @@ def _use(source: Source, facts: CardFacts) -> str:
             f"`{_ONNX_FOLDER}/model.onnx` is the same model for onnxruntime, for any number and length of texts:"
         )
         tokenizer = f"{facts.name}/0_Transformer" if facts.form == "sentence-transformers" else facts.name
-        parts.append(_block(_ONNX, name=facts.name, text=text, tokenizer=tokenizer, tokens=source.max_tokens))
+        parts.append(_block(_ONNX, folder=facts.name, text=text, tokenizer=tokenizer, tokens=source.max_tokens))
         parts.append(
             f"Its logits differ from torch's by at most {facts.onnx.difference:.1e}. One text of {facts.onnx.tokens} "
             f"tokens took {facts.onnx.onnx_ms:.1f} ms, by torch {facts.onnx.torch_ms:.1f} ms (median, "
@@ -186,9 +190,10 @@ from pathlib import Path
 
 from transformers import pipeline
 
-tagger = pipeline("text-classification", model="${name}", top_k=None)
-thresholds = json.loads(Path("${name}/decision.json").read_text())["thresholds"]["per_genre"]
-scores = tagger(["${text}"], truncation=True)[0]
+folder = ${folder}
+tagger = pipeline("text-classification", model=folder, top_k=None)
+thresholds = json.loads(Path(folder, "decision.json").read_text())["thresholds"]["per_genre"]
+scores = tagger([${text}], truncation=True)[0]
 print([(s["label"], round(s["score"], 3)) for s in scores if s["score"] >= thresholds[s["label"]]])
 """
 _SENTENCE = """
@@ -197,10 +202,11 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-tagger = SentenceTransformer("${name}")
-thresholds = json.loads(Path("${name}/decision.json").read_text())["thresholds"]["per_genre"]
+folder = ${folder}
+tagger = SentenceTransformer(folder)
+thresholds = json.loads(Path(folder, "decision.json").read_text())["thresholds"]["per_genre"]
 # one for each genre, in the order of decision.json
-probabilities = tagger.encode("${text}")
+probabilities = tagger.encode(${text})
 print([(g, round(float(p), 3)) for (g, t), p in zip(thresholds.items(), probabilities) if p >= t])
 """
 _ADAPTER = """
@@ -212,11 +218,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("${name}")
-model = PeftModel.from_pretrained(AutoModel.from_pretrained("${base}"), "${name}").eval()
-head = load_file("${name}/head.safetensors")
-thresholds = json.loads(Path("${name}/decision.json").read_text())["thresholds"]["per_genre"]
-inputs = tokenizer("${text}", truncation=True, max_length=${tokens}, return_tensors="pt")
+folder = ${folder}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = PeftModel.from_pretrained(AutoModel.from_pretrained(${base}), folder).eval()
+head = load_file(f"{folder}/head.safetensors")
+thresholds = json.loads(Path(folder, "decision.json").read_text())["thresholds"]["per_genre"]
+inputs = tokenizer(${text}, truncation=True, max_length=${tokens}, return_tensors="pt")
 mask = inputs["attention_mask"]
 with torch.inference_mode():
     states = model(**inputs).last_hidden_state.float()
@@ -229,33 +236,32 @@ import numpy as np
 import onnxruntime
 from transformers import AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("${tokenizer}")
-session = onnxruntime.InferenceSession("${name}/onnx/model.onnx")
-inputs = tokenizer(["${text}"], truncation=True, max_length=${tokens}, padding=True, return_tensors="np")
+folder = ${folder}
+tokenizer = AutoTokenizer.from_pretrained(${tokenizer})
+session = onnxruntime.InferenceSession(f"{folder}/onnx/model.onnx")
+inputs = tokenizer([${text}], truncation=True, max_length=${tokens}, padding=True, return_tensors="np")
 logits = session.run(None, {name: inputs[name] for name in ("input_ids", "attention_mask")})[0]
 probabilities = 1 / (1 + np.exp(-logits))
 """
 
 
-def _block(code: str, **values: object) -> str:
-    return f"```python{Template(code).substitute(values)}```"
+def _block(code: str, *, state: str = "", **values: object) -> str:
+    """Fill a block of Python: names are literals in ASCII, so that none can end its string or the block."""
+    literals = {name: ascii(value).replace("`", "\\x60") for name, value in values.items()}
+    return f"```python{Template(code).substitute(literals, state=state)}```"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def _data(audit: Mapping[str, Any], csv: str) -> str:
+def _data(audit: Mapping[str, Any], file: str) -> str:
     if not audit.get("splits"):
-        return f"`{csv}`; its audit was not kept."
+        return f"{file}; its audit was not kept."
     dropped = ", ".join(f"{audit[key]:,} {name}" for key, name in _AUDIT)
     genres = sorted(audit["splits"]["train"]["genres"], key=lambda g: -audit["splits"]["train"]["genres"][g])
     shown = [s for s in ("train", "validation", "test") if s in audit["splits"]]
     rows = [
-        [f"**{s}**", f"{audit['splits'][s]['films']:,}", f"`{audit['splits'][s]['ids_sha256'][:16]}`"] for s in shown
+        [f"**{s}**", f"{audit['splits'][s]['films']:,}", markdown_code(audit["splits"][s]["ids_sha256"][:16])]
+        for s in shown
     ]
-    most = ", ".join(f"{g} {audit['splits']['train']['genres'][g]:,}" for g in genres)
+    most = ", ".join(f"{markdown(g)} {audit['splits']['train']['genres'][g]:,}" for g in genres)
     same = (
         "\n\n**Validation and test are the same films: the figures are optimistic, as thresholds were chosen where "
         "they are judged.**"
@@ -263,9 +269,9 @@ def _data(audit: Mapping[str, Any], csv: str) -> str:
         else "\n\nNo film and no text stands in two splits."
     )
     return (
-        f"`{csv}`: {audit['rows']:,} rows, of which {audit['kept']:,} films were kept and the rest left out "
+        f"{file}: {audit['rows']:,} rows, of which {audit['kept']:,} films were kept and the rest left out "
         f"({dropped}). {audit['films_used']:,} films were used.\n\n"
-        + _table(["split", "films", "SHA-256 of its ids"], rows)
+        + markdown_table(["split", "films", "SHA-256 of its ids"], rows)
         + same
         + f"\n\nFilms of each genre in training: {most}."
     )
@@ -290,13 +296,19 @@ def _figures(metrics: Mapping[str, Any], split: str, settings: Mapping[str, Any]
     if split == "validation":
         notes.append("**The decision was fitted on these very films: the figures are optimistic.**")
     if not precision.startswith("32"):
-        notes.append(f"They were computed in {precision}; the files here compute in what they are loaded in.")
+        notes.append(f"They were computed in {markdown(precision)}; the files here compute in what they are loaded in.")
     if facts.difference is not None:
         notes.append(
             f"The exported model's probabilities were compared with the run's in float32: they differ by at most "
             f"{facts.difference:.1e}."
         )
-    return _table(heads, rows) + "\n\n" + _table(["without a threshold", ""], free) + "\n\n" + " ".join(notes)
+    return (
+        markdown_table(heads, rows)
+        + "\n\n"
+        + markdown_table(["without a threshold", ""], free)
+        + "\n\n"
+        + " ".join(notes)
+    )
 
 
 def _genres(rows: Sequence[Mapping[str, str]]) -> str:
@@ -305,9 +317,9 @@ def _genres(rows: Sequence[Mapping[str, str]]) -> str:
         f1 = figure_text(_number(row["f1"]), [_number(row["f1_low"]), _number(row["f1_high"])])
         others = (figure_text(_number(row[key])) for key in ("precision", "recall"))
         tail = (figure_text(_number(row[key])) for key in ("average_precision", "threshold"))
-        cells.append([row["genre"], row["support"], f1, *others, *tail])
+        cells.append([markdown(row["genre"]), markdown(row["support"]), f1, *others, *tail])
     heads = ["genre", "films", "F1", "precision", "recall", "average precision", "threshold"]
-    return "At the threshold of each genre.\n\n" + _table(heads, cells)
+    return "At the threshold of each genre.\n\n" + markdown_table(heads, cells)
 
 
 def _number(cell: str) -> float | None:
@@ -315,7 +327,7 @@ def _number(cell: str) -> float | None:
 
 
 def _limits(source: Source, metrics: Mapping[str, Any], rows: Sequence[Mapping[str, str]], split: str) -> str:
-    weak = [f"{r['genre']} ({float(r['f1']):.2f})" for r in rows if r["f1"] and float(r["f1"]) < _WEAK]
+    weak = [f"{markdown(r['genre'])} ({float(r['f1']):.2f})" for r in rows if r["f1"] and float(r["f1"]) < _WEAK]
     lines = [
         "- Genres are those of the file: matters of opinion, incomplete, and never checked by hand. Others are never "
         "named.",
@@ -326,7 +338,7 @@ def _limits(source: Source, metrics: Mapping[str, Any], rows: Sequence[Mapping[s
     if weak:
         lines.append(f"- Weak on {split} (F1 below {_WEAK}): {', '.join(weak)}.")
     if source.decision.without_positives:
-        names = ", ".join(source.decision.without_positives)
+        names = ", ".join(map(markdown, source.decision.without_positives))
         lines.append(f"- Without films to fit a threshold on, and decided by the global one: {names}.")
     ece = metrics["threshold_free"]["ece"]
     if ece is not None:
@@ -339,17 +351,17 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any], source: S
     model = settings.get("model", {}).get("init_args", {})
     trainer, data = settings.get("trainer", {}), settings.get("data", {})
     rows = [
-        ["model class", f"`{settings.get('model', {}).get('class_path', '')}`"],
-        ["epochs", str(trainer.get("max_epochs"))],
-        ["films a step", str(data.get("global_batch_size"))],
-        ["learning rate", str(model.get("lr") or "by the size of the model")],
-        ["loss, weight of positives", f"{model.get('loss')}, {model.get('pos_weight')}"],
-        ["precision", str(trainer.get("precision"))],
+        ["model class", markdown_code(settings.get("model", {}).get("class_path", ""))],
+        ["epochs", markdown(trainer.get("max_epochs"))],
+        ["films a step", markdown(data.get("global_batch_size"))],
+        ["learning rate", markdown(model.get("lr") or "by the size of the model")],
+        ["loss, weight of positives", markdown(f"{model.get('loss')}, {model.get('pos_weight')}")],
+        ["precision", markdown(trainer.get("precision"))],
         ["trained parameters", f"{metrics['trainable_parameters']:,}" if "trainable_parameters" in metrics else "-"],
-        ["checkpoint", f"`{(source.decision.checkpoint_sha256 or '')[:16]}` (SHA-256)"],
+        ["checkpoint", f"{markdown_code((source.decision.checkpoint_sha256 or '-')[:16])} (SHA-256)"],
         ["written by", f"genre-lightning {__version__}"],
     ]
-    return _table(["setting", "value"], rows)
+    return markdown_table(["setting", "value"], rows)
 
 
 def _licence(base: Mapping[str, Any]) -> str | None:
@@ -373,13 +385,21 @@ def _licence(base: Mapping[str, Any]) -> str | None:
     return str(licence) if licence else None
 
 
-def _licences(source: Source, licence: str | None, csv: str) -> str:
+def _licences(source: Source, licence: str | None, file: str) -> str:
     name = source.base["name"]
     if name in ("small", "random"):
         base = "none, the weights were random"
     else:
-        base = f"{_base_name(name)}: " + (f"{licence}, by its own card" if licence else "unknown; ask where it is from")
-    return "Nobody has stated a licence of these weights; those of what they were made from bind them.\n\n" + _table(
-        ["of", "licence"],
-        [["base model", base], ["data", f"`{csv}`: unknown; the file does not name one, its publisher may"]],
+        base = f"{_base_name(name)}: " + (
+            f"{markdown(licence)}, by its own card" if licence else "unknown; ask where it is from"
+        )
+    return (
+        "Nobody has stated a licence of these weights; those of what they were made from bind them.\n\n"
+        + markdown_table(
+            ["of", "licence"],
+            [
+                ["base model", base],
+                ["data", f"{file}: unknown; the file does not name one, its publisher may"],
+            ],
+        )
     )

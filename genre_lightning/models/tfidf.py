@@ -102,13 +102,13 @@ class TfidfBaseline(ABC):
             return np.zeros((0, len(linear.genres)), dtype=np.float32)
         return np.asarray(vectorizer.transform(texts) @ linear.weights + linear.bias, dtype=np.float32)
 
-    def contributions(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def contributions(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """What each word of a text adds to the log-odds: with the bias, the sum over the words is `logits`.
 
         A term of several words gives each of them an equal part, and one that occurs several times each occurrence.
 
         Returns:
-            first character of each word that counts, (words,), and log-odds (words, genres).
+            first character of each word that counts and the one behind it, (words,) each, and log-odds (words, genres).
         """
         linear = self.fitted()
         vectorizer = self._vectorizer(linear.terms)
@@ -131,7 +131,9 @@ class TfidfBaseline(ABC):
             for first, length in places:
                 part = value_of[term] / (len(places) * length)
                 values[first : first + length] += part * linear.weights[term].astype(np.float64)
-        return origin[[m.start() for m in found]].astype(np.int64), values
+        origin = np.append(origin, len(text))
+        starts, ends = (origin[[place(m) for m in found]].astype(np.int64) for place in (re.Match.start, re.Match.end))
+        return starts, ends, values
 
     def write(self, path: str | os.PathLike[str]) -> str:
         """Writes model and options as safetensors, whole or not at all.

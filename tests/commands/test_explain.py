@@ -139,7 +139,7 @@ def test_top_words_are_the_means_over_the_films_and_stand_in_the_report(run, cap
     sums = []
     for film in np.flatnonzero(stored.decided[:, column]):
         text = stored.predictions.texts[film]
-        places, values = model.contributions(text)
+        places, _, values = model.contributions(text)
         hits = [text[start:].casefold().startswith(word["word"]) for start in places]
         if any(hits):
             sums.append(scale * values[hits, column].sum())

@@ -286,6 +286,9 @@ def test_zero_shot_leaves_a_run_directory_without_training(sample, base, tmp_pat
     assert "all is done" in capfd.readouterr().err
     assert main(["test", "--run_dir", str(place)]) == 0
     assert torch.equal(logits_of(place, "test"), before)
-    assert main(["predict", "--run_dir", str(place), "--out", str(tmp_path / "all.parquet")]) == 0
+    assert (
+        main(["predict", "--run_dir", str(place), "--data.csv", str(sample), "--out", str(tmp_path / "all.parquet")])
+        == 0
+    )
     assert main(["export", str(place), str(tmp_path / "out")]) == 2
     assert "trains nothing" in capfd.readouterr().err

@@ -9,7 +9,6 @@ import signal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from filelock import FileLock
 from made_runs import refused, without_pictures
 from small_run import SMALL
 
@@ -251,7 +250,8 @@ def test_bad_use_is_refused_before_anything_is_loaded(run, films, tmp_path, capf
     words = ["predict", run, "--data.csv", films, "--out", tmp_path / "x.parquet"]
     refused(capfd, ["predict", tmp_path, *words[2:]], "is no run directory")
     refused(capfd, ["predict", "--data.csv", films], "needs a run")
-    refused(capfd, [*words[:2], "--out", "x.parquet"], "no such file", "--data.csv")
+    refused(capfd, [*words[:2], "--out", tmp_path / "x.parquet"], "--data.csv is missing")
+    refused(capfd, [*words[:3], "none.csv", *words[4:]], "no such file", "--data.csv")
     refused(capfd, [*words[:-1], tmp_path / "x.txt"], ".csv, .csv.gz or .parquet")
     refused(capfd, [*words[:-1], films], "is the file of the films")
     refused(capfd, [*words, "--data.text", "{title}"], "--data.text", "as it was trained")
@@ -265,11 +265,17 @@ def test_bad_use_is_refused_before_anything_is_loaded(run, films, tmp_path, capf
     assert not (tmp_path / "x.parquet").exists()
 
 
-def test_two_processes_do_not_write_one_file(run, films, tmp_path, capfd):
-    parts = tmp_path / ".x.parquet.parts"
-    parts.mkdir()
-    with FileLock(parts / ".lock"):
-        assert predict(run, films, tmp_path / "x.parquet") == 2
+def test_two_processes_do_not_write_one_file(runs, films, tmp_path, monkeypatch, capfd):
+    statuses, write_part = [], TaggedFile.write_part
+
+    def second(self, number, rows, logits):
+        monkeypatch.setattr(TaggedFile, "write_part", write_part)
+        statuses.append(predict(runs / "tfidf_nb", films, tmp_path / "x.parquet"))
+        write_part(self, number, rows, logits)
+
+    monkeypatch.setattr(TaggedFile, "write_part", second)
+    assert predict(runs / "tfidf_nb", films, tmp_path / "x.parquet") == 0
+    assert statuses == [2]
     assert "another process is writing" in capfd.readouterr().err
 
 

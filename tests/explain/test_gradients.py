@@ -107,7 +107,9 @@ def test_a_linear_models_attributions_are_its_weights_times_the_difference(wordp
     table, weight = model.backbone.words.weight.detach().double(), model.weight.detach().double()[:, [2, 0]]
     difference = table[tokens.ids[own]] - table[wordpiece.pad_token_id]
     expected = (difference @ weight / len(own)).numpy()
-    np.testing.assert_allclose(got.values, got.words.sum_by_word(tokens.starts[own], expected), atol=1e-6)
+    np.testing.assert_allclose(
+        got.values, got.words.sum_by_word(tokens.starts[own], tokens.ends[own], expected), atol=1e-6
+    )
     assert got.errors.max() < 1e-6
     assert got.steps.tolist() == [2, 2]
 
@@ -130,7 +132,9 @@ def test_a_sum_written_out_gives_the_same(trained):
     own = ~tokens.special
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(expected[~own], 0, atol=1e-7)
-    np.testing.assert_allclose(got.values, got.words.sum_by_word(tokens.starts[own], expected[own]), atol=2e-5)
+    np.testing.assert_allclose(
+        got.values, got.words.sum_by_word(tokens.starts[own], tokens.ends[own], expected[own]), atol=2e-5
+    )
 
 
 def test_words_add_up_to_the_change_of_the_logit(trained):

@@ -21,6 +21,27 @@ def test_words_and_runs_of_punctuation():
     assert len(split_words(" \n ")) == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("一只狗回家。", "一 只 狗 回 家 。"),
+        ("東京でゴジラが暴れる", "東 京 で ゴジラ が 暴 れ る"),
+        ("ฉันรักเธอ", "ฉั น รั ก เธ อ"),
+        ("हिन्दी में फिल्म", "हिन्दी में फिल्म"),
+        ("안녕하세요 세계", "안녕하세요 세계"),
+        ("e\u0301te\u0301 मुन्ना", "e\u0301te\u0301 मुन्ना"),
+    ],
+)
+def test_scripts_without_spaces_fall_into_units(text, words):
+    assert split_words(text).names == words.split()
+
+
+def test_a_piece_over_several_units_is_shared():
+    words = split_words("回家 now")
+    summed = words.sum_by_word(np.array([0, 2]), np.array([2, 6]), np.array([[1.0], [3.0]]))
+    assert summed[:, 0].tolist() == [0.5, 0.5, 3.0]
+
+
 @pytest.fixture(scope="module", params=["wordpiece", "llama"])
 def tokenizer(request, tmp_path_factory):
     if request.param == "llama":
@@ -36,7 +57,7 @@ def test_pieces_are_summed_by_their_word(tokenizer):
     assert tokens.ids.tolist() == encode([TEXT], tokenizer, 200)[0]
     words, own = split_words(TEXT), ~tokens.special
     assert own.sum() > len(words)  # there are words of several pieces
-    counts = words.sum_by_word(tokens.starts[own], np.ones((own.sum(), 1)))[:, 0]
+    counts = words.sum_by_word(tokens.starts[own], tokens.ends[own], np.ones((own.sum(), 1)))[:, 0]
     assert counts.sum() == own.sum()
     # the other way round: the pieces whose last character lies in a word, counted one by one
     for start, end, count in zip(words.starts, words.ends, counts, strict=True):
@@ -56,7 +77,7 @@ def test_nothing_to_read_gives_no_words_and_one_token(tokenizer):
     tokens = encode_with_places("", tokenizer, 9)
     assert tokens.ids.tolist() == encode([""], tokenizer, 9)[0]
     assert tokens.special.all()
-    assert split_words("").sum_by_word(tokens.starts, np.ones((len(tokens.ids), 2))).shape == (0, 2)
+    assert split_words("").sum_by_word(tokens.starts, tokens.ends, np.ones((len(tokens.ids), 2))).shape == (0, 2)
 
 
 @pytest.mark.parametrize(
