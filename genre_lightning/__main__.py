@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from genre_lightning import __version__, cli
 from genre_lightning.distributed.launch import leave_last_words, speaks
 from genre_lightning.distributed.signals import ignore_batch_signals
-from genre_lightning.errors import ConfigError, GenreLightningError, one_line
+from genre_lightning.errors import ConfigError, GenreLightningError, of_system, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +45,13 @@ def _main(arguments: Sequence[str] | None) -> int:
         if speaks(error):
             print(f"genre-lightning: {one_line(error)}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        leave_last_words(error)
+        known = of_system(error)
+        if known is None:
+            raise
+        print(f"genre-lightning: {one_line(known)}", file=sys.stderr)
+        return known.exit_status
     except Exception as error:
         leave_last_words(error)
         raise

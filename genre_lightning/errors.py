@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 
 
@@ -28,7 +29,7 @@ class CheckpointError(GenreLightningError):
 
 
 class SaveError(CheckpointError):
-    """A checkpoint could not be written: the disk is full, or the place may not be written."""
+    """A file of a run could not be written: the disk is full, or the place may not be written."""
 
     exit_status = 1
 
@@ -81,6 +82,24 @@ def check_all(checks: Iterable[Callable[[], object]], found: Iterable[str] = ())
     """
     if problems := [*found, *problems_of(checks)]:
         raise ConfigError("; and ".join(problems))
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def of_system(error: OSError) -> GenreLightningError | None:
+    """Give the error to show for one of the operating system's that a user can fix; None for any other.
+
+    Args:
+        error: which names its file, or does not.
+    """
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in _FULL:
+        return SaveError(f"{place}{error.strerror}: free space there, then run the same command again")
+    if error.errno in _NOT_ALLOWED:
+        return ConfigError(f"{place}{error.strerror}: fix its permissions, or name another place")
+    return None
 
 
 def one_line(message: object) -> str:

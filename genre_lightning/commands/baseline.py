@@ -15,9 +15,9 @@ from genre_lightning.commands.build import tell
 from genre_lightning.commands.continuing import (
     begin,
     finish,
+    finished_results,
     locked,
     show,
-    stored_results,
 )
 from genre_lightning.commands.evaluation import evaluate_split, predictions_of
 from genre_lightning.commands.guard import check_arguments
@@ -64,10 +64,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     data = setup.data.prepare_films()
     with locked(run):
         begin(run, setup.config_text, data, setup.data.source.path, override=override, anew=bool(changed))
-        if run.status == "finished":
-            tell(f"{run.path} is finished: all is done. Its figures:")
-            results = stored_results(run)
-        else:
+        results = finished_results(run)
+        if results is None:
             for difference in changed:
                 tell(f"overriding {difference}")
             results = _train_and_evaluate(setup, data)

@@ -25,10 +25,13 @@ def compare(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(list(arguments))
     from genre_lightning.evaluation.comparison import compare_runs, print_comparison, write_comparison
+    from genre_lightning.files import check_folder
     from genre_lightning.metrics import json_value
 
+    out = options.out or options.runs[0].resolve().parent / "comparison"
+    check_folder(out, "--out")
     comparison = compare_runs(options.runs, split=options.split, seed=options.seed)
-    paths = write_comparison(comparison, options.out or options.runs[0].resolve().parent / "comparison")
+    paths = write_comparison(comparison, out)
     if options.json:
         files = {kind: str(path) for kind, path in paths.items()}
         print(json.dumps(json_value({**asdict(comparison), "files": files}), allow_nan=False))

@@ -5,25 +5,35 @@ from __future__ import annotations
 import json
 import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genre_lightning.commands.build import is_first_rank
+from genre_lightning.commands.build import is_first_rank, tell
 from genre_lightning.data.datamodule import PreparedFilms
 from genre_lightning.distributed.slurm import lock_patience
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
 from genre_lightning.evaluation.console import print_headlines
 from genre_lightning.evaluation.report import write_report
-from genre_lightning.files import read_json, write_json
+from genre_lightning.evaluation.runs import Run
+from genre_lightning.files import remove_temporaries, restore_folder, write_json
 from genre_lightning.runs import RunDirectory
 
 EVALUATED = ("validation", "test")
 
 
-def locked(run: RunDirectory) -> AbstractContextManager[Any]:
-    """Keeps a second command out of the run directory; only the first rank holds the lock."""
-    return run.locked(lock_patience()) if is_first_rank() else nullcontext()
+@contextmanager
+def locked(run: RunDirectory) -> Iterator[None]:
+    """Keep a second command out of the run directory, and remove what killed ones have left; rank 0 holds the lock."""
+    if not is_first_rank():
+        yield
+        return
+    with run.locked(lock_patience()):
+        remove_temporaries(run.path)
+        for name in EVALUATED:
+            restore_folder(run.evaluation(name).path)
+        yield
 
 
 def begin(run: RunDirectory, config_text: str, data: PreparedFilms, file: Path, *, override: bool, anew: bool) -> None:
@@ -48,6 +58,8 @@ def begin(run: RunDirectory, config_text: str, data: PreparedFilms, file: Path, 
             "give the file that it was started with, name another --run_dir, or go on with this one by --override"
         )
     anew = anew or before != now
+    if is_first_rank() and not run.audit.is_file():
+        write_json(run.audit, data.audit)
     if is_first_rank() and (anew or run.status in ("new", "training")):
         # these are asked of one call: kept, they would hold for every later one
         run.write_config(re.sub(r"^(override|json): true$", r"\1: false", config_text, flags=re.MULTILINE))
@@ -56,8 +68,33 @@ def begin(run: RunDirectory, config_text: str, data: PreparedFilms, file: Path, 
 
 
 def stored_results(run: RunDirectory) -> dict[str, dict[str, Any]]:
-    """What metrics.json of each split of a finished run holds."""
-    return {split: read_json(run.evaluation(split).metrics) for split in EVALUATED}
+    """Read the metrics of each split of a finished run, and check that its decision and evaluations are whole.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    opened = Run(run.path)
+    results = {}
+    genres = opened.decision.genres
+    for split in EVALUATED:
+        results[split] = opened.metrics(split)
+        opened.predictions(split).predictions.require_genres(genres)
+        opened.genre_rows(split)
+        opened.threshold_rows(split)
+    return results
+
+
+def finished_results(run: RunDirectory) -> dict[str, dict[str, Any]] | None:
+    """Give the stored results of a run that is finished and whole; None for one that is to be evaluated."""
+    if run.status != "finished":
+        return None
+    try:
+        results = stored_results(run)
+    except (CheckpointError, DataError) as error:
+        tell(f"{one_line(error).partition(': run ')[0]}: evaluating {run.path} again")
+        return None
+    tell(f"{run.path} is finished: all is done. Its metrics:")
+    return results
 
 
 def finish(run: RunDirectory) -> None:

@@ -155,13 +155,14 @@ def fit_and_store_decision(setup: Setup, validation: Predictions) -> Decision:
 
 
 def load_decision(setup: Setup) -> Decision:
-    """The run's decision, after a look that it is the best checkpoint's.
+    """Read the run's decision, and check that it was fitted for the best checkpoint.
 
     Raises:
-        CheckpointError: it is missing or was fitted for another checkpoint.
+        CheckpointError: it is missing, damaged, or was fitted for another checkpoint.
     """
-    decision = read_decision(setup.run.decision)
-    check_checkpoint(decision, str(verify_checkpoint(setup.run.best)["sha256"]))
+    fix = f"run 'genre-lightning validate --run_dir {setup.run.path}', which fits it anew"
+    decision = read_decision(setup.run.decision, fix)
+    check_checkpoint(decision, str(verify_checkpoint(setup.run.best)["sha256"]), fix)
     return decision
 
 

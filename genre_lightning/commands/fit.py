@@ -16,9 +16,9 @@ from genre_lightning.commands.build import Setup, bind_model, build_trainer, che
 from genre_lightning.commands.continuing import (
     begin,
     finish,
+    finished_results,
     locked,
     show,
-    stored_results,
 )
 from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, restore_weights
 from genre_lightning.commands.parser import parse
@@ -56,10 +56,8 @@ def _fit(setup: Setup, changed: list[str]) -> int:
             _accept_older_checkpoints(setup)
         begin(setup.run, setup.config_text, data, file, override=setup.config.override, anew=bool(changed))
         _keep_tokenizer(setup, data)
-        if setup.run.status == "finished" and not changed:
-            tell(f"{setup.run.path} is finished: all is done. Its figures:")
-            results = stored_results(setup.run)
-        else:
+        results = None if changed else finished_results(setup.run)
+        if results is None:
             results = _train_and_evaluate(setup, data, changed)
         if is_first_rank():
             show(setup.run, results, as_json=setup.config.json)
@@ -84,7 +82,7 @@ def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) ->
 def _train(
     setup: Setup, data: PreparedData, trainer: Trainer, checkpoints: RunCheckpoint, *, anew: bool
 ) -> dict[str, dict[str, Any]]:
-    if setup.run.status != "evaluating" or anew:
+    if setup.run.status not in ("evaluating", "finished") or anew:
         candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
         resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
         for complaint in complaints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.decisions import POLICIES, Decision, Policy, threshold_grid
 from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.files import write_csv, write_json
+from genre_lightning.files import replacing_folder, write_csv, write_json
 from genre_lightning.metrics import (
     BoolArray,
     FloatArray,
@@ -165,9 +166,9 @@ def write_evaluation(
     metadata: Mapping[str, str | float | None] | None = None,
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate and write the files of an evaluation directory, each whole or not at all.
+    """Evaluate, and write an evaluation directory whole: the one that is there stays until the new one is complete.
 
-    metrics.json comes last: where it is, the others are.
+    top_words.json, which `explain` adds, is kept.
 
     Args:
         directory: such as RUN/evaluation/test.
@@ -187,22 +188,25 @@ def write_evaluation(
     Raises:
         DataError: there is no film, or the decision is of another vocabulary.
     """
-    files = EvaluationDirectory(Path(directory))
     result = evaluate(predictions, decision, seed, split=split, resamples=resamples)
     kept = {key: value for key, value in (metadata or {}).items() if value is not None}
-    probabilities = decision.probabilities(predictions.logits)
-    files.metrics.unlink(missing_ok=True)
-    stored = {**{key: str(value) for key, value in kept.items()}, "split": split, "policy": SHIPPED_POLICY}
-    predictions.write_parquet(files.predictions, probabilities, decision.decide(probabilities, SHIPPED_POLICY), stored)
-    rows = genre_rows(predictions, decision, seed=seed, resamples=resamples)
-    write_csv(files.per_genre, rows)
-    write_csv(files.thresholds, threshold_grid(probabilities, predictions.labels))
-    write_csv(files.confusion, confusion_rows(predictions, decision))
-    if figures:
-        # matplotlib takes a second to import, and not every evaluation draws
-        from genre_lightning.evaluation.figures import write_figures
-
-        write_figures(files.figures, predictions, decision, curves_csv=curves_csv)
     result |= kept
-    write_json(files.metrics, result)
+    probabilities = decision.probabilities(predictions.logits)
+    decided = decision.decide(probabilities, SHIPPED_POLICY)
+    stored = {**{key: str(value) for key, value in kept.items()}, "split": split, "policy": SHIPPED_POLICY}
+    with replacing_folder(directory) as draft:
+        files = EvaluationDirectory(draft)
+        predictions.write_parquet(files.predictions, probabilities, decided, stored)
+        write_csv(files.per_genre, genre_rows(predictions, decision, seed=seed, resamples=resamples))
+        write_csv(files.thresholds, threshold_grid(probabilities, predictions.labels))
+        write_csv(files.confusion, confusion_rows(predictions, decision))
+        if figures:
+            # matplotlib takes a second to import, and not every evaluation draws
+            from genre_lightning.evaluation.figures import write_figures
+
+            write_figures(files.figures, predictions, decision, curves_csv=curves_csv)
+        write_json(files.metrics, result)
+        top_words = EvaluationDirectory(Path(directory)).top_words
+        if top_words.is_file():
+            shutil.copyfile(top_words, files.top_words)
     return result

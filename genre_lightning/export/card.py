@@ -56,10 +56,10 @@ class CardFacts:
 def model_card(source: Source, facts: CardFacts) -> str:
     """The card: metadata, use, data, figures, each genre, limits and licence."""
     run = Run(source.run.path)
-    settings = yaml.safe_load(run.config() or "{}")
+    settings = source.run.settings()
     split = "test" if run.has("test") else "validation"
     metrics = run.metrics(split)
-    rows = [r for r in run.table(source.run.evaluation(split).per_genre) if r["policy"] == SHIPPED_POLICY]
+    rows = [r for r in run.genre_rows(split) if r["policy"] == SHIPPED_POLICY]
     csv = Path(str(settings["data"]["csv"])).name
     licence = _licence(source.base)
     sections = [
