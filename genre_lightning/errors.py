@@ -35,7 +35,7 @@ class SaveError(CheckpointError):
 
 
 class DivergedError(GenreLightningError):
-    """The loss or its gradient is no number any more, so training on would spoil the weights."""
+    """The loss, its gradient or every validation is no number, so training on would spoil the weights."""
 
     exit_status = 1
 

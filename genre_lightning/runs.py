@@ -55,6 +55,9 @@ _WITHOUT_EFFECT = (
     "model.activation_checkpointing",
 )  # fmt: skip
 
+_OF_SPLITS = ("data.seed", "data.split", "data.max_films")
+"""Settings that would move films between splits."""
+
 
 @dataclass(frozen=True)
 class EvaluationDirectory:
@@ -113,6 +116,11 @@ class RunDirectory:
     def audit(self) -> Path:
         """The data audit, with the splits and each genre's count in them."""
         return self.path / "data_audit.json"
+
+    @property
+    def splits(self) -> Path:
+        """The side of each film, by id and by the digest of its text."""
+        return self.path / "splits.parquet"
 
     @property
     def checkpoints(self) -> Path:
@@ -177,6 +185,12 @@ class RunDirectory:
     def status(self) -> Status:
         """How far the run has come; "new" where there is none yet."""
         return self._read_state().get("status", "new") if self.state.is_file() else "new"
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a step of its training is kept, after which each film stays on its side."""
+        trained = self.baseline.is_file() or any(self.checkpoints.glob("*.ckpt"))
+        return trained or self.status in ("evaluating", "finished")
 
     def _read_state(self) -> dict[str, Any]:
         return read_json(self.state, _STATE, f"delete it, then {self.again}")
@@ -428,12 +442,19 @@ def check_same_training(
         the differences that `override` lets pass.
 
     Raises:
-        ConfigError: settings that would change the training differ, and `override` is not set.
+        ConfigError: settings that would change the training differ, and `override` is not set; or settings that would
+            move films between the splits of a run that has been trained.
         CheckpointError: the run's configuration cannot be read.
     """
     if not run.config.is_file():
         return []
     changed = differences(run.settings(), yaml.safe_load(config_text), without_effect)
+    moving = [line for line in changed if line.partition(":")[0] in _OF_SPLITS]
+    if moving and run.has_trained:
+        raise ConfigError(
+            f"{run.path} was trained with other splits ({'; '.join(moving)}), and each film keeps its side, also with "
+            "--override: take those back, or name another --run_dir"
+        )
     if changed and not override:
         raise ConfigError(
             f"{run.path} was started with other settings ({'; '.join(changed)}): "

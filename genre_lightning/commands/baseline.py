@@ -14,10 +14,13 @@ from jsonargparse import Namespace
 from genre_lightning.commands.build import tell
 from genre_lightning.commands.continuing import (
     begin,
+    check_films,
     finish,
     finished_results,
+    keep_sides,
     locked,
     show,
+    undone_if_refused,
 )
 from genre_lightning.commands.evaluation import evaluate_split, predictions_of
 from genre_lightning.commands.guard import check_arguments
@@ -61,14 +64,17 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     run = setup.run
     override = setup.config.override
     changed = check_same_training(run, setup.config_text, override=override, without_effect=_WITHOUT_EFFECT)
+    keep_sides(run, setup.data)
     data = setup.data.prepare_films()
     with locked(run):
-        begin(run, setup.config_text, data, setup.data.source.path, override=override, anew=bool(changed))
-        results = finished_results(run)
-        if results is None:
-            for difference in changed:
-                tell(f"overriding {difference}")
-            results = _train_and_evaluate(setup, data)
+        anew = check_films(run, data, setup.data.source.path, override=override) or bool(changed)
+        with undone_if_refused(run):
+            begin(run, setup.config_text, data, anew=anew)
+            results = finished_results(run)
+            if results is None:
+                for difference in changed:
+                    tell(f"overriding {difference}")
+                results = _train_and_evaluate(setup, data)
         show(run, results, as_json=setup.config.json)
     return 0
 

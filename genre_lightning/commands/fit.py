@@ -15,10 +15,13 @@ from genre_lightning.callbacks.loggers import closing, describe_run, keep_best, 
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
 from genre_lightning.commands.continuing import (
     begin,
+    check_films,
     finish,
     finished_results,
+    keep_sides,
     locked,
     show,
+    undone_if_refused,
 )
 from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, restore_weights
 from genre_lightning.commands.parser import parse
@@ -29,7 +32,7 @@ from genre_lightning.distributed.launch import has_company
 from genre_lightning.distributed.manifests import Manifest, newest_good
 from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, DivergedError
 from genre_lightning.provenance import git_commit
 from genre_lightning.runs import check_same_training, training_digest
 
@@ -42,6 +45,7 @@ def fit(arguments: Sequence[str]) -> int:
     setup = check_setup(config, parser)
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
     watch_ranks()
+    keep_sides(setup.run, setup.data)
     with explaining_failures():
         return _fit(setup, changed)
 
@@ -51,14 +55,15 @@ def _fit(setup: Setup, changed: list[str]) -> int:
     if not has_company():
         FLAG.check()
     with locked(setup.run):
-        file = setup.data.source.path
-        if changed and is_first_rank():
-            _accept_older_checkpoints(setup)
-        begin(setup.run, setup.config_text, data, file, override=setup.config.override, anew=bool(changed))
-        _keep_tokenizer(setup, data)
-        results = None if changed else finished_results(setup.run)
-        if results is None:
-            results = _train_and_evaluate(setup, data, changed)
+        anew = check_films(setup.run, data, setup.data.source.path, override=setup.config.override) or bool(changed)
+        with undone_if_refused(setup.run):
+            if changed and is_first_rank():
+                _accept_older_checkpoints(setup)
+            begin(setup.run, setup.config_text, data, anew=anew)
+            _keep_tokenizer(setup, data)
+            results = None if changed else finished_results(setup.run)
+            if results is None:
+                results = _train_and_evaluate(setup, data, changed)
         if is_first_rank():
             show(setup.run, results, as_json=setup.config.json)
     return 0
@@ -136,7 +141,7 @@ def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> 
 
 def _restore_best(setup: Setup, trainer: Trainer, score: float | None) -> None:
     if not setup.run.best.exists():
-        raise ConfigError(
+        raise DivergedError(
             f"no validation gave a number for {setup.config.checkpoint.monitor}, so no checkpoint is best: "
             "lower model.lr, or use trainer.precision=32-true"
         )
