@@ -191,6 +191,7 @@ def evaluate_split(
         split=split,
         seed=seed,
         curves_csv=run.curves,
+        films={"file": data.sides.file, "ids_sha256": data.splits[split].sha256},
         metadata={
             "split_sha256": data.splits[split].sha256,
             "checkpoint_sha256": decision.checkpoint_sha256,

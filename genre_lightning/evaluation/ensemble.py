@@ -116,6 +116,7 @@ def write_ensemble(
     decision = fit_decision(combine(held, weights), "validation", calibration=calibration, seed=seed)
     audit = runs[0].audit()
     cost = {name: _sum([run.metrics("test").get(name) for run in runs]) for name in ("seconds", "trainable_parameters")}
+    films = {split: runs[0].metrics(split).get("films") for split in sets}
     before_writing()
     if audit:
         write_json(files.audit, audit)
@@ -132,6 +133,7 @@ def write_ensemble(
             figures=figures,
             seed=seed,
             resamples=resamples,
+            films=films[split],
             metadata={"split_sha256": stored[0].metadata.get("split_sha256"), **cost},
         )
     files.set_status("finished")

@@ -41,6 +41,16 @@ _METRICS: Shape = {
     "bootstrap?": {"level": number},
     "seconds?": number,
     "trainable_parameters?": number,
+    "films?": {
+        "file": text,
+        "ids_sha256": text,
+        "path?": text,
+        "excluded_trained?": count,
+        "excluded_by_id_alone?": count,
+        "from_validation?": count,
+        "unknown_genres?": {"*": count},
+        "films_without_known_genres?": count,
+    },
     "split_sha256?": text,
     "checkpoint_sha256?": text,
 }

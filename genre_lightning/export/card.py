@@ -15,6 +15,7 @@ from genre_lightning import __version__
 from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
+from genre_lightning.evaluation.films import describe_films
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source
@@ -67,7 +68,9 @@ def model_card(source: Source, facts: CardFacts) -> str:
         _about(source),
         "## How to use it\n\n" + _use(source, facts),
         "## Data\n\n" + _data(run.audit() or {}, csv),
-        f"## Figures on {split}\n\n" + _figures(metrics, split, settings, facts),
+        f"## Figures on {split}\n\n"
+        + " ".join([*describe_films(metrics), "\n\n"]).lstrip()
+        + _figures(metrics, split, settings, facts),
         "## Each genre\n\n" + _genres(rows),
         "## Limits\n\n" + _limits(source, metrics, rows, split),
         "## Training\n\n" + _training(settings, metrics, source),
