@@ -93,12 +93,17 @@ def evaluate(
     if resamples:
         samples = bootstrap.bootstrap_samples(labels, probabilities, decided, resamples, seed)
         plain = {place: {k: v for k, v in figures.items() if v.ndim == 1} for place, figures in samples.items()}
-        spans = {
-            place: {name: bootstrap.percentile_interval(drawn) for name, drawn in figures.items()}
-            for place, figures in plain.items()
-        }
+        spans = bootstrap.bca_intervals(labels, probabilities, decided, plain)
+        without = [f"{place}.{name}" for place in spans for name, span in spans[place].items() if np.isnan(span).any()]
         result["intervals"] = {"threshold_free": spans.pop("threshold_free"), "policies": spans}
-        result["bootstrap"] = {"level": bootstrap.LEVEL, "resamples": resamples, "seed": seed, "unit": "film"}
+        result["bootstrap"] = {
+            "method": "BCa",
+            "level": bootstrap.LEVEL,
+            "resamples": resamples,
+            "seed": seed,
+            "unit": "film",
+            "too_few_films_for": without,
+        }
     value = json_value(result)
     assert isinstance(value, dict)
     return value
@@ -127,7 +132,13 @@ def genre_rows(
     if resamples:
         batches = bootstrap.film_weights(len(labels), resamples, seed)
         drawn = np.concatenate([bootstrap.policy_samples(labels, decided, weights)["f1"] for weights in batches])
-        columns["f1_low"], columns["f1_high"] = bootstrap.percentile_interval(drawn)
+        left_out = [
+            bootstrap.policy_samples(labels, decided, weights)["f1"]
+            for weights in bootstrap.jackknife_weights(len(labels))
+        ]
+        columns["f1_low"], columns["f1_high"] = bootstrap.bca_interval(
+            drawn, figures["f1"], np.concatenate(left_out or [drawn[:0]])
+        )
     columns |= {
         "average_precision": average_precision(labels, probabilities),
         "auroc": roc_auc(labels, probabilities),

@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from genre_lightning.errors import CheckpointError
-from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE
+from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, titles_without_interval
 from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
@@ -89,6 +89,7 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "cost": _cost(metrics),
         "audit": audit_tables(run.audit() or {}),
         "films": describe_films(metrics),
+        "without_interval": titles_without_interval(metrics),
         "others": _other_evaluations(run),
     }
 

@@ -38,7 +38,7 @@ _METRICS: Shape = {
     },
     "undefined": [text],
     "decision": {"calibration": text, "fitted_on": text, "n_films": count, "without_positives": [text]},
-    "bootstrap?": {"level": number},
+    "bootstrap?": {"level": number, "too_few_films_for?": [text]},
     "seconds?": number,
     "trainable_parameters?": number,
     "films?": {
