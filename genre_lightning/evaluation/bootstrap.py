@@ -195,11 +195,11 @@ def bca_interval(
     Returns:
         float64 (2, ...): low and high; NaN where there is none.
     """
-    shape = np.shape(figure)
+    shape, size = np.shape(figure), np.size(figure)
     columns = zip(
-        np.reshape(samples, (len(samples), -1)).T,
-        np.reshape(figure, -1),
-        np.reshape(left_out, (len(left_out), -1)).T,
+        np.reshape(samples, (len(samples), size)).T,
+        np.reshape(figure, size),
+        np.reshape(left_out, (len(left_out), size)).T,
         strict=True,
     )
     found = [_bca_of_one(drawn, float(value), without, level) for drawn, value, without in columns]
