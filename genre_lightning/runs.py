@@ -36,6 +36,7 @@ _STATE: Shape = {
     "steps?": count,
     "starts?": count,
     "start?": {"time": number, "step": count, "job?": _job_id},
+    "training?": {"*": None},
     "wandb_id?": text,
 }
 _DEEPEST_ENSEMBLE = 8

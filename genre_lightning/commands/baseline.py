@@ -31,6 +31,7 @@ from genre_lightning.errors import check_all
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.tfidf import TfidfBaseline
+from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory, check_same_training
 
 # data.* options that a model of words does not read; they are accepted so that one data section serves every model
@@ -108,7 +109,8 @@ def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, 
     seconds = time.monotonic() - started
     linear = model.fitted()
     tell(f"{model.name}: {len(linear.terms):,} terms, {model.parameters:,} parameters, trained in {seconds:.1f} s")
-    run.set_status("evaluating", train_seconds=round(seconds, 1), trainable_parameters=model.parameters)
+    facts = {"train_seconds": round(seconds, 1), "trainable_parameters": model.parameters}
+    run.set_status("evaluating", **facts, training=made_by(device_name()))
     predicted = {split: _predict(model, data, split) for split in ("validation", "test")}
     options = setup.config.decision.as_dict()
     decision = fit_decision(predicted["validation"], "validation", seed=seed, checkpoint_sha256=sha256, **options)

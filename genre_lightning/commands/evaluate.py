@@ -85,7 +85,9 @@ def _evaluate_locked(split: str, setup: Setup, data: PreparedData) -> int:
     if decision is None:
         decision = fit_and_store_decision(setup, predictions)
         tell(f"the decision is new: run 'genre-lightning test --run_dir {setup.run.path}' for test metrics under it")
-    result = evaluate_split(setup.run, data, predictions, decision, split, setup.config.seed)
+    result = evaluate_split(
+        setup.run, data, predictions, decision, split, setup.config.seed, trainer.strategy.root_device
+    )
     with closing(trainer.loggers):
         log_evaluation(trainer.loggers, setup.run.evaluation(split), result, steps_done(setup.run))
     write_report(setup.run.path)

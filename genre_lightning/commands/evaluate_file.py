@@ -41,6 +41,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     _check_place(run, name, file)
 
     from genre_lightning.commands.continuing import locked
+    from genre_lightning.commands.evaluation import provenance_of
     from genre_lightning.data.cache import default_cache_dir
     from genre_lightning.evaluation.evaluate import write_evaluation
     from genre_lightning.evaluation.films import describe_films
@@ -65,6 +66,7 @@ def evaluate(arguments: Sequence[str]) -> int:
             split=name,
             seed=options.seed,
             films={**facts, "path": str(file)},
+            provenance=provenance_of(run, getattr(scorer, "device", None)),
             metadata={"split_sha256": facts["ids_sha256"], "checkpoint_sha256": scorer.decision.checkpoint_sha256},
         )
         write_report(run.path)

@@ -29,11 +29,12 @@ from genre_lightning.commands.words import default_run_dir, with_run_config
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.distributed.checkpoint_io import previous_names
 from genre_lightning.distributed.launch import has_company
-from genre_lightning.distributed.manifests import Manifest, newest_good
+from genre_lightning.distributed.manifests import Manifest, manifest_path, newest_good
 from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError, DivergedError
-from genre_lightning.provenance import git_commit
+from genre_lightning.files import read_json
+from genre_lightning.provenance import device_name, git_commit, made_by
 from genre_lightning.runs import check_same_training, training_digest
 
 
@@ -110,14 +111,32 @@ def _train(
         if is_first_rank():
             seconds = setup.run.facts().get("train_seconds", 0) + time.monotonic() - started
             trained = sum(weight.numel() for weight in setup.model.parameters() if weight.requires_grad)
+            training = _training_facts(setup, trainer)
+            describe_run(trainer.loggers, training)
             facts = {"train_seconds": round(seconds, 1), "trainable_parameters": trained, "steps": trainer.global_step}
-            setup.run.set_status("evaluating", **facts)
+            setup.run.set_status("evaluating", **facts, training=training)
     _restore_best(setup, trainer, checkpoints.best_score)
     results = evaluate_run(setup, trainer)
     if is_first_rank():
         keep_best(trainer.loggers)
         finish(setup.run)
     return results
+
+
+def _training_facts(setup: Setup, trainer: Trainer) -> dict[str, Any]:
+    """What the training has settled: learning rates, the best checkpoint's epoch and step, and what trained it."""
+    lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
+    best = manifest_path(setup.run.best)
+    manifest = read_json(best) if best.is_file() else {}
+    epoch = manifest.get("epoch")
+    return {
+        **made_by(device_name(trainer.strategy.root_device)),
+        "devices": trainer.world_size,
+        "learning_rate": lr,
+        "head_learning_rate": head_lr,
+        "best_epoch": None if epoch is None or not setup.model.trains else epoch + 1,
+        "best_step": manifest.get("global_step"),
+    }
 
 
 def _accept_older_checkpoints(setup: Setup) -> None:

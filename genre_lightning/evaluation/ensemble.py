@@ -19,6 +19,7 @@ from genre_lightning.evaluation.predictions import Predictions, StoredPrediction
 from genre_lightning.evaluation.runs import open_run
 from genre_lightning.files import write_json
 from genre_lightning.metrics import BoolArray, FloatArray
+from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
 
 _EDGE = 1e-7  # keeps the log-odds of a saturated mean finite
@@ -134,6 +135,7 @@ def write_ensemble(
             seed=seed,
             resamples=resamples,
             films=films[split],
+            provenance={"made_by": made_by(device_name())},
             metadata={"split_sha256": stored[0].metadata.get("split_sha256"), **cost},
         )
     files.set_status("finished")

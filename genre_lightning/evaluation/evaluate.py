@@ -176,6 +176,7 @@ def write_evaluation(
     resamples: int = bootstrap.RESAMPLES,
     metadata: Mapping[str, str | float | None] | None = None,
     films: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Evaluate, and write an evaluation directory whole: the one that is there stays until the new one is complete.
@@ -192,6 +193,7 @@ def write_evaluation(
         resamples: of the bootstrap.
         metadata: kept in predictions.parquet and metrics.json: split_sha256, checkpoint_sha256, and the cost that
             `compare` shows, seconds (of training) and trainable_parameters.
+        provenance: what made them, kept in metrics.json: "made_by" and "training".
         films: which films they are, kept in metrics.json; see `films.describe_films`.
         curves_csv: the run's curves, for the figure of the loss.
 
@@ -206,6 +208,7 @@ def write_evaluation(
     result |= kept
     if films is not None:
         result["films"] = dict(films)
+    result |= provenance or {}
     probabilities = decision.probabilities(predictions.logits)
     decided = decision.decide(probabilities, SHIPPED_POLICY)
     stored = {**{key: str(value) for key, value in kept.items()}, "split": split, "policy": SHIPPED_POLICY}

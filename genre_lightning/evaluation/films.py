@@ -1,4 +1,4 @@
-"""Which films an evaluation is of, in words: for the terminal, the report, the model card and W&B."""
+"""Which films an evaluation is of and what made it, in words: for the terminal, the report, the model card and W&B."""
 
 from __future__ import annotations
 
@@ -42,3 +42,24 @@ def describe_films(metrics: Mapping[str, Any]) -> list[str]:
             "given counts as wrong."
         )
     return lines
+
+
+def describe_provenance(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name what made an evaluation, as rows of a table; what is not known is left out.
+
+    Args:
+        metrics: what metrics.json holds.
+    """
+    training, evaluation = metrics.get("training") or {}, metrics.get("made_by") or {}
+    rows = []
+    if training.get("learning_rate") is not None:
+        rows.append(("learning rate", f"{training['learning_rate']:g}, head {training['head_learning_rate']:g}"))
+    if training.get("best_epoch") is not None:
+        rows.append(("best checkpoint", f"epoch {training['best_epoch']}, optimizer step {training['best_step']:,}"))
+    for title, facts in (("trained", training), ("evaluated", evaluation)):
+        if facts.get("version"):
+            commit, dirty, _ = (facts.get("git_commit") or "").partition("-dirty")
+            commit = f", commit {commit[:12]}{dirty}" if commit else ""
+            rows.append((f"{title} with", f"genre-lightning {facts['version']}{commit}"))
+            rows.append((f"{title} on", f"{facts['date'][:10]}, {facts['host']}, {facts['device']}"))
+    return rows

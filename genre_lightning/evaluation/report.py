@@ -17,7 +17,7 @@ from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
 from genre_lightning.evaluation.figures import FIGURES
-from genre_lightning.evaluation.films import describe_films
+from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
@@ -86,7 +86,7 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "mistakes": confident_mistakes(run.predictions(split)),
         "config": run.config(),
         "settings": setting_tables(run.config() or ""),
-        "cost": _cost(metrics),
+        "cost": [*_cost(metrics), *describe_provenance(metrics)],
         "audit": audit_tables(run.audit() or {}),
         "films": describe_films(metrics),
         "without_interval": titles_without_interval(metrics),

@@ -21,6 +21,16 @@ def _interval(value: Any) -> bool:
     return value is None or (isinstance(value, list) and len(value) == 2 and all(map(maybe_number, value)))
 
 
+def _maybe_text(value: Any) -> bool:
+    """A text, or null."""
+    return value is None or text(value)
+
+
+def _maybe_number_or_text(value: Any) -> bool:
+    """A number, a text, or null."""
+    return maybe_number(value) or text(value)
+
+
 _POLICY: dict[str, Shape] = dict.fromkeys(POLICY_METRICS, maybe_number)
 _METRICS: Shape = {
     "n": count,
@@ -51,6 +61,8 @@ _METRICS: Shape = {
         "unknown_genres?": {"*": count},
         "films_without_known_genres?": count,
     },
+    "made_by?": {"*": _maybe_text},
+    "training?": {"*": _maybe_number_or_text},
     "split_sha256?": text,
     "checkpoint_sha256?": text,
 }

@@ -15,7 +15,7 @@ from genre_lightning import __version__
 from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
-from genre_lightning.evaluation.films import describe_films
+from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source
@@ -345,11 +345,11 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any], source: S
         ["model class", f"`{settings.get('model', {}).get('class_path', '')}`"],
         ["epochs", str(trainer.get("max_epochs"))],
         ["films a step", str(data.get("global_batch_size"))],
-        ["learning rate", str(model.get("lr") or "by the size of the model")],
         ["loss, weight of positives", f"{model.get('loss')}, {model.get('pos_weight')}"],
         ["precision", str(trainer.get("precision"))],
         ["trained parameters", f"{metrics['trainable_parameters']:,}" if "trainable_parameters" in metrics else "-"],
         ["checkpoint", f"`{(source.decision.checkpoint_sha256 or '')[:16]}` (SHA-256)"],
+        *(list(row) for row in describe_provenance(metrics)),
         ["written by", f"genre-lightning {__version__}"],
     ]
     return _table(["setting", "value"], rows)
