@@ -69,7 +69,7 @@ def _to_wandb(
         content[f"{split}/{name}"] = wandb.Table(
             columns=list[str | int](heads), data=[[_cell(value) for value in row] for row in rows]
         )
-    summary = {**metrics, **({f"{split}/films": films} if films else {})}
+    summary: dict[str, float | str] = {**metrics, **({f"{split}/films": films} if films else {})}
     if isinstance(logger, RunWandbLogger):
         logger.log_evaluation(step, content, summary)
         return

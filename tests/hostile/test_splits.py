@@ -215,3 +215,24 @@ def test_a_baseline_that_is_refused_changes_nothing(nb, capfd):
     before = everything_under(nb)
     refused(capfd, ["baseline", "tfidf_nb", f"--run_dir={nb}", "--override", "--model.min_films=100000"], "min_films")
     assert everything_under(nb) == before
+
+
+def test_metrics_and_report_name_what_made_them(fitted, tmp_path):
+    from genre_lightning import __version__
+    from genre_lightning.evaluation.report import write_report
+
+    run = shutil.copytree(fitted, tmp_path / "run")
+    training = read_json(run / "run_state.json")["training"]
+    assert (training["learning_rate"], training["head_learning_rate"]) == (1e-3, 1e-3)
+    assert training["best_epoch"] == 1
+    assert training["best_step"] == read_json(run / "run_state.json")["steps"]
+    for split in ("validation", "test"):
+        metrics = read_json(run / "evaluation" / split / "metrics.json")
+        assert metrics["training"] == training
+        assert metrics["made_by"].keys() == {"version", "git_commit", "date", "host", "device"}
+        assert metrics["made_by"]["version"] == __version__
+        assert metrics["made_by"]["device"].startswith("cpu")
+    page = write_report(run).read_text()
+    for words in ("0.001, head 0.001", "epoch 1, optimizer step", f"genre-lightning {__version__}"):
+        assert words in page
+    assert training["host"] in page
