@@ -35,6 +35,9 @@ COMMANDS = {
     ),
     "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True, early=True),
     "test": Command("evaluate a run on its test split", "evaluate:test", saves=True, early=True),
+    "evaluate": Command(
+        "evaluate a run on another labelled file, without what it was trained on", "evaluate_file:evaluate"
+    ),
     "predict": Command("tag every film of a file with a run; again: go on", "predict:predict", saves=True, early=True),
     "tag": Command("the genres of texts, as they come", "tag:tag"),
     "explain": Command("why a text got its genres, word by word; --top_words: of a split", "explain:explain"),

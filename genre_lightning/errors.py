@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 
 from genre_lightning.escapes import visible
@@ -36,7 +37,7 @@ class SaveError(CheckpointError):
 
 
 class DivergedError(GenreLightningError):
-    """The loss or its gradient is no number any more, so training on would spoil the weights."""
+    """The loss, its gradient or every validation is no number, so training on would spoil the weights."""
 
     exit_status = 1
 
@@ -83,6 +84,24 @@ def check_all(checks: Iterable[Callable[[], object]], found: Iterable[str] = ())
     """
     if problems := [*found, *problems_of(checks)]:
         raise ConfigError("; and ".join(problems))
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def of_system(error: OSError) -> GenreLightningError | None:
+    """Give the error to show for one of the operating system's that a user can fix; None for any other.
+
+    Args:
+        error: which names its file, or does not.
+    """
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in _FULL:
+        return SaveError(f"{place}{error.strerror}: free space there, then run the same command again")
+    if error.errno in _NOT_ALLOWED:
+        return ConfigError(f"{place}{error.strerror}: fix its permissions, or name another place")
+    return None
 
 
 def one_line(message: object) -> str:

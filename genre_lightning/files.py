@@ -1,4 +1,4 @@
-"""Files written whole or not at all: a temporary file beside the target, flushed to disk, then renamed over it."""
+"""Files and folders written whole or not at all: beside their place, flushed to disk, then renamed; and JSON read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from genre_lightning.errors import CheckpointError, ConfigError, SaveError
+from genre_lightning.errors import CheckpointError, ConfigError, SaveError, one_line
 from genre_lightning.escapes import cell
 from genre_lightning.metrics import json_value
+from genre_lightning.shapes import Shape, require_shape
 
-MAX_JSON_BYTES = 64 << 20
-"""Of a JSON file of a run directory: the largest have a few MiB."""
+REMAKE = "run the command that made the run again, which writes it anew"
+"""The fix for a damaged file of a run, where the command is not known by name."""
+
+_TEMPORARY = ".tmp-"
+
+MAX_TEXT_BYTES = 64 << 20
+"""Of a text or JSON file of a run directory: the largest have a few MiB."""
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -40,19 +47,110 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     _require_regular(target, "the output")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".tmp-", suffix=target.suffix, dir=target.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    with _naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=target.suffix, dir=target.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # mkstemp makes files private; a run directory is shared with whoever may read the rest of it
+            temporary.chmod(0o666 & ~umask())
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give an empty folder beside `path`; on a clean exit it takes the place of `path` with all that is in it.
+
+    On an exception it is removed and `path` stays as it was. A folder cannot be renamed over another one: a process
+    that is killed between the two renames leaves the old one under another name, from which `restore_folder` puts it
+    back.
+    """
+    target = Path(path)
+    with _naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        restore_folder(target)
+        draft = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=target.parent))
+        try:
+            yield draft
+            draft.chmod(0o777 & ~umask())
+            aside = _aside(target)
+            if target.exists():
+                target.replace(aside)
+            draft.replace(target)
+            shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            restore_folder(target)
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def restore_folder(path: str | os.PathLike[str]) -> None:
+    """Finish or take back a replacement of a folder that was cut off between its two renames."""
+    target = Path(path)
+    aside = _aside(target)
+    if not aside.is_dir() or aside.is_symlink():
+        return
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.replace(target)
+
+
+def remove_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed processes have left of unfinished writes under a folder, without following links."""
+    for place, folders, files in os.walk(folder):
+        for name in [name for name in folders if name.startswith(_TEMPORARY)]:
+            folders.remove(name)
+            left = Path(place, name)
+            if left.is_symlink():
+                left.unlink(missing_ok=True)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+        for name in files:
+            if name.startswith(_TEMPORARY):
+                Path(place, name).unlink(missing_ok=True)
+
+
+def check_folder(path: str | os.PathLike[str], option: str) -> None:
+    """Refuse a folder in which no file can be written, and leave nothing behind.
+
+    Args:
+        path: the folder, which need not exist.
+        option: that names it, such as "--run_dir".
+
+    Raises:
+        ConfigError: with the fix.
+    """
+    place, name = Path(path), option.lstrip("-")
     try:
-        yield temporary
-        # mkstemp makes files private; a run directory is shared with whoever may read the rest of it
-        temporary.chmod(0o666 & ~umask())
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        while not place.exists() and place.parent != place:
+            place = place.parent
+        if not place.is_dir():
+            raise ConfigError(f"{name} {path} cannot be made: {place} is a file: name another with {option}")
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{name} {path} cannot be written ({error.strerror}): fix its permissions, or name another with {option}"
+        ) from None
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Have an error of the system name the file that was to be written: the draft is gone, and a write names none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or one_line(error), str(target)) from error
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
 def check_output(path: str | os.PathLike[str], option: str) -> None:
@@ -117,27 +215,69 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(json_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object.
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that a file holds.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds something other than an object.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-        if len(content) > MAX_JSON_BYTES:
-            raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
-        value = json.loads(content.decode("utf-8"))
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_text(path: str | os.PathLike[str], fix: str = REMAKE) -> str:
+    """Read a file of UTF-8 text.
+
+    Args:
+        path: of the file.
+        fix: for a file that is not UTF-8.
+
+    Raises:
+        CheckpointError: the file is missing, is not UTF-8, or may not be read.
+    """
+    try:
+        return _limited(Path(path)).decode("utf-8")
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing: the run has not finished; run its command again to finish it"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): delete it and run the command again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object: delete it and run the command again")
-    return value
+        raise CheckpointError(f"{path} is missing: {fix}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): fix its permissions") from None
+    except ValueError as error:
+        raise damaged(path, error, fix) from None
+
+
+def read_json(path: str | os.PathLike[str], shape: Shape = None, fix: str = REMAKE) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: of the file.
+        shape: that the object must have; see `require_shape`.
+        fix: for a file that is missing or damaged.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, holds something other than an object, or may not be read.
+    """
+    text = read_text(path, fix)
+    try:
+        value = parse_json(text)
+        require_shape(value, {} if shape is None else shape)
+    except ValueError as error:
+        raise damaged(path, error, fix) from None
+    return dict(value)
+
+
+def damaged(path: str | os.PathLike[str], reason: object, fix: str = REMAKE) -> CheckpointError:
+    """The error for a stored file that does not hold what it should."""
+    return CheckpointError(f"{path} is damaged ({one_line(reason)[:200]}): {fix}")
+
+
+def _limited(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise ValueError(f"it has more than {MAX_TEXT_BYTES:,} bytes")
+    return content
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:

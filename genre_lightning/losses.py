@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genre_lightning.errors import ConfigError
+
 if TYPE_CHECKING:
     from genre_lightning.models.options import LossName
 
@@ -73,22 +75,48 @@ def asymmetric(
     return -(positive + (1 - targets) * negative).mean(dim=-1)
 
 
+LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""From logits and targets (films, genres) and pos_weight (genres,) or None to (films,)."""
+
+
 def loss_function(
-    name: LossName,
+    loss: LossName | LossFunction,
     *,
     focal_gamma: float = 2.0,
     asymmetric_gamma_positive: float = 0.0,
     asymmetric_gamma_negative: float = 4.0,
     asymmetric_margin: float = 0.05,
-) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """The loss of that name with its parameters bound: (logits, targets, pos_weight) → (films,)."""
-    if name == "focal":
+) -> LossFunction:
+    """Give the loss of a name with its parameters bound, or a user's own, whose result is checked.
+
+    Raises:
+        ConfigError: there is no loss of that name; the loss that is given raises it if it does not give one value for
+            each film.
+    """
+    if callable(loss):
+        return partial(_checked, loss)
+    if loss == "bce":
+        return bce
+    if loss == "focal":
         return partial(focal, gamma=focal_gamma)
-    if name == "asymmetric":
+    if loss == "asymmetric":
         return partial(
             asymmetric,
             gamma_positive=asymmetric_gamma_positive,
             gamma_negative=asymmetric_gamma_negative,
             margin=asymmetric_margin,
         )
-    return bce
+    raise ConfigError(
+        f"model.loss is {loss!r}: choose 'bce', 'focal' or 'asymmetric', or in Python give a function of logits, "
+        "targets and pos_weight"
+    )
+
+
+def _checked(loss: LossFunction, logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+    losses = loss(logits, targets, pos_weight)
+    if losses.shape != logits.shape[:1]:
+        raise ConfigError(
+            f"the loss function gives the shape {tuple(losses.shape)} for {len(logits)} films: return one value for "
+            "each film, such as the mean over its genres"
+        )
+    return losses

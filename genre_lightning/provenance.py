@@ -1,13 +1,57 @@
-"""Which commit of which code a run is made with."""
+"""What makes a run and its metrics: version, commit, date, host and device."""
 
 from __future__ import annotations
 
+import platform
+import socket
 import subprocess
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genre_lightning import __version__
+
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGE = Path(__file__).parent
 
 
+def made_by(device: str) -> dict[str, str | None]:
+    """Name what makes metrics here and now: version, git_commit, date (UTC), host and device.
+
+    Args:
+        device: that computes them, as `device_name` names it.
+    """
+    return {
+        "version": __version__,
+        "git_commit": git_commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "device": device,
+    }
+
+
+def device_name(device: torch.device | None = None) -> str:
+    """Name a device and its model, such as "cuda: NVIDIA H100"; None is the CPU."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type if device else 'cpu'}: {_cpu_name()}"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
 def git_commit() -> str | None:
     """The commit of the checkout that this package is part of, or else of the working directory's.
 

@@ -8,18 +8,18 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
 from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.files import read_json, write_json, write_text
+from genre_lightning.files import check_folder, damaged, read_json, write_json, write_text
+from genre_lightning.shapes import Shape, count, number, one_of, require_shape, text
 
 ENSEMBLE = "ensemble"
 """The section that the configuration of an ensemble has in place of all others."""
@@ -27,6 +27,29 @@ ENSEMBLE = "ensemble"
 _LOCK_POLL_SECONDS = 0.1
 
 Status = Literal["new", "training", "evaluating", "finished"]
+
+
+def _job_id(value: Any) -> bool:
+    """The id of a job, such as "1234" or "1234_5"."""
+    return isinstance(value, str) and all(part.isdecimal() for part in value.split("_", 1))
+
+
+_STATE: Shape = {
+    "status": one_of(*get_args(Status)),
+    "data?": {"films": text, "splits?": {"*": text}},
+    "overridden?": [text],
+    "train_seconds?": number,
+    "trainable_parameters?": count,
+    "steps?": count,
+    "starts?": count,
+    "start?": {"time": number, "step": count, "job?": _job_id},
+    "training?": {"*": None},
+    "wandb_id?": text,
+}
+_DEEPEST_ENSEMBLE = 8
+_JOB: Shape = {"job": _job_id}
+_WEIGHT_TOLERANCE = 1e-6
+"""How far the weights of an ensemble may be from the sum 1: they are kept as decimals."""
 
 # Settings that change how or where a run is done, never what is trained; data.csv is compared by its content.
 _WITHOUT_EFFECT = (
@@ -39,6 +62,9 @@ _WITHOUT_EFFECT = (
     "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
     "model.activation_checkpointing",
 )  # fmt: skip
+
+_OF_SPLITS = ("data.seed", "data.split", "data.max_films")
+"""Settings that would move films between splits."""
 
 
 class DirectoryLock:
@@ -178,6 +204,11 @@ class RunDirectory:
         return self.path / "data_audit.json"
 
     @property
+    def splits(self) -> Path:
+        """The side of each film, by id and by the digest of its text."""
+        return self.path / "splits.parquet"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of last.ckpt and best.ckpt."""
         return self.path / "checkpoints"
@@ -241,8 +272,87 @@ class RunDirectory:
         """How far the run has come; "new" where there is none yet."""
         return self._read_state().get("status", "new") if self.state.is_file() else "new"
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether a step of its training is kept, after which each film stays on its side."""
+        trained = self.baseline.is_file() or any(self.checkpoints.glob("*.ckpt"))
+        return trained or self.status in ("evaluating", "finished")
+
     def _read_state(self) -> dict[str, Any]:
-        return read_json(self.state)
+        return read_json(self.state, _STATE, f"delete it, then {self.again}")
+
+    @property
+    def again(self) -> str:
+        """The command that writes the run's files anew, as the fix of a message."""
+        try:
+            settings = self.settings()
+        except CheckpointError:
+            return "run the command that made the run again"
+        kind, members = kind_of(settings), ""
+        if kind == ENSEMBLE:
+            weights = settings[ENSEMBLE].get("weights") if isinstance(settings[ENSEMBLE], Mapping) else None
+            members = "".join(f" {path}" for path in weights) if isinstance(weights, Mapping) else " RUN RUN"
+        return f"run 'genre-lightning {kind}{members} --run_dir {self.path}' again"
+
+    def job(self) -> str | None:
+        """Read the id of the job that `submit` queued last; None without one.
+
+        Raises:
+            CheckpointError: job.json is damaged.
+        """
+        path = self.batch / "job.json"
+        if not path.is_file():
+            return None
+        fix = f"delete it: 'genre-lightning status {self.path}' then shows the run without its job"
+        return str(read_json(path, _JOB, fix)["job"])
+
+    def members(self) -> list[tuple[RunDirectory, float]]:
+        """Read the runs of an ensemble and their weights.
+
+        A member is where it was, or beside the ensemble when both have moved.
+
+        Raises:
+            CheckpointError: config.yaml does not hold an ensemble of different runs with weights from 0 on that add
+                up to 1, or a member is not there.
+        """
+        settings = self.settings()
+        try:
+            require_shape(settings, {ENSEMBLE: {"weights": {"*": _weight}}})
+            weights = {str(path): float(weight) for path, weight in settings[ENSEMBLE]["weights"].items()}
+            if abs(sum(weights.values()) - 1) > _WEIGHT_TOLERANCE:
+                raise ValueError(f"its weights add up to {sum(weights.values()):.6g}, not to 1")
+            found = [(self._member(path), weight) for path, weight in weights.items()]
+            if len({member.path.resolve() for member, _ in found}) < max(2, len(found)):
+                raise ValueError("it does not name two or more different runs")
+        except ValueError as error:
+            raise damaged(self.config, error, "make the ensemble again in another --run_dir") from None
+        return found
+
+    def _member(self, path: str) -> RunDirectory:
+        beside = self.path.parent / Path(path).name
+        for place in (Path(path), beside):
+            if RunDirectory(place).config.is_file():
+                return RunDirectory(place)
+        raise CheckpointError(
+            f"{self.path} is an ensemble of {path}, which is not there: put it back, or copy it to {beside}"
+        )
+
+    def check_members(self, above: tuple[Path, ...] = ()) -> None:
+        """Refuse an ensemble that is, at any depth, a member of itself.
+
+        Args:
+            above: resolved directories of the ensembles that this run is a member of.
+
+        Raises:
+            CheckpointError: it is, a member is not there, or a configuration is damaged.
+        """
+        place = self.path.resolve()
+        if place in above or len(above) > _DEEPEST_ENSEMBLE:
+            reason = "is a member of itself" if place in above else f"is nested deeper than {_DEEPEST_ENSEMBLE} levels"
+            raise CheckpointError(f"the ensemble {self.path} {reason}: make it again from other runs")
+        if self.config.is_file() and kind_of(self.settings()) == ENSEMBLE:
+            for member, _ in self.members():
+                member.check_members((*above, place))
 
     def set_status(self, status: Status, **facts: Any) -> None:
         """Notes how far the run has come, and facts about it that stay until they are given anew."""
@@ -259,18 +369,7 @@ class RunDirectory:
         Raises:
             ConfigError: with the cure.
         """
-        place = self.path
-        try:
-            while not place.exists() and place.parent != place:
-                place = place.parent
-            if not place.is_dir():
-                raise ConfigError(f"run_dir {self.path} cannot be made: {place} is a file: name another with --run_dir")
-            with tempfile.TemporaryFile(dir=place):
-                pass
-        except OSError as error:
-            raise ConfigError(
-                f"run_dir {self.path} cannot be written ({error.strerror}): name another with --run_dir"
-            ) from None
+        check_folder(self.path, "--run_dir")
         self.check_links()
         # hidden files are what a start that was killed leaves; a submitted run has its batch script before it starts
         others = self.path.is_dir() and any(
@@ -356,16 +455,27 @@ class RunDirectory:
         Raises:
             CheckpointError: it cannot be read.
         """
+        fix = "put it back, or name another --run_dir"
         try:
             return read_yaml(self.config)
         except ConfigError as error:
-            raise CheckpointError(
-                f"{self.config} is damaged ({error}): put it back, or name another --run_dir"
-            ) from None
+            raise damaged(self.config, error, fix) from None
 
     def write_config(self, text: str) -> None:
         """Keeps the resolved configuration."""
         write_text(self.config, text)
+
+
+def kind_of(settings: Mapping[str, Any]) -> str:
+    """Name the command that made a run, "fit" or "ensemble" or "baseline tfidf_nb", by its settings."""
+    if ENSEMBLE in settings:
+        return ENSEMBLE
+    return f"baseline {settings['baseline']}" if "baseline" in settings else "fit"
+
+
+def _weight(value: Any) -> bool:
+    """A weight from 0 to 1."""
+    return number(value) and 0 <= value <= 1
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -429,12 +539,19 @@ def check_same_training(
         the differences that `override` lets pass.
 
     Raises:
-        ConfigError: settings that would change the training differ, and `override` is not set.
+        ConfigError: settings that would change the training differ, and `override` is not set; or settings that would
+            move films between the splits of a run that has been trained.
         CheckpointError: the run's configuration cannot be read.
     """
     if not run.config.is_file():
         return []
     changed = differences(run.settings(), yaml.safe_load(config_text), without_effect)
+    moving = [line for line in changed if line.partition(":")[0] in _OF_SPLITS]
+    if moving and run.has_trained:
+        raise ConfigError(
+            f"{run.path} was trained with other splits ({'; '.join(moving)}), and each film keeps its side, also with "
+            "--override: take those back, or name another --run_dir"
+        )
     if changed and not override:
         raise ConfigError(
             f"{run.path} was started with other settings ({'; '.join(changed)}): "

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from genre_lightning.commands.evaluation import restore_alone
 from genre_lightning.commands.options import in_one_line
-from genre_lightning.commands.words import kind_of
 from genre_lightning.config.guard import check_settings, instantiate
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
@@ -31,7 +30,7 @@ from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.quantization import dtype_of_precision
 from genre_lightning.models.tfidf import read_baseline
-from genre_lightning.runs import ENSEMBLE, RunDirectory
+from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
 
 _MAX_MEMBERS = 64
 """Runs of an ensemble, those of ensembles in it counted: each is a model in memory."""
@@ -87,8 +86,8 @@ def _open(run: RunDirectory, device: str | None, precision: str | None, opened: 
     settings = run.settings()
     check_settings(settings, str(run.config), run.path)
     kind = kind_of(settings)
-    if kind == "ensemble":
-        return EnsembleScorer(run, settings, device, precision, opened)
+    if kind == ENSEMBLE:
+        return EnsembleScorer(run, device, precision, opened)
     return ModelScorer(run, settings, device, precision) if kind == "fit" else BaselineScorer(run, settings)
 
 
@@ -120,8 +119,8 @@ class ModelScorer(_TemplateReader):
         self, run: RunDirectory, settings: Mapping[str, Any], device: str | None = None, precision: str | None = None
     ) -> None:
         super().__init__(settings)
-        self.decision = read_decision(run.decision)
-        check_checkpoint(self.decision, str(verify_checkpoint(run.best)["sha256"]))
+        decision = read_decision(run.decision, run.again)
+        check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
         if not run.tokenizer.is_dir():
             raise CheckpointError(f"{run.tokenizer} is missing: copy the run directory whole")
         self.tokenizer = load_tokenizer(str(run.tokenizer))
@@ -136,6 +135,7 @@ class ModelScorer(_TemplateReader):
         if model.adapters:  # others have all of their weights in the checkpoint
             model.check(None)
         facts = restore_alone(model, run.best, seed=int(settings.get("seed", 0)), tokenizer=self.tokenizer)
+        self.decision = decision.for_genres(facts["genres"])
         self.max_tokens: int | None = facts["max_tokens"]
         model.eval().to(self.device)
         if self.precision in ("bf16-true", "16-true"):
@@ -181,8 +181,9 @@ class BaselineScorer(_TemplateReader):
 
     def __init__(self, run: RunDirectory, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
-        self.decision = read_decision(run.decision)
-        self.model = read_baseline(run.baseline, self.decision.checkpoint_sha256)
+        decision = read_decision(run.decision, run.again)
+        self.model = read_baseline(run.baseline, decision.checkpoint_sha256)
+        self.decision = decision.for_genres(self.model.fitted().genres)
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`."""
@@ -198,7 +199,6 @@ class EnsembleScorer:
 
     Args:
         run: directory of the ensemble.
-        settings: its configuration.
         device: see `open_scorer`.
         precision: see `open_scorer`.
         opened: Runs that were opened before, see `_open`.
@@ -207,21 +207,23 @@ class EnsembleScorer:
     def __init__(
         self,
         run: RunDirectory,
-        settings: Mapping[str, Any],
         device: str | None = None,
         precision: str | None = None,
         opened: list[Path] | None = None,
     ) -> None:
-        self.decision = read_decision(run.decision)
+        run.check_members()
+        members = run.members()
         opened = [run.path] if opened is None else opened
-        weights: Mapping[str, float] = settings[ENSEMBLE]["weights"]
-        self.weights = np.array(list(weights.values()), dtype=np.float64)
-        self.members = [_open(RunDirectory(_member(run, path)), device, precision, opened) for path in weights]
-        for path, member in zip(weights, self.members, strict=True):
-            if member.decision.genres != self.decision.genres:
+        self.weights = np.array([weight for _, weight in members], dtype=np.float64)
+        self.members = [_open(member, device, precision, opened) for member, _ in members]
+        genres = self.members[0].decision.genres
+        for (place, _), member in zip(members, self.members, strict=True):
+            if member.decision.genres != genres:
                 raise CheckpointError(
-                    f"{path} knows other genres than the ensemble {run.path}: make the ensemble again"
+                    f"{place.path} knows other genres than the ensemble's first run: make the ensemble again "
+                    "from runs on the same films"
                 )
+        self.decision = read_decision(run.decision, run.again).for_genres(genres)
         self.columns = self.members[0].columns
         self.fields = tuple(dict.fromkeys(name for member in self.members for name in member.fields))
         limits = [member.max_tokens for member in self.members if member.max_tokens is not None]
@@ -275,12 +277,3 @@ def _device(name: str | None, model: GenreClassifier) -> torch.device:
         reason = one_line(str(error).splitlines()[0])[:120]
         raise ConfigError(f"device {name!r} is not there ({reason}): name cpu, cuda, cuda:1 or mps") from None
     return device
-
-
-def _member(run: RunDirectory, path: str) -> Path:
-    """A member's directory: where it was, or beside the ensemble where both have moved."""
-    beside = run.path.parent / Path(path).name
-    place = next((place for place in (Path(path), beside) if RunDirectory(place).config.is_file()), None)
-    if place is None:
-        raise CheckpointError(f"{run.path} is an ensemble of {path}, which is not there: put it back, or at {beside}")
-    return place

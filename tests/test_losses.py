@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from genre_lightning.errors import ConfigError
 from genre_lightning.losses import asymmetric, bce, focal, loss_function
+from genre_lightning.models.optimizer import schedule_factor
 
 WEIGHT = torch.tensor([0.5, 1.0, 3.0, 20.0], dtype=torch.float64)
 
@@ -136,3 +138,27 @@ def test_loss_function_binds_its_parameters():
         ),
         asymmetric(logits, targets, WEIGHT, **options),
     )
+
+
+def test_an_unknown_loss_is_refused_and_a_function_is_used():
+    from genre_lightning.models.distilbert import DistilBertClassifier
+
+    for name in ("focall", "BCE", None):
+        with pytest.raises(ConfigError, match=r"model\.loss is .*choose 'bce'"):
+            loss_function(name)
+        with pytest.raises(ConfigError, match=r"model\.loss is"):
+            DistilBertClassifier(backbone="small", loss=name)
+    logits, targets = pairs()
+
+    def own(logits, targets, pos_weight):
+        return 3 * bce(logits, targets, pos_weight)
+
+    model = DistilBertClassifier(backbone="small", loss=own)
+    torch.testing.assert_close(model.loss_function(logits, targets, WEIGHT), 3 * bce(logits, targets, WEIGHT))
+    with pytest.raises(ConfigError, match="one value for each film"):
+        loss_function(lambda *arguments: own(*arguments).mean())(logits, targets, None)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.schedule is 'cosin': choose one of"):
+        schedule_factor("cosin", warmup_steps=1, total_steps=2)

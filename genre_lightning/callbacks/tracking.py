@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from genre_lightning.callbacks.curves import CurvesLogger
 from genre_lightning.callbacks.wandb_run import RunWandbLogger
+from genre_lightning.evaluation.films import describe_films
 from genre_lightning.runs import EvaluationDirectory
 
 __all__ = ["headline_metrics", "log_evaluation"]
@@ -48,7 +49,7 @@ def log_evaluation(
         if isinstance(logger, CurvesLogger):
             continue
         if isinstance(logger, WandbLogger):
-            _to_wandb(logger, evaluation, metrics, split, step)
+            _to_wandb(logger, evaluation, metrics, split, step, " ".join(describe_films(result)))
         elif isinstance(logger, TensorBoardLogger):
             _to_tensorboard(logger, evaluation, metrics, split, step)
         else:
@@ -57,7 +58,7 @@ def log_evaluation(
 
 
 def _to_wandb(
-    logger: WandbLogger, evaluation: EvaluationDirectory, metrics: dict[str, float], split: str, step: int
+    logger: WandbLogger, evaluation: EvaluationDirectory, metrics: dict[str, float], split: str, step: int, films: str
 ) -> None:
     import wandb
 
@@ -68,12 +69,13 @@ def _to_wandb(
         content[f"{split}/{name}"] = wandb.Table(
             columns=list[str | int](heads), data=[[_cell(value) for value in row] for row in rows]
         )
+    summary: dict[str, float | str] = {**metrics, **({f"{split}/films": films} if films else {})}
     if isinstance(logger, RunWandbLogger):
-        logger.log_evaluation(step, content, metrics)
+        logger.log_evaluation(step, content, summary)
         return
     # no step: Lightning's logger counts W&B's steps by rows, and W&B drops what is logged for one before its latest
     logger.experiment.log(content)
-    logger.experiment.summary.update(metrics)
+    logger.experiment.summary.update(summary)
 
 
 def _to_tensorboard(

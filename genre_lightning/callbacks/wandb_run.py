@@ -168,7 +168,7 @@ class RunWandbLogger(WandbLogger):
         self._guarded(log)
 
     @rank_zero_only
-    def log_evaluation(self, step: int, content: Mapping[str, Any], summary: Mapping[str, float]) -> None:
+    def log_evaluation(self, step: int, content: Mapping[str, Any], summary: Mapping[str, float | str]) -> None:
         """Logs what belongs to the end of a run, past all that W&B has.
 
         Args:

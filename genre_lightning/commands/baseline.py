@@ -14,10 +14,13 @@ from jsonargparse import Namespace
 from genre_lightning.commands.build import tell
 from genre_lightning.commands.continuing import (
     begin,
+    check_films,
     finish,
+    finished_results,
+    keep_sides,
     locked,
     show,
-    stored_results,
+    undone_if_refused,
 )
 from genre_lightning.commands.evaluation import evaluate_split, predictions_of
 from genre_lightning.commands.options import baseline_parser, in_one_line
@@ -28,6 +31,7 @@ from genre_lightning.errors import check_all
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.tfidf import TfidfBaseline
+from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory, check_same_training
 
 # data.* options that a model of words does not read; they are accepted so that one data section serves every model
@@ -61,16 +65,17 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     run = setup.run
     override = setup.config.override
     changed = check_same_training(run, setup.config_text, override=override, without_effect=_WITHOUT_EFFECT)
+    keep_sides(run, setup.data)
     data = setup.data.prepare_films()
     with locked(run):
-        begin(run, setup.config_text, data, setup.data.source.path, override=override, anew=bool(changed))
-        if run.status == "finished":
-            tell(f"{run.path} is finished: all is done. Its figures:")
-            results = stored_results(run)
-        else:
-            for difference in changed:
-                tell(f"overriding {difference}")
-            results = _train_and_evaluate(setup, data)
+        anew = check_films(run, data, setup.data.source.path, override=override) or bool(changed)
+        with undone_if_refused(run):
+            begin(run, setup.config_text, data, anew=anew)
+            results = finished_results(run)
+            if results is None:
+                for difference in changed:
+                    tell(f"overriding {difference}")
+                results = _train_and_evaluate(setup, data)
         show(run, results, as_json=setup.config.json)
     return 0
 
@@ -104,7 +109,8 @@ def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, 
     seconds = time.monotonic() - started
     linear = model.fitted()
     tell(f"{model.name}: {len(linear.terms):,} terms, {model.parameters:,} parameters, trained in {seconds:.1f} s")
-    run.set_status("evaluating", train_seconds=round(seconds, 1), trainable_parameters=model.parameters)
+    facts = {"train_seconds": round(seconds, 1), "trainable_parameters": model.parameters}
+    run.set_status("evaluating", **facts, training=made_by(device_name()))
     predicted = {split: _predict(model, data, split) for split in ("validation", "test")}
     options = setup.config.decision.as_dict()
     decision = fit_decision(predicted["validation"], "validation", seed=seed, checkpoint_sha256=sha256, **options)

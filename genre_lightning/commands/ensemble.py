@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from genre_lightning.bounds import SEED
@@ -17,16 +18,17 @@ def ensemble(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="of thresholds and bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(list(arguments))
-    from genre_lightning.commands.continuing import show, stored_results
-    from genre_lightning.evaluation.ensemble import require_no_other_run, write_ensemble
-    from genre_lightning.evaluation.report import write_report
+    from genre_lightning.commands.continuing import finish, locked, show, stored_results
+    from genre_lightning.evaluation.ensemble import write_ensemble
     from genre_lightning.progress import say
     from genre_lightning.runs import RunDirectory
 
     run = RunDirectory(options.run_dir.expanduser().absolute())
-    require_no_other_run(run)
-    weights = write_ensemble(run.path, options.runs, seed=options.seed)
-    write_report(run.path)
+    with ExitStack() as until_the_end:
+        weights = write_ensemble(
+            run.path, options.runs, seed=options.seed, before_writing=lambda: until_the_end.enter_context(locked(run))
+        )
+        finish(run)
     for path, weight in weights.items():
         say(f"weight {weight:.3f}  {path}")
     show(run, stored_results(run), as_json=options.json)

@@ -10,6 +10,7 @@ from pathlib import Path
 from genre_lightning.callbacks.loggers import closing
 from genre_lightning.callbacks.tracking import log_evaluation
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
+from genre_lightning.commands.continuing import check_films, keep_sides, locked
 from genre_lightning.commands.evaluation import (
     evaluate_split,
     fit_and_store_decision,
@@ -20,8 +21,11 @@ from genre_lightning.commands.evaluation import (
 )
 from genre_lightning.commands.parser import parse
 from genre_lightning.commands.words import with_run_config, with_run_named
+from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
+from genre_lightning.errors import CheckpointError, one_line
 from genre_lightning.evaluation.console import print_headlines
+from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.runs import RunDirectory, check_same_training
 
@@ -43,6 +47,7 @@ def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> S
     setup = check_setup(config, parser, films=films)
     if films:
         check_same_training(setup.run, setup.config_text, override=config.override)
+        keep_sides(setup.run, setup.data)
     return setup
 
 
@@ -63,16 +68,26 @@ def _evaluate(split: str, setup: Setup) -> int:
 
 
 def _evaluate_split(split: str, setup: Setup) -> int:
-    bind_model(setup)
+    data = bind_model(setup)
+    check_films(setup.run, data, setup.data.source.path, override=setup.config.override)
+    setup.run.check_writable()
+    with locked(setup.run):
+        return _evaluate_locked(split, setup, data)
+
+
+def _evaluate_locked(split: str, setup: Setup, data: PreparedData) -> int:
+    decision = _stored_decision(split, setup, data)
     trainer, _ = build_trainer(setup)
     restore_weights(setup.model, setup.run.best)
-    fits = split == "validation" and not setup.run.decision.is_file()
-    decision = None if fits else load_decision(setup)
     predictions = predict_split(trainer, setup.model, setup.data, split)
     if not is_first_rank():
         return 0
-    decision = decision or fit_and_store_decision(setup, predictions)
-    result = evaluate_split(setup.run, setup.data.prepare(), predictions, decision, split, setup.config.seed)
+    if decision is None:
+        decision = fit_and_store_decision(setup, predictions)
+        tell(f"the decision is new: run 'genre-lightning test --run_dir {setup.run.path}' for test metrics under it")
+    result = evaluate_split(
+        setup.run, data, predictions, decision, split, setup.config.seed, trainer.strategy.root_device
+    )
     with closing(trainer.loggers):
         log_evaluation(trainer.loggers, setup.run.evaluation(split), result, steps_done(setup.run))
     write_report(setup.run.path)
@@ -82,3 +97,14 @@ def _evaluate_split(split: str, setup: Setup) -> int:
         print_headlines(result, sys.stdout)
         tell(f"written to {setup.run.evaluation(split).path}")
     return 0
+
+
+def _stored_decision(split: str, setup: Setup, data: PreparedData) -> Decision | None:
+    """The run's decision; None for one that `validate` fits anew as it is missing, damaged or of another checkpoint."""
+    try:
+        return load_decision(setup).for_genres(data.vocabulary.names)
+    except CheckpointError as error:
+        if split != "validation":
+            raise
+        tell(one_line(error).partition(": run ")[0])
+        return None

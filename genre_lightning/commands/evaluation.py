@@ -23,6 +23,7 @@ from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -155,18 +156,25 @@ def fit_and_store_decision(setup: Setup, validation: Predictions) -> Decision:
 
 
 def load_decision(setup: Setup) -> Decision:
-    """The run's decision, after a look that it is the best checkpoint's.
+    """Read the run's decision, and check that it was fitted for the best checkpoint.
 
     Raises:
-        CheckpointError: it is missing or was fitted for another checkpoint.
+        CheckpointError: it is missing, damaged, or was fitted for another checkpoint.
     """
-    decision = read_decision(setup.run.decision)
-    check_checkpoint(decision, str(verify_checkpoint(setup.run.best)["sha256"]))
+    fix = f"run 'genre-lightning validate --run_dir {setup.run.path}', which fits it anew"
+    decision = read_decision(setup.run.decision, fix)
+    check_checkpoint(decision, str(verify_checkpoint(setup.run.best)["sha256"]), fix)
     return decision
 
 
 def evaluate_split(
-    run: RunDirectory, data: PreparedFilms, predictions: Predictions, decision: Decision, split: str, seed: int
+    run: RunDirectory,
+    data: PreparedFilms,
+    predictions: Predictions,
+    decision: Decision,
+    split: str,
+    seed: int,
+    device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Writes evaluation/SPLIT of a run.
 
@@ -177,6 +185,7 @@ def evaluate_split(
         decision: fitted on validation.
         split: "validation" or "test".
         seed: of the bootstrap.
+        device: that computed the logits; None is the CPU.
 
     Returns:
         what metrics.json holds.
@@ -190,6 +199,8 @@ def evaluate_split(
         split=split,
         seed=seed,
         curves_csv=run.curves,
+        provenance=provenance_of(run, device),
+        films={"file": data.sides.file, "ids_sha256": data.splits[split].sha256},
         metadata={
             "split_sha256": data.splits[split].sha256,
             "checkpoint_sha256": decision.checkpoint_sha256,
@@ -197,6 +208,17 @@ def evaluate_split(
             "trainable_parameters": facts.get("trainable_parameters"),
         },
     )
+
+
+def provenance_of(run: RunDirectory, device: torch.device | None = None) -> dict[str, Any]:
+    """Name what made an evaluation: "made_by", and "training" as far as the run knows it.
+
+    Args:
+        run: that is evaluated.
+        device: that computed the logits; None is the CPU.
+    """
+    training = run.facts().get("training")
+    return {"made_by": made_by(device_name(device)), **({"training": training} if training else {})}
 
 
 def steps_done(run: RunDirectory) -> int:
@@ -218,6 +240,7 @@ def evaluate_run(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
         decision = fit_and_store_decision(setup, validation)
         for split, predictions in (("validation", validation), ("test", test)):
             data, seed = setup.data.prepare(), setup.config.seed
-            results[split] = evaluate_split(setup.run, data, predictions, decision, split, seed)
+            device = trainer.strategy.root_device
+            results[split] = evaluate_split(setup.run, data, predictions, decision, split, seed, device)
             log_evaluation(trainer.loggers, setup.run.evaluation(split), results[split], steps_done(setup.run))
     return results

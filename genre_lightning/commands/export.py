@@ -84,13 +84,15 @@ def _open(run: RunDirectory) -> Source:
         raise ConfigError(
             f"{run.path} is a {type(model).__name__}, which trains nothing: there are no weights of its own to export"
         )
-    decision = read_decision(run.decision)
-    check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]))
+    decision = read_decision(run.decision, run.again)
+    check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
     model.precision = str(config.trainer.precision)
     tokenizer = load_tokenizer(str(run.tokenizer))
     facts = restore_alone(model, run.best, seed=config.seed, tokenizer=tokenizer)
     tokenizer = plain_tokenizer(tokenizer, facts["max_tokens"])
-    return Source(run, model, decision, facts, tokenizer, instances.data.source.template.template)
+    return Source(
+        run, model, decision.for_genres(facts["genres"]), facts, tokenizer, instances.data.source.template.template
+    )
 
 
 def _choose_form(source: Source, options: argparse.Namespace) -> Form:

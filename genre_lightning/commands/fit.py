@@ -15,10 +15,13 @@ from genre_lightning.callbacks.loggers import closing, describe_run, keep_best, 
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
 from genre_lightning.commands.continuing import (
     begin,
+    check_films,
     finish,
+    finished_results,
+    keep_sides,
     locked,
     show,
-    stored_results,
+    undone_if_refused,
 )
 from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, restore_weights
 from genre_lightning.commands.parser import parse
@@ -26,12 +29,13 @@ from genre_lightning.commands.words import default_run_dir, with_run_config
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.distributed.checkpoint_io import previous_names
 from genre_lightning.distributed.launch import has_company
-from genre_lightning.distributed.manifests import Manifest, newest_good
+from genre_lightning.distributed.manifests import Manifest, manifest_path, newest_good
 from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, DivergedError
+from genre_lightning.files import read_json
 from genre_lightning.folders import new_folder
-from genre_lightning.provenance import git_commit
+from genre_lightning.provenance import device_name, git_commit, made_by
 from genre_lightning.runs import check_same_training, training_digest
 
 
@@ -43,6 +47,7 @@ def fit(arguments: Sequence[str]) -> int:
     setup = check_setup(config, parser)
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
     watch_ranks()
+    keep_sides(setup.run, setup.data)
     with explaining_failures():
         return _fit(setup, changed)
 
@@ -52,16 +57,15 @@ def _fit(setup: Setup, changed: list[str]) -> int:
     if not has_company():
         FLAG.check()
     with locked(setup.run):
-        file = setup.data.source.path
-        if changed and is_first_rank():
-            _accept_older_checkpoints(setup)
-        begin(setup.run, setup.config_text, data, file, override=setup.config.override, anew=bool(changed))
-        _keep_tokenizer(setup, data)
-        if setup.run.status == "finished" and not changed:
-            tell(f"{setup.run.path} is finished: all is done. Its figures:")
-            results = stored_results(setup.run)
-        else:
-            results = _train_and_evaluate(setup, data, changed)
+        anew = check_films(setup.run, data, setup.data.source.path, override=setup.config.override) or bool(changed)
+        with undone_if_refused(setup.run):
+            if changed and is_first_rank():
+                _accept_older_checkpoints(setup)
+            begin(setup.run, setup.config_text, data, anew=anew)
+            _keep_tokenizer(setup, data)
+            results = None if changed else finished_results(setup.run)
+            if results is None:
+                results = _train_and_evaluate(setup, data, changed)
         if is_first_rank():
             show(setup.run, results, as_json=setup.config.json)
     return 0
@@ -84,7 +88,7 @@ def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) ->
 def _train(
     setup: Setup, data: PreparedData, trainer: Trainer, checkpoints: RunCheckpoint, *, anew: bool
 ) -> dict[str, dict[str, Any]]:
-    if setup.run.status != "evaluating" or anew:
+    if setup.run.status not in ("evaluating", "finished") or anew:
         candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
         resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
         for complaint in complaints:
@@ -107,14 +111,32 @@ def _train(
         if is_first_rank():
             seconds = setup.run.facts().get("train_seconds", 0) + time.monotonic() - started
             trained = sum(weight.numel() for weight in setup.model.parameters() if weight.requires_grad)
+            training = _training_facts(setup, trainer)
+            describe_run(trainer.loggers, training)
             facts = {"train_seconds": round(seconds, 1), "trainable_parameters": trained, "steps": trainer.global_step}
-            setup.run.set_status("evaluating", **facts)
+            setup.run.set_status("evaluating", **facts, training=training)
     _restore_best(setup, trainer, checkpoints.best_score)
     results = evaluate_run(setup, trainer)
     if is_first_rank():
         keep_best(trainer.loggers)
         finish(setup.run)
     return results
+
+
+def _training_facts(setup: Setup, trainer: Trainer) -> dict[str, Any]:
+    """What the training has settled: learning rates, the best checkpoint's epoch and step, and what trained it."""
+    lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
+    best = manifest_path(setup.run.best)
+    manifest = read_json(best) if best.is_file() else {}
+    epoch = manifest.get("epoch")
+    return {
+        **made_by(device_name(trainer.strategy.root_device)),
+        "devices": trainer.world_size,
+        "learning_rate": lr,
+        "head_learning_rate": head_lr,
+        "best_epoch": None if epoch is None or not setup.model.trains else epoch + 1,
+        "best_step": manifest.get("global_step"),
+    }
 
 
 def _accept_older_checkpoints(setup: Setup) -> None:
@@ -138,7 +160,7 @@ def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> 
 
 def _restore_best(setup: Setup, trainer: Trainer, score: float | None) -> None:
     if not setup.run.best.exists():
-        raise ConfigError(
+        raise DivergedError(
             f"no validation gave a number for {setup.config.checkpoint.monitor}, so no checkpoint is best: "
             "lower model.lr, or use trainer.precision=32-true"
         )

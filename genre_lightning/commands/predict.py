@@ -78,6 +78,7 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
         trainer, _ = build_trainer(setup)
         tokenizer = load_tokenizer(str(setup.run.tokenizer))
         facts = restore_alone(setup.model, setup.run.best, seed=setup.config.seed, tokenizer=tokenizer)
+        writing.decide_by(decision.for_genres(facts["genres"]))
         template = setup.data.source.template
 
         def text_of(film: NewFilm) -> str:
@@ -179,6 +180,11 @@ class _Writing:
             self._shown.close()
             if kind and issubclass(kind, DataError):  # nothing can be made of a part of such a file
                 self._file.discard()
+
+    def decide_by(self, decision: Decision) -> None:
+        """Takes the decision in the order of the model's genres, which is known once the model is loaded."""
+        if self._file:
+            self._file.decision = decision
 
     def start_after(self, chunks: int) -> None:
         """Skips so many chunks; the model is ready now."""

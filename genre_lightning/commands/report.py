@@ -18,10 +18,14 @@ def report(arguments: Sequence[str]) -> int:
         help="write paper.html instead: the paper's Tables I and II beside its published figures",
     )
     options = parser.parse_args(list(arguments))
+    from genre_lightning.commands.continuing import locked
     from genre_lightning.evaluation.paper import write_paper_report
     from genre_lightning.evaluation.report import write_report
     from genre_lightning.evaluation.runs import open_run
+    from genre_lightning.files import check_folder
 
-    open_run(options.run).require_finished()
-    print(write_paper_report(options.run) if options.paper else write_report(options.run))
+    run = open_run(options.run).require_finished()
+    check_folder(options.run, "RUN")
+    with locked(run.files):
+        print(write_paper_report(options.run) if options.paper else write_report(options.run))
     return 0

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +16,7 @@ from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.distributed.batch import JobState, job_state
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.console import console_of
+from genre_lightning.evaluation.curves import read_curves
 from genre_lightning.files import read_json
 from genre_lightning.metrics import json_value
 from genre_lightning.runs import RunDirectory
@@ -80,19 +79,19 @@ def read_status(run: RunDirectory) -> RunStatus:
     Raises:
         CheckpointError: the directory is no run, and none was submitted in it.
     """
-    submitted = run.batch / "job.json"
-    if not submitted.is_file():
+    submitted = run.job()
+    if submitted is None:
         run.require_run()
     facts = run.facts()
     start = _start(facts)
     job = start.get("job")
-    if submitted.is_file():
-        job = _later(job, _submitted_job(submitted))
+    if submitted is not None:
+        job = _later(job, submitted)
     slurm = job_state(job) if job else None
-    rows = _curves(run.curves)
+    rows = read_curves(run.curves)[1] if run.curves.is_file() else []
     saved = _saved_step(run)
     # a row of step 0 is written after the first optimizer step
-    step = max([saved or 0, *(int(row["step"]) + 1 for row in rows)])
+    step = max([saved or 0, *(int(row["step"]) + 1 for row in rows if "step" in row)])
     rate = _rate(run, start, step)
     steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
     state = _state(run, slurm)
@@ -147,23 +146,8 @@ def _state(run: RunDirectory, slurm: JobState | None) -> str:
     return slurm.state.lower() if slurm and slurm.state != "COMPLETED" else "stopped"
 
 
-def _curves(path: Path) -> list[dict[str, str]]:
-    """The whole rows of curves.csv; a row that is being written is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
-    return [row for row in rows if (row.get("step") or "").isdecimal()]
-
-
-def _last_values(rows: list[dict[str, str]]) -> dict[str, float]:
-    last: dict[str, float] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name not in ("epoch", "step") and isinstance(value, str) and value:
-                with suppress(ValueError):  # a cell that is damaged
-                    last[name] = float(value)
-    return last
+def _last_values(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: value for row in rows for name, value in row.items() if name not in ("epoch", "step")}
 
 
 def _saved_step(run: RunDirectory) -> int | None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.errors import DataError
+from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.escapes import visible
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.progress import answer, answer_json, require_output, say

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import ConfigError
-from genre_lightning.runs import ENSEMBLE, RunDirectory
+from genre_lightning.runs import RunDirectory, kind_of
 
 
 def with_run_named(command: str, arguments: Sequence[str]) -> list[str]:
@@ -67,18 +65,11 @@ def with_run_config(arguments: Sequence[str], kind: str = "fit") -> list[str]:
 
 
 def _check_kind(run: RunDirectory, kind: str) -> None:
-    found = kind_of(read_yaml(run.config))
+    found = kind_of(run.settings())
     if found != kind:
         raise ConfigError(
             f"{run.path} holds a run of 'genre-lightning {found}': use that command, or name another --run_dir"
         )
-
-
-def kind_of(settings: Mapping[str, Any]) -> str:
-    """The command that made a run, "fit" or "ensemble" or "baseline tfidf_nb", by its settings."""
-    if ENSEMBLE in settings:
-        return "ensemble"
-    return f"baseline {settings['baseline']}" if "baseline" in settings else "fit"
 
 
 def default_run_dir(arguments: Sequence[str]) -> Path:

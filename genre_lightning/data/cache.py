@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from genre_lightning.errors import DataError
-from genre_lightning.files import file_digest
+from genre_lightning.files import file_digest, parse_json
 
 MANIFEST = "manifest.json"
 
@@ -93,7 +93,7 @@ def _flush(path: Path) -> None:
 
 def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest.pop("digest") != key_of(manifest):
             return None
         for name, expected in manifest["files"].items():

@@ -17,8 +17,9 @@ from genre_lightning.data.cache import build_once, key_of
 from genre_lightning.data.collate import Batch, Padding, TokenisedFilms
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.genres import GenreVocabulary
+from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.options import DataOptions
-from genre_lightning.data.splits import SPLIT_NAMES, ids_digest, split_films, text_groups
+from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
 from genre_lightning.data.steps import (
     EvaluationSampler,
     Layout,
@@ -72,6 +73,8 @@ class PreparedFilms:
     vocabulary: GenreVocabulary
     splits: dict[str, Split]
     audit: dict[str, Any]
+    sides: KeptSplits
+    """The splits as a run keeps them."""
 
 
 @dataclass
@@ -98,6 +101,8 @@ class MovieDataModule(DataOptions, LightningDataModule):
         """Of the batches; the commands set it to what the model reads."""
         self.progress: ProgressBar = no_progress
         self.reading_progress: ReadingProgress = no_reading_progress
+        self.kept: KeptSplits | None = None
+        """Splits of a run that has been trained, which stay as they are; None draws new ones. The commands set it."""
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
         self.total_steps = 0
@@ -111,8 +116,9 @@ class MovieDataModule(DataOptions, LightningDataModule):
             films = load_films(self.source, self.cache_dir, self.reading_progress)
             rows = self._subset(len(films))
             vocabulary, labels = GenreVocabulary.from_batches(films.batches("genres", rows))
-            splits = self._splits(films, rows, labels)
-            self._films = PreparedFilms(films, rows, vocabulary, splits, self._audit(films, vocabulary, splits))
+            splits, sides = self._splits(films, rows, labels)
+            audit = self._audit(films, vocabulary, splits)
+            self._films = PreparedFilms(films, rows, vocabulary, splits, audit, sides)
         return self._films
 
     def prepare(self) -> PreparedData:
@@ -138,32 +144,38 @@ class MovieDataModule(DataOptions, LightningDataModule):
             return np.arange(films)
         return np.sort(np.random.default_rng([self.seed, 0xF115]).choice(films, self.max_films, replace=False))
 
-    def _splits(self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]) -> dict[str, Split]:
-        groups = self._text_groups(films, rows)
-        parts = split_films(labels, groups, self.fractions, self.seed)
+    def _splits(
+        self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]
+    ) -> tuple[dict[str, Split], KeptSplits]:
+        ids, digests = films.ids[rows], self._text_digests(films, rows)
+        if self.kept is not None:
+            parts = self.kept.parts(ids, digests, self.source.path)
+        else:
+            parts = split_films(labels, groups_of(digests), self.fractions, self.seed)
         if not all(map(len, parts)):
             raise DataError(
                 f"{len(labels)} films make splits of {', '.join(str(len(part)) for part in parts)}: "
                 "use more films (data.csv, data.max_films), or larger shares in data.split"
             )
+        sides = self.kept or KeptSplits.of_parts(ids, digests, parts, self.source.path.name)
         if len(parts) == 2:  # the paper's protocol: what chooses the threshold is what it is judged on
             parts.append(parts[1])
-        ids = films.ids[rows]
-        return {
+        splits = {
             name: Split(part, labels[part], ids_digest(ids[part]))
             for name, part in zip(SPLIT_NAMES, parts, strict=True)
         }
+        return splits, sides
 
-    def _text_groups(self, films: FilmTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `text_groups`; kept in the cache, as every text is read for it."""
+    def _text_digests(self, films: FilmTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """See `text_digests`; kept in the cache, as every text is read for it."""
 
         def build(folder: Path) -> dict[str, Any]:
             with self.progress("Splitting", len(rows)) as progress:
-                np.save(folder / "groups.npy", text_groups(LazyTexts(films, rows, "overview", progress)))
+                np.save(folder / "digests.npy", text_digests(LazyTexts(films, rows, "overview", progress)))
             return {}
 
-        folder, _ = build_once(self.cache_dir / "groups", self._content(films, rows), build)
-        return np.load(folder / "groups.npy")
+        folder, _ = build_once(self.cache_dir / "digests", self._content(films, rows), build)
+        return np.load(folder / "digests.npy")
 
     def _content(self, films: FilmTable, rows: NDArray[np.int64]) -> str:
         """A name for the films in use and their order."""

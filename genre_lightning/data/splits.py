@@ -39,11 +39,20 @@ def text_groups(texts: Iterable[str]) -> NDArray[np.int64]:
     Returns:
         int64 array (films,): for each film the first index of a film with its text.
     """
-    # 16 bytes a text, sorted: a dictionary of millions of texts would need a gigabyte
+    return groups_of(text_digests(texts))
+
+
+def text_digests(texts: Iterable[str]) -> NDArray[np.uint64]:
+    """Digest each normalised text: uint64 (texts, 2), 16 bytes that are equal for equal texts."""
     digests = bytearray()
     for text in texts:
         digests += hashlib.blake2b(normalised_text(text).encode(), digest_size=16).digest()
-    halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+    return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+
+
+def groups_of(halves: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Number films by the digests of their texts; see `text_groups`."""
+    # sorted: a dictionary of millions of texts would need a gigabyte
     order = np.lexsort(halves.T)  # stable: equal texts stay in their order
     starts = np.ones(len(order), dtype=bool)
     starts[1:] = (halves[order[1:]] != halves[order[:-1]]).any(axis=1)

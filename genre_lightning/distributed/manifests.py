@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import CheckpointError, one_line
-from genre_lightning.files import file_digest
+from genre_lightning.files import file_digest, parse_json
 
 Manifest = dict[str, Any]
 
@@ -155,7 +155,7 @@ def verify_checkpoint(path: Path) -> Manifest:
 def _entries(path: Path) -> list[Manifest]:
     """What a manifest vouches for: the new checkpoint and, while it is being replaced, the old one."""
     try:
-        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+        manifest = parse_json(manifest_path(path).read_text(encoding="utf-8"))
         previous = manifest.pop("previous", None)
         entries = [entry for entry in (manifest, previous) if entry is not None]
         if all(isinstance(entry["sha256"], str) for entry in entries):

@@ -1,4 +1,4 @@
-"""Bootstrap over films: percentile intervals and paired p-values, without a Python loop over resamples.
+"""Bootstrap over films: BCa intervals and paired p-values, without a Python loop over resamples.
 
 A resample of n films with replacement is a row of weights, how often each film was drawn; every metric is then a
 weighted count, and a batch of resamples one matrix product or one cumulative sum.
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from genre_lightning.metrics import (
     CALIBRATION_BINS,
@@ -27,6 +28,11 @@ LEVEL = 0.95
 RESAMPLES = 1000
 _BATCH_CELLS = 2_000_000
 """Film weights held at once: 8 MB of float32, which the cumulative sums of a genre read again and again."""
+
+_JACKKNIFE = 500
+"""Most films or groups of films that are left out in turn: the acceleration falls with the root of the films."""
+_TIE = 1e-12
+"""Relative difference below which a resample's figure is the figure itself: sums of floats depend on their order."""
 
 Samples = dict[str, FloatArray]
 
@@ -46,12 +52,12 @@ def policy_samples(labels: BoolArray, decided: BoolArray, weights: NDArray[np.fl
     Args:
         labels: bool (films, genres).
         decided: bool (films, genres).
-        weights: float32 (resamples, films).
+        weights: float32 (resamples, films); rows of zeros are not allowed.
 
     Returns:
         float64 (resamples,) for each name, NaN where a resample leaves it undefined, and `f1` (resamples, genres).
     """
-    films, genres = labels.shape
+    genres, films = labels.shape[1], weights.sum(axis=1, dtype=np.float64)
     tp = _weighted(weights, labels & decided)
     positives, taken = _weighted(weights, labels), _weighted(weights, decided)
     wrong = labels != decided
@@ -76,6 +82,7 @@ def threshold_free_samples(labels: BoolArray, probabilities: FloatArray, weights
     for genre in np.flatnonzero(labels.any(axis=0)):
         precision[:, genre], area[:, genre] = _ranking_samples(labels[:, genre], probabilities[:, genre], weights)
     place = bin_index(probabilities)
+    drawn = weights.sum(axis=1, dtype=np.float64)
     # each bin's sum of (label - probability) for each film: their weighted sums are the gaps of a resample
     gap = np.zeros((films, CALIBRATION_BINS))
     rows = np.repeat(np.arange(films), genres)
@@ -83,8 +90,8 @@ def threshold_free_samples(labels: BoolArray, probabilities: FloatArray, weights
     return {
         "map_macro": mean_defined(precision, axis=1),
         "auroc_macro": mean_defined(area, axis=1),
-        "ece": np.abs(_weighted(weights, gap)).sum(axis=1) / (films * genres),
-        "loss": _weighted(weights, film_cross_entropy(labels, probabilities)) / films,
+        "ece": np.abs(_weighted(weights, gap)).sum(axis=1) / (drawn * genres),
+        "loss": _weighted(weights, film_cross_entropy(labels, probabilities)) / drawn,
     }
 
 
@@ -110,33 +117,113 @@ def bootstrap_samples(
     Returns:
         "threshold_free" and each policy, with the samples of each figure.
     """
+    return _samples(labels, probabilities, decided, film_weights(len(labels), resamples, seed))
+
+
+def bca_intervals(
+    labels: BoolArray,
+    probabilities: FloatArray,
+    decided: Mapping[str, BoolArray],
+    samples: Mapping[str, Samples],
+    level: float = LEVEL,
+) -> dict[str, Samples]:
+    """Give the interval of every figure that `bootstrap_samples` resampled.
+
+    Args:
+        labels: bool (films, genres), at least one film.
+        probabilities: floating (films, genres), calibrated.
+        decided: bool (films, genres) for each policy.
+        samples: of the same arguments.
+        level: share of the intervals that hold the true figure.
+
+    Returns:
+        "threshold_free" and each policy, with float64 (2, ...) for each figure; see `bca_interval`.
+    """
+    figures = _samples(labels, probabilities, decided, iter([np.ones((1, len(labels)), dtype=np.float32)]))
+    left_out = _samples(labels, probabilities, decided, jackknife_weights(len(labels)))
+    return {
+        place: {
+            name: bca_interval(drawn, figures[place][name][0], left_out[place].get(name, drawn[:0]), level)
+            for name, drawn in named.items()
+        }
+        for place, named in samples.items()
+    }
+
+
+def jackknife_weights(films: int) -> Iterator[NDArray[np.float32]]:
+    """Yield batches of float32 (some, films), in each row of which one film, or one of 500 groups, is left out."""
+    groups = min(films, _JACKKNIFE)
+    group_of_film = np.arange(films) % groups
+    batch = max(1, _BATCH_CELLS // max(films, 1))
+    if groups > 1:
+        for start in range(0, groups, batch):
+            yield (group_of_film != np.arange(start, min(start + batch, groups))[:, None]).astype(np.float32)
+
+
+def _samples(
+    labels: BoolArray,
+    probabilities: FloatArray,
+    decided: Mapping[str, BoolArray],
+    batches_of_weights: Iterator[NDArray[np.float32]],
+) -> dict[str, Samples]:
     parts: dict[str, list[Samples]] = {name: [] for name in ("threshold_free", *decided)}
-    for weights in film_weights(len(labels), resamples, seed):
+    for weights in batches_of_weights:
         parts["threshold_free"].append(threshold_free_samples(labels, probabilities, weights))
         for policy, chosen in decided.items():
             parts[policy].append(policy_samples(labels, chosen, weights))
     return {
-        name: {figure: np.concatenate([part[figure] for part in batches]) for figure in batches[0]}
+        name: {figure: np.concatenate([part[figure] for part in batches]) for figure in batches[0]} if batches else {}
         for name, batches in parts.items()
     }
 
 
-def percentile_interval(samples: FloatArray, level: float = LEVEL) -> FloatArray:
-    """Give the percentile interval over resamples where the figure is defined; NaN where it never is.
+def bca_interval(
+    samples: FloatArray, figure: FloatArray, left_out: FloatArray, level: float = LEVEL
+) -> NDArray[np.float64]:
+    """Give the bias-corrected and accelerated interval (Efron, "Better Bootstrap Confidence Intervals", 1987).
+
+    A percentile interval lies off figures that resampling shifts, such as calibration error or the mean of average
+    precisions of rare genres. Where the shift is larger than the spread, even the corrected interval leaves out its
+    own figure: there are too few films for one, and it is NaN.
 
     Args:
-        samples: floating (resamples, ...).
-        level: share of the resamples inside, 0.95 for 2.5% on either side.
+        samples: floating (resamples, ...), of the figure; resamples that leave it undefined are NaN and left out.
+        figure: floating (...), of all films.
+        left_out: floating (groups, ...), of all films but one group.
+        level: share of the intervals that hold the true figure.
 
     Returns:
-        float64 (2, ...): low and high.
+        float64 (2, ...): low and high; NaN where there is none.
     """
-    tails = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
-    if np.isnan(samples).all(axis=0).any():
-        defined = ~np.isnan(samples).all(axis=0)
-        filled = np.nanpercentile(np.where(defined, samples, 0.0), tails, axis=0)
-        return np.where(defined, filled, np.nan)
-    return np.nanpercentile(samples, tails, axis=0)
+    shape, size = np.shape(figure), np.size(figure)
+    columns = zip(
+        np.reshape(samples, (len(samples), size)).T,
+        np.reshape(figure, size),
+        np.reshape(left_out, (len(left_out), size)).T,
+        strict=True,
+    )
+    found = [_bca_of_one(drawn, float(value), without, level) for drawn, value, without in columns]
+    return np.array(found, dtype=np.float64).T.reshape(2, *shape)
+
+
+def _bca_of_one(samples: FloatArray, figure: float, left_out: FloatArray, level: float) -> tuple[float, float]:
+    defined, left_out = samples[~np.isnan(samples)], left_out[~np.isnan(left_out)]
+    nothing = (float("nan"), float("nan"))
+    if not len(defined) or not len(left_out) or np.isnan(figure):
+        return nothing
+    tie = _TIE * max(1.0, abs(figure))
+    below = ((defined < figure - tie).mean() + (defined <= figure + tie).mean()) / 2
+    bias = ndtri(below)
+    if not np.isfinite(bias):
+        return nothing
+    influence = left_out.mean() - left_out
+    spread = (influence**2).sum()
+    # what rounding leaves of influences that are all 0 has no direction
+    accelerates = spread > len(left_out) * tie**2
+    acceleration = (influence**3).sum() / (6 * spread**1.5) if accelerates else 0.0
+    shifted = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
+    low, high = np.quantile(defined, ndtr(bias + shifted / (1 - acceleration * shifted)))
+    return (float(low), float(high)) if low - tie <= figure <= high + tie else nothing
 
 
 def paired_p_value(first: FloatArray, second: FloatArray) -> float:

@@ -172,7 +172,7 @@ def notes(comparison: Comparison) -> list[str]:
     return [
         *fitted_here,
         f"{comparison.n:,} films of the {comparison.split} split, each run with its own threshold for each genre.",
-        "In brackets: 95% bootstrap intervals over films.",
+        "In brackets: 95% bootstrap intervals over films (BCa); none where there are too few films for one.",
         f"p: paired bootstrap, two-sided, against '{comparison.best}' (best micro-F1), not adjusted for several runs.",
         "The paper's row is of another split, with one threshold (0.70) chosen on the films it is scored on: "
         "no p-value can be given, and it is optimistic.",
@@ -191,7 +191,8 @@ def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         for name, _ in COMPARED:
             value, p = row[name], row[f"{name}_p"]
             defined = None if np.isnan(value) else float(value)
-            cells.append(figure_text(defined, (float(row[f"{name}_low"]), float(row[f"{name}_high"]))))
+            span = None if np.isnan(row[f"{name}_low"]) else (row[f"{name}_low"], row[f"{name}_high"])
+            cells.append(figure_text(defined, span))
             cells.append("" if p is None else "-" if np.isnan(p) else f"{p:.3f}")
         cells += ["" if row[key] is None else f"{float(row[key]):,.0f}" for key in ("seconds", "trainable_parameters")]
         rows.append(cells)
@@ -235,9 +236,12 @@ def _row(stored: StoredPredictions, seed: int, resamples: int) -> tuple[dict[str
     figures = {**policy_metrics(labels, decided), **threshold_free_metrics(labels, probabilities)}
     drawn = bootstrap.bootstrap_samples(labels, probabilities, {SHIPPED_POLICY: decided}, resamples, seed)
     samples = {**drawn["threshold_free"], **drawn[SHIPPED_POLICY]}
+    compared = {place: {n: s for n, s in part.items() if n in dict(COMPARED)} for place, part in drawn.items()}
+    spans = bootstrap.bca_intervals(labels, probabilities, {SHIPPED_POLICY: decided}, compared)
+    intervals = {**spans["threshold_free"], **spans[SHIPPED_POLICY]}
     row: dict[str, Any] = {}
     for name, _ in COMPARED:
-        low, high = bootstrap.percentile_interval(samples[name])
+        low, high = intervals[name]
         row |= {name: figures[name], f"{name}_low": float(low), f"{name}_high": float(high)}
     return row, samples
 

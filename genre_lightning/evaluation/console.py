@@ -31,6 +31,18 @@ LOG_WIDTH = 100
 """Columns of a table written to a file, which has no width of its own."""
 
 
+def titles_without_interval(result: Mapping[str, Any]) -> list[str]:
+    """Name the defined figures that have no interval, as there are too few films for one."""
+    names = dict((*HEADLINES, *THRESHOLD_FREE))
+    found = []
+    for path in result.get("bootstrap", {}).get("too_few_films_for", ()):
+        place, _, name = path.rpartition(".")
+        figures = result["threshold_free"] if place == "threshold_free" else result["policies"].get(place, {})
+        if name in names and figures.get(name) is not None:
+            found.append(names[name] if place == "threshold_free" else f"{names[name]} {POLICY_NAMES[place]}")
+    return found
+
+
 def figure_text(value: float | None, interval: Sequence[float | None] | None = None) -> str:
     """Write a figure with its interval, "0.605 [0.597, 0.613]"; an undefined one is a dash."""
     if value is None:
@@ -122,6 +134,10 @@ def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> No
     level = result.get("bootstrap", {}).get("level")
     if level:
         console.print(f"in brackets: {level:.0%} bootstrap intervals over films", soft_wrap=True)
+        if without := titles_without_interval(result):
+            console.print(
+                f"no interval, as {result['n']:,} films are too few for one: {', '.join(without)}", markup=False
+            )
     if result["undefined"]:
         names = ", ".join(result["undefined"])
         console.print(f"left out of the macro means, having no films with (or without) them: {names}", markup=False)

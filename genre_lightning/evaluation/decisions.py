@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -27,8 +26,9 @@ from genre_lightning.evaluation.thresholds import (
     best_global_threshold,
     threshold_grid,
 )
-from genre_lightning.files import read_json, write_json
+from genre_lightning.files import REMAKE, damaged, read_json, write_json
 from genre_lightning.metrics import BoolArray, FloatArray, policy_metrics
+from genre_lightning.shapes import Shape, count, maybe_number, number, require_shape, text
 
 __all__ = [
     "CALIBRATIONS",
@@ -150,32 +150,52 @@ class Decision:
         """Restore a decision.
 
         Raises:
-            CheckpointError: the values are not those of a decision.
+            ValueError: the values are not those of a decision; the message says which.
         """
-        try:
-            genres = tuple(str(genre) for genre in values["genres"])
-            thresholds, platt = values["thresholds"], values.get("platt")
-            decision = cls(
-                genres=genres,
-                temperature=float(values["temperature"]),
-                threshold_global=float(thresholds["global"]),
-                threshold_per_genre=_column(thresholds["per_genre"], genres),
-                platt=None if platt is None else (_column(platt["scale"], genres), _column(platt["shift"], genres)),
-                fitted_on=str(values.get("fitted_on", "none")),
-                n_films=int(values.get("n_films", 0)),
-                checkpoint_sha256=values.get("checkpoint_sha256"),
-                without_positives=tuple(values.get("without_positives", ())),
-                scores=dict(values.get("scores", {})),
+        require_shape(values, _SHAPE)
+        genres, thresholds, platt = tuple(values["genres"]), values["thresholds"], values.get("platt")
+        if not genres or len(set(genres)) != len(genres):
+            raise ValueError("genres are not distinct names")
+        scale_and_shift = None
+        if platt is not None:
+            scale_and_shift = (
+                _column(platt["scale"], genres, "platt.scale"),
+                _column(platt["shift"], genres, "platt.shift"),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the decision is damaged ({error!r}): fit it again with `validate`") from None
-        fitted = [decision.threshold_global, *decision.threshold_per_genre, *np.ravel(decision.platt or ())]
-        if not (decision.temperature > 0 and np.isfinite([decision.temperature, *fitted]).all()):
+            if not (scale_and_shift[0] > 0).all():
+                raise ValueError("platt.scale holds a scale that is not positive")
+        return cls(
+            genres=genres,
+            temperature=float(values["temperature"]),
+            threshold_global=float(thresholds["global"]),
+            threshold_per_genre=_column(thresholds["per_genre"], genres, "thresholds.per_genre"),
+            platt=scale_and_shift,
+            fitted_on=values.get("fitted_on") or "none",
+            n_films=values.get("n_films") or 0,
+            checkpoint_sha256=values.get("checkpoint_sha256"),
+            without_positives=tuple(values.get("without_positives") or ()),
+            scores=dict(values.get("scores") or {}),
+        )
+
+    def for_genres(self, genres: Sequence[str]) -> Decision:
+        """Give the same decision for logits whose columns are in another order.
+
+        Args:
+            genres: names of the columns.
+
+        Raises:
+            CheckpointError: they are not the decision's genres.
+        """
+        if self.genres == tuple(genres):
+            return self
+        if differing := sorted(set(self.genres) ^ set(genres)):
             raise CheckpointError(
-                "the decision holds a temperature that is not positive or a value that is not finite: "
-                "fit it again with `validate`"
+                f"the decision is of other genres than the model ({', '.join(differing[:5])} in only one of them): "
+                f"{REMAKE}"
             )
-        return decision
+        order = [self.genres.index(genre) for genre in genres]
+        platt = None if self.platt is None else (self.platt[0][order], self.platt[1][order])
+        return replace(self, genres=tuple(genres), threshold_per_genre=self.threshold_per_genre[order], platt=platt)
 
 
 def default_decision(genres: tuple[str, ...]) -> Decision:
@@ -246,18 +266,24 @@ def write_decision(decision: Decision, path: str | os.PathLike[str]) -> None:
     write_json(path, decision.to_dict())
 
 
-def read_decision(path: str | os.PathLike[str]) -> Decision:
+def read_decision(path: str | os.PathLike[str], fix: str = REMAKE) -> Decision:
     """Read decision.json.
+
+    Args:
+        path: of the file.
+        fix: for one that is missing or damaged.
 
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path} is missing: fit the decision with `validate`, or let `fit` finish")
-    return Decision.from_dict(read_json(path))
+    values = read_json(path, fix=fix)
+    try:
+        return Decision.from_dict(values)
+    except ValueError as error:
+        raise damaged(path, error, fix) from None
 
 
-def check_checkpoint(decision: Decision, sha256: str | None) -> None:
+def check_checkpoint(decision: Decision, sha256: str | None, fix: str = REMAKE) -> None:
     """Refuse a decision that was fitted on another checkpoint's logits; one bound to no checkpoint fits any.
 
     Raises:
@@ -267,7 +293,7 @@ def check_checkpoint(decision: Decision, sha256: str | None) -> None:
     if expected is not None and expected != sha256:
         raise CheckpointError(
             f"the decision belongs to the checkpoint with SHA-256 {expected[:12]}… and this one has "
-            f"{(sha256 or 'none')[:12]}…: fit the decision again with `validate`, or restore the checkpoint"
+            f"{(sha256 or 'none')[:12]}…: restore the checkpoint, or {fix}"
         )
 
 
@@ -280,5 +306,32 @@ def _scores(decision: Decision, probabilities: FloatArray, labels: BoolArray) ->
     return scores
 
 
-def _column(values: Mapping[str, float], genres: tuple[str, ...]) -> NDArray[np.float64]:
+def _column(values: Mapping[str, float], genres: tuple[str, ...], place: str) -> NDArray[np.float64]:
+    """Match values to genres by name."""
+    if differing := sorted(set(values) ^ set(genres)):
+        name = differing[0]
+        raise ValueError(f"{place} {'has no value for' if name in genres else 'names an unknown genre,'} {name!r}")
     return np.array([float(values[genre]) for genre in genres])
+
+
+def _threshold(value: Any) -> bool:
+    """A number from 0 to 1."""
+    return number(value) and 0 <= value <= 1
+
+
+def _temperature(value: Any) -> bool:
+    """A positive number."""
+    return number(value) and value > 0
+
+
+_SHAPE: Shape = {
+    "genres": [text],
+    "temperature": _temperature,
+    "thresholds": {"global": _threshold, "per_genre": {"*": _threshold}},
+    "platt?": {"scale": {"*": number}, "shift": {"*": number}},
+    "checkpoint_sha256?": text,
+    "fitted_on?": text,
+    "n_films?": count,
+    "without_positives?": [text],
+    "scores?": {"*": {"*": maybe_number}},
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ from genre_lightning.evaluation.predictions import Predictions, StoredPrediction
 from genre_lightning.evaluation.runs import open_run
 from genre_lightning.files import write_json
 from genre_lightning.metrics import BoolArray, FloatArray
-from genre_lightning.runs import ENSEMBLE, RunDirectory
+from genre_lightning.provenance import device_name, made_by
+from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
 
-"""Key of the settings in an ensemble's config.yaml."""
 _EDGE = 1e-7  # keeps the log-odds of a saturated mean finite
 
 
@@ -74,6 +74,7 @@ def write_ensemble(
     figures: bool = True,
     seed: int = 0,
     resamples: int = bootstrap.RESAMPLES,
+    before_writing: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Fit an ensemble on validation, evaluate it on test, and write both as a run directory.
 
@@ -84,6 +85,7 @@ def write_ensemble(
         figures: also draw.
         seed: of the bootstrap and of the thresholds' resampling.
         resamples: of the bootstrap.
+        before_writing: called once all runs have been read and checked, such as to take the directory's lock.
 
     Returns:
         The weight of each run, by its absolute path.
@@ -97,10 +99,14 @@ def write_ensemble(
     if len(set(paths)) < max(2, len(paths)):
         raise ConfigError("ensemble needs at least two different run directories: name two or more finished runs")
     if Path(run_directory).resolve() in paths:
-        raise ConfigError(f"run_dir {run_directory} is one of the runs to combine: give the ensemble its own directory")
+        raise ConfigError(
+            f"run_dir {run_directory} is one of the runs to combine: give the ensemble its own directory with --run_dir"
+        )
     files = RunDirectory(Path(run_directory))
     require_no_other_run(files)
     runs = [open_run(directory, "validation", "test").require_finished() for directory in directories]
+    for run in runs:
+        run.files.check_members((files.path.resolve(),))
     sets = {split: [run.predictions(split) for run in runs] for split in ("validation", "test")}
     for stored in sets.values():
         for other, run in zip(stored[1:], runs[1:], strict=True):
@@ -109,13 +115,16 @@ def write_ensemble(
     weights = fit_weights(_aligned(held), held[0].predictions.labels)
     named = {str(path): float(weight) for path, weight in zip(paths, weights, strict=True)}
     decision = fit_decision(combine(held, weights), "validation", calibration=calibration, seed=seed)
-    if audit := runs[0].audit():
+    audit = runs[0].audit()
+    cost = {name: _sum([run.metrics("test").get(name) for run in runs]) for name in ("seconds", "trainable_parameters")}
+    films = {split: runs[0].metrics(split).get("films") for split in sets}
+    before_writing()
+    if audit:
         write_json(files.audit, audit)
     # JSON is YAML too
     write_json(files.config, {ENSEMBLE: {"weights": named, "fitted_on": "validation"}})
     files.set_status("evaluating")
     write_decision(decision, files.decision)
-    cost = {name: _sum([run.metrics("test").get(name) for run in runs]) for name in ("seconds", "trainable_parameters")}
     for split, stored in sets.items():
         write_evaluation(
             files.evaluation(split).path,
@@ -125,6 +134,8 @@ def write_ensemble(
             figures=figures,
             seed=seed,
             resamples=resamples,
+            films=films[split],
+            provenance={"made_by": made_by(device_name())},
             metadata={"split_sha256": stored[0].metadata.get("split_sha256"), **cost},
         )
     files.set_status("finished")
@@ -138,7 +149,7 @@ def require_no_other_run(files: RunDirectory) -> None:
         ConfigError: with the cure.
     """
     files.check_writable()
-    if files.config.is_file() and ENSEMBLE not in files.settings():
+    if files.config.is_file() and kind_of(files.settings()) != ENSEMBLE:
         raise ConfigError(f"run_dir {files.path} holds another run: name another with --run_dir")
 
 

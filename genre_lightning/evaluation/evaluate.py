@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.decisions import POLICIES, Decision, Policy, threshold_grid
 from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.files import write_csv, write_json
+from genre_lightning.files import replacing_folder, write_csv, write_json
 from genre_lightning.metrics import (
     BoolArray,
     FloatArray,
@@ -92,12 +93,17 @@ def evaluate(
     if resamples:
         samples = bootstrap.bootstrap_samples(labels, probabilities, decided, resamples, seed)
         plain = {place: {k: v for k, v in figures.items() if v.ndim == 1} for place, figures in samples.items()}
-        spans = {
-            place: {name: bootstrap.percentile_interval(drawn) for name, drawn in figures.items()}
-            for place, figures in plain.items()
-        }
+        spans = bootstrap.bca_intervals(labels, probabilities, decided, plain)
+        without = [f"{place}.{name}" for place in spans for name, span in spans[place].items() if np.isnan(span).any()]
         result["intervals"] = {"threshold_free": spans.pop("threshold_free"), "policies": spans}
-        result["bootstrap"] = {"level": bootstrap.LEVEL, "resamples": resamples, "seed": seed, "unit": "film"}
+        result["bootstrap"] = {
+            "method": "BCa",
+            "level": bootstrap.LEVEL,
+            "resamples": resamples,
+            "seed": seed,
+            "unit": "film",
+            "too_few_films_for": without,
+        }
     value = json_value(result)
     assert isinstance(value, dict)
     return value
@@ -126,7 +132,13 @@ def genre_rows(
     if resamples:
         batches = bootstrap.film_weights(len(labels), resamples, seed)
         drawn = np.concatenate([bootstrap.policy_samples(labels, decided, weights)["f1"] for weights in batches])
-        columns["f1_low"], columns["f1_high"] = bootstrap.percentile_interval(drawn)
+        left_out = [
+            bootstrap.policy_samples(labels, decided, weights)["f1"]
+            for weights in bootstrap.jackknife_weights(len(labels))
+        ]
+        columns["f1_low"], columns["f1_high"] = bootstrap.bca_interval(
+            drawn, figures["f1"], np.concatenate(left_out or [drawn[:0]])
+        )
     columns |= {
         "average_precision": average_precision(labels, probabilities),
         "auroc": roc_auc(labels, probabilities),
@@ -163,11 +175,13 @@ def write_evaluation(
     seed: int = 0,
     resamples: int = bootstrap.RESAMPLES,
     metadata: Mapping[str, str | float | None] | None = None,
+    films: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate and write the files of an evaluation directory, each whole or not at all.
+    """Evaluate, and write an evaluation directory whole: the one that is there stays until the new one is complete.
 
-    metrics.json comes last: where it is, the others are.
+    top_words.json, which `explain` adds, is kept.
 
     Args:
         directory: such as RUN/evaluation/test.
@@ -179,6 +193,8 @@ def write_evaluation(
         resamples: of the bootstrap.
         metadata: kept in predictions.parquet and metrics.json: split_sha256, checkpoint_sha256, and the cost that
             `compare` shows, seconds (of training) and trainable_parameters.
+        provenance: what made them, kept in metrics.json: "made_by" and "training".
+        films: which films they are, kept in metrics.json; see `films.describe_films`.
         curves_csv: the run's curves, for the figure of the loss.
 
     Returns:
@@ -187,22 +203,28 @@ def write_evaluation(
     Raises:
         DataError: there is no film, or the decision is of another vocabulary.
     """
-    files = EvaluationDirectory(Path(directory))
     result = evaluate(predictions, decision, seed, split=split, resamples=resamples)
     kept = {key: value for key, value in (metadata or {}).items() if value is not None}
-    probabilities = decision.probabilities(predictions.logits)
-    files.metrics.unlink(missing_ok=True)
-    stored = {**{key: str(value) for key, value in kept.items()}, "split": split, "policy": SHIPPED_POLICY}
-    predictions.write_parquet(files.predictions, probabilities, decision.decide(probabilities, SHIPPED_POLICY), stored)
-    rows = genre_rows(predictions, decision, seed=seed, resamples=resamples)
-    write_csv(files.per_genre, rows)
-    write_csv(files.thresholds, threshold_grid(probabilities, predictions.labels))
-    write_csv(files.confusion, confusion_rows(predictions, decision))
-    if figures:
-        # matplotlib takes a second to import, and not every evaluation draws
-        from genre_lightning.evaluation.figures import write_figures
-
-        write_figures(files.figures, predictions, decision, curves_csv=curves_csv)
     result |= kept
-    write_json(files.metrics, result)
+    if films is not None:
+        result["films"] = dict(films)
+    result |= provenance or {}
+    probabilities = decision.probabilities(predictions.logits)
+    decided = decision.decide(probabilities, SHIPPED_POLICY)
+    stored = {**{key: str(value) for key, value in kept.items()}, "split": split, "policy": SHIPPED_POLICY}
+    with replacing_folder(directory) as draft:
+        files = EvaluationDirectory(draft)
+        predictions.write_parquet(files.predictions, probabilities, decided, stored)
+        write_csv(files.per_genre, genre_rows(predictions, decision, seed=seed, resamples=resamples))
+        write_csv(files.thresholds, threshold_grid(probabilities, predictions.labels))
+        write_csv(files.confusion, confusion_rows(predictions, decision))
+        if figures:
+            # matplotlib takes a second to import, and not every evaluation draws
+            from genre_lightning.evaluation.figures import write_figures
+
+            write_figures(files.figures, predictions, decision, curves_csv=curves_csv)
+        write_json(files.metrics, result)
+        top_words = EvaluationDirectory(Path(directory)).top_words
+        if top_words.is_file():
+            shutil.copyfile(top_words, files.top_words)
     return result

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_lightning.errors import CheckpointError, DataError
-from genre_lightning.files import replacing
+from genre_lightning.files import REMAKE, damaged, parse_json, replacing
 from genre_lightning.metrics import BoolArray
+from genre_lightning.shapes import require_shape, text
 
 COLUMNS = ("id", "title", "text", "true_genres", "labels", "logits", "probabilities", "genres")
 
@@ -150,47 +151,69 @@ class StoredPredictions:
     """Such as split and split_sha256."""
 
 
-def read_stored_predictions(path: str | os.PathLike[str]) -> StoredPredictions:
+def read_stored_predictions(path: str | os.PathLike[str], fix: str = REMAKE) -> StoredPredictions:
     """Read a predictions file with its probabilities, decided genres and metadata.
 
+    Args:
+        path: of the file.
+        fix: for one that is missing or damaged.
+
     Raises:
-        CheckpointError: the file is missing, damaged, or no predictions file.
+        CheckpointError: the file is missing or damaged, or is not a predictions file.
         DataError: its values are not usable (NaN, shapes).
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"{path} is missing: the run has not finished; run its command again to finish it")
+        raise CheckpointError(f"{path} is missing: {fix}")
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise CheckpointError(
-            f"{path} is no readable Parquet file ({_first_line(error)}): evaluate the run again"
-        ) from None
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    missing = [column for column in COLUMNS if column not in table.column_names]
-    if missing or "vocabulary" not in metadata:
-        raise CheckpointError(
-            f"{path} is no predictions file (it lacks {', '.join(missing) or 'its vocabulary'}): "
-            "give the predictions.parquet of a run"
-        )
-    genres = tuple(json.loads(metadata.pop("vocabulary")))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise CheckpointError(f"{path} is not a readable Parquet file ({_first_line(error)}): {fix}") from None
+    try:
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        missing = [column for column in COLUMNS if column not in table.column_names]
+        if missing or "vocabulary" not in metadata:
+            raise CheckpointError(
+                f"{path} is not a predictions file (it lacks {', '.join(missing) or 'its vocabulary'}): "
+                "give the predictions.parquet of a run"
+            )
+        genres = parse_json(metadata.pop("vocabulary"))
+        require_shape(genres, [text], "its vocabulary")
+        return _stored(table, tuple(genres), metadata)
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise damaged(path, error, fix) from None
+
+
+def _stored(table: pa.Table, genres: tuple[str, ...], metadata: dict[str, str]) -> StoredPredictions:
+    """Make predictions of a table.
+
+    Raises:
+        ValueError, TypeError, pa.ArrowException, DataError: it does not hold what `write_parquet` writes.
+    """
     shape = (table.num_rows, len(genres))
+    if len(set(genres)) != len(genres):
+        raise ValueError("its vocabulary names a genre twice")
+    if empty := [name for name in COLUMNS if table[name].null_count]:
+        raise ValueError(f"its column {empty[0]} has empty cells")
+    labels = _unfixed(table["labels"], shape)
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("its labels are not 0 and 1")
     predictions = Predictions(
         genres=genres,
         ids=table["id"].to_numpy(),
         titles=table["title"].to_pylist(),
         texts=table["text"].to_pylist(),
-        labels=_unfixed(table["labels"], shape, path).astype(bool),
-        logits=_unfixed(table["logits"], shape, path),
+        labels=labels.astype(bool),
+        logits=_unfixed(table["logits"], shape),
     )
-    probabilities = _unfixed(table["probabilities"], shape, path)
+    probabilities = _unfixed(table["probabilities"], shape)
     # written so that NaN fails too
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise DataError(f"{path} holds probabilities that are NaN or outside 0 to 1: evaluate the run again")
+        raise ValueError("it holds probabilities that are NaN or outside 0 to 1")
     place = {genre: column for column, genre in enumerate(genres)}
     decided = np.zeros(shape, dtype=bool)
     for row, names in enumerate(table["genres"].to_pylist()):
         if not place.keys() >= set(names):
-            raise DataError(f"{path} names genres that its vocabulary lacks: evaluate the run again")
+            raise ValueError("it names genres that its vocabulary lacks")
         decided[row, [place[name] for name in names]] = True
     return StoredPredictions(predictions, probabilities, decided, metadata)
 
@@ -212,10 +235,12 @@ def _fixed(values: NDArray, kind: pa.DataType, width: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1), kind), width)
 
 
-def _unfixed(column: pa.ChunkedArray, shape: tuple[int, int], path: str | os.PathLike[str]) -> NDArray:
+def _unfixed(column: pa.ChunkedArray, shape: tuple[int, int]) -> NDArray:
     values = np.concatenate([np.asarray(chunk.flatten()) for chunk in column.chunks] or [np.zeros(0)])
     if values.size != shape[0] * shape[1]:
-        raise CheckpointError(f"{path} holds rows of another width than its {shape[1]} genres: evaluate the run again")
+        raise ValueError(f"its rows are of another width than its {shape[1]} genres")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"it holds {values.dtype} instead of numbers")
     return values.reshape(shape)
 
 

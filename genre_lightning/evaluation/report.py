@@ -14,11 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from genre_lightning.errors import CheckpointError
-from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE
+from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, titles_without_interval
 from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
 from genre_lightning.evaluation.figures import FIGURES
+from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
@@ -82,17 +83,41 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "threshold_free": THRESHOLD_FREE,
         "policy_spans": spans.get("policies", {}),
         "free_spans": spans.get("threshold_free", {}),
-        "genres": run.table(files.per_genre),
-        "grid": run.table(files.thresholds),
+        "genres": run.genre_rows(split),
+        "grid": run.threshold_rows(split),
         "losses": loss_by_epoch(curves) if curves.is_file() else [],
         "figures": _figures(files.figures),
         "top_words": _top_words(run, split),
         "mistakes": confident_mistakes(run.predictions(split)),
         "config": run.config(),
         "settings": setting_tables(run.config() or ""),
-        "cost": _cost(metrics),
+        "cost": [*_cost(metrics), *describe_provenance(metrics)],
         "audit": audit_tables(run.audit() or {}),
+        "films": describe_films(metrics),
+        "without_interval": titles_without_interval(metrics),
+        "others": _other_evaluations(run),
     }
+
+
+def _other_evaluations(run: Run) -> list[dict[str, Any]]:
+    """Read the evaluations on films of other files."""
+    found = []
+    for path in sorted((run.directory / "evaluation").iterdir()):
+        if path.name.startswith(".") or path.name in ("validation", "test") or not run.has(path.name):
+            continue
+        metrics = run.metrics(path.name)
+        spans = metrics.get("intervals") or {}
+        found.append(
+            {
+                "name": path.name,
+                "notes": describe_films(metrics),
+                "f1_micro": metrics["policies"][SHIPPED_POLICY]["f1_micro"],
+                "f1_span": spans.get("policies", {}).get(SHIPPED_POLICY, {}).get("f1_micro"),
+                "map_macro": metrics["threshold_free"]["map_macro"],
+                "map_span": spans.get("threshold_free", {}).get("map_macro"),
+            }
+        )
+    return found
 
 
 def confident_mistakes(stored: StoredPredictions, count: int = MISTAKES) -> list[dict[str, Any]]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from genre_lightning.config.yaml_files import read_text
 from genre_lightning.errors import CheckpointError
-from genre_lightning.escapes import original_cell
 from genre_lightning.evaluation.decisions import Decision, read_decision
 from genre_lightning.evaluation.predictions import StoredPredictions, read_stored_predictions
-from genre_lightning.files import read_json
+from genre_lightning.evaluation.stored import read_genre_rows, read_metrics, read_threshold_rows
+from genre_lightning.files import read_json, read_text
 from genre_lightning.runs import RunDirectory
+from genre_lightning.shapes import Shape, count, text
+
+_AUDIT: Shape = {
+    "rows?": count,
+    "kept?": count,
+    "splits?": {"*": {"films": count, "ids_sha256?": text, "genres": {"*": count}}},
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Run:
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        return read_json(self.files.evaluation(split).metrics)
+        return read_metrics(self.files.evaluation(split).metrics, self.files.again)
 
     def predictions(self, split: str) -> StoredPredictions:
         """Read predictions.parquet of a split.
@@ -70,18 +75,23 @@ class Run:
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        return read_stored_predictions(self.files.evaluation(split).predictions)
+        return read_stored_predictions(self.files.evaluation(split).predictions, self.files.again)
 
-    def table(self, path: Path) -> list[dict[str, str]]:
-        """Read a CSV of an evaluation, as `write_csv` writes it; an undefined figure is an empty text.
+    def genre_rows(self, split: str) -> list[dict[str, str]]:
+        """Read per_genre.csv of a split; an undefined figure is an empty text.
 
         Raises:
-            CheckpointError: it is missing.
+            CheckpointError: it is missing or damaged.
         """
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing: the run has not finished; run its command again to finish it")
-        with path.open(newline="", encoding="utf-8") as handle:
-            return [{key: original_cell(text) for key, text in row.items()} for row in csv.DictReader(handle)]
+        return read_genre_rows(self.files.evaluation(split).per_genre, self.files.again)
+
+    def threshold_rows(self, split: str) -> list[dict[str, str]]:
+        """Read thresholds.csv of a split.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        return read_threshold_rows(self.files.evaluation(split).thresholds, self.files.again)
 
     @cached_property
     def decision(self) -> Decision:
@@ -90,11 +100,16 @@ class Run:
         Raises:
             CheckpointError: decision.json is missing or damaged.
         """
-        return read_decision(self.files.decision)
+        return read_decision(self.files.decision, self.files.again)
 
     def audit(self) -> dict[str, Any] | None:
-        """Read data_audit.json; None without one."""
-        return read_json(self.files.audit) if self.files.audit.is_file() else None
+        """Read data_audit.json; None without one.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        fix = f"delete it, then {self.files.again}"
+        return read_json(self.files.audit, _AUDIT, fix) if self.files.audit.is_file() else None
 
     def config(self) -> str | None:
         """Read the text of config.yaml; None without one.
@@ -102,11 +117,10 @@ class Run:
         Raises:
             CheckpointError: it is damaged.
         """
-        path = self.files.config
-        if not path.is_file():
+        if not self.files.config.is_file():
             return None
         self.files.settings()
-        return read_text(path)
+        return read_text(self.files.config)
 
 
 def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:

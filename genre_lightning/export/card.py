@@ -16,6 +16,7 @@ from genre_lightning.escapes import markdown, markdown_code, markdown_table
 from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
+from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source
@@ -60,7 +61,7 @@ def model_card(source: Source, facts: CardFacts) -> str:
     settings = source.run.settings()
     split = "test" if run.has("test") else "validation"
     metrics = run.metrics(split)
-    rows = [r for r in run.table(source.run.evaluation(split).per_genre) if r["policy"] == SHIPPED_POLICY]
+    rows = [r for r in run.genre_rows(split) if r["policy"] == SHIPPED_POLICY]
     csv = Path(str(settings["data"]["csv"])).name
     file = markdown_code(csv)
     licence = _licence(source.base)
@@ -69,7 +70,10 @@ def model_card(source: Source, facts: CardFacts) -> str:
         _about(source),
         "## How to use it\n\n" + _use(source, facts),
         "## Data\n\n" + _data(run.audit() or {}, file),
-        f"## Figures on {split}\n\n" + _figures(metrics, split, settings, facts),
+        f"## Figures on {split}\n\n"
+        + markdown(" ".join([*describe_films(metrics)]))
+        + "\n\n"
+        + _figures(metrics, split, settings, facts),
         "## Each genre\n\n" + _genres(rows),
         "## Limits\n\n" + _limits(source, metrics, rows, split),
         "## Training\n\n" + _training(settings, metrics, source),
@@ -354,11 +358,11 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any], source: S
         ["model class", markdown_code(settings.get("model", {}).get("class_path", ""))],
         ["epochs", markdown(trainer.get("max_epochs"))],
         ["films a step", markdown(data.get("global_batch_size"))],
-        ["learning rate", markdown(model.get("lr") or "by the size of the model")],
         ["loss, weight of positives", markdown(f"{model.get('loss')}, {model.get('pos_weight')}")],
         ["precision", markdown(trainer.get("precision"))],
         ["trained parameters", f"{metrics['trainable_parameters']:,}" if "trainable_parameters" in metrics else "-"],
         ["checkpoint", f"{markdown_code((source.decision.checkpoint_sha256 or '-')[:16])} (SHA-256)"],
+        *([name, markdown(value)] for name, value in describe_provenance(metrics)),
         ["written by", f"genre-lightning {__version__}"],
     ]
     return markdown_table(["setting", "value"], rows)

@@ -429,8 +429,9 @@ class GenreClassifier(ClassifierOptions, LightningModule):
             raise CheckpointError("the checkpoint was not written by genre-lightning: give a run directory of its own")
         check_same_genres(facts["genres"], self.labelling.genres)
         names, wanted = set(checkpoint["state_dict"]), self.trained_names()
-        if names != wanted:
-            differ = sorted(names ^ wanted)
+        shapes = {name: tensor.shape for name, tensor in (*self.named_parameters(), *self.named_buffers())}
+        other_shape = {n for n, t in checkpoint["state_dict"].items() if shapes.get(n, t.shape) != t.shape}
+        if differ := sorted(names ^ wanted | other_shape):
             raise CheckpointError(
                 f"the checkpoint is of another model: {len(differ)} tensors differ, the first is {differ[0]}: "
                 "use the configuration that it was trained with"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_lightning.errors import CheckpointError, ConfigError, one_line
-from genre_lightning.files import file_digest
+from genre_lightning.files import file_digest, parse_json
 from genre_lightning.models.backbones import HOW_TO_GET
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _file_digest(file: Path, cache_dir: Path | None) -> str:
         key = hashlib.sha256(f"{target}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()
         note = (cache_dir or _default_cache()) / "weights" / f"{key}.json"
         if note.is_file() and _SHA256.fullmatch(
-            digest := json.loads(note.read_text(encoding="utf-8")).get("sha256", "")
+            digest := parse_json(note.read_text(encoding="utf-8")).get("sha256", "")
         ):
             return digest
         digest = file_digest(target)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
+from genre_lightning.errors import ConfigError
 from genre_lightning.models.options import Schedule
 
 HEAD_LEARNING_RATE_FACTOR = 10.0
@@ -48,7 +49,13 @@ def parameter_groups(
 
 
 def schedule_factor(schedule: Schedule, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """The factor on the peak learning rate of optimizer step k = 0, 1, …: linear warm-up, then the named decay to 0."""
+    """The factor on the peak learning rate of optimizer step k = 0, 1, …: linear warm-up, then the named decay to 0.
+
+    Raises:
+        ConfigError: there is no schedule of that name.
+    """
+    if schedule not in get_args(Schedule):
+        raise ConfigError(f"model.schedule is {schedule!r}: choose one of {', '.join(get_args(Schedule))}")
 
     def factor(step: int) -> float:
         if step < warmup_steps:

@@ -125,7 +125,8 @@ class ClassifierOptions:
     A model inherits its options and a Lightning module, so that the options alone can be made and checked too.
 
     Args:
-        loss: "bce" with pos_weight, "focal" or "asymmetric".
+        loss: "bce" with pos_weight, "focal" or "asymmetric"; in Python also a function of logits, targets and
+            pos_weight that gives one value for each film.
         pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
             square root, "none" one.
         pos_weight_cap: largest such weight; null for no limit.

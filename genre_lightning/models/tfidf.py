@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from genre_lightning.bounds import Bounds, above, at_least, bound_problems
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
-from genre_lightning.files import file_digest, replacing
+from genre_lightning.files import file_digest, parse_json, replacing
 from genre_lightning.models.linear import LinearGenres, naive_bayes, prior_log_odds
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> Tf
         raise CheckpointError(f"{place} is not the model that its decision was fitted for: train the baseline again")
     try:
         with safe_open(place, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
+            facts = parse_json((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         model = BASELINES[facts["baseline"]](**facts["options"])
         model.check()

@@ -91,7 +91,8 @@ def test_other_settings_and_other_films_are_refused(run, sample, tmp_path, capfd
     refused(capfd, words(sample, run, "--model.smoothing", "0.7"), "model.smoothing: 0.1 → 0.7", "--override")
     refused(capfd, words(sample, run, "--data.seed", "4"), "data.seed: 0 → 4")
     other = write_sample(tmp_path / "other.csv", films=500, seed=9)
-    refused(capfd, words(other, run), "other films", "--override")
+    refused(capfd, words(other, run), "other films", "genre-lightning evaluate")
+    refused(capfd, words(other, run, "--override"), "other films", "genre-lightning evaluate")
     with FileLock(run / ".lock"):
         refused(capfd, words(sample, run), "another process is working")
     assert everything_under(run) == before

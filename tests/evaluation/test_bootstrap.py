@@ -1,10 +1,16 @@
 """Weighted counts against metrics of the films really repeated, and intervals and p-values against what they mean."""
 
+import io
+
 import numpy as np
 import pytest
-from made_predictions import make_predictions
+from made_predictions import GENRES, make_predictions
+from scipy.stats import bootstrap as scipy_bootstrap
 
 from genre_lightning.evaluation import bootstrap
+from genre_lightning.evaluation.console import print_headlines
+from genre_lightning.evaluation.decisions import default_decision
+from genre_lightning.evaluation.evaluate import evaluate
 from genre_lightning.metrics import policy_metrics, threshold_free_metrics
 
 
@@ -43,7 +49,8 @@ def test_resamples_draw_each_film_once_on_average_and_repeat_by_seed():
 def test_interval_of_a_share_is_the_binomial_one():
     labels = np.arange(400)[:, None] % 4 == 0
     samples = bootstrap.bootstrap_samples(labels, labels * 0.5, {"all": np.ones_like(labels)}, resamples=2000)
-    low, high = bootstrap.percentile_interval(samples["all"]["precision_micro"])
+    spans = bootstrap.bca_intervals(labels, labels * 0.5, {"all": np.ones_like(labels)}, samples)
+    low, high = spans["all"]["precision_micro"]
     spread = 1.96 * np.sqrt(0.25 * 0.75 / 400)
     assert low == pytest.approx(0.25 - spread, abs=0.006)
     assert high == pytest.approx(0.25 + spread, abs=0.006)
@@ -51,7 +58,7 @@ def test_interval_of_a_share_is_the_binomial_one():
 
 def test_undefined_figures_have_no_interval():
     values = np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, np.nan]])
-    low, high = bootstrap.percentile_interval(values)
+    low, high = bootstrap.bca_interval(values, np.array([2.0, np.nan]), values)
     assert low[0] == pytest.approx(1.05)
     assert high[0] == pytest.approx(2.95)
     assert np.isnan([low[1], high[1]]).all()
@@ -73,7 +80,68 @@ def test_pairing_sees_a_difference_that_overlapping_intervals_hide():
     better = sigmoid(made.logits) >= 0.4
     rng = np.random.default_rng(0)
     worse = better ^ (rng.random(better.shape) < 0.01)
-    samples = bootstrap.bootstrap_samples(made.labels, sigmoid(made.logits), {"a": better, "b": worse}, 500)
+    words = (made.labels, sigmoid(made.logits), {"a": better, "b": worse})
+    samples = bootstrap.bootstrap_samples(*words, 500)
+    spans = bootstrap.bca_intervals(*words, samples)
     first, second = samples["a"]["f1_micro"], samples["b"]["f1_micro"]
-    assert bootstrap.percentile_interval(first)[0] < bootstrap.percentile_interval(second)[1]
+    assert spans["a"]["f1_micro"][0] < spans["b"]["f1_micro"][1]
     assert bootstrap.paired_p_value(first, second) < 0.05
+
+
+@pytest.mark.parametrize("name", ["f1_micro", "hamming_loss", "map_macro", "auroc_macro", "ece", "loss"])
+def test_intervals_are_those_of_scipy(name):
+    made = make_predictions(3, films=80)
+    probabilities = sigmoid(made.logits)
+    decided = probabilities >= 0.4
+
+    def statistic(films):
+        figures = threshold_free_metrics(made.labels[films], probabilities[films])
+        return {**figures, **policy_metrics(made.labels[films], decided[films])}[name]
+
+    theirs = scipy_bootstrap(
+        (np.arange(80),),
+        statistic,
+        vectorized=False,
+        n_resamples=300,
+        method="BCa",
+        random_state=np.random.default_rng(1),
+    )
+    drawn = theirs.bootstrap_distribution
+    place = "all" if name in ("f1_micro", "hamming_loss") else "threshold_free"
+    spans = bootstrap.bca_intervals(made.labels, probabilities, {"all": decided}, {place: {name: drawn}})
+    low, high = spans[place][name]
+    expected = theirs.confidence_interval
+    if expected.low <= statistic(np.arange(80)) <= expected.high:
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=2e-5)
+    else:
+        assert np.isnan([low, high]).all()
+
+
+@pytest.mark.parametrize("films", [1, 2, 5, 20, 60])
+def test_an_interval_holds_its_own_figure_or_there_is_none(films):
+    made = make_predictions(films, films=films)
+    decision = default_decision(GENRES)
+    result = evaluate(made, decision, resamples=200)
+    without = set(result["bootstrap"]["too_few_films_for"])
+    for place in ("threshold_free", *result["policies"]):
+        named = result["threshold_free"] if place == "threshold_free" else result["policies"][place]
+        spans = (
+            result["intervals"]["threshold_free"]
+            if place == "threshold_free"
+            else result["intervals"]["policies"][place]
+        )
+        for name, (low, high) in spans.items():
+            assert (low is None) == (f"{place}.{name}" in without)
+            if low is not None:
+                assert low - 1e-6 <= named[name] <= high + 1e-6
+    console = io.StringIO()
+    print_headlines({**result, "split": "test"}, console)
+    if "threshold_free.ece" in without:
+        assert f"no interval, as {films} films are too few" in console.getvalue()
+
+
+def test_many_films_are_left_out_in_groups():
+    weights = np.concatenate(list(bootstrap.jackknife_weights(1203)))
+    assert weights.shape == (500, 1203)
+    assert (weights == 0).sum(axis=0).tolist() == [1] * 1203
+    assert list(bootstrap.jackknife_weights(1)) == []

@@ -49,8 +49,8 @@ def make_run(directory, noise, seed, shuffle=False, split_sha256="same", films=2
 def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     return [
-        make_run(place / "weak", 4, 3, seconds="12"),
-        make_run(place / "st|rong", 0.1, 4, shuffle=True, trainable_parameters="66000000"),
+        make_run(place / "weak", 4, 3, seconds=12),
+        make_run(place / "st|rong", 0.1, 4, shuffle=True, trainable_parameters=66000000),
     ]
 
 

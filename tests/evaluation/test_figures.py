@@ -28,7 +28,7 @@ def test_loss_by_epoch_averages_training_and_takes_validation(tmp_path):
     assert second == {"epoch": 2, "train": 0.5, "validation": 0.65}
     (tmp_path / "curves.csv").write_text("step,accuracy\n1,2\n")
     assert loss_by_epoch(tmp_path / "curves.csv") == []
-    with pytest.raises(CheckpointError, match="has not finished"):
+    with pytest.raises(CheckpointError, match="is missing"):
         loss_by_epoch(tmp_path / "none.csv")
 
 

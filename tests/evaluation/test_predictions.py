@@ -86,12 +86,12 @@ def test_another_vocabulary_is_refused(predictions, tmp_path):
 
 def test_missing_damaged_and_foreign_files_are_refused(predictions, tmp_path):
     path = tmp_path / "p.parquet"
-    with pytest.raises(CheckpointError, match="has not finished"):
+    with pytest.raises(CheckpointError, match="is missing: run the command"):
         read_predictions(path)
     write(predictions, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="evaluate the run again"):
+    with pytest.raises(CheckpointError, match=r"is not a readable Parquet file .*run the command"):
         read_predictions(path)
     pq.write_table(pq.read_table(_restore(path, whole)).drop_columns(["logits"]), path)
     with pytest.raises(CheckpointError, match="lacks logits"):

@@ -1,0 +1,148 @@
+"""The splits of a run, kept with it: which side each film is on, by its id and by the digest of its text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from genre_lightning.data.splits import SPLIT_NAMES
+from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.files import damaged, replacing
+
+DIGEST_BYTES = 16
+_FIX = "copy it from where the run was trained, or train in another --run_dir"
+
+
+@dataclass(frozen=True, eq=False)
+class KeptSplits:
+    """The side of each film of a run.
+
+    Attributes:
+        ids: of the films, distinct.
+        digests: of their normalised texts; see `splits.text_digests`.
+        sides: "train", "validation" or "test" for each; in the paper's protocol no film is on "validation", as that
+            is the test split.
+        file: name of the movies file, for messages.
+    """
+
+    ids: Sequence[str]
+    digests: Sequence[bytes]
+    sides: Sequence[str]
+    file: str = ""
+
+    @classmethod
+    def of_parts(
+        cls, ids: NDArray, digests: NDArray[np.uint64], parts: Sequence[NDArray[np.int64]], file: str
+    ) -> KeptSplits:
+        """Keep splits that were drawn.
+
+        Args:
+            ids: of all films.
+            digests: uint64 (films, 2), of their texts.
+            parts: positions of the films of train, validation and test, or of train and test.
+            file: name of the movies file.
+        """
+        sides = np.empty(len(ids), dtype=object)
+        for side, part in zip(_names(len(parts)), parts, strict=True):
+            sides[part] = side
+        return cls(list(map(str, ids.tolist())), _as_bytes(digests), sides.tolist(), file)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> KeptSplits:
+        """Read splits.parquet of a run.
+
+        Raises:
+            CheckpointError: it is damaged, or may not be read.
+        """
+        try:
+            table = pq.read_table(path)
+            ids, digests, sides = (table[name].to_pylist() for name in ("id", "text_digest", "split"))
+            if len(set(ids)) != len(ids) or not all(isinstance(value, str) for value in ids):
+                raise ValueError("its ids are not distinct texts")
+            if not set(sides) <= set(SPLIT_NAMES) or not {"train", "test"} <= set(sides):
+                raise ValueError("its sides are not train, validation and test")
+            if any(not isinstance(value, bytes) or len(value) != DIGEST_BYTES for value in digests):
+                raise ValueError("its text digests are not of 16 bytes")
+            file = (table.schema.metadata or {}).get(b"file", b"").decode()
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise damaged(path, one_line(error), _FIX) from None
+        return cls(ids, digests, sides, file)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write splits.parquet, whole or not at all."""
+        table = pa.table(
+            {
+                "id": pa.array(self.ids, pa.string()),
+                "text_digest": pa.array(self.digests, pa.binary(DIGEST_BYTES)),
+                "split": pa.array(self.sides, pa.string()),
+            }
+        ).replace_schema_metadata({"file": self.file})
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+    def parts(self, ids: NDArray, digests: NDArray[np.uint64], path: Path) -> list[NDArray[np.int64]]:
+        """Give each film of a file the side that it had when the run was trained.
+
+        Args:
+            ids: of the file's films.
+            digests: of their texts.
+            path: of the file, for messages.
+
+        Returns:
+            int64, ascending: positions of the films of train, validation and test, or of train and test.
+
+        Raises:
+            ConfigError: the file does not hold the very films that the run was trained with.
+        """
+        known = dict(zip(self.ids, zip(self.digests, self.sides, strict=True), strict=True))
+        found = list(zip(map(str, ids.tolist()), _as_bytes(digests), strict=True))
+        new = sum(name not in known for name, _ in found)
+        changed = sum(name in known and known[name][0] != digest for name, digest in found)
+        missing = len(known.keys() - {name for name, _ in found})
+        if new or changed or missing:
+            raise ConfigError(
+                f"{path} holds other films than those that the run was trained with ({new:,} new, {missing:,} missing, "
+                f"{changed:,} with another text): give its own file, name another --run_dir, or evaluate other films "
+                "with 'genre-lightning evaluate RUN --data.csv FILE'"
+            )
+        sides = np.array([known[name][1] for name, _ in found], dtype=object)
+        return [np.flatnonzero(sides == side) for side in _names(len(set(self.sides)))]
+
+    def on_side(
+        self, ids: NDArray, digests: NDArray[np.uint64], side: str
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Find the films of another file that are on a side of this run.
+
+        Args:
+            ids: of the file's films.
+            digests: of their texts.
+            side: "train", "validation" or "test".
+
+        Returns:
+            bool (films,) each: those with the text of such a film, and those with the id of one.
+        """
+        texts = {digest for digest, one in zip(self.digests, self.sides, strict=True) if one == side}
+        names = {name for name, one in zip(self.ids, self.sides, strict=True) if one == side}
+        by_text = np.array([digest in texts for digest in _as_bytes(digests)], dtype=bool)
+        by_id = np.array([str(name) in names for name in ids.tolist()], dtype=bool)
+        return by_text, by_id
+
+
+def read_if_there(path: Path) -> KeptSplits | None:
+    """Read splits.parquet of a run; None for a run of a version that did not keep them."""
+    return KeptSplits.read(path) if path.is_file() else None
+
+
+def _names(parts: int) -> tuple[str, ...]:
+    return SPLIT_NAMES if parts == len(SPLIT_NAMES) else (SPLIT_NAMES[0], SPLIT_NAMES[-1])
+
+
+def _as_bytes(digests: NDArray[np.uint64]) -> list[bytes]:
+    return [row.tobytes() for row in np.ascontiguousarray(digests)]

@@ -1,0 +1,146 @@
+"""The files of an evaluation read back: each is checked to hold what the evaluation wrote before it is used."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genre_lightning.errors import CheckpointError
+from genre_lightning.escapes import original_cell
+from genre_lightning.evaluation.options import POLICIES
+from genre_lightning.files import REMAKE, damaged, read_json
+from genre_lightning.metrics import POLICY_METRICS, THRESHOLD_FREE_METRICS
+from genre_lightning.shapes import Shape, count, maybe_number, number, text
+
+
+def _interval(value: Any) -> bool:
+    """A pair of numbers, or null."""
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(maybe_number, value)))
+
+
+def _maybe_text(value: Any) -> bool:
+    """A text, or null."""
+    return value is None or text(value)
+
+
+def _maybe_number_or_text(value: Any) -> bool:
+    """A number, a text, or null."""
+    return maybe_number(value) or text(value)
+
+
+_POLICY: dict[str, Shape] = dict.fromkeys(POLICY_METRICS, maybe_number)
+_METRICS: Shape = {
+    "n": count,
+    "split": text,
+    "threshold_free": dict.fromkeys(THRESHOLD_FREE_METRICS, maybe_number),
+    "policies": {
+        "fixed_0.5": _POLICY,
+        "global": {**_POLICY, "threshold": number},
+        "per_genre": _POLICY,
+    },
+    "raw": {"ece": maybe_number, "loss": maybe_number},
+    "intervals?": {
+        "threshold_free?": {"*": _interval},
+        "policies?": {policy + "?": {"*": _interval} for policy in POLICIES},
+    },
+    "undefined": [text],
+    "decision": {"calibration": text, "fitted_on": text, "n_films": count, "without_positives": [text]},
+    "bootstrap?": {"level": number, "too_few_films_for?": [text]},
+    "seconds?": number,
+    "trainable_parameters?": number,
+    "films?": {
+        "file": text,
+        "ids_sha256": text,
+        "path?": text,
+        "excluded_trained?": count,
+        "excluded_by_id_alone?": count,
+        "from_validation?": count,
+        "unknown_genres?": {"*": count},
+        "films_without_known_genres?": count,
+    },
+    "made_by?": {"*": _maybe_text},
+    "training?": {"*": _maybe_number_or_text},
+    "split_sha256?": text,
+    "checkpoint_sha256?": text,
+}
+_GENRE_NUMBERS = ("support", "precision", "recall", "f1", "average_precision", "threshold", "calibration_error")
+_THRESHOLD_NUMBERS = ("threshold", "accuracy", "precision", "recall", "f1")
+
+
+def read_metrics(path: str | os.PathLike[str], fix: str = REMAKE) -> dict[str, Any]:
+    """Read metrics.json.
+
+    Args:
+        path: of the file.
+        fix: for one that is missing or damaged.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    return read_json(path, _METRICS, fix)
+
+
+def read_genre_rows(path: str | os.PathLike[str], fix: str = REMAKE) -> list[dict[str, str]]:
+    """Read per_genre.csv; see `read_rows`."""
+    return read_rows(path, _GENRE_NUMBERS, ("genre", "policy"), fix)
+
+
+def read_threshold_rows(path: str | os.PathLike[str], fix: str = REMAKE) -> list[dict[str, str]]:
+    """Read thresholds.csv; see `read_rows`."""
+    return read_rows(path, _THRESHOLD_NUMBERS, (), fix)
+
+
+def read_rows(
+    path: str | os.PathLike[str], numbers: Sequence[str], texts: Sequence[str] = (), fix: str = REMAKE
+) -> list[dict[str, str]]:
+    """Read a CSV of an evaluation.
+
+    Args:
+        path: of the file.
+        numbers: columns of finite numbers, in which an undefined one is an empty cell.
+        texts: columns of texts.
+        fix: for a file that is missing or damaged.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    columns, rows = read_csv(path, fix)
+    if missing := [name for name in (*texts, *numbers) if name not in columns]:
+        raise damaged(path, f"it has no column {missing[0]}", fix)
+    for number_of_row, row in enumerate(rows, start=2):
+        for name in numbers:
+            if row[name] and not _is_finite(row[name]):
+                raise damaged(path, f"{name} is {row[name]!r:.40} in row {number_of_row}", fix)
+    return rows
+
+
+def read_csv(path: str | os.PathLike[str], fix: str = REMAKE) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a CSV file that the project has written: the names of its columns, and its rows.
+
+    Raises:
+        CheckpointError: the file is missing, may not be read, or has rows of another length than its header.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as handle:
+            header, *lines = [list(map(original_cell, row)) for row in csv.reader(handle, strict=True)] or [[]]
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: {fix}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): fix its permissions") from None
+    except (ValueError, csv.Error) as error:
+        raise damaged(path, error, fix) from None
+    for number_of_row, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise damaged(path, f"row {number_of_row} has {len(line)} cells, the header {len(header)}", fix)
+    return header, [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def _is_finite(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False

@@ -1,0 +1,85 @@
+"""What the plain values of a stored file must be, checked before anything is made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+Check: TypeAlias = Callable[[Any], bool]
+Shape: TypeAlias = Mapping[str, "Shape"] | list["Shape"] | Check | None
+"""See `require_shape`."""
+
+
+def number(value: Any) -> bool:
+    """A finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def maybe_number(value: Any) -> bool:
+    """A finite number, or null for an undefined one."""
+    return value is None or number(value)
+
+
+def count(value: Any) -> bool:
+    """A whole number from 0 on."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def text(value: Any) -> bool:
+    """A text."""
+    return isinstance(value, str)
+
+
+def one_of(*values: str) -> Check:
+    """One of some texts."""
+
+    def check(value: Any) -> bool:
+        return value in values
+
+    check.__doc__ = f"One of {', '.join(values)}."
+    return check
+
+
+def require_shape(value: Any, shape: Shape, place: str = "it") -> None:
+    """Check plain values against a shape.
+
+    Args:
+        value: as JSON or YAML gives it.
+        shape: a mapping of keys to shapes for an object, whose keys may end in "?" for those that may be missing or
+            null, and of which "*" is the shape of all other values; a list of one shape for a list; a check, whose
+            docstring says what it wants; None for anything.
+        place: of the value, for the message.
+
+    Raises:
+        ValueError: naming the first place that does not fit.
+    """
+    if shape is None:
+        return
+    if isinstance(shape, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{place} is not a JSON object")
+        named = {key.removesuffix("?") for key in shape}
+        for key, inner in shape.items():
+            name = key.removesuffix("?")
+            if key == "*":
+                for other in value.keys() - named:
+                    require_shape(value[other], inner, _joined(place, other))
+            elif name != key and value.get(name) is None:
+                continue
+            elif name not in value:
+                raise ValueError(f"{_joined(place, name)} is missing")
+            else:
+                require_shape(value[name], inner, _joined(place, name))
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise ValueError(f"{place} is not a list")
+        for index, item in enumerate(value):
+            require_shape(item, shape[0], f"{place}[{index}]")
+    elif not shape(value):
+        wanted = (shape.__doc__ or "").rstrip(".")
+        raise ValueError(f"{place} is {value!r:.40}, not {wanted[:1].lower()}{wanted[1:]}")
+
+
+def _joined(place: str, key: object) -> str:
+    return str(key) if place == "it" else f"{place}.{key}"
