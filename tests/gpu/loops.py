@@ -117,13 +117,14 @@ def fit_then_predict(options: Options) -> Figures:
     """`fit` of the quickstart configuration on one device, then `predict` there and on the CPU in 32 bits."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _command(*_fit_words(options, folder, "run", "--data.max_films=600"))
+        size = ("--data.max_films=200", "--trainer.max_epochs=2") if options.shape == "small" else ()
+        _command(*_fit_words(options, folder, "run", "--trainer.log_every_n_steps=5", *size))
         with (folder / "run" / "curves.csv").open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
         losses = [float(row["train/loss"]) for row in rows]
         found = []
         for place, precision in ((options.device.type, options.precision), ("cpu", "32-true")):
-            out = folder / f"{place}.parquet"
+            out = folder / f"{place}-{precision}.parquet"
             _command(
                 "predict", str(folder / "run"), f"--data.csv={folder / 'films.csv'}", f"--out={out}",
                 f"--trainer.accelerator={place}", f"--trainer.precision={precision}",

@@ -101,6 +101,8 @@ def pretend_ranks() -> None:
 
     model_parallel._setup_device_mesh, sharded.shard = mesh, shard_moved
 
+    objects = ("barrier", "broadcast_object_list", "all_gather_object")  # they need no device to be pretended
+
     def noted(name: str, waits: bool, real: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             ledger = fake_cuda.CURRENT[0]
@@ -110,7 +112,9 @@ def pretend_ranks() -> None:
                 collectives.append((ledger.step, name, shown))
                 if waits:
                     ledger.note(f"{name}: under NCCL the host waits")
-            return None if name in ("barrier", "broadcast_object_list") else real(*args, **kwargs)
+            if name == "all_gather_object":
+                args[0][:] = [args[1]] * len(args[0])  # the other ranks have found the same
+            return None if name in objects else real(*args, **kwargs)
 
         return call
 
