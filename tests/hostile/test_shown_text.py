@@ -205,7 +205,7 @@ def test_stored_tables_hold_no_formula_and_are_read_back(run):
             stored = [row["genre"] for row in csv.DictReader(file)]
         assert not {name[0] for name in stored if name} & set("=+-@\t\r")
         assert {original_cell(name) for name in stored} >= {"=cmd|' /C calc'!A0", "'=quoted", "a|b", "line\nbreak"}
-    rows = Run(run).table(run / "evaluation" / "test" / "per_genre.csv")
+    rows = Run(run).genre_rows("test")
     assert {row["genre"] for row in rows} >= {"=cmd|' /C calc'!A0", "'=quoted"}
 
 
