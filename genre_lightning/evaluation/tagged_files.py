@@ -193,7 +193,7 @@ class TaggedFile:
         return counts
 
     def _write_parquet(self, place: Path, parts: Sequence[Path], id_type: pa.DataType) -> None:
-        schema = _schema(id_type, len(self.decision.genres)).with_metadata(
+        schema = _schema(id_type).with_metadata(
             {"vocabulary": json.dumps(self.decision.genres, ensure_ascii=False), "policy": SHIPPED_POLICY}
         )
         with pq.ParquetWriter(place, schema, compression="zstd") as writer:
@@ -236,8 +236,8 @@ def _is_whole(text: str) -> bool:
     return len(text) <= 18 and text.isascii() and text.isdigit() and str(int(text)) == text
 
 
-def _schema(id_type: pa.DataType, genres: int) -> pa.Schema:
-    vectors = pa.list_(pa.float32(), genres)
+def _schema(id_type: pa.DataType) -> pa.Schema:
+    vectors = pa.list_(pa.float32())  # some versions of Arrow cannot read lists of a fixed size of which some are null
     return pa.schema(
         {"id": id_type, "title": pa.string(), "genres": pa.list_(pa.string()), "reason": pa.string(),
          "probabilities": vectors, "logits": vectors}
@@ -245,5 +245,8 @@ def _schema(id_type: pa.DataType, genres: int) -> pa.Schema:
 
 
 def _vectors(values: NDArray[np.float32], missing: NDArray[np.bool_]) -> pa.Array:
+    """Give the rows as lists, null where they are missing."""
+    rows, width = values.shape
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * width)
     flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(missing))
+    return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(missing))
