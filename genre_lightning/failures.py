@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-from genre_lightning.errors import GenreLightningError, one_line
+from genre_lightning.errors import GenreLightningError, of_system, one_line
 
 
 class MachineError(GenreLightningError):
@@ -19,10 +19,9 @@ _MEMORY = (
     "out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "bad_alloc",
     "can't start new thread", "failed to map segment from shared object",
 )  # fmt: skip
-_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 
-def machine_error(error: BaseException) -> MachineError | None:
+def machine_error(error: BaseException) -> GenreLightningError | None:
     """Return what an error says of the machine; None if it is of another kind."""
     message = one_line(error)
     text = message.lower()
@@ -46,9 +45,4 @@ def machine_error(error: BaseException) -> MachineError | None:
             f"out of memory ({shown}): give the process more, or lower data.micro_batch_tokens, then run the same "
             "command again"
         )
-    if isinstance(error, OSError) and error.errno in _PLACE:
-        return MachineError(
-            f"{error.filename or 'a file'} cannot be used ({error.strerror}): free space there or fix its permissions, "
-            "then run the same command again"
-        )
-    return None
+    return of_system(error) if isinstance(error, OSError) else None

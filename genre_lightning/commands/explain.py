@@ -15,6 +15,7 @@ from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.tag import decoded
 from genre_lightning.errors import check_all
 from genre_lightning.evaluation.console import console_of
+from genre_lightning.explain.attribution import LARGEST_STEPS
 from genre_lightning.files import check_output, naming_the_fix, write_json
 from genre_lightning.progress import answer_json, require_output, say, task_progress
 from genre_lightning.runs import RunDirectory
@@ -56,7 +57,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the coloured texts")
     parser.add_argument(
         "--steps",
-        type=within(int, at_least(2, 100_000)),
+        type=within(int, at_least(2, LARGEST_STEPS)),
         help="of the integral; the default doubles them until the words add up",
     )
     parser.add_argument(

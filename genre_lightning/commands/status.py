@@ -124,13 +124,6 @@ def _start(facts: dict[str, Any]) -> dict[str, Any]:
     return {**found, "starts": starts if isinstance(starts, int) else 0}
 
 
-def _submitted_job(path: Path) -> str:
-    job = read_json(path).get("job")
-    if not isinstance(job, str) or not re.fullmatch(_JOB, job):
-        raise CheckpointError(f"{path} names no job: delete it")
-    return job
-
-
 def _later(started: str | None, submitted: str) -> str:
     """The later of two jobs by their ids: a run may be submitted again, or started by hand after it was."""
     return submitted if started is None or int(started.split("_")[0]) <= int(submitted.split("_")[0]) else started

@@ -549,6 +549,13 @@ def unreadable(monkeypatch, name):
         denied(self)
         return opened(self, *args, **options)
 
+    def open_by_name(file, *args, **options):
+        if isinstance(file, str | os.PathLike):
+            denied(Path(file))
+        return open_builtin(file, *args, **options)
+
+    open_builtin = open
+    monkeypatch.setattr("builtins.open", open_by_name)
     monkeypatch.setattr(Path, "read_text", read_text)
     monkeypatch.setattr(Path, "open", open_it)
 

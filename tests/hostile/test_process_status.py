@@ -1,6 +1,4 @@
-"""`status` over files that are damaged: what can be read is shown, or one line names the file."""
-
-import json
+"""`status` over files that are damaged: one line names the file."""
 
 import pytest
 
@@ -23,35 +21,22 @@ def run(tmp_path):
 @pytest.mark.parametrize("content", [{}, {"job": 7}, {"job": "seven"}, {"job": "7;rm"}, {"job": None}])
 def test_a_job_that_is_none_is_one_line(run, content):
     write_json(run.batch / "job.json", content)
-    with pytest.raises(CheckpointError, match=r"job\.json names no job: delete it"):
+    with pytest.raises(CheckpointError, match=r"job\.json is damaged .*delete it"):
         read_status(run)
 
 
 @pytest.mark.parametrize(
-    "facts",
-    [
-        {"start": 7},
-        {"start": {"step": "x", "time": None, "job": {}}},
-        {"start": None, "starts": "many"},
-        {"steps": "9"},
-    ],
+    "facts", [{"start": 7}, {"start": {"step": "x", "time": None, "job": {}}}, {"starts": "many"}, {"steps": "9"}]
 )
-def test_a_damaged_state_is_read_as_far_as_it_goes(run, facts, capsys):
+def test_a_damaged_state_is_one_line(run, facts, capsys):
     run.set_status("training", **facts)
-    assert main(["status", str(run.path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["step"] == 5
+    assert main(["status", str(run.path), "--json"]) == 2
+    assert "run_state.json is damaged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("row", "loss"),
-    [("0,7,abc\n", 0.5), ("0,7,0.25,1,2,3\n", 0.25), ("0,7\n", 0.5), ("x,y,z\n", 0.5), ("0,7,nan\n", None)],
-)
-def test_damaged_curves_are_read_as_far_as_they_go(run, row, loss, capsys):
+@pytest.mark.parametrize("row", ["0,7,abc\n", "0,7,0.25,1,2,3\n", "x,y,z\n"])
+def test_damaged_curves_are_one_line(run, row, capsys):
     with run.curves.open("a") as file:
         file.write(row)
-    assert main(["status", str(run.path)]) == 0
-    capsys.readouterr()
-    assert main(["status", str(run.path), "--json"]) == 0
-    out = capsys.readouterr().out
-    assert "NaN" not in out
-    assert json.loads(out)["metrics"]["train/loss"] == loss
+    assert main(["status", str(run.path)]) == 2
+    assert "curves.csv is damaged" in capsys.readouterr().err

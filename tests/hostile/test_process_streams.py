@@ -115,8 +115,8 @@ def test_what_an_encoding_lacks_stays_the_same_json(text, pipe):
         (RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed."), "data.num_workers=0"),
         (RuntimeError("DataLoader worker (pid 9) is killed by signal: Bus error. It is possible that dataloader's "
                       "workers are out of shared memory."), "/dev/shm"),
-        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv cannot be used (No space left on device)"),
-        (PermissionError(errno.EACCES, "Permission denied", "a.csv"), "a.csv cannot be used (Permission denied)"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), "a.csv: No space left on device: free space"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.csv"), "a.csv: Permission denied: fix its permissions"),
         (RuntimeError("unable to open shared memory object </torch_1> in read-write mode"), "/dev/shm"),
     ],
 )  # fmt: skip
@@ -125,7 +125,7 @@ def test_what_the_machine_lacks_is_one_line(error, words, monkeypatch, capsys):
         raise error
 
     monkeypatch.setattr("genre_lightning.cli.run", fail)
-    assert main(["status", "x"]) == 1
+    assert main(["status", "x"]) == (2 if isinstance(error, PermissionError) else 1)
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert words in err
@@ -148,8 +148,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
     def interrupted(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("genre_lightning.commands.guard.check_arguments", interrupted)
-    monkeypatch.setattr("genre_lightning.cli.check_arguments", interrupted)
+    monkeypatch.setattr("genre_lightning.cli.check_launch", interrupted)
     for words in (["tag", "x"], ["baseline", "tfidf_nb"], ["ensemble"], ["plan"], ["compare"], ["report", "x"]):
         assert main(words) == 130
         assert capsys.readouterr() == ("", "genre-lightning: interrupted\n")

@@ -28,10 +28,10 @@ def stranger(baseline, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["tag", "report", "test", "ensemble"])
-def test_a_configuration_that_expands_to_gigabytes(stranger, capfd, command):
+def test_a_configuration_that_expands_to_gigabytes(baseline, stranger, capfd, command):
     with (stranger / "config.yaml").open("a") as file:
         file.write(BOMB)
-    others = {"tag": ["a text"], "ensemble": [stranger, "--run_dir", stranger]}
+    others = {"tag": ["a text"], "ensemble": [baseline, "--run_dir", stranger]}
     refused(capfd, [command, stranger, *others.get(command, [])], "config.yaml")
 
 
@@ -79,7 +79,7 @@ def ensemble(place, members, like):
 
 
 def test_ensembles_that_name_themselves_or_one_another_often(baseline, tmp_path):
-    with pytest.raises(CheckpointError, match="names itself"):
+    with pytest.raises(CheckpointError, match="does not name two or more different runs"):
         Tagger(ensemble(tmp_path / "self", [tmp_path / "self"], baseline))
     inner = baseline
     for number in range(8):  # 6561 runs to open
@@ -108,5 +108,5 @@ def test_json_that_is_nested_or_large(stranger, name, content):
         file.write(content or "")
         if content is None:
             file.truncate(4 << 30)
-    with pytest.raises(CheckpointError, match=f"{name} cannot be read"):
+    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
         Tagger(stranger)
