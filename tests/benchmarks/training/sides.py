@@ -4,7 +4,7 @@ Every side trains the same model from the same weights on the same film file wit
 batch and loss. This framework's side is what `genre-lightning fit` runs. The peer's is Hugging Face Trainer around the
 encoder as transformers makes it, pooled and classified in the plainest way, with all films of a step at once. A Llama's
 base and adapters are this framework's there too, as transformers quantises no weights that lie on no disk.
-On a GPU the peer has cuDNN's attention switched off by this framework, which builds its model: that is to its advantage.
+On a GPU this framework, which builds the peer's model, has switched cuDNN's attention off, to the peer's advantage.
 """
 
 from __future__ import annotations
