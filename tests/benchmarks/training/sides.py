@@ -4,7 +4,7 @@ Every side trains the same model from the same weights on the same film file wit
 batch and loss. This framework's side is what `genre-lightning fit` runs. The peer's is Hugging Face Trainer around the
 encoder as transformers makes it, pooled and classified in the plainest way, with all films of a step at once. A Llama's
 base and adapters are this framework's there too, as transformers quantises no weights that lie on no disk.
-On a GPU the peer runs with cuDNN's attention off, as this framework, which builds its model, has it: to its advantage.
+On a GPU this framework, which builds the peer's model, has switched cuDNN's attention off, to the peer's advantage.
 """
 
 from __future__ import annotations
@@ -151,11 +151,9 @@ def make_setup(job: Job, folder: str) -> tuple[Setup, PreparedData]:
     """The checked configuration with its data, as `fit` makes it."""
     words = [*job.words, f"--run_dir={folder}/run", f"--seed={job.seed}", "--trainer.enable_progress_bar=false"]
     if job.steps:
-        words += ["--trainer.num_sanity_val_steps=0", "--early_stopping.patience=0"]
+        words += ["--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0", "--early_stopping.patience=0"]
     config, parser = parse("fit", words)
     setup = check_setup(config, parser)
-    if job.steps:
-        setup.trainer_options["limit_val_batches"] = 0
     return setup, bind_model(setup)
 
 
