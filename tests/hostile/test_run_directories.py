@@ -31,7 +31,7 @@ def stranger(baseline, tmp_path):
 def test_a_configuration_that_expands_to_gigabytes(baseline, stranger, capfd, command):
     with (stranger / "config.yaml").open("a") as file:
         file.write(BOMB)
-    others = {"tag": ["a text"], "ensemble": [baseline, "--run_dir", stranger]}
+    others = {"tag": ["a text"], "ensemble": [baseline, "--run_dir", stranger.parent / "both"]}
     refused(capfd, [command, stranger, *others.get(command, [])], "config.yaml")
 
 
@@ -81,11 +81,11 @@ def ensemble(place, members, like):
 def test_ensembles_that_name_themselves_or_one_another_often(baseline, tmp_path):
     with pytest.raises(CheckpointError, match="does not name two or more different runs"):
         Tagger(ensemble(tmp_path / "self", [tmp_path / "self"], baseline))
-    inner = baseline
-    for number in range(8):  # 6561 runs to open
-        inner = ensemble(tmp_path / str(number), [inner, f"{inner}/.", f"{inner}/./."], baseline)
+    pair = [baseline, Path(shutil.copytree(baseline, tmp_path / "other"))]
+    for number in range(7):  # 128 runs to open
+        pair = [ensemble(tmp_path / f"{number}{name}", pair, baseline) for name in "ab"]
     with pytest.raises(CheckpointError, match="more than 64 runs"):
-        Tagger(inner)
+        Tagger(pair[0])
 
 
 def test_a_job_runs_no_script_of_a_run_directory(tmp_path, monkeypatch, capfd, sample_csv):
