@@ -24,10 +24,10 @@ from genre_lightning.commands.options import option_problems
 from genre_lightning.commands.parser import GenreTrainer
 from genre_lightning.data.datamodule import MovieDataModule, PreparedData
 from genre_lightning.data.genres import pos_weight
-from genre_lightning.data.tokenizers import TRAINED
+from genre_lightning.data.tokenizers import TRAINED, load_tokenizer
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.launch import torchrun_ranks
-from genre_lightning.distributed.precision import accelerator_of, resolve_precision
+from genre_lightning.distributed.precision import accelerator_of, check_trained_precision, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopWithoutSaving, replace_signal_handling
 from genre_lightning.distributed.slurm import (
     PlannedStep,
@@ -41,6 +41,7 @@ from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.progress import file_progress, say, task_progress
 from genre_lightning.runs import RunDirectory, training_digest
+from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +133,8 @@ def prepare_checks(
 
     def model_fits() -> None:
         model.check(data.max_tokens)
+        if films and data.tokenizer_name not in (None, TRAINED):
+            _check_tokenizer(data, model)
 
     checks: list[Callable[[], None]] = [strategy_fits]
     # a whole model lies in its checkpoint, adapters need their base too
@@ -162,6 +165,7 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
         else:
             trainer.accelerator = accelerator_of(trainer.accelerator)
         trainer.precision, reason = resolve_precision(trainer.precision, trainer.accelerator, here=planned is None)
+        check_trained_precision(trainer.precision)
         if planned is None:
             tell(f"precision {trainer.precision}: {reason}")
     except ConfigError as error:
@@ -180,6 +184,30 @@ def _choose_tokenizer(data: MovieDataModule, model: GenreClassifier, run: RunDir
         data.revision = data.revision or getattr(model, "revision", None) if source else None
 
 
+def _check_tokenizer(data: MovieDataModule, model: GenreClassifier) -> None:
+    """Refuse a tokenizer that the model cannot read the tokens of, and report one that is not the model's own.
+
+    Raises:
+        ConfigError: With the option and the fix.
+    """
+    assert data.tokenizer_name is not None
+    tokenizer = load_tokenizer(data.tokenizer_name, data.revision)
+    model.check_tokenizer(tokenizer)
+    source = model.tokenizer_source
+    if source in (None, data.tokenizer_name) or model.shape_only:
+        return
+    try:
+        own = load_tokenizer(source, getattr(model, "revision", None)).get_vocab()
+    except ConfigError:
+        return  # the backbone comes without one
+    given = tokenizer.get_vocab()
+    if other := sum(own.get(token) != number for token, number in given.items()):
+        tell(
+            f"data.tokenizer {data.tokenizer_name} numbers {other:,} of its {len(given):,} tokens differently from the "
+            f"tokenizer of {source}, so that the backbone reads other words: leave data.tokenizer out to use its own"
+        )
+
+
 def bind_model(setup: Setup) -> PreparedData:
     """Prepares the data and tells the model what it must know of them."""
     data = setup.data.prepare()
@@ -190,7 +218,7 @@ def bind_model(setup: Setup) -> PreparedData:
         Labelling(
             genres=data.vocabulary.names,
             pos_weight=weight,
-            vocab_size=len(data.tokenizer),
+            vocab_size=vocabulary_size(data.tokenizer),
             pad_token_id=data.tokenizer.pad_token_id or 0,
             max_tokens=setup.data.max_tokens,
             seed=setup.config.seed,

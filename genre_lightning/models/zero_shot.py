@@ -63,6 +63,8 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
         kwargs: see `ZeroShotOptions` and `DecoderOptions`; loss and optimizer are of no use here.
     """
 
+    auto_class = "AutoModelForCausalLM"
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.questions: Questions | None = None
@@ -84,12 +86,10 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
 
     def build(self, labelling: Labelling) -> None:
         """Makes the questions, then loads the language model with its own head, which is never quantised."""
-        from transformers import AutoModelForCausalLM
-
         config = self.backbone_config = self.new_config(labelling)
         if not self.shape_only:
             self._prepare_questions(labelling, config)
-        self.backbone = self.build_decoder(labelling, AutoModelForCausalLM)
+        self.backbone = self.build_decoder(labelling)
         self.head = nn.Identity()
 
     def _prepare_questions(self, labelling: Labelling, config: PretrainedConfig) -> None:
