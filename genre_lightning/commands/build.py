@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -208,9 +209,29 @@ def _check_tokenizer(data: MovieDataModule, model: GenreClassifier) -> None:
         )
 
 
+def _check_known_words(data: PreparedData) -> None:
+    """Refuse texts that the tokenizer has no words for, such as those of another script.
+
+    Raises:
+        ConfigError: With the fraction of unknown tokens.
+    """
+    unknown = data.tokenizer.unk_token_id
+    tokens = np.concatenate([data.tokens[text] for text in range(min(len(data.tokens), 1000))])
+    if unknown is not None and (fraction := float(np.mean(tokens == unknown))) > _MOST_UNKNOWN:
+        raise ConfigError(
+            f"{fraction:.0%} of the texts' tokens are unknown to the tokenizer: use a backbone and a data.tokenizer "
+            "that are made for their language"
+        )
+
+
+_MOST_UNKNOWN = 0.5
+"""Fraction of unknown tokens from which on hardly anything of a text is left."""
+
+
 def bind_model(setup: Setup) -> PreparedData:
     """Prepares the data and tells the model what it must know of them."""
     data = setup.data.prepare()
+    _check_known_words(data)
     model = setup.model
     train = data.splits["train"]
     weight = pos_weight(train.labels, data.vocabulary.names, model.pos_weight_mode, model.pos_weight_cap)

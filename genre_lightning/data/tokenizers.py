@@ -40,10 +40,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     except (KeyboardInterrupt, SystemExit, ConfigError):
         raise
     except BaseException as error:  # transformers raises a dozen kinds, and a panic of tokenizers is no Exception
-        raise ConfigError(
-            f"no tokenizer could be loaded from {name!r} ({one_line(error)[:200]}): name a model of the hub "
-            "that is reachable, or a local directory with tokenizer files"
-        ) from None
+        raise _unloadable(name, error) from None
     if not tokenizer.is_fast:
         raise ConfigError(f"{name!r} has no fast tokenizer: convert it to tokenizer.json, or use another backbone")
     if not knows:
@@ -55,7 +52,16 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-_PLAIN_TEXT = " ".join("abcdefghijklmnopqrstuvwxyz0123456789") + " \u0430 \u0438 \u0627 \u4e2d \u306e \u0e01 \u0939"
+def _unloadable(name: str, error: BaseException) -> ConfigError:
+    return ConfigError(
+        f"no tokenizer could be loaded from {name!r} ({one_line(error)[:200]}): name a model of the hub "
+        "that is reachable, or a local directory with tokenizer files"
+    )
+
+
+_PLAIN_TEXT = (
+    " ".join("abcdefghijklmnopqrstuvwxyz0123456789") + " \u0430 \u03b1 \u05e9 \u0627 \u4e2d \u306e \u0e01 \u0939 \uac00"
+)
 """Letters of the scripts that tokenizers are made for; each knows some of them."""
 
 
@@ -76,22 +82,21 @@ def _check_class(name: str, revision: str | None) -> None:
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     for file in ("tokenizer_config.json", "config.json"):
-        path = model_file(name, file, revision)
+        try:
+            path = model_file(name, file, revision)
+        except ConfigError as error:
+            raise _unloadable(name, error) from None
         kind = read_object(path).get("tokenizer_class") if path else None
         if kind is None:
             continue
-        found = tokenizer_class_from_name(kind) if isinstance(kind, str) and kind.isidentifier() else None
-        # a name that transformers does not know stands for its plain class
         is_name = isinstance(kind, str) and kind.isidentifier()
-        if not is_name or (found is not None and not _is_tokenizer(found, PreTrainedTokenizerBase)):
+        # a name that transformers does not know stands for its plain class
+        found: Any = (tokenizer_class_from_name(kind) if is_name else None) or PreTrainedTokenizerBase
+        if not is_name or not (isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase)):
             raise ConfigError(
                 f"{file} of {name!r} has tokenizer_class {kind!r}, which is not a tokenizer of transformers: "
                 "remove it, or download the model again"
             )
-
-
-def _is_tokenizer(found: Any, base: type) -> bool:
-    return isinstance(found, type) and issubclass(found, base)
 
 
 def train_wordpiece(

@@ -14,6 +14,7 @@ from genre_lightning.models.base_weights import StoredWeights, WeightReport, sor
 from genre_lightning.models.published import published_config
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
 
@@ -109,14 +110,14 @@ def check_positions(model: PreTrainedModel, name: str, max_tokens: int | None) -
 
 def positions_of(model: PreTrainedModel) -> int | None:
     """Return the most tokens that a text may have, special ones included; None if there is no limit."""
-    from torch import nn
+    import torch
 
     positions = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return None
     for name, module in model.named_modules():
         # a table with a padding index numbers the positions from behind it, as RoBERTa's and its kin's do
-        if isinstance(module, nn.Embedding) and "position" in name and module.num_embeddings == positions:
+        if isinstance(module, torch.nn.Embedding) and "position" in name and module.num_embeddings == positions:
             return positions if module.padding_idx is None else positions - module.padding_idx - 1
     return positions
 
@@ -264,6 +265,38 @@ def checkpoint_activations(backbone: PreTrainedModel) -> None:
     # its argument have been renamed
     enable: Any = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
     enable({"use_reentrant": False})
+
+
+def unreached_weights(backbone: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """Return the weights that train, but that a text's states do not depend on, by their names.
+
+    Args:
+        backbone: On the host; a short text goes through it and back.
+        name: Of the model, for messages.
+
+    Raises:
+        ConfigError: It cannot read a text.
+    """
+    import torch
+
+    training = backbone.training
+    text = torch.arange(_PROBE_TOKENS)[None] % backbone.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            states = backbone.eval()(input_ids=text, attention_mask=torch.ones_like(text)).last_hidden_state
+            states.sum().backward()
+    except Exception as error:  # whatever the architecture asks for besides a text
+        raise ConfigError(
+            f"model.backbone {name} cannot read a text ({one_line(error)[:160]}): use a text encoder, such as "
+            "distilbert-base-uncased"
+        ) from error
+    unreached = {n: p for n, p in backbone.named_parameters() if p.requires_grad and p.grad is None}
+    backbone.zero_grad(set_to_none=True)
+    backbone.train(training)
+    return unreached
+
+
+_PROBE_TOKENS = 8
 
 
 class QuietLoading:

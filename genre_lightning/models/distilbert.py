@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from genre_lightning.errors import ConfigError
@@ -19,6 +20,7 @@ from genre_lightning.models.backbones import (
     empty_backbone,
     load_backbone,
     set_dropout,
+    unreached_weights,
 )
 from genre_lightning.models.base import CHECKPOINT_KEY, Batch, GenreClassifier, Labelling
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
@@ -26,6 +28,7 @@ from genre_lightning.models.lora import add_lora
 from genre_lightning.models.options import SMALL, Architecture, EncoderOptions
 from genre_lightning.models.packing import FULL_ATTENTION, encoder_inputs, packs, register_attention
 from genre_lightning.models.pooling import pool, pool_packed
+from genre_lightning.progress import say
 from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
@@ -112,6 +115,22 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         nn.init.normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(0.1 if self.dropout is None else self.dropout), linear)
+        if not (restored or self.from_scratch or self.shape_only):
+            self._freeze_unused()
+
+    def _freeze_unused(self) -> None:
+        """Freeze the weights that no text reaches, such as those of Longformer's global attention.
+
+        They would never change, and DDP waits for the gradient of every weight that trains.
+        """
+        unused = unreached_weights(self.backbone, self.backbone_name)
+        for weight in unused.values():
+            weight.requires_grad_(requires_grad=False)
+        if unused:
+            first = next(iter(unused))
+            rank_zero_only(say)(
+                f"{len(unused):,} weights of the backbone are not used, and stay frozen (such as {first})"
+            )
 
     def _new_config(self, labelling: Labelling) -> PretrainedConfig:
         if not self.from_scratch:
