@@ -34,15 +34,17 @@ def weight_files(name: str, revision: str | None, *, fetch: bool = True) -> list
     Raises:
         ConfigError: There are none, their index is damaged, or they cannot be fetched.
     """
+    fetch = fetch or Path(name).is_dir()
     if (whole := model_file(name, "model.safetensors", revision, fetch=fetch)) is not None:
         return [whole]
     if (index := model_file(name, "model.safetensors.index.json", revision, fetch=fetch)) is not None:
-        parts = [model_file(name, part, revision, fetch=fetch) for part in _parts(index)]
-        if all(parts) or not fetch:
-            return [part for part in parts if part] if all(parts) else []
-        missing = next(part for part, path in zip(_parts(index), parts, strict=True) if path is None)
-        raise ConfigError(f"{name!r} lacks {missing}, a part of its weights: download the model again")
-    if fetch or Path(name).is_dir():
+        parts = {part: model_file(name, part, revision, fetch=fetch) for part in _parts(index)}
+        if missing := [part for part, path in parts.items() if path is None]:
+            if not fetch:
+                return []
+            raise ConfigError(f"{name!r} lacks {missing[0]}, a part of its weights: download the model again")
+        return [path for path in parts.values() if path]
+    if fetch:
         raise ConfigError(f"{name!r} has no model.safetensors: {HOW_TO_GET.format(name=name)}")
     return []
 

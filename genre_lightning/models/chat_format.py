@@ -58,6 +58,13 @@ def _render(template: str, message: str, names: str) -> str:
         "cpu_seconds": _CPU_SECONDS,
         "memory": _MEMORY,
     }
+    answer = _answer_of_process(request)
+    if "error" in answer:
+        raise _unusable(answer["error"])
+    return str(answer["prompt"])
+
+
+def _answer_of_process(request: dict[str, object]) -> dict[str, str]:
     child = Path(__file__).with_name("chat_renderer.py")
     try:
         # -P: the folder of the script is no place to import from
@@ -66,17 +73,15 @@ def _render(template: str, message: str, names: str) -> str:
             timeout=_WALL_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise _unusable("it does not end") from None
+        return {"error": "it does not end"}
     if done.returncode < 0:
-        raise _unusable(f"it does not end within {_CPU_SECONDS} s, or takes too much memory")
+        return {"error": f"it does not end within {_CPU_SECONDS} s, or takes too much memory"}
     try:
-        answer = json.loads(done.stdout.splitlines()[-1])
+        answer: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise _unusable(*last or ["it gives no answer"]) from None
-    if "error" in answer:
-        raise _unusable(answer["error"])
-    return str(answer["prompt"])
+        return {"error": last[0] if last else "it gives no answer"}
+    return answer
 
 
 def _unusable(reason: object) -> ConfigError:

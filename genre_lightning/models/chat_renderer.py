@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 
-def _limit(cpu_seconds: int, memory: int) -> None:
+def limit(cpu_seconds: int, memory: int) -> None:
+    """Limit this process to so many more seconds of CPU time and bytes of memory, if the system can."""
     try:
         import resource
     except ImportError:  # Windows has a limit of time alone, kept by the process that waits
@@ -25,10 +26,11 @@ def _limit(cpu_seconds: int, memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _answer(request: dict[str, Any]) -> dict[str, str]:
+def answer(request: dict[str, Any]) -> dict[str, str]:
+    """Return the "prompt" that a template makes of a message, or the "error"; this process is limited from then on."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    _limit(request["cpu_seconds"], request["memory"])
+    limit(cpu_seconds=request["cpu_seconds"], memory=request["memory"])
     conversation = [{"role": "user", "content": request["message"]}]
     try:
         rendered: Any = render_jinja_template(
@@ -47,4 +49,4 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
 if __name__ == "__main__":
     answers = sys.stdout
     sys.stdout = sys.stderr  # what a library prints is no answer
-    answers.write(f"{json.dumps(_answer(json.loads(sys.stdin.buffer.read())))}\n")
+    answers.write(f"{json.dumps(answer(json.loads(sys.stdin.buffer.read())))}\n")
