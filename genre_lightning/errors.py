@@ -82,7 +82,8 @@ def check_all(checks: Iterable[Callable[[], object]], found: Iterable[str] = ())
     Raises:
         ConfigError: with all of them, in one line.
     """
-    if problems := [*found, *problems_of(checks)]:
+    # one that several checks find is named once
+    if problems := list(dict.fromkeys([*found, *problems_of(checks)])):
         raise ConfigError("; and ".join(problems))
 
 

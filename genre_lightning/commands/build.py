@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -28,10 +29,10 @@ from genre_lightning.commands.parser import GenreTrainer
 from genre_lightning.config.guard import instantiate
 from genre_lightning.data.datamodule import MovieDataModule, PreparedData
 from genre_lightning.data.genres import pos_weight
-from genre_lightning.data.tokenizers import TRAINED
+from genre_lightning.data.tokenizers import TRAINED, load_tokenizer
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.launch import torchrun_ranks
-from genre_lightning.distributed.precision import accelerator_of, resolve_precision
+from genre_lightning.distributed.precision import accelerator_of, check_trained_precision, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopWithoutSaving, replace_signal_handling
 from genre_lightning.distributed.slurm import (
     PlannedStep,
@@ -51,6 +52,7 @@ from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.progress import file_progress, say, task_progress
 from genre_lightning.runs import RunDirectory, training_digest
+from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +146,8 @@ def prepare_checks(
 
     def model_fits() -> None:
         model.check(data.max_tokens)
+        if films and data.tokenizer_name not in (None, TRAINED):
+            _check_tokenizer(data, model)
 
     checks: list[Callable[[], None]] = [strategy_fits]
     # a whole model lies in its checkpoint, adapters need their base too
@@ -174,6 +178,7 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
         else:
             trainer.accelerator = accelerator_of(trainer.accelerator)
         trainer.precision, reason = resolve_precision(trainer.precision, trainer.accelerator, here=planned is None)
+        check_trained_precision(trainer.precision)
         if planned is None:
             tell(f"precision {trainer.precision}: {reason}")
     except ConfigError as error:
@@ -209,9 +214,53 @@ def _choose_tokenizer(data: MovieDataModule, model: GenreClassifier, run: RunDir
         data.revision = data.revision or getattr(model, "revision", None) if source else None
 
 
+def _check_tokenizer(data: MovieDataModule, model: GenreClassifier) -> None:
+    """Refuse a tokenizer that the model cannot read the tokens of, and report one that is not the model's own.
+
+    Raises:
+        ConfigError: With the option and the fix.
+    """
+    assert data.tokenizer_name is not None
+    tokenizer = load_tokenizer(data.tokenizer_name, data.revision)
+    model.check_tokenizer(tokenizer)
+    source = model.tokenizer_source
+    if source in (None, data.tokenizer_name) or model.shape_only:
+        return
+    try:
+        own = load_tokenizer(source, getattr(model, "revision", None)).get_vocab()
+    except ConfigError:
+        return  # the backbone comes without one
+    given = tokenizer.get_vocab()
+    if other := sum(own.get(token) != number for token, number in given.items()):
+        tell(
+            f"data.tokenizer {data.tokenizer_name} numbers {other:,} of its {len(given):,} tokens differently from the "
+            f"tokenizer of {source}, so that the backbone reads other words: leave data.tokenizer out to use its own"
+        )
+
+
+def _check_known_words(data: PreparedData) -> None:
+    """Refuse texts that the tokenizer has no words for, such as those of another script.
+
+    Raises:
+        ConfigError: With the fraction of unknown tokens.
+    """
+    unknown = data.tokenizer.unk_token_id
+    tokens = np.concatenate([data.tokens[text] for text in range(min(len(data.tokens), 1000))])
+    if unknown is not None and (fraction := float(np.mean(tokens == unknown))) > _MOST_UNKNOWN:
+        raise ConfigError(
+            f"{fraction:.0%} of the texts' tokens are unknown to the tokenizer: use a backbone and a data.tokenizer "
+            "that are made for their language"
+        )
+
+
+_MOST_UNKNOWN = 0.5
+"""Fraction of unknown tokens from which on hardly anything of a text is left."""
+
+
 def bind_model(setup: Setup) -> PreparedData:
     """Prepares the data and tells the model what it must know of them."""
     data = setup.data.prepare()
+    _check_known_words(data)
     model = setup.model
     train = data.splits["train"]
     weight = pos_weight(train.labels, data.vocabulary.names, model.pos_weight_mode, model.pos_weight_cap)
@@ -219,7 +268,7 @@ def bind_model(setup: Setup) -> PreparedData:
         Labelling(
             genres=data.vocabulary.names,
             pos_weight=weight,
-            vocab_size=len(data.tokenizer),
+            vocab_size=vocabulary_size(data.tokenizer),
             pad_token_id=data.tokenizer.pad_token_id or 0,
             max_tokens=setup.data.max_tokens,
             seed=setup.config.seed,

@@ -17,17 +17,20 @@ from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
 from genre_lightning.distributed import sharded
 from genre_lightning.distributed.checkpoint_io import update_checkpoint, write_checkpoint
 from genre_lightning.distributed.manifests import verify_checkpoint
-from genre_lightning.errors import CheckpointError
+from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit_decision, read_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.models.backbone_config import config_of
+from genre_lightning.models.backbones import empty_shape
 from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory
+from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
@@ -65,6 +68,11 @@ def restore_alone(
     facts = content.get(CHECKPOINT_KEY)
     if facts is None:
         raise CheckpointError(f"{checkpoint} was not written by genre-lightning: give a run directory of its own")
+    if (tokens := vocabulary_size(tokenizer)) > facts["vocab_size"]:
+        raise CheckpointError(
+            f"the run's tokenizer has {tokens:,} tokens and its model was trained with {facts['vocab_size']:,}: copy "
+            "the run directory whole"
+        )
     model.bind(
         Labelling(
             genres=tuple(facts["genres"]),
@@ -82,13 +90,35 @@ def restore_alone(
 def _restore(model: GenreClassifier, checkpoint: Path, content: dict[str, Any]) -> dict[str, Any]:
     facts = content.get(CHECKPOINT_KEY) or {}
     if isinstance(model, DistilBertClassifier) and model.backbone_config is None and "backbone_config" in facts:
-        from transformers import AutoConfig
-
-        model.backbone_config = AutoConfig.for_model(**facts["backbone_config"])
+        try:
+            model.backbone_config = config_of(facts["backbone_config"], "the checkpoint's backbone")
+        except ConfigError as error:
+            raise CheckpointError(f"{checkpoint} cannot be used: {error}") from None
+        if not model.adapters:
+            _check_shapes(checkpoint, content["state_dict"], model.backbone_config)
     model.configure_model()
     model.on_load_checkpoint(content)
     sharded.restore_weights(model, checkpoint, content)
     return facts
+
+
+def _check_shapes(checkpoint: Path, weights: dict[str, Any], config: PretrainedConfig) -> None:
+    """Refuse a checkpoint whose backbone is not what it says, before memory is taken for that.
+
+    Raises:
+        CheckpointError: Naming the first weight that differs.
+    """
+    try:
+        backbone = empty_shape(config, "AutoModel", "the checkpoint")
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint} cannot be used: {error}") from None
+    for name, parameter in backbone.named_parameters():
+        stored = weights.get(f"backbone.{name}")
+        if stored is None or stored.shape != parameter.shape:
+            raise CheckpointError(
+                f"{checkpoint} is of another shape of model than it says, from backbone.{name} on: copy the run "
+                "directory again"
+            )
 
 
 def keep_untrained(setup: Setup) -> None:

@@ -175,4 +175,6 @@ def _describe(setup: Setup, data: PreparedData) -> None:
     model = setup.model
     name = getattr(model, "backbone_name", type(model).__name__)
     tell(f"model   {name}, {type(model).__name__}; {setup.data.global_batch_size} films a step")
+    if model.weight_report is not None:
+        tell(f"weights {model.weight_report}")
     tell(f"run     {setup.run.path}")

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +25,14 @@ def bare_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     if (folder / "tokenizer.model").is_file():
         from transformers import LlamaTokenizer
 
-        # without a configuration beside the file, transformers leaves the bos token and the leading space out
-        return LlamaTokenizer.from_pretrained(folder, add_bos_token=True)
+        try:
+            # without a configuration beside the file, transformers leaves the bos token and the leading space out
+            return LlamaTokenizer.from_pretrained(folder, add_bos_token=True)
+        except Exception as error:  # of whichever format it was taken for last
+            raise ConfigError(
+                f"{folder / 'tokenizer.model'} cannot be read as a SentencePiece model ({one_line(error)[:120]}): "
+                "download it again"
+            ) from None
     files = sorted([*folder.glob("tok*.bin")])
     return _from_llama2c(files[0]) if len(files) == 1 else None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from genre_lightning.data.cache import build_once, key_of
 from genre_lightning.data.sentencepiece import bare_tokenizer
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.foreign import model_file, read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,25 +24,79 @@ _MOST_LETTERS = 1000
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model of the hub or of a local directory; no code of the model's is run.
+    """Return the fast tokenizer of a model of the hub or of a local directory; no code of the model's is run.
 
     Raises:
-        ConfigError: it cannot be found or loaded.
+        ConfigError: It cannot be found or loaded, or knows no words.
     """
     from transformers import AutoTokenizer
 
-    if (bare := bare_tokenizer(Path(name))) is not None:
-        return bare
+    _check_class(name, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, use_fast=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises a dozen kinds for a model that is not there
-        raise ConfigError(
-            f"no tokenizer could be loaded from {name!r} ({one_line(error)[:200]}): name a model of the hub "
-            "that is reachable, or a local directory with tokenizer files"
-        ) from error
+        tokenizer = bare_tokenizer(Path(name)) or AutoTokenizer.from_pretrained(
+            name, revision=revision, use_fast=True, trust_remote_code=False
+        )
+        knows = _knows_words(tokenizer)
+    except (KeyboardInterrupt, SystemExit, ConfigError):
+        raise
+    except BaseException as error:  # transformers raises a dozen kinds, and a panic of tokenizers is no Exception
+        raise _unloadable(name, error) from None
     if not tokenizer.is_fast:
         raise ConfigError(f"{name!r} has no fast tokenizer: convert it to tokenizer.json, or use another backbone")
+    if not knows:
+        raise ConfigError(
+            f"the tokenizer of {name!r} has no vocabulary, so that every word would be unknown: copy the tokenizer's "
+            f"files of the same model beside its weights, such as tokenizer.json, or set data.tokenizer={TRAINED} with "
+            "model.backbone=small"
+        )
     return tokenizer
+
+
+def _unloadable(name: str, error: BaseException) -> ConfigError:
+    return ConfigError(
+        f"no tokenizer could be loaded from {name!r} ({one_line(error)[:200]}): name a model of the hub "
+        "that is reachable, or a local directory with tokenizer files"
+    )
+
+
+_PLAIN_TEXT = (
+    " ".join("abcdefghijklmnopqrstuvwxyz0123456789") + " \u0430 \u03b1 \u05e9 \u0627 \u4e2d \u306e \u0e01 \u0939 \uac00"
+)
+"""Letters of the scripts that tokenizers are made for; each knows some of them."""
+
+
+def _knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer makes anything but unknown and special tokens of letters; spaces alone do not count."""
+    special = set(tokenizer.all_special_ids)
+    tokens = {token for token in tokenizer(_PLAIN_TEXT, add_special_tokens=False)["input_ids"] if token not in special}
+    return any(str(token).strip("\u2581\u0120# ") for token in tokenizer.convert_ids_to_tokens(sorted(tokens)))
+
+
+def _check_class(name: str, revision: str | None) -> None:
+    """Refuse a tokenizer that names any other of transformers' classes than a tokenizer's, which would load itself.
+
+    Raises:
+        ConfigError: It names another class, or a file that says which is unreadable.
+    """
+    from transformers import PreTrainedTokenizerBase
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    for file in ("tokenizer_config.json", "config.json"):
+        try:
+            path = model_file(name, file, revision)
+        except ConfigError as error:
+            raise _unloadable(name, error) from None
+        kind = read_object(path).get("tokenizer_class") if path else None
+        if kind is None:
+            continue
+        is_name = isinstance(kind, str) and kind.isidentifier()
+        # a name that transformers does not know stands for its plain class
+        found: Any = (tokenizer_class_from_name(kind) if is_name else None) or PreTrainedTokenizerBase
+        if not is_name or not (isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase)):
+            raise ConfigError(
+                f"{file} of {name!r} has tokenizer_class {kind!r}, which is not a tokenizer of transformers: "
+                "remove it, or download the model again"
+            )
 
 
 def train_wordpiece(

@@ -1,22 +1,21 @@
-"""Finding and loading a backbone of the hub or of a local directory, with errors that say the cure."""
+"""A backbone of the hub or of a local directory: found, checked, and loaded from its weights alone."""
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.foreign import HOW_TO_GET
+from genre_lightning.models.backbone_config import check_encoder, read_config
+from genre_lightning.models.base_weights import StoredWeights, WeightReport, sorted_out, weight_files
 from genre_lightning.models.published import published_config
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
-
-HOW_TO_GET = (
-    "name a local directory that holds config.json, model.safetensors and the tokenizer's files, or, on a machine "
-    "with network, run 'hf download {name}' once (log in first with 'hf auth login' where the model asks for its "
-    "licence to be accepted)"
-)
 
 
 def check_folder(name: str, *, weights: bool = True) -> None:
@@ -33,6 +32,11 @@ def check_folder(name: str, *, weights: bool = True) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ConfigError(f"model.backbone {name} has no config.json: {HOW_TO_GET.format(name='NAME')}")
+        if weights and (path / "adapter_config.json").exists():
+            raise ConfigError(
+                f"model.backbone {name} holds an adapter, adapter_config.json, which would be left out: merge it into "
+                "the model with peft's merge_and_unload and save that, or remove the file"
+            )
         if weights and not any(path.glob("*.safetensors")):
             raise ConfigError(
                 f"model.backbone {name} has no .safetensors weights (other formats can run code and are not read): "
@@ -42,38 +46,94 @@ def check_folder(name: str, *, weights: bool = True) -> None:
         raise ConfigError(f"model.backbone {name} is no directory: {HOW_TO_GET.format(name='NAME')}")
 
 
-def check_backbone(
-    name: str, revision: str | None, max_tokens: int | None, *, weights: bool = True
-) -> PretrainedConfig:
-    """The configuration of a backbone, after a look whether its weights are there too; nothing large is read.
+def backbone_config(name: str, revision: str | None, *, weights: bool = True) -> PretrainedConfig:
+    """Return the configuration of a backbone.
 
     Args:
-        name: model of the hub or local directory.
-        revision: commit or tag on the hub.
-        max_tokens: of a text.
-        weights: whether the weights are needed too; for a shape alone, published ones are known.
+        name: Local directory or model of the hub.
+        revision: Commit or tag on the hub.
+        weights: Whether the weights are needed too; for a shape alone, published ones are known.
 
     Raises:
-        ConfigError: neither a directory with a model nor reachable, or with fewer positions than `max_tokens`.
+        ConfigError: It cannot be found or used.
     """
-    from transformers import AutoConfig
-
     check_folder(name, weights=weights)
+    published = None if weights or Path(name).is_dir() or revision else published_config(name)
     try:
-        published = None if weights or Path(name).is_dir() or revision else published_config(name)
-        config = published or AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except Exception as error:  # a dozen kinds, by what is missing
-        raise ConfigError(
-            f"model.backbone {name!r} cannot be loaded ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
-        ) from error
-    positions = getattr(config, "max_position_embeddings", None)
-    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert") and positions:
-        positions -= config.pad_token_id + 1  # their positions start after the pad token's id
+        return published or read_config(name, revision)
+    except ConfigError as error:
+        raise ConfigError(f"model.backbone {name!r} cannot be loaded: {error}") from None
+
+
+def check_backbone(
+    name: str, revision: str | None, config: PretrainedConfig, max_tokens: int | None, *, weights: bool = True
+) -> WeightReport | None:
+    """Check that an encoder can be built, that texts fit it, and that its weights do; none are read.
+
+    Args:
+        name: Local directory or model of the hub.
+        revision: Commit or tag on the hub.
+        config: As `backbone_config` returns it.
+        max_tokens: Of a text.
+        weights: Whether its weights are needed too.
+
+    Returns:
+        How the weights fit; None if they are not needed, or not here yet.
+
+    Raises:
+        ConfigError: With the first problem.
+    """
+    check_encoder(config, name)
+    files = weight_files(name, revision, fetch=False) if weights else []
+    report = None
+    if files:
+        model, report = _filled(name, config, StoredWeights(name, files), read=False)
+        report.require(name)
+    else:
+        model = empty_shape(config, "AutoModel", name)
+    check_positions(model, name, max_tokens)
+    return report
+
+
+def check_positions(model: PreTrainedModel, name: str, max_tokens: int | None) -> None:
+    """Refuse texts that are longer than a backbone has positions for.
+
+    Raises:
+        ConfigError: With the number that it has.
+    """
+    positions = positions_of(model)
     if max_tokens and positions and max_tokens > positions:
         raise ConfigError(
             f"data.max_tokens is {max_tokens}, but {name} has {positions} positions: set data.max_tokens={positions}"
         )
-    return config
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Return the most tokens that a text may have, special ones included; None if there is no limit."""
+    import torch
+
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    for name, module in model.named_modules():
+        # a table with a padding index numbers the positions from behind it, as RoBERTa's and its kin's do
+        if isinstance(module, torch.nn.Embedding) and "position" in name and module.num_embeddings == positions:
+            return positions if module.padding_idx is None else positions - module.padding_idx - 1
+    return positions
+
+
+def check_vocabulary(tokens: int, config: PretrainedConfig, name: str) -> None:
+    """Refuse a tokenizer with more tokens than the backbone has embeddings for.
+
+    Raises:
+        ConfigError: With both numbers.
+    """
+    if tokens > config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokens:,} tokens and {name} knows {config.vocab_size:,}: leave data.tokenizer out to "
+            "use the backbone's own; if tokens were added to that, resize the model with resize_token_embeddings and "
+            "save it again"
+        )
 
 
 def hub_is_offline() -> bool:
@@ -91,48 +151,103 @@ def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
 
 
 def load_backbone(name: str, revision: str | None, config: PretrainedConfig) -> PreTrainedModel:
-    """The pretrained encoder in float32, without a pooler that nothing would use.
+    """Return the pretrained encoder in float32, without a pooler that nothing would use.
+
+    Nothing but the weights' own files is looked at: transformers' loader would take adapters, kernels and pickles too.
 
     Raises:
-        ConfigError: the weights cannot be loaded.
+        ConfigError: The weights cannot be loaded, or are of another model.
     """
-    import torch
-    from transformers import AutoModel
+    model, report = _filled(name, config, StoredWeights(name, weight_files(name, revision)), read=True)
+    report.require(name)
+    return model
 
+
+def _filled(
+    name: str, config: PretrainedConfig, stored: StoredWeights, *, read: bool
+) -> tuple[PreTrainedModel, WeightReport]:
+    """An encoder with its stored weights, and how they fit; without `read` all of it takes no memory."""
+    import torch
+
+    # float32 named: the default takes the file's dtype, and half weights cannot be trained under a loss scaler
+    weights = {
+        key: stored.tensor(key, torch.float32) if read else torch.empty(shape, dtype=torch.float32, device="meta")
+        for key, shape in stored.shapes.items()
+    }
     try:
         with QuietLoading():
-            # float32 named: the default takes the file's dtype, and half weights cannot be trained under a loss scaler
-            return AutoModel.from_pretrained(
-                name,
-                revision=revision,
+            model, found = _model_class(config, "AutoModel").from_pretrained(
+                None,
                 config=config,
+                state_dict=weights,
                 dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
+                device_map=None if read else "meta",
+                ignore_mismatched_sizes=True,  # reported with the rest
+                output_loading_info=True,
                 **_no_pooler(config),
             )
-    except OSError as error:
-        raise ConfigError(
-            f"the weights of {name!r} cannot be loaded ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
-        ) from error
+    except Exception as error:  # whatever the architecture makes of its numbers
+        raise _unbuildable(name, error) from None
+    if found["error_msgs"]:
+        raise _unbuildable(name, found["error_msgs"][0])
+    unexpected, left_out = sorted_out(found["unexpected_keys"], model)
+    report = WeightReport(
+        wanted=len(list(model.parameters())),
+        # a pooler that the architecture cannot do without is not used
+        missing=tuple(sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))),
+        misfits=tuple(f"{key}: {tuple(has)}, not {tuple(wants)}" for key, has, wants in found["mismatched_keys"]),
+        unexpected=unexpected,
+        left_out=left_out,
+    )
+    return model, report
+
+
+def empty_shape(config: PretrainedConfig, auto_class: str, name: str) -> PreTrainedModel:
+    """Return a model of a configuration whose weights take no memory.
+
+    Args:
+        config: Of the model.
+        auto_class: transformers' class that chooses the model's, such as "AutoModel".
+        name: Of the model, for messages.
+
+    Raises:
+        ConfigError: It cannot be built.
+    """
+    import torch
+
+    options = _no_pooler(config) if auto_class == "AutoModel" else {}
+    try:
+        with torch.device("meta"), QuietLoading():
+            return _model_class(config, auto_class)._from_config(copy.deepcopy(config), dtype=torch.float32, **options)
+    except Exception as error:
+        raise _unbuildable(name, error) from None
+
+
+def _unbuildable(name: str, error: object) -> ConfigError:
+    return ConfigError(
+        f"no model can be built from the config.json of {name!r} ({one_line(error)[:160]}): download the model again"
+    )
 
 
 def empty_backbone(config: PretrainedConfig) -> PreTrainedModel:
-    """The encoder of a configuration with random weights, in float32."""
+    """Return the encoder of a configuration with random weights, in float32."""
     import torch
-    from transformers import AutoModel
 
-    return AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False, **_no_pooler(config))
+    return _model_class(config, "AutoModel")._from_config(config, dtype=torch.float32, **_no_pooler(config))
+
+
+def _model_class(config: PretrainedConfig, auto_class: str) -> Any:
+    import transformers
+
+    found: Any = getattr(transformers, auto_class)._model_mapping[type(config)]
+    return found[0] if isinstance(found, list | tuple) else found
 
 
 def _no_pooler(config: PretrainedConfig) -> dict[str, Any]:
     """The keyword that leaves the pooler out, for the model classes that have one."""
     import inspect
 
-    from transformers import AutoModel
-
-    model_class: Any = AutoModel._model_mapping[type(config)]
-    takes_it = "add_pooling_layer" in inspect.signature(model_class).parameters
+    takes_it = "add_pooling_layer" in inspect.signature(_model_class(config, "AutoModel")).parameters
     return {"add_pooling_layer": False} if takes_it else {}
 
 
@@ -150,6 +265,38 @@ def checkpoint_activations(backbone: PreTrainedModel) -> None:
     # its argument have been renamed
     enable: Any = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
     enable({"use_reentrant": False})
+
+
+def unreached_weights(backbone: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """Return the weights that train, but that a text's states do not depend on, by their names.
+
+    Args:
+        backbone: On the host; a short text goes through it and back.
+        name: Of the model, for messages.
+
+    Raises:
+        ConfigError: It cannot read a text.
+    """
+    import torch
+
+    training = backbone.training
+    text = torch.arange(_PROBE_TOKENS)[None] % backbone.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            states = backbone.eval()(input_ids=text, attention_mask=torch.ones_like(text)).last_hidden_state
+            states.sum().backward()
+    except Exception as error:  # whatever the architecture asks for besides a text
+        raise ConfigError(
+            f"model.backbone {name} cannot read a text ({one_line(error)[:160]}): use a text encoder, such as "
+            "distilbert-base-uncased"
+        ) from error
+    unreached = {n: p for n, p in backbone.named_parameters() if p.requires_grad and p.grad is None}
+    backbone.zero_grad(set_to_none=True)
+    backbone.train(training)
+    return unreached
+
+
+_PROBE_TOKENS = 8
 
 
 class QuietLoading:

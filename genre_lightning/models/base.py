@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedTokenizerBase
 
+    from genre_lightning.models.base_weights import WeightReport
+
 CHECKPOINT_KEY = "genre_lightning"
 
 Batch = dict[str, Tensor]
@@ -109,6 +111,8 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         """Whether a strategy shards the model, and calls `materialise` for each part before it does; set likewise."""
         self.shape_only = False
         """Whether the model is looked at and never run: it is built without its weights, which need not be there."""
+        self.weight_report: WeightReport | None = None
+        """How the backbone's stored weights fit it; known after `check` if they are on this machine."""
         self._built = False
 
     # What a subclass provides
@@ -133,6 +137,13 @@ class GenreClassifier(ClassifierOptions, LightningModule):
             ConfigError: with the option and the cure.
         """
         self.check_options()
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Check that the backbone can read what a tokenizer makes of texts, before any data is read.
+
+        Raises:
+            ConfigError: With the option and the fix.
+        """
 
     @property
     def from_scratch(self) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.models.backbones import check_backbone
+from genre_lightning.models.backbones import backbone_config, check_positions, check_vocabulary, empty_shape
 from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
-from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
+from genre_lightning.models.base_weights import StoredWeights, check_same_base, weight_files, weights_digest
 from genre_lightning.models.options import RANDOM, DecoderOptions, LlamaArchitecture
 from genre_lightning.models.quantization import (
     FrozenWeights,
@@ -18,12 +20,12 @@ from genre_lightning.models.quantization import (
     dtype_of_precision,
     empty_decoder,
     random_values,
-    stored_values,
 )
+from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["FAMILIES", "RANDOM", "FrozenDecoder", "LlamaArchitecture"]
 
@@ -37,6 +39,9 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
     Args:
         kwargs: see `DecoderOptions` and `ClassifierOptions`.
     """
+
+    auto_class = "AutoModel"
+    """transformers' class that chooses the decoder's."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -77,11 +82,7 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
             raise ConfigError(
                 "model.compute_dtype is float16 on a CPU, which has no fp16 matrix units: set model.compute_dtype=auto"
             )
-        if self.precision.endswith("-true") and self.precision != "32-true":
-            raise ConfigError(
-                f"trainer.precision is {self.precision}, which would put trained weights into half precision: "
-                f"set trainer.precision={self.precision.split('-')[0]}-mixed"
-            )
+        check_trained_precision(self.precision)
         self._check_quantizer()
         self._check_shape(max_tokens)
 
@@ -104,16 +105,11 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
     def _check_shape(self, max_tokens: int | None) -> None:
         if self.backbone_name == RANDOM:
             return
-        config = check_backbone(self.backbone_name, self.revision, max_tokens, weights=self._needs_weights)
+        config = backbone_config(self.backbone_name, self.revision, weights=self._needs_weights)
         if config.model_type not in FAMILIES:
             raise ConfigError(
                 f"model.backbone {self.backbone_name} is a {config.model_type}, not one of {', '.join(FAMILIES)}: "
                 "use one of those, or models.distilbert.DistilBertClassifier for an encoder"
-            )
-        if getattr(config, "quantization_config", None) is not None:
-            raise ConfigError(
-                f"model.backbone {self.backbone_name} is quantised already: name the plain model that it was made "
-                "from, which is quantised as it is loaded"
             )
         window = getattr(config, "sliding_window", None)
         if max_tokens and window and max_tokens > window:
@@ -121,6 +117,18 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
                 f"data.max_tokens is {max_tokens}, more than the attention window of {window} of {self.backbone_name}: "
                 f"set data.max_tokens={window}"
             )
+        model = empty_shape(config, self.auto_class, self.backbone_name)
+        check_positions(model, self.backbone_name, max_tokens)
+        files = weight_files(self.backbone_name, self.revision, fetch=False) if self._needs_weights else []
+        if files:
+            self.weight_report = StoredWeights(self.backbone_name, files).report(model)
+            self.weight_report.require(self.backbone_name)
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """See `GenreClassifier.check_tokenizer`."""
+        if self.backbone_name != RANDOM:
+            config = backbone_config(self.backbone_name, self.revision, weights=self._needs_weights)
+            check_vocabulary(vocabulary_size(tokenizer), config, self.backbone_name)
 
     # Building
 
@@ -158,27 +166,26 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
                 rms_norm_eps=1e-5,
             )
         else:
-            config = check_backbone(
-                self.backbone_name, self.revision, labelling.max_tokens, weights=self._needs_weights
-            )
-        if labelling.vocab_size > config.vocab_size:
-            raise ConfigError(
-                f"the tokenizer has {labelling.vocab_size:,} tokens and {self.backbone_name} knows "
-                f"{config.vocab_size:,}: leave data.tokenizer out to use the backbone's own"
-            )
+            config = backbone_config(self.backbone_name, self.revision, weights=self._needs_weights)
+        check_vocabulary(labelling.vocab_size, config, self.backbone_name)
         config.use_cache = False
         return config
 
-    def build_decoder(self, labelling: Labelling, auto_class: Any) -> PreTrainedModel:
+    def build_decoder(self, labelling: Labelling) -> PreTrainedModel:
         """The frozen decoder, with placeholders for the weights that `materialise` puts in."""
+        import transformers
+
         config = self.backbone_config or self.new_config(labelling)
         self.backbone_config = config
         weights = self.weight_format()
-        decoder = empty_decoder(auto_class, config, weights, self.build_device())
+        decoder = empty_decoder(getattr(transformers, self.auto_class), config, weights, self.build_device())
+        check_positions(decoder, self.backbone_name, labelling.max_tokens)
         if not self._needs_weights:
             values_of = random_values(config, weights.compute_dtype, labelling.seed)
         else:
-            values_of = stored_values(self.backbone_name, self.revision, weights.compute_dtype)
+            stored = StoredWeights(self.backbone_name, weight_files(self.backbone_name, self.revision))
+            stored.report(decoder).require(self.backbone_name)
+            values_of = partial(stored.read, dtype=weights.compute_dtype)
         self._frozen = FrozenWeights(decoder, values_of)
         return decoder
 

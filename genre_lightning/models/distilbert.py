@@ -6,15 +6,21 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from genre_lightning.errors import ConfigError
+from genre_lightning.models.backbone_config import check_encoder
 from genre_lightning.models.backbones import (
+    backbone_config,
     check_backbone,
+    check_positions,
+    check_vocabulary,
     checkpoint_activations,
     empty_backbone,
     load_backbone,
     set_dropout,
+    unreached_weights,
 )
 from genre_lightning.models.base import CHECKPOINT_KEY, Batch, GenreClassifier, Labelling
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
@@ -22,9 +28,11 @@ from genre_lightning.models.lora import add_lora
 from genre_lightning.models.options import SMALL, Architecture, EncoderOptions
 from genre_lightning.models.packing import FULL_ATTENTION, encoder_inputs, packs, register_attention
 from genre_lightning.models.pooling import pool, pool_packed
+from genre_lightning.progress import say
+from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 __all__ = ["SMALL", "Architecture", "DistilBertClassifier"]
 
@@ -62,7 +70,7 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
             return "packed"
         if self._packs is None:
             try:
-                config = self.backbone_config or check_backbone(self.backbone_name, self.revision, None, weights=False)
+                config = self.backbone_config or backbone_config(self.backbone_name, self.revision, weights=False)
             except ConfigError:
                 return "padded"
             self._packs = packs(config)
@@ -72,17 +80,28 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         """See `GenreClassifier.check`."""
         super().check(max_tokens)
         if not self.from_scratch:
-            check_backbone(self.backbone_name, self.revision, max_tokens, weights=not self.shape_only)
+            weights = not self.shape_only
+            config = backbone_config(self.backbone_name, self.revision, weights=weights)
+            self.weight_report = check_backbone(self.backbone_name, self.revision, config, max_tokens, weights=weights)
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """See `GenreClassifier.check_tokenizer`."""
+        if not self.from_scratch:
+            config = backbone_config(self.backbone_name, self.revision, weights=not self.shape_only)
+            check_vocabulary(vocabulary_size(tokenizer), config, self.backbone_name)
 
     def build(self, labelling: Labelling) -> None:
         """Loads the backbone, puts adapters on it where asked, and makes the head."""
         restored = self.backbone_config is not None
         config = self.backbone_config or self._new_config(labelling)
+        check_encoder(config, self.backbone_name)
+        check_vocabulary(labelling.vocab_size, config, self.backbone_name)
         set_dropout(config, self.dropout)
         if self.from_scratch or self.shape_only or (restored and not self.adapters):
             backbone = empty_backbone(config)
         else:
             backbone = load_backbone(self.backbone_name, self.revision, config)
+        check_positions(backbone, self.backbone_name, labelling.max_tokens)
         if packs(config):
             register_attention()
             backbone.set_attn_implementation(FULL_ATTENTION)
@@ -96,10 +115,26 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         nn.init.normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(0.1 if self.dropout is None else self.dropout), linear)
+        if not (restored or self.from_scratch or self.shape_only):
+            self._freeze_unused()
+
+    def _freeze_unused(self) -> None:
+        """Freeze the weights that no text reaches, such as those of Longformer's global attention.
+
+        They would never change, and DDP waits for the gradient of every weight that trains.
+        """
+        unused = unreached_weights(self.backbone, self.backbone_name)
+        for weight in unused.values():
+            weight.requires_grad_(requires_grad=False)
+        if unused:
+            first = next(iter(unused))
+            rank_zero_only(say)(
+                f"{len(unused):,} weights of the backbone are not used, and stay frozen (such as {first})"
+            )
 
     def _new_config(self, labelling: Labelling) -> PretrainedConfig:
         if not self.from_scratch:
-            return check_backbone(self.backbone_name, self.revision, labelling.max_tokens, weights=not self.shape_only)
+            return backbone_config(self.backbone_name, self.revision, weights=not self.shape_only)
         from transformers import DistilBertConfig
 
         shape = self.architecture

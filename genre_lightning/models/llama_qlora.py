@@ -52,9 +52,7 @@ class LlamaQLoraClassifier(LlamaQLoraOptions, FrozenDecoder):
 
     def build(self, labelling: Labelling) -> None:
         """Makes the quantised backbone, puts adapters on it, and makes the head."""
-        from transformers import AutoModel
-
-        decoder = self.build_decoder(labelling, AutoModel)
+        decoder = self.build_decoder(labelling)
         if self.lora.dora and not self.shape_only:
             self.materialise(decoder)  # its adapters start from the norms of the weights
         if self.activation_checkpointing:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from genre_lightning.models.base_weights import StoredWeights, weight_files
 from genre_lightning.models.options import Quantization
 from genre_lightning.models.packing import CAUSAL_ATTENTION, register_attention
 
@@ -76,16 +75,6 @@ def dtype_of_precision(precision: str) -> torch.dtype:
         if precision.startswith("bf16")
         else torch.float32
     )
-
-
-def stored_values(name: str, revision: str | None, dtype: torch.dtype) -> ValuesOf:
-    """The weights of a model of the hub or of a directory, each read when it is asked for.
-
-    Raises:
-        ConfigError: they cannot be found.
-    """
-    stored = StoredWeights(name, weight_files(name, revision))
-    return lambda path, shape: stored.read(path, shape, dtype)
 
 
 def random_values(config: PretrainedConfig, dtype: torch.dtype, seed: int) -> ValuesOf:

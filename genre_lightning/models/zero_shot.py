@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.base import Batch, Labelling
+from genre_lightning.models.chat_format import render_chat
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.options import PROMPT, ZeroShotOptions
 
@@ -63,6 +64,8 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
         kwargs: see `ZeroShotOptions` and `DecoderOptions`; loss and optimizer are of no use here.
     """
 
+    auto_class = "AutoModelForCausalLM"
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.questions: Questions | None = None
@@ -84,12 +87,10 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
 
     def build(self, labelling: Labelling) -> None:
         """Makes the questions, then loads the language model with its own head, which is never quantised."""
-        from transformers import AutoModelForCausalLM
-
         config = self.backbone_config = self.new_config(labelling)
         if not self.shape_only:
             self._prepare_questions(labelling, config)
-        self.backbone = self.build_decoder(labelling, AutoModelForCausalLM)
+        self.backbone = self.build_decoder(labelling)
         self.head = nn.Identity()
 
     def _prepare_questions(self, labelling: Labelling, config: PretrainedConfig) -> None:
@@ -105,15 +106,28 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
                 f"set data.max_tokens={labelling.max_tokens - longest + positions}"
             )
 
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """See `GenreClassifier.check_tokenizer`."""
+        super().check_tokenizer(tokenizer)
+        self._full_prompt(tokenizer)
+
+    def _uses_chat(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        return bool(tokenizer.chat_template) if self.chat is None else self.chat
+
+    def _full_prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        if not self._uses_chat(tokenizer):
+            return self.prompt
+        prompt = render_chat(tokenizer, self.prompt)
+        if prompt.count(_TEXT) != 1 or prompt.count(_GENRE) != 1 or prompt.index(_GENRE) < prompt.index(_TEXT):
+            raise ConfigError(
+                "the tokenizer's chat format does not repeat model.prompt as it is: set model.chat=false to ask "
+                "without it"
+            )
+        return prompt
+
     def _questions(self, tokenizer: PreTrainedTokenizerBase, genres: tuple[str, ...]) -> Questions:
-        chat = bool(tokenizer.chat_template) if self.chat is None else self.chat
-        prompt = self.prompt
-        if chat:
-            if not tokenizer.chat_template:
-                raise ConfigError("model.chat is true, but the tokenizer has no chat format: leave it out")
-            message = [{"role": "user", "content": prompt}]
-            prompt = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
-        before, _, after = prompt.partition(_TEXT)
+        chat = self._uses_chat(tokenizer)
+        before, _, after = self._full_prompt(tokenizer).partition(_TEXT)
         # a chat format writes its special tokens itself
         head = tokenizer(before, add_special_tokens=not chat)["input_ids"]
         empty, marked = tokenizer("")["input_ids"], tokenizer(_ANCHOR)["input_ids"]

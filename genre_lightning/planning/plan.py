@@ -14,7 +14,7 @@ from genre_lightning.commands.build import Setup
 from genre_lightning.data.datamodule import default_micro_batch_tokens
 from genre_lightning.distributed.strategies import SHARDED, check_strategy, is_sharded
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.models.backbones import check_backbone
+from genre_lightning.models.backbones import backbone_config
 from genre_lightning.models.base import Labelling
 from genre_lightning.planning.memory import (
     BatchShape,
@@ -203,7 +203,7 @@ class Plan:
         model: Any = self.setup.model
         if model.tokenizer_source is None:
             return self.setup.data.vocab_size
-        return check_backbone(model.backbone_name, model.revision, None, weights=False).vocab_size
+        return backbone_config(model.backbone_name, model.revision, weights=False).vocab_size
 
     def _memory(self, shape: ModelShape, steps: StepPlan | None) -> None:
         setup, machine, data = self.setup, self.machine, self.setup.data

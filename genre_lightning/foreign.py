@@ -1,0 +1,63 @@
+"""The small files of a model from elsewhere, read as plain values and within limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genre_lightning.errors import ConfigError, one_line
+
+HOW_TO_GET = (
+    "name a local directory that holds config.json, model.safetensors and the tokenizer's files, or, on a machine "
+    "with network, run 'hf download {name}' once (log in first with 'hf auth login' where the model asks for its "
+    "licence to be accepted)"
+)
+
+_LARGEST_FILE = 16 << 20
+"""Bytes of a configuration; the largest that are published have some hundred kilobytes."""
+
+
+def model_file(name: str, file: str, revision: str | None, *, fetch: bool = True) -> Path | None:
+    """Return the path of a file of a local directory or of a model of the hub; None if the model lacks it.
+
+    Args:
+        name: Local directory or model of the hub.
+        file: Name of the file in it.
+        revision: Commit or tag on the hub.
+        fetch: Whether a file of the hub that is not in the local cache is fetched.
+
+    Raises:
+        ConfigError: It cannot be fetched.
+    """
+    from transformers.utils import cached_file
+
+    try:
+        # a local directory is not asked for more than regular files: a pipe or a device would block, or never end
+        found = cached_file(
+            name, file, revision=revision, local_files_only=not fetch, _raise_exceptions_for_missing_entries=False
+        )
+    except Exception as error:  # a dozen kinds, by what is missing
+        if not fetch:
+            return None
+        raise ConfigError(
+            f"{file} of {name!r} cannot be fetched ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
+        ) from None
+    return None if found is None else Path(found)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file holds.
+
+    Raises:
+        ConfigError: The file is unreadable, larger than any configuration, or holds something else.
+    """
+    try:
+        if (size := path.stat().st_size) > _LARGEST_FILE:
+            raise ValueError(f"{size:,} bytes are too many")
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read ({one_line(error)[:120]}): download the model again") from None
+    return content
