@@ -111,7 +111,8 @@ def sorted_out(names: Iterable[str], model: PreTrainedModel) -> tuple[tuple[str,
     """Return those of the names that a model has no use for within its own parts, and those of other parts."""
     parts = {name for name, _ in model.named_children()}
     prefix = f"{model.base_model_prefix}."
-    unexpected, left_out = [], []
+    unexpected: list[str] = []
+    left_out: list[str] = []
     for name in sorted(names):
         own = {name.partition(".")[0], name.removeprefix(prefix).partition(".")[0]} & parts
         (unexpected if own and not name.endswith(_BUFFERS) else left_out).append(name)

@@ -125,7 +125,7 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         """
         unused = unreached_weights(self.backbone, self.backbone_name)
         for weight in unused.values():
-            weight.requires_grad_(requires_grad=False)
+            weight.requires_grad = False
         if unused:
             first = next(iter(unused))
             rank_zero_only(say)(
