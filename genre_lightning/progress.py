@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from genre_lightning.data.movies import ReadShare
+from genre_lightning.data.tables import ReadShare
 
 _SECONDS_BETWEEN_LINES = 30.0
 

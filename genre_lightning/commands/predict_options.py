@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from genre_lightning.data.movies import ColumnNames
+from genre_lightning.data.templates import ColumnNames
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 

@@ -336,6 +336,8 @@ def write_sample(path: Path, films: int = 2000, seed: int = 0) -> Path:
     path = Path(path)
     if not path.name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"the sample's path is {path}: let its name end in .csv or .csv.gz")
+    if path.exists():
+        raise ConfigError(f"{path} exists already: delete it, or name another file for the sample")
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from genre_lightning.data.movies import kind_by_name
 from genre_lightning.data.new_films import NewFilm
+from genre_lightning.data.tables import kind_by_name
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
@@ -169,7 +169,7 @@ def check_out(path: Path) -> None:
     Raises:
         ConfigError: with the cure.
     """
-    if kind_by_name(path) is None:
+    if kind_by_name(path) not in ("csv", "csv.gz", "parquet"):
         raise ConfigError(f"--out is {path}: name a .csv, .csv.gz or .parquet file")
     if path.is_dir():
         raise ConfigError(f"--out {path} is a directory: name a file in it")
