@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader, set_loader
 
 from genre_lightning.callbacks.options import CheckpointOptions, EarlyStoppingOptions, WandbOptions
 from genre_lightning.data.options import DataOptions
+from genre_lightning.data.templates import ColumnNames
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.evaluation.options import DecisionOptions
 from genre_lightning.models.options import VALIDATION_METRICS
@@ -214,13 +217,47 @@ def option_problems(config: Namespace) -> list[str]:
     return problems
 
 
+_COLUMNS = "--data.columns."
+
+
+def column_options(arguments: Sequence[str]) -> list[str]:
+    """Give each `--data.columns.ROLE NAME` as JSON, as the parser would read a name such as "Unnamed: 0" as YAML."""
+    words: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        role = name.removeprefix(_COLUMNS)
+        if not name.startswith(_COLUMNS) or role not in _ROLES or not (equals or (value := next(rest, ""))):
+            words.append(word)
+            continue
+        columns: Any = value
+        if role == "genres" and value.startswith("["):
+            with contextlib.suppress(yaml.YAMLError):
+                columns = yaml.safe_load(value)
+        words += ["--data.columns", json.dumps({role: columns})]
+    return words
+
+
+_ROLES = tuple(field.name for field in fields(ColumnNames))
+
+
+def _load_value(text: str) -> Any:
+    """Load YAML; a value such as "#" or "~" alone, which YAML takes for nothing, is text: null is written null."""
+    value = _load_yaml(text)
+    return text if value is None and "\n" not in text and text.strip() not in ("", "null") else value
+
+
+_load_yaml = get_loader("yaml")
+set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
+
+
 def in_one_line(command: str, arguments: Sequence[str], parse: Callable[[list[str]], T]) -> T:
     """What `parse` makes of a command's arguments, its complaints as one line.
 
     Raises:
         ConfigError: an unknown key, a wrong type, an impossible value.
     """
-    words = [f"{word}=true" if word in FLAGS else word for word in arguments]
+    words = [f"{word}=true" if word in FLAGS else word for word in column_options(arguments)]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):

@@ -53,7 +53,9 @@ class MalformedCellError(ValueError):
     """The cell does not hold what its column promises."""
 
 
-def parse_genres(cell: Any, style: GenreStyle = "list", separator: str = ",") -> tuple[str, ...]:
+def parse_genres(
+    cell: Any, style: GenreStyle = "list", separator: str = ",", *, numbers: bool = False
+) -> tuple[str, ...]:
     """Read the names in a genres cell, in its order, each once, normalised (NFC) and without placeholders.
 
     Args:
@@ -61,6 +63,7 @@ def parse_genres(cell: Any, style: GenreStyle = "list", separator: str = ",") ->
             Spark write them; a string of names between separators; or, from Parquet, such an object itself.
         style: "list" for the first of these, "separated" for the second.
         separator: what stands between names in the "separated" style.
+        numbers: whether numbers in a list are names.
 
     Raises:
         MalformedCellError: any other content. Nothing is ever evaluated but strings in quotes, and those only after
@@ -69,7 +72,7 @@ def parse_genres(cell: Any, style: GenreStyle = "list", separator: str = ",") ->
     if cell is None:
         return ()
     if not isinstance(cell, str):
-        return distinct_names(_names_in(cell))
+        return distinct_names(_names_in(cell, numbers))
     if len(cell) > MAX_CELL_CHARACTERS:
         raise MalformedCellError(f"a genres cell of {len(cell)} characters")
     if style == "separated":
@@ -82,7 +85,7 @@ def parse_genres(cell: Any, style: GenreStyle = "list", separator: str = ",") ->
         names = _literal(cell)
         if not any(name.lstrip()[:1] in ("[", "{") for name in names):
             return distinct_names(names)
-    return distinct_names(_names_in(_value(cell)))
+    return distinct_names(_names_in(_value(cell), numbers))
 
 
 def is_placeholder_genre(name: str) -> bool:
@@ -174,10 +177,11 @@ def _bracketed(tokens: list[tuple[str, str]], depth: int) -> Any:
             break
         if tokens[-1] == ("mark", ","):
             tokens.pop()
-        elif tokens[-1] != ("mark", _CLOSING[opening]):
-            # NumPy puts no commas between strings
-            if opening != "[" or type(item) is not str or tokens[-1][0] != "string" or pairs:
-                break
+            continue
+        # NumPy puts no commas between strings
+        next_string = opening == "[" and type(item) is str and tokens[-1][0] == "string" and not pairs
+        if not next_string and tokens[-1] != ("mark", _CLOSING[opening]):
+            break
     raise MalformedCellError("a genres cell whose brackets do not match")
 
 
@@ -201,16 +205,16 @@ def _item(tokens: list[tuple[str, str]], depth: int, *, bare: bool = True) -> An
     return _Bare(text)
 
 
-def _names_in(value: Any) -> list[str]:
+def _names_in(value: Any, numbers: bool = False) -> list[str]:
     """The names in an object: itself, those of its entries, or a dict's name or names."""
     if isinstance(value, Mapping):
         return [name] if (name := _name_of(value)) is not None else _values_of(value)
     if isinstance(value, list | tuple | set):
-        return [name for entry in value for name in _names_of_entry(entry)]
-    return _names_of_entry(value)
+        return [name for entry in value for name in _names_of_entry(entry, numbers)]
+    return _names_of_entry(value, numbers)
 
 
-def _names_of_entry(entry: Any) -> list[str]:
+def _names_of_entry(entry: Any, numbers: bool) -> list[str]:
     if isinstance(entry, Mapping):
         name = _name_of(entry)
         if name is None:
@@ -226,7 +230,7 @@ def _names_of_entry(entry: Any) -> list[str]:
         return [entry]
     elif entry is None or (isinstance(entry, float) and math.isnan(entry)):
         return []
-    elif isinstance(entry, int | float) and not isinstance(entry, bool):  # numbers that stand for genres
+    elif numbers and isinstance(entry, int | float) and not isinstance(entry, bool):
         return [str(int(entry) if float(entry).is_integer() else entry)]
     raise MalformedCellError(f"a genres cell with a value of type {type(entry).__name__} in it")
 

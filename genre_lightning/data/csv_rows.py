@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TextIO
 
@@ -39,19 +39,21 @@ class CsvRows:
     Args:
         text: opened with newline="".
         needed: columns that the header should have.
-        count_lines: called with the number of lines read, now and then.
+        count_lines: called with the number of lines read since the last call, now and then.
 
     Raises:
         TooLargeError: from here or from the iteration.
     """
 
-    def __init__(self, text: TextIO, needed: Sequence[str], count_lines: Any = None) -> None:
+    def __init__(
+        self, text: TextIO, needed: Sequence[str], count_lines: Callable[[int], None] | None = None
+    ) -> None:
         self._read_line = partial(text.readline, MAX_ROW_CHARACTERS + 1)
         self._count_lines = count_lines
         self._pushed: list[str] = []
         self._taken: list[str] = []
         self._characters = 0
-        self._line = 0
+        self._line = self._uncounted = 0
         self._delimiter = ","
         csv.field_size_limit(MAX_ROW_CHARACTERS)
         self.header = self._read_header(needed)
@@ -63,10 +65,12 @@ class CsvRows:
                 line = self._pushed.pop()
             else:
                 line = self._read_line()
+                self._uncounted += bool(line)
+                if self._count_lines and self._uncounted and (not line or self._uncounted == _LINES_BETWEEN_REPORTS):
+                    self._count_lines(self._uncounted)
+                    self._uncounted = 0
                 if not line:
                     return
-                if self._count_lines and self._line % _LINES_BETWEEN_REPORTS == 0:
-                    self._count_lines(_LINES_BETWEEN_REPORTS)
             self._line += 1
             self._characters += len(line)
             self._taken.append(line)

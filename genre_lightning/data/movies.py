@@ -275,8 +275,8 @@ def _counted_rows(reading: Reading, share: ReadShare | None) -> Iterator[dict[st
         tally.one_hot = one_hot_columns(whole, others)
         if not tally.one_hot:
             raise DataError(
-                f"{source.path} has no column of 0 and 1 beside {', '.join(dict.fromkeys(others))}, as data.genre_format "
-                "one_hot needs: list the genres' columns in data.columns.genres"
+                f"{source.path} has no column of 0 and 1 beside {', '.join(dict.fromkeys(others))}, as "
+                "data.genre_format one_hot needs: list the genres' columns in data.columns.genres"
             )
     elif source.genre_format == "one_hot" or not isinstance(columns.genres, str):
         tally.one_hot = tuple(columns.label_columns)

@@ -30,6 +30,7 @@ _MOST_CELLS = 20_000
 """Distinct genres cells that are looked at as a whole, some megabytes."""
 _LONGEST_CELL = 1000
 _LONGEST_ID = 200
+_NUMBERS = re.compile(r"\s*[\[({]\s*-?[0-9][-0-9.,\s]*[\])}]\s*")
 _TRUE = frozenset(["1", "1.0", "true", "t", "yes", "y", "x"])
 _FALSE = frozenset(["0", "0.0", "false", "f", "no", "n"])
 
@@ -43,6 +44,7 @@ class Shapes:
         style: of the genres column.
         separator: between names in the "separated" style.
         odd_names: names that are several genres of this file between another separator, with those genres.
+        numbers: whether the names in lists are numbers.
         one_hot: columns that hold 1 for films of the genre that they are named after; empty for a column of genres.
     """
 
@@ -50,6 +52,7 @@ class Shapes:
     style: GenreStyle = "list"
     separator: str = ","
     odd_names: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    numbers: bool = False
     one_hot: tuple[str, ...] = ()
 
     def reader(self) -> Callable[[Any], tuple[str, ...]]:
@@ -64,7 +67,7 @@ class Shapes:
         def read(cell: Any) -> tuple[str, ...]:
             if isinstance(cell, str) and (names := known.get(cell)) is not None:
                 return names
-            names = parse_genres(cell, self.style, self.separator)
+            names = parse_genres(cell, self.style, self.separator, numbers=self.numbers)
             if odd and not odd.keys().isdisjoint(names):
                 names = distinct_names(part for name in names for part in odd.get(name, (name,)))
             if isinstance(cell, str) and len(cell) <= _LONGEST_CELL and len(known) < _MOST_CELLS:
@@ -141,6 +144,8 @@ class Tally:
     cells: Counter[str] = field(default_factory=Counter)
     lists: int = 0
     texts: int = 0
+    numbers: int = 0
+    objects: int = 0
 
     def add(self, id_cell: Any, genres_cell: Any) -> None:
         """Count the cells of a row."""
@@ -154,6 +159,10 @@ class Tally:
             self.number_ids += 1  # by its type, whether or not it can be an id
         if isinstance(genres_cell, str) and (genres_cell in self.cells or self._is_new(genres_cell)):
             self.cells[genres_cell] += 1
+        elif genres_cell is not None and not isinstance(genres_cell, str):
+            entries = genres_cell if isinstance(genres_cell, list) else [genres_cell]
+            self.objects += bool(entries)
+            self.numbers += bool(entries) and all(isinstance(entry, int | float) for entry in entries)
 
     def _is_new(self, cell: str) -> bool:
         if len(self.cells) < _MOST_CELLS and len(cell) <= _LONGEST_CELL:
@@ -165,6 +174,7 @@ class Tally:
         if not is_placeholder_genre(cell):
             self.texts += times
             self.lists += times * looks_like_list(cell)
+            self.numbers += times * bool(_NUMBERS.fullmatch(cell))
 
     def shapes(self) -> Shapes:
         """Decide by what has been counted."""
@@ -176,7 +186,8 @@ class Tally:
         lists = self.lists + sum(times for cell, times in texts.items() if looks_like_list(cell))
         total = self.texts + sum(texts.values())
         if self.wanted in ("literal", "json") or (self.wanted == "auto" and 2 * lists >= total):
-            return Shapes(ids, "list", self.separator or ",")
+            numbers = self.numbers + sum(times for cell, times in texts.items() if _NUMBERS.fullmatch(cell))
+            return Shapes(ids, "list", self.separator or ",", numbers=2 * numbers > total + self.objects)
         separator = self.separator or _best_separator(texts)
         return Shapes(ids, "separated", separator, _odd_names(texts, separator) if self.separator is None else ())
 

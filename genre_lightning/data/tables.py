@@ -36,7 +36,8 @@ class ReadShare:
 
     Attributes:
         measure: gives the fraction, from 0 to 1; set by the reader.
-        count_rows: called by the reader with the number of rows read since the last call; None if nobody asks.
+        count_rows: called by the reader with the number of rows (of a CSV, lines) read since the last call;
+            None if nobody asks.
     """
 
     measure: Callable[[], float] = lambda: 0.0
@@ -58,7 +59,7 @@ class FileState:
     @classmethod
     def of(cls, path: Path) -> FileState:
         """Look at a file."""
-        return cls(path, _stamp(os.stat(path)))
+        return cls(path, _stamp(path.stat()))
 
     def check_unchanged(self) -> None:
         """Refuse a file that has changed since.
@@ -67,7 +68,7 @@ class FileState:
             DataError: it has, or it is gone.
         """
         try:
-            same = _stamp(os.stat(self.path)) == self.stamp
+            same = _stamp(self.path.stat()) == self.stamp
         except OSError:
             same = False
         if not same:
