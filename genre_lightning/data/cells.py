@@ -270,6 +270,8 @@ def readable(cell: Any) -> str:
     """
     if cell is None:
         return ""
+    if isinstance(cell, str) and cell.isascii() and cell[:1] not in ("[", " ") and len(cell) <= MAX_CELL_CHARACTERS:
+        return cell.strip()
     text = str(cell)[:MAX_CELL_CHARACTERS] if not isinstance(cell, list) else ""
     try:
         if isinstance(cell, list):

@@ -60,6 +60,7 @@ class CsvRows:
 
     def _lines(self) -> Iterator[str]:
         """The lines, those of the row under way noted: a damaged row gives back what is not its own."""
+        taken = self._taken
         while True:
             if self._pushed:
                 line = self._pushed.pop()
@@ -72,8 +73,9 @@ class CsvRows:
                 if not line:
                     return
             self._line += 1
-            self._characters += len(line)
-            self._taken.append(line)
+            # the row's lines but the last are in its list
+            self._characters = self._characters + len(line) if taken else len(line)
+            taken.append(line)
             if self._characters > MAX_ROW_CHARACTERS:
                 raise TooLargeError(f"the row at line {self._line} has more than {MAX_ROW_CHARACTERS:,} characters")
             yield line
@@ -97,7 +99,6 @@ class CsvRows:
         while line.count('"') % 2 and (more := next(lines, "")):
             line += more
         self._taken.clear()
-        self._characters = 0
         return line
 
     @staticmethod
@@ -105,7 +106,7 @@ class CsvRows:
         return [cell.strip() for cell in next(csv.reader(line.splitlines(keepends=True), delimiter=delimiter), [])]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        header, width = self.header, len(self.header)
+        header, width, taken = self.header, len(self.header), self._taken
         while True:
             # strict: a quote that ends within a cell is an error, not a cell of another hundred rows
             reader = csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
@@ -115,18 +116,16 @@ class CsvRows:
                         yield dict(zip(header, cells, strict=True))
                     elif cells:
                         yield self._repaired(cells)
-                    self._taken.clear()
-                    self._characters = 0
+                    taken.clear()
                 return
             except csv.Error as error:
                 row = self._repaired(None, str(error))
             except TooLargeError:
-                if len(self._taken) == 1:
+                if len(taken) == 1:
                     raise
                 row = self._repaired(None)
             yield row
-            self._taken.clear()
-            self._characters = 0
+            taken.clear()
 
     def _repaired(self, cells: list[str] | None, error: str = "") -> dict[str, Any]:
         """A row that is not what the header promises: read by another rule that fits it, or given up alone.

@@ -108,7 +108,7 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
     kind = file_kind(source.path)
     state = FileState.of(source.path)
     digest = file_digest(source.path)
-    settings = {"format": _FORMAT, "kind": kind, "file": digest, **asdict(source)}
+    settings = {"format": _FORMAT, "kind": kind, "file": digest, **asdict(source), "template": source.template.template}
     # neither changes what is kept of a film
     for name in ("path", "max_malformed"):
         del settings[name]

@@ -50,6 +50,7 @@ class TextTemplate:
 
     template: str
     fields: tuple[str, ...] = field(init=False)
+    _parts: tuple[tuple[str, bool], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         parts = list(_PART.finditer(self.template))
@@ -60,6 +61,11 @@ class TextTemplate:
                 "({{ and }} stand for braces)"
             )
         object.__setattr__(self, "fields", tuple(dict.fromkeys(names)))
+        cut, end = [], 0
+        for part in parts:
+            cut += [(self.template[end : part.start()], False), (part[1] or part[0][0], part[1] is not None)]
+            end = part.end()
+        object.__setattr__(self, "_parts", (*cut, (self.template[end:], False)))
 
     def columns(self, names: ColumnNames) -> dict[str, str]:
         """The file's column for each field.
@@ -82,8 +88,7 @@ class TextTemplate:
 
     def fill(self, values: Mapping[str, str]) -> str:
         """Make the text; the punctuation that an empty column leaves behind is dropped."""
-        text = _PART.sub(lambda part: part[0][0] if part[1] is None else values[part[1]], self.template)
-        text = " ".join(text.split())
+        text = " ".join("".join([values[part] if is_field else part for part, is_field in self._parts]).split())
         if all(values[name] for name in self.fields):
             return text
         text = re.sub(r"([.,:;!?-])(?:\s+[.,:;-])+", r"\1", text)
