@@ -45,9 +45,7 @@ class CsvRows:
         TooLargeError: from here or from the iteration.
     """
 
-    def __init__(
-        self, text: TextIO, needed: Sequence[str], count_lines: Callable[[int], None] | None = None
-    ) -> None:
+    def __init__(self, text: TextIO, needed: Sequence[str], count_lines: Callable[[int], None] | None = None) -> None:
         self._read_line = partial(text.readline, MAX_ROW_CHARACTERS + 1)
         self._count_lines = count_lines
         self._pushed: list[str] = []
