@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from genre_lightning.data.movies import ReadShare
+from genre_lightning.data.tables import ReadShare
 from genre_lightning.errors import ConfigError, SaveError
 from genre_lightning.escapes import json_line, visible
 

@@ -55,7 +55,8 @@ _WEIGHT_TOLERANCE = 1e-6
 _WITHOUT_EFFECT = (
     "run_dir", "override", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
     "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
-    "data.csv", "data.micro_batch_tokens", "data.num_workers", "data.cache_dir",
+    "data.csv", "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
+    "data.max_malformed",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
     "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
     "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",

@@ -17,8 +17,8 @@ from genre_lightning.commands.options import in_one_line
 from genre_lightning.config.guard import check_settings, instantiate
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
-from genre_lightning.data.movies import ColumnNames, TextTemplate
 from genre_lightning.data.steps import MicroBatch, evaluation_shards
+from genre_lightning.data.templates import ColumnNames, TextTemplate
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.data.tokens import TokenLists, encode
 from genre_lightning.distributed.manifests import verify_checkpoint

@@ -13,6 +13,7 @@ import numpy as np
 
 from genre_lightning.data.cells import MAX_CELL_CHARACTERS, readable
 from genre_lightning.data.familiarity import familiar_of
+from genre_lightning.data.templates import field_for
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
 from genre_lightning.runs import RunDirectory
@@ -180,13 +181,14 @@ class Tagger:
         """
         fields = self.scorer.fields
         if isinstance(text, str):
-            overview = self.scorer.columns.overview
-            text = {overview if overview in fields else fields[0]: text}
+            text = {field_for("overview", fields, self.scorer.columns) or fields[0]: text}
         elif not isinstance(text, Mapping):
             raise DataError(f"a text is a {type(text).__name__}: give a string, or a mapping of columns to strings")
-        if unknown := [name for name in text if name not in fields]:
+        known = {name: field_for(name, fields, self.scorer.columns) for name in text}
+        if unknown := [name for name, field in known.items() if field is None]:
             raise DataError(f"a text has {', '.join(unknown)}, and the run reads {', '.join(fields)}: name those")
-        return {name: readable(text.get(name)) for name in fields}
+        given = {known[name]: cell for name, cell in text.items()}
+        return {name: readable(given.get(name)) for name in fields}
 
     def _notes(self, text: str, tokens: int | None) -> tuple[str, ...]:
         notes = []

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.data.cells import GenreFormat
-from genre_lightning.data.movies import ColumnNames, TextTemplate, check_columns
+from genre_lightning.data.movies import check_columns
+from genre_lightning.data.templates import ColumnNames, TextTemplate, columns_to_tag
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 
@@ -36,7 +37,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     settings = run.settings()
     renamed = {c: v for c in asdict(ColumnNames()) if (v := getattr(options, f"data.columns.{c}")) is not None}
     source = _source(settings, options, file, renamed)
-    check_columns(file, source.columns, source.template)
+    check_columns(source)
     run.check_writable()
     _check_place(run, name, file)
 
@@ -143,13 +144,13 @@ def _source(
         TextTemplate(template),
         getattr(options, "data.genre_format") or "auto",
         getattr(options, "data.genre_separator"),
+        encoding=str(data.get("encoding") or "utf-8"),
     )
 
 
 def _fields(scorer: Scorer, renamed: Mapping[str, str]) -> dict[str, str]:
     """The file's column for each name in the run's text templates: a renamed column is read under its new name."""
-    columns = {getattr(scorer.columns, name): column for name, column in renamed.items()}
-    return {name: columns.get(name, name) for name in scorer.fields}
+    return columns_to_tag(scorer.fields, scorer.columns, replace(scorer.columns, **renamed))
 
 
 def _check_place(run: RunDirectory, name: str, file: Path) -> None:

@@ -172,6 +172,8 @@ def _describe(setup: Setup, data: PreparedData) -> None:
     sizes = ", ".join(f"{len(split.films):,} {name}" for name, split in data.splits.items())
     audit = data.films.audit
     tell(f"data    {audit.rows:,} rows, {audit.kept:,} films kept; {sizes}; {len(data.vocabulary)} genres")
+    for note in data.audit["notes"]:
+        tell(f"note    {note}")
     model = setup.model
     name = getattr(model, "backbone_name", type(model).__name__)
     tell(f"model   {name}, {type(model).__name__}; {setup.data.global_batch_size} films a step")

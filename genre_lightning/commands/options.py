@@ -6,12 +6,14 @@ import contextlib
 import difflib
 import inspect
 import io
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from genre_lightning.bounds import SEED, BatchBounds, Bounds, at_least, bound_problems, check_number
@@ -19,6 +21,7 @@ from genre_lightning.callbacks.options import CheckpointOptions, EarlyStoppingOp
 from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import import_paths
 from genre_lightning.data.options import DataOptions
+from genre_lightning.data.templates import ColumnNames
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.evaluation.options import DecisionOptions
 from genre_lightning.models.options import VALIDATION_METRICS, EncoderOptions
@@ -270,6 +273,30 @@ def _time_problems(option: str, value: Any) -> list[str]:
     return [] if right else [f"trainer.{option} is {value}: give it as days:hours:minutes:seconds, such as 00:08:00:00"]
 
 
+_COLUMNS = "--data.columns."
+
+
+def column_options(arguments: Sequence[str]) -> list[str]:
+    """Give each `--data.columns.ROLE NAME` as JSON, as the parser would read a name such as "Unnamed: 0" as YAML."""
+    words: list[str] = []
+    rest = iter(arguments)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        role = name.removeprefix(_COLUMNS)
+        if not name.startswith(_COLUMNS) or role not in _ROLES or not (equals or (value := next(rest, ""))):
+            words.append(word)
+            continue
+        columns: Any = value
+        if role == "genres" and value.startswith("["):
+            with contextlib.suppress(yaml.YAMLError):
+                columns = yaml.safe_load(value)
+        words += ["--data.columns", json.dumps({role: columns})]
+    return words
+
+
+_ROLES = tuple(field.name for field in fields(ColumnNames))
+
+
 def in_one_line(command: str, arguments: Sequence[str], parse: Callable[[list[str]], T]) -> T:
     """What `parse` makes of a command's arguments, its complaints as one line; it can import the allowed classes only.
 
@@ -279,7 +306,7 @@ def in_one_line(command: str, arguments: Sequence[str], parse: Callable[[list[st
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), importing_only(import_paths()):
-            return parse(for_parser(arguments))
+            return parse(for_parser(column_options(arguments)))
     except ArgumentError as error:
         message = one_line(error).removeprefix("Parser key ")
         hint = _nearest(message)

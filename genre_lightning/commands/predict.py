@@ -20,8 +20,9 @@ from genre_lightning.commands.evaluation import load_decision, restore_alone
 from genre_lightning.commands.predict_options import PredictOptions, read_options
 from genre_lightning.commands.tagging_stream import ChunkBatches, ChunkWriter
 from genre_lightning.commands.words import kind_of
-from genre_lightning.data.movies import ColumnNames, ReadShare, TextTemplate
 from genre_lightning.data.new_films import NewFilm, NewFilms
+from genre_lightning.data.tables import FileState, ReadShare
+from genre_lightning.data.templates import ColumnNames, TextTemplate, columns_to_tag
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.distributed.precision import accelerator_of, inference_precision
 from genre_lightning.distributed.signals import FLAG
@@ -54,16 +55,12 @@ def predict(arguments: Sequence[str]) -> int:
     data = settings.get("data") or {}
     trained = ColumnNames(**(data.get("columns") or {}))
     template = TextTemplate(data.get("text", "{overview}"))
-    films = NewFilms(options.films, replace(trained, **options.columns), _fields(template.fields, options, trained))
+    columns = replace(trained, **options.columns)
+    fields = columns_to_tag(template.fields, trained, columns)
+    films = NewFilms(options.films, columns, fields, str(data.get("encoding") or "utf-8"))
     if kind_of(settings) == "fit":
         return _by_trainer(options, settings, films)
     return _by_scorer(options, settings, films)
-
-
-def _fields(names: Sequence[str], options: PredictOptions, trained: ColumnNames) -> dict[str, str]:
-    """The film file's column for each name in a text template: a renamed column is read under its new name."""
-    renamed = {getattr(trained, name): column for name, column in options.columns.items()}
-    return {name: renamed.get(name, name) for name in names}
 
 
 def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms) -> int:
@@ -117,7 +114,7 @@ def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewF
         return 0
     films.check()
     scorer = open_scorer(options.run.path)
-    films = replace(films, fields=_fields(scorer.fields, options, scorer.columns))
+    films = replace(films, fields=columns_to_tag(scorer.fields, scorer.columns, films.columns))
     films.check()
     with _Writing(options, scorer.decision, settings, films) as writing:
         writing.start_after(writing.finished)
@@ -156,6 +153,7 @@ class _Writing:
         self._shown = ExitStack()
         self._file: TaggedFile | None = None
         if is_first_rank():
+            self._state = FileState.of(films.path)
             identity = {
                 "films": file_digest(films.path),
                 "columns": asdict(films.columns),
@@ -213,6 +211,7 @@ class _Writing:
         """Puts the table in its place and says what is in it."""
         if self._file is None:
             return 0
+        self._state.check_unchanged()
         with naming_the_fix(self.out):
             counts = self._file.assemble()
         tagged, rows = counts.pop("tagged", 0), sum(counts.values())

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from genre_lightning.data.movies import ColumnNames, kind_by_name
+from genre_lightning.data.tables import kind_by_name
+from genre_lightning.data.templates import ColumnNames
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_output
 from genre_lightning.runs import RunDirectory
@@ -61,7 +62,7 @@ class PredictOptions:
         self.run.require_trained()
         if "--data.csv" not in self.files:
             raise ConfigError("--data.csv is missing: name the file of the films to tag")
-        if kind_by_name(self.out) is None:
+        if kind_by_name(self.out) not in ("csv", "csv.gz", "parquet"):
             raise ConfigError(f"--out is {self.out}: name a .csv, .csv.gz or .parquet file")
         check_output(self.out, "--out")
         if self.out.exists() and self.films.exists() and self.out.samefile(self.films):

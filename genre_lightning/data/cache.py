@@ -6,17 +6,19 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from genre_lightning.errors import DataError
+from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.files import file_digest, parse_json
+from genre_lightning.locks import locked
 
 MANIFEST = "manifest.json"
+_PATIENCE_SECONDS = 2 * 3600.0
+"""For another process to build a folder: to read and tokenise millions of films takes most of an hour."""
 
 
 def default_cache_dir() -> Path:
@@ -31,11 +33,34 @@ def key_of(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
-    """The folder `root/key`, built now if it is not there whole.
+def share_with_group(cache_dir: Path) -> None:
+    """Let the group of a cache directory write to it; what is made in it from now on follows.
 
-    Processes that ask for the same folder at once wait for the one that builds it. A folder whose files do not have
-    the sizes and digests of its manifest is built again.
+    Raises:
+        ConfigError: the directory belongs to someone else, who has not shared it.
+    """
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        mode = stat.S_IMODE(cache_dir.stat().st_mode)
+        if mode & _GROUP != _GROUP:
+            cache_dir.chmod(mode | _GROUP)
+    except OSError as error:
+        raise ConfigError(
+            f"data.cache_dir {cache_dir} cannot be shared with its group ({error.strerror or error}): ask its owner "
+            "for 'chmod g+rwxs', or name another folder"
+        ) from None
+
+
+_GROUP = stat.S_IRWXG | stat.S_ISGID
+"""Of a folder that its group shares: the files in it belong to that group too."""
+
+
+def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """Return the folder `root/key`, built now if it is not there whole.
+
+    A folder that is there is used without a lock, as folders appear whole by a rename. Processes that ask for a missing
+    one at once wait for the one that builds it. A folder whose files do not have the sizes and digests of its manifest
+    is built again. In a directory that its group shares, the group may read and write all of it.
 
     Args:
         root: the cache.
@@ -47,17 +72,21 @@ def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) ->
 
     Raises:
         DataError: the cache cannot be written.
+        ConfigError: another process has been building the folder for hours.
     """
     target = root / key
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{key}.lock"):
-            if (facts := _facts_if_whole(target)) is not None:
-                return target, facts
-            # a damaged folder, and what builders that were killed have left
-            for remains in (target, *root.glob(f".{key}-*")):
-                shutil.rmtree(remains, ignore_errors=not remains.exists())
-            return target, _build(target, build)
+        while (facts := _facts_if_whole(target)) is None:
+            seen = _stamp(target)
+            shared = _make_root(root)
+            busy = f"another process is still building {target}: wait for it or stop it, then run the command again"
+            with locked(root / f"{key}.lock", _PATIENCE_SECONDS, busy, group_writable=shared):
+                if _stamp(target) != seen:
+                    continue  # another process has built it: verify it without the lock, which others wait for
+                shutil.rmtree(target, ignore_errors=not target.exists())
+                _remove_remains(root, key)
+                return target, _build(target, build, shared)
+        return target, facts
     except OSError as error:
         raise DataError(
             f"the cache {root} cannot be written ({error.strerror or error}): "
@@ -65,7 +94,38 @@ def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) ->
         ) from error
 
 
-def _build(target: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def _make_root(root: Path) -> bool:
+    """Make the folder with the group's rights of the one above it; return whether the group shares it."""
+    made = not root.exists()
+    root.mkdir(parents=True, exist_ok=True)
+    shared = root.parent.stat().st_mode & _GROUP == _GROUP
+    if made and shared:
+        root.chmod(stat.S_IMODE(root.stat().st_mode) | _GROUP)
+    return shared
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """What tells one build of a folder from the next; None without one."""
+    try:
+        state = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
+
+
+def _remove_remains(root: Path, key: str) -> None:
+    """Remove what killed builders of this and of other folders have left; a live builder holds its folder's lock."""
+    for remains in root.glob(".*-*"):
+        other = remains.name[1:].rpartition("-")[0]
+        try:
+            if other != key:
+                locked(root / f"{other}.lock", 0, "being built").release()
+            shutil.rmtree(remains)
+        except (ConfigError, OSError):
+            continue
+
+
+def _build(target: Path, build: Callable[[Path], dict[str, Any]], shared: bool) -> dict[str, Any]:
     # beside the target: only within one file system is a rename atomic
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -74,7 +134,11 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, A
         manifest = {"facts": facts, "files": files}
         (scratch / MANIFEST).write_text(json.dumps({**manifest, "digest": key_of(manifest)}), encoding="utf-8")
         for file in scratch.iterdir():
+            if shared:
+                file.chmod(0o664)
             _flush(file)
+        if shared:
+            scratch.chmod(0o2775)
         scratch.rename(target)
         _flush(target.parent)
     except BaseException:

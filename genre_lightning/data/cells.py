@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
+import unicodedata
 import warnings
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-GenreFormat = Literal["auto", "literal", "json", "separated"]
+GenreFormat = Literal["auto", "literal", "json", "separated", "one_hot"]
+GenreStyle = Literal["list", "separated"]
+
+SHAPES_READ = (
+    "lists, tuples, sets and dicts of names or of {'id', 'name'} as Python, JSON, NumPy or Spark write them, names "
+    "between | ; , or line breaks, and 0/1 columns"
+)
+"""What a genres column may hold, for messages."""
 
 MAX_CELL_CHARACTERS = 65_536
 """A longer cell is malformed: literal_eval needs seconds and gigabytes for a few megabytes of brackets."""
 
-_REMEMBERED_CHARACTERS = 1000
+PLACEHOLDER_GENRES = frozenset(
+    ["", "-", "--", "?", "n/a", "na", "nan", "none", "null", "<na>", "\\n", "unknown", "(no genres listed)",
+     "no genres listed", "(none)", "not available"]
+)  # fmt: skip
+"""Names that say that a film has no genre, without case."""
 
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _ID = r"""(?:'id'|"id")\s*:\s*\d{1,18}"""
@@ -26,45 +38,69 @@ _LIST_OF_STRINGS = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*)?\
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _ANY_NAME = re.compile(rf"(?:'name'|\"name\")\s*:\s*({_STRING})")
 
+_TOKEN = re.compile(
+    rf"\s*(?:(?P<string>{_STRING})|(?P<mark>[\[\](){{}},:])|(?P<bare>[^\[\](){{}},:'\"\s](?:[^\[\](){{}},:'\"]*[^\[\](){{}},:'\"\s])?))"
+)
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_CONTAINER = re.compile(r"\s*(?:array|frozenset|set|tuple|list|List|WrappedArray|ArraySeq|Array|Set)\s*(?=\()")
+_DTYPE = re.compile(r"\s*,\s*dtype\s*=\s*[\w'<>|]+\s*\)\s*$")
+_CLOSING = {"[": "]", "(": ")", "{": "}"}
+_DEPTH = 4
+_MOST_TOKENS = 20_000
+
 
 class MalformedCellError(ValueError):
     """The cell does not hold what its column promises."""
 
 
-def parse_genres(cell: Any, style: Literal["list", "separated"] = "list", separator: str = ",") -> tuple[str, ...]:
-    """The names in a genres cell, in its order, each once.
+def parse_genres(
+    cell: Any, style: GenreStyle = "list", separator: str = ",", *, numbers: bool = False
+) -> tuple[str, ...]:
+    """Read the names in a genres cell, in its order, each once, normalised (NFC) and without placeholders.
 
     Args:
-        cell: a string with a list of {'id', 'name'} as Python literals or JSON (or a list of names), a string of names
-            between separators, or, from Parquet, a real list of names or of {'id', 'name'}.
+        cell: a string with a list, tuple, set or dict of names or of entries with a name, as Python, JSON, NumPy or
+            Spark write them; a string of names between separators; or, from Parquet, such an object itself.
         style: "list" for the first of these, "separated" for the second.
         separator: what stands between names in the "separated" style.
+        numbers: whether numbers in a list are names.
 
     Raises:
-        MalformedCellError: any other content. Nothing but literals is ever evaluated, and only after the whole cell
-            has been matched against the exact shape.
+        MalformedCellError: any other content. Nothing is ever evaluated but strings in quotes, and those only after
+            the whole cell has been read as brackets, strings, numbers and bare words.
     """
     if cell is None:
         return ()
     if not isinstance(cell, str):
-        return _distinct(_names_of_objects(cell))
+        return distinct_names(_names_in(cell, numbers))
     if len(cell) > MAX_CELL_CHARACTERS:
         raise MalformedCellError(f"a genres cell of {len(cell)} characters")
-    return (_parse_text_once if len(cell) <= _REMEMBERED_CHARACTERS else _parse_text)(cell, style, separator)
-
-
-def _parse_text(cell: str, style: Literal["list", "separated"], separator: str) -> tuple[str, ...]:
     if style == "separated":
-        return _distinct(cell.split(separator))
+        return distinct_names(cell.split(separator))
+    if is_placeholder_genre(cell):
+        return ()
     if _LIST_OF_ENTRIES.fullmatch(cell):
-        return _distinct(entry["name"] for entry in _literal(cell))
+        return distinct_names(entry["name"] for entry in _literal(cell))
     if _LIST_OF_STRINGS.fullmatch(cell):
-        return _distinct(_literal(cell))
-    raise MalformedCellError("a genres cell that is no list of {'id', 'name'}")
+        names = _literal(cell)
+        if not any(name.lstrip()[:1] in ("[", "{") for name in names):
+            return distinct_names(names)
+    return distinct_names(_names_in(_value(cell), numbers))
 
 
-# films share a few thousand lists of genres, and to read one takes longer than the rest of its row
-_parse_text_once = lru_cache(maxsize=8192)(_parse_text)
+def is_placeholder_genre(name: str) -> bool:
+    """Whether a name, or a whole cell, says that there is no genre."""
+    return name.strip().casefold() in PLACEHOLDER_GENRES
+
+
+def looks_like_list(cell: str) -> bool:
+    """Whether a cell begins and ends as a list, a dict or a string of JSON does."""
+    text = cell.strip()
+    if len(text) < 2:
+        return False
+    if _CONTAINER.match(text) and text.endswith(")"):
+        return True
+    return _CLOSING.get(text[0]) == text[-1] or (text[0] == text[-1] == '"' and text[1] in "[{")
 
 
 def _literal(cell: str) -> Any:
@@ -81,52 +117,174 @@ def _literal(cell: str) -> Any:
         raise MalformedCellError(str(error)) from None
 
 
-def _names_of_objects(cell: Any) -> list[str]:
-    entries = cell if isinstance(cell, list | tuple) else [None]
-    found = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
-    names = [name for name in found if isinstance(name, str)]
-    if len(names) < len(found):
-        raise MalformedCellError(f"a value of type {type(cell).__name__} that is no list of names")
-    return names
+class _Bare(str):
+    """A word without quotes."""
+
+    __slots__ = ()
 
 
-def _distinct(names: Iterable[str]) -> tuple[str, ...]:
-    distinct = tuple(dict.fromkeys(stripped for name in names if (stripped := name.strip())))
+def _value(cell: str, nested: bool = False) -> Any:
+    """Read brackets, strings, numbers and bare words as lists, dicts and text, in one pass."""
+    if (container := _CONTAINER.match(cell)) is not None:
+        cell = _DTYPE.sub(")", cell[container.end() :])
+    tokens = list(_tokens(cell))
+    if len(tokens) == 1 and tokens[0][0] == "string" and not nested:
+        return _value(_literal(tokens[0][1]), nested=True)  # JSON in a string of JSON
+    if not tokens or tokens[0][1] not in _CLOSING:
+        raise MalformedCellError("a genres cell that is no list")
+    tokens.reverse()
+    value = _bracketed(tokens, 1)
+    if tokens:
+        raise MalformedCellError("a genres cell with something behind its list")
+    return value[0] if container and len(value) == 1 and isinstance(value[0], list) else value
+
+
+def _tokens(cell: str) -> Iterator[tuple[str, str]]:
+    place, end = 0, len(cell.rstrip())
+    for _ in range(_MOST_TOKENS):
+        if place >= end:
+            return
+        found = _TOKEN.match(cell, place, end)
+        if found is None or found.lastgroup is None:
+            raise MalformedCellError("a genres cell with an open quote")
+        yield found.lastgroup, found[found.lastgroup]
+        place = found.end()
+    raise MalformedCellError("a genres cell of too many parts")
+
+
+def _bracketed(tokens: list[tuple[str, str]], depth: int) -> Any:
+    """Read a list or dict whose tokens lie reversed on a stack; a bare word is one, as Spark writes names."""
+    opening = tokens.pop()[1]
+    if depth > _DEPTH:
+        raise MalformedCellError("a genres cell of brackets in brackets")
+    items: list[Any] = []
+    pairs: dict[str, Any] = {}
+    while tokens:
+        if tokens[-1] == ("mark", _CLOSING[opening]):
+            tokens.pop()
+            if items and pairs:
+                break
+            return pairs if pairs or (opening == "{" and not items) else items
+        item = _item(tokens, depth)
+        if tokens and tokens[-1] == ("mark", ":") and opening == "{":
+            tokens.pop()
+            if not isinstance(item, str | int | float) or not tokens:
+                break
+            pairs[str(item)] = _item(tokens, depth, bare=False)
+        else:
+            items.append(item)
+        if not tokens:
+            break
+        if tokens[-1] == ("mark", ","):
+            tokens.pop()
+            continue
+        # NumPy puts no commas between strings
+        next_string = opening == "[" and type(item) is str and tokens[-1][0] == "string" and not pairs
+        if not next_string and tokens[-1] != ("mark", _CLOSING[opening]):
+            break
+    raise MalformedCellError("a genres cell whose brackets do not match")
+
+
+def _item(tokens: list[tuple[str, str]], depth: int, *, bare: bool = True) -> Any:
+    kind, text = tokens[-1]
+    if kind == "mark":
+        if text not in _CLOSING:
+            raise MalformedCellError(f"a genres cell with a {text!r} out of place")
+        return _bracketed(tokens, depth + 1)
+    tokens.pop()
+    if kind == "string":
+        return _literal(text)
+    if _NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".eE") else int(text)
+    if text.casefold() in PLACEHOLDER_GENRES:
+        return None
+    if text in ("True", "true", "False", "false"):
+        return text.casefold() == "true"
+    if not bare:
+        raise MalformedCellError(f"a genres cell with the bare word {text[:40]!r}")
+    return _Bare(text)
+
+
+def _names_in(value: Any, numbers: bool = False) -> list[str]:
+    """The names in an object: itself, those of its entries, or a dict's name or names."""
+    if isinstance(value, Mapping):
+        return [name] if (name := _name_of(value)) is not None else _values_of(value)
+    if isinstance(value, list | tuple | set):
+        return [name for entry in value for name in _names_of_entry(entry, numbers)]
+    return _names_of_entry(value, numbers)
+
+
+def _names_of_entry(entry: Any, numbers: bool) -> list[str]:
+    if isinstance(entry, Mapping):
+        name = _name_of(entry)
+        if name is None:
+            raise MalformedCellError("a genres cell with an entry without a name")
+        return [name]
+    if isinstance(entry, list | tuple):  # (id, name)
+        texts = [part for part in entry if isinstance(part, str)]
+        if len(entry) > 1 and len(texts) == 1 and all(isinstance(part, str | int | float) for part in entry):
+            return texts
+    elif isinstance(entry, str):
+        if entry.lstrip()[:2] in ('{"', "{'", '["', "['"):  # JSON in a string of JSON
+            return _names_in(_value(entry, nested=True))
+        return [entry]
+    elif entry is None or (isinstance(entry, float) and math.isnan(entry)):
+        return []
+    elif numbers and isinstance(entry, int | float) and not isinstance(entry, bool):
+        return [str(int(entry) if float(entry).is_integer() else entry)]
+    raise MalformedCellError(f"a genres cell with a value of type {type(entry).__name__} in it")
+
+
+def _name_of(entry: Mapping[str, Any]) -> str | None:
+    """The name in an entry such as {'id': 18, 'name': 'Drama'}, or its one text."""
+    named = [value for key, value in entry.items() if str(key).casefold() == "name"]
+    texts = [value for value in named or (entry.values() if len(entry) > 1 else ()) if isinstance(value, str)]
+    return texts[0] if len(texts) == 1 else None
+
+
+def _values_of(entry: Mapping[str, Any]) -> list[str]:
+    """The names of a dict of ids and names."""
+    if not all(isinstance(value, str) for value in entry.values()):
+        raise MalformedCellError("a genres cell with a dict that holds no names")
+    return list(entry.values())
+
+
+def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without outer space, in one Unicode form (NFC), each once, placeholders left out."""
+    distinct = tuple(
+        dict.fromkeys(
+            stripped if stripped.isascii() else unicodedata.normalize("NFC", stripped)
+            for name in names
+            if (stripped := name.strip()).casefold() not in PLACEHOLDER_GENRES
+        )
+    )
     if any(_HALF_CHARACTER.search(name) for name in distinct):
         raise MalformedCellError("a name with half a character, which no file can hold")
     return distinct
 
 
 def readable(cell: Any) -> str:
-    """A cell as words for a text template: a list of {'name': …} becomes its names, anything else itself."""
+    """A cell as words for a text template: a list of {'name': …} becomes its names, anything else itself.
+
+    Half a character (a lone surrogate), which no file can hold and no tokenizer takes, becomes U+FFFD.
+    """
     if cell is None:
         return ""
+    if isinstance(cell, str) and cell.isascii() and cell[:1] not in ("[", " ") and len(cell) <= MAX_CELL_CHARACTERS:
+        return cell.strip()
+    text = str(cell)[:MAX_CELL_CHARACTERS] if not isinstance(cell, list) else ""
     try:
         if isinstance(cell, list):
-            return ", ".join(_names_of_objects(cell))
-        text = str(cell)[:MAX_CELL_CHARACTERS]
-        if text.lstrip().startswith("[{"):
-            return ", ".join(_distinct(map(_literal, _ANY_NAME.findall(text))))
+            text = ", ".join(distinct_names(_names_in(cell)))
+        elif text.lstrip().startswith("[{"):
+            text = ", ".join(distinct_names(map(_literal, _ANY_NAME.findall(text))))
     except MalformedCellError:
-        return str(cell)[:MAX_CELL_CHARACTERS].strip()
-    return text.strip()
+        text = str(cell)[:MAX_CELL_CHARACTERS]
+    return whole_characters(text).strip()
 
 
-def detect_style(
-    cells: list[Any], wanted: GenreFormat, separator: str | None
-) -> tuple[Literal["list", "separated"], str]:
-    """The style of a file's genres column, from its first cells.
-
-    Args:
-        cells: a sample of the column.
-        wanted: "auto" to find out; else the style the user named.
-        separator: the separator the user named, or None to find out.
-    """
-    texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
-    lists = sum(text.lstrip().startswith("[") for text in texts)
-    if wanted in ("literal", "json") or (wanted == "auto" and (not texts or 2 * lists >= len(texts))):
-        return "list", separator or ","
-    if separator:
-        return "separated", separator
-    # a name may hold a comma or a slash, so the rarer separators go first
-    return "separated", next((mark for mark in "|;," if any(mark in text for text in texts)), ",")
+def whole_characters(text: str) -> str:
+    """A text whose halves of characters are joined, or replaced by U+FFFD if they stand alone."""
+    if text.isascii() or not _HALF_CHARACTER.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

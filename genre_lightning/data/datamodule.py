@@ -13,10 +13,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from genre_lightning.data.cache import build_once, key_of
+from genre_lightning.data.cache import build_once, key_of, share_with_group
 from genre_lightning.data.collate import Batch, Padding, TokenisedFilms
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
-from genre_lightning.data.genres import GenreVocabulary
+from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.options import DataOptions
 from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EVALUATION_BUDGET_FACTOR = 4
+_FILMS_TO_JUDGE_BY = 20
+"""Fewer films may well have a genre each."""
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Progress | None]]
 """Shows the progress of a task of so many units: a context that gives the function to report units done to."""
@@ -113,9 +115,14 @@ class MovieDataModule(DataOptions, LightningDataModule):
     def prepare_films(self) -> PreparedFilms:
         """Reads, audits and splits the file, for models that need no tokens."""
         if self._films is None:
+            if self.cache_group_writable:
+                share_with_group(self.cache_dir)
             films = load_films(self.source, self.cache_dir, self.reading_progress)
             rows = self._subset(len(films))
-            vocabulary, labels = GenreVocabulary.from_batches(films.batches("genres", rows))
+            vocabulary, labels = GenreVocabulary.from_batches(
+                films.batches("genres", rows), merge_case=self.merge_genre_case
+            )
+            self._check_genres(vocabulary, labels)
             splits, sides = self._splits(films, rows, labels)
             audit = self._audit(films, vocabulary, splits)
             self._films = PreparedFilms(films, rows, vocabulary, splits, audit, sides)
@@ -144,15 +151,33 @@ class MovieDataModule(DataOptions, LightningDataModule):
             return np.arange(films)
         return np.sort(np.random.default_rng([self.seed, 0xF115]).choice(films, self.max_films, replace=False))
 
+    def _check_genres(self, vocabulary: GenreVocabulary, labels: NDArray[np.bool_]) -> None:
+        """Refuse labels that tell every film from every other, as titles and numbers do."""
+        alone = int((labels.sum(axis=0) == 1).sum())
+        if len(labels) >= _FILMS_TO_JUDGE_BY and len(vocabulary) > len(labels) / 2 and 2 * alone > len(vocabulary):
+            columns = ", ".join(self.source.columns.label_columns)
+            raise DataError(
+                f"{self.source.path}: the column {columns!r} names {len(vocabulary):,} genres for {len(labels):,} "
+                f"films, {alone:,} of them for one film only, such as {vocabulary.names[0][:60]!r}: name the column of "
+                "the genres with --data.columns.genres"
+            )
+
     def _splits(
         self, films: FilmTable, rows: NDArray[np.int64], labels: NDArray[np.bool_]
     ) -> tuple[dict[str, Split], KeptSplits]:
         ids, digests = films.ids[rows], self._text_digests(films, rows)
+        groups = groups_of(digests)
         if self.kept is not None:
             parts = self.kept.parts(ids, digests, self.source.path)
         else:
-            parts = split_films(labels, groups_of(digests), self.fractions, self.seed)
+            parts = split_films(labels, groups, self.fractions, self.seed)
         if not all(map(len, parts)):
+            distinct = len(np.unique(groups))
+            if distinct < len(parts) <= len(labels):
+                raise DataError(
+                    f"{len(labels)} films have {distinct} distinct text{'s' if distinct > 1 else ''}, and films with "
+                    "the same text stay in one split: name the right column with --data.columns.overview"
+                )
             raise DataError(
                 f"{len(labels)} films make splits of {', '.join(str(len(part)) for part in parts)}: "
                 "use more films (data.csv, data.max_films), or larger shares in data.split"
@@ -197,6 +222,7 @@ class MovieDataModule(DataOptions, LightningDataModule):
     def _audit(self, films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]) -> dict[str, Any]:
         return {
             **films.audit.as_dict(),
+            "notes": self._notes(films, vocabulary, splits),
             "file": self.source.path.name,
             "films_used": sum(len(split.films) for split in splits.values()) if not self.is_paper_protocol else
             len(splits["train"].films) + len(splits["test"].films),
@@ -210,6 +236,19 @@ class MovieDataModule(DataOptions, LightningDataModule):
                 for name, split in splits.items()
             },
         }  # fmt: skip
+
+    def _notes(self, films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]) -> list[str]:
+        """What a reader should know of the file beside the counts, a line each."""
+        distinct = {split.sha256: vocabulary.counts(split.labels) for split in splits.values()}
+        counts = {name: sum(of_split[name] for of_split in distinct.values()) for name in vocabulary.names}
+        return [
+            *films.notes,
+            *(
+                f"genres that differ in case only: {', '.join(f'{name} ({counts[name]:,} films)' for name in names)}; "
+                "merge them with --data.merge_genre_case true"
+                for names in case_variants(counts)
+            ),
+        ]
 
     @property
     def is_paper_protocol(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from genre_lightning.data.movies import Audit, ColumnNames, TextTemplate, read_movies
+from genre_lightning.data.movies import Audit, FilmSource, Reading, guess_shapes, read_movies
+from genre_lightning.data.templates import ColumnNames, TextTemplate
 from genre_lightning.errors import ConfigError, DataError, one_line
 from genre_lightning.files import replacing
 
@@ -64,9 +65,11 @@ def _fetch(target: Path) -> Path:
 
 
 def _audit(file: Path) -> Audit:
-    audit = Audit()
-    for _ in read_movies(file, ColumnNames(), TextTemplate("{overview}"), audit):
+    source = FilmSource(file, ColumnNames(), TextTemplate("{overview}"))
+    reading = Reading(source)
+    for _ in read_movies(reading, guess_shapes(source)):
         pass
+    audit = reading.audit
     if audit.kept < _FEWEST_FILMS:
         raise DataError(
             f"{file} has {audit.rows:,} rows and {audit.kept:,} films, too few for {HANDLE}: delete it, then try again"

@@ -13,15 +13,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from genre_lightning.data.cache import build_once, key_of
-from genre_lightning.data.movies import Audit, FilmSource, Movie, ReadShare, file_kind, read_movies
+from genre_lightning.data.movies import Audit, FilmSource, Movie, Reading, guess_shapes, read_movies
+from genre_lightning.data.shapes import Shapes
+from genre_lightning.data.tables import FileState, ReadShare, file_kind
 from genre_lightning.errors import DataError
 from genre_lightning.files import file_digest
 
 __all__ = ["FilmSource", "FilmTable", "load_films"]
 
-_FORMAT = 1  # raised when what is kept of a film, or how it is read, changes
+_FORMAT = 2  # raised when what is kept of a film, or how it is read, changes
 _SCHEMA = pa.schema(
-    {"id": pa.int64(), "title": pa.large_string(), "overview": pa.large_string(), "text": pa.large_string(),
+    {"id": pa.string(), "title": pa.large_string(), "overview": pa.large_string(), "text": pa.large_string(),
      "genres": pa.list_(pa.string())}
 )  # fmt: skip
 _BATCH_FILMS = 4096
@@ -42,12 +44,14 @@ class FilmTable:
     Attributes:
         table: id, title, overview, text and genres of each kept film, in the file's order.
         audit: of the file.
+        notes: what a reader of the audit should know beside the counts, a line each.
         digest: names the content of the table.
         path: of the Arrow stream that the table maps.
     """
 
     table: pa.Table
     audit: Audit
+    notes: tuple[str, ...]
     digest: str
     path: Path
 
@@ -55,8 +59,8 @@ class FilmTable:
         return self.table.num_rows
 
     @property
-    def ids(self) -> NDArray[np.int64]:
-        """int64 (films,)."""
+    def ids(self) -> NDArray[Any]:
+        """int64 (films,), or objects that are text if the file's ids are."""
         return self.table["id"].to_numpy()
 
     def strings(self, column: str, films: NDArray[np.int64] | None = None) -> list[str]:
@@ -101,50 +105,59 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
     Raises:
         DataError: the file cannot be read, or leaves no film.
     """
-    settings = {
-        "format": _FORMAT,
-        "kind": [f".{part}" for part in file_kind(source.path).split(".")],
-        "file": file_digest(source.path),
-        "columns": asdict(source.columns),
-        "text": source.template.template,
-        "genre_format": source.genre_format,
-        "genre_separator": source.genre_separator,
-        "require_genres": source.require_genres,
-    }
+    kind = file_kind(source.path)
+    state = FileState.of(source.path)
+    digest = file_digest(source.path)
+    settings = {"format": _FORMAT, "kind": kind, "file": digest, **asdict(source), "template": source.template.template}
+    # neither changes what is kept of a film
+    for name in ("path", "max_malformed"):
+        del settings[name]
     key = key_of(settings)
 
     def build(folder: Path) -> dict[str, Any]:
-        audit, share = Audit(), ReadShare()
-        films = read_movies(
-            source.path,
-            source.columns,
-            source.template,
-            audit,
-            genre_format=source.genre_format,
-            genre_separator=source.genre_separator,
-            require_genres=source.require_genres,
-            share=share,
-        )
-        with progress("Reading films", share) as report:
-            _write(folder / "films.arrow", films, report)
-        if audit.kept == 0:
-            dropped = ", ".join(f"{count} {reason}" for reason, count in audit.as_dict().items() if count)
-            raise DataError(f"{source.path} leaves no usable film ({dropped or 'no rows'}): give a movies file")
-        return audit.as_dict()
+        reading = _read(source, folder / "films.arrow", progress)
+        # bound to the digest for good: what was read must be what was hashed
+        state.check_unchanged()
+        if file_digest(source.path) != digest:
+            raise DataError(f"{source.path} has changed while it was read: run the command again")
+        return {"audit": reading.audit.as_dict(), "notes": reading.notes()}
 
     folder, facts = build_once(cache_dir / "films", key, build)
     with pa.memory_map(str(folder / "films.arrow")) as file:
         table = pa.ipc.open_stream(file).read_all()
-    return FilmTable(table, Audit(**facts), key, folder / "films.arrow")
+    return FilmTable(table, Audit(**facts["audit"]), tuple(facts["notes"]), key, folder / "films.arrow")
 
 
-def _write(path: Path, films: Iterable[Movie], report: Callable[[int], None] | None) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+def _read(source: FilmSource, path: Path, progress: ReadingProgress) -> Reading:
+    """Write the films of a file as a table, by what all of its rows say of its ids and genres."""
+    shapes: Shapes | None = guess_shapes(source)
+    while shapes is not None:
+        reading, share = Reading(source), ReadShare()
+        with progress("Reading films", share) as share.count_rows:
+            distinct_texts = _write(path, read_movies(reading, shapes, share), shapes)
+        decided = reading.tally.shapes()
+        # the first rows were not like the rest: once more, by what is known now
+        shapes = decided if decided != shapes else None
+    reading.check()
+    if distinct_texts == 1 < reading.audit.kept:
+        raise DataError(
+            f"{source.path}: {reading.audit.kept:,} films have 1 distinct text: "
+            "name the right columns in data.text and --data.columns.overview"
+        )
+    return reading
+
+
+def _write(path: Path, films: Iterable[Movie], shapes: Shapes) -> int:
+    """Write the table; return how many distinct texts there are, if it is 1 or 0."""
+    schema = _SCHEMA if shapes.ids == "text" else _SCHEMA.set(0, pa.field("id", pa.int64()))
+    texts: set[str] = set()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in _batches(films):
-            columns = {name: [getattr(film, name) for film in batch] for name in _SCHEMA.names}
-            writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
-            if report:
-                report(len(batch))
+            columns = {name: [getattr(film, name) for film in batch] for name in schema.names}
+            writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
+            if len(texts) < 2:
+                texts.update(columns["text"])
+    return len(texts)
 
 
 def _batches(films: Iterable[Movie]) -> Iterator[list[Movie]]:

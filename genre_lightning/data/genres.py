@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -35,11 +35,14 @@ class GenreVocabulary:
         return cls(tuple(sorted({name for genres in genres_of_films for name in genres})))
 
     @classmethod
-    def from_batches(cls, batches: Iterable[pa.ListArray]) -> tuple[GenreVocabulary, NDArray[np.bool_]]:
+    def from_batches(
+        cls, batches: Iterable[pa.ListArray], *, merge_case: bool = False
+    ) -> tuple[GenreVocabulary, NDArray[np.bool_]]:
         """The vocabulary of all genres in a column, read once, and the column's films encoded.
 
         Args:
             batches: the names of each film's genres.
+            merge_case: take names that differ in upper and lower case only for one, the most frequent of them.
 
         Returns:
             the vocabulary, and bool (films, genres).
@@ -51,11 +54,18 @@ class GenreVocabulary:
             known = [number.setdefault(name, len(number)) for name in encoded.dictionary.to_pylist()]
             columns.append(np.asarray(known, dtype=np.int32)[encoded.indices.to_numpy()])
             counts.append(batch.value_lengths().to_numpy())
-        vocabulary = cls(tuple(sorted(number)))
-        place = np.argsort(np.argsort(np.asarray(list(number), dtype=object)))
+        columns_of_films = np.concatenate(columns) if columns else np.zeros(0, dtype=np.int32)
+        films = np.bincount(columns_of_films, minlength=len(number)).tolist()
+        spelling = {name: name for name in number}
+        if merge_case:
+            for variants in case_variants(dict(zip(number, films, strict=True))):
+                spelling.update(dict.fromkeys(variants, variants[0]))
+        vocabulary = cls(tuple(sorted(set(spelling.values()))))
+        at = {name: column for column, name in enumerate(vocabulary.names)}
+        place = np.array([at[spelling[name]] for name in number], dtype=np.int64)
         rows = np.repeat(np.arange(sum(map(len, counts))), np.concatenate(counts))
         labels = np.zeros((sum(map(len, counts)), len(vocabulary)), dtype=bool)
-        labels[rows, place[np.concatenate(columns)]] = True
+        labels[rows, place[columns_of_films]] = True
         return vocabulary, labels
 
     def __len__(self) -> int:
@@ -92,6 +102,18 @@ class GenreVocabulary:
     def counts(self, labels: NDArray[np.bool_]) -> dict[str, int]:
         """How many films have each genre."""
         return dict(zip(self.names, labels.sum(axis=0).astype(int).tolist(), strict=True))
+
+
+def case_variants(films: Mapping[str, int]) -> list[list[str]]:
+    """Group the names that differ in upper and lower case only; the most frequent first, names alone left out.
+
+    Args:
+        films: number of films of each name.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(films, key=lambda name: (-films[name], name)):
+        groups.setdefault(name.casefold(), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def pos_weight(

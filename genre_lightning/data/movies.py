@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import re
-import string
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from operator import truediv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, get_args
+from typing import Any
 
-from genre_lightning.data.cells import GenreFormat, MalformedCellError, detect_style, parse_genres, readable
-from genre_lightning.errors import ConfigError, DataError
-
-FileKind = Literal["csv", "csv.gz", "parquet"]
+from genre_lightning.data.cells import SHAPES_READ, GenreFormat, MalformedCellError, readable
+from genre_lightning.data.csv_rows import MisfitRow
+from genre_lightning.data.shapes import Shapes, Tally, one_hot_columns
+from genre_lightning.data.tables import ReadShare, read_rows
+from genre_lightning.data.templates import ColumnNames, TextTemplate
+from genre_lightning.errors import DataError, one_line
 
 REASONS = ("malformed", "duplicate_id", "missing_overview", "placeholder_overview", "no_genres")
 
-_STYLE_SAMPLE_ROWS = 200
-_MAX_FIELD_CHARACTERS = 64 * 2**20
+_HEAD_ROWS = 200
 
 PLACEHOLDERS = frozenset(
     """
@@ -45,35 +40,18 @@ class Movie:
     """A film that is fit to learn from.
 
     Attributes:
-        id: the film's number in the file; unique.
+        id: a number or a text, of one type in a file; unique.
         title: may be empty.
         overview: the plot summary as it stands in the file, without outer white space.
         genres: names, in the file's order; at least one, unless films without genres were asked for.
         text: the template of `data.text` filled in: what the model reads.
     """
 
-    id: int
+    id: int | str
     title: str
     overview: str
     genres: tuple[str, ...]
     text: str
-
-
-@dataclass
-class ColumnNames:
-    """Names of the columns in the file.
-
-    Attributes:
-        id: a whole number for each film.
-        title: shown beside predictions; the file may lack it.
-        overview: the plot summary.
-        genres: the film's genres.
-    """
-
-    id: str = "id"
-    title: str = "title"
-    overview: str = "overview"
-    genres: str = "genres"
 
 
 @dataclass
@@ -94,40 +72,6 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class TextTemplate:
-    """A text made of columns, such as "{title}. {overview}".
-
-    Raises:
-        ConfigError: a placeholder that is no plain column name, or none at all.
-    """
-
-    template: str
-    fields: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        try:
-            parts = list(string.Formatter().parse(self.template))
-        except ValueError as error:
-            raise ConfigError(f"data.text {self.template!r} is no template ({error}): write '{{overview}}'") from None
-        names = [name for _, name, _, _ in parts if name is not None]
-        plain = all(re.fullmatch(r"[^\W\d]\w*", name) for name in names)
-        if not names or not plain or any(part[2] or part[3] for part in parts):
-            raise ConfigError(
-                f"data.text is {self.template!r}: it needs plain column names in braces, "
-                "such as '{title}. {overview}'"
-            )
-        object.__setattr__(self, "fields", tuple(dict.fromkeys(names)))
-
-    def fill(self, values: dict[str, str]) -> str:
-        """The text; the punctuation that an empty column leaves behind is dropped."""
-        text = " ".join(self.template.format_map(values).split())
-        if all(values[name] for name in self.fields):
-            return text
-        text = re.sub(r"([.,:;!?-])(?:\s+[.,:;-])+", r"\1", text)
-        return text.lstrip(" .,:;-").rstrip(" ,:;-")
-
-
-@dataclass(frozen=True)
 class FilmSource:
     """Where films come from and how they are read.
 
@@ -138,6 +82,11 @@ class FilmSource:
         genre_format: of the genres column.
         genre_separator: of names in it, where it is "separated"; None to find out.
         require_genres: drop films without genres.
+        encoding: of the text of a CSV.
+        max_malformed: fraction of the rows that may be malformed.
+
+    Raises:
+        ConfigError: the text holds the labels.
     """
 
     path: Path
@@ -146,6 +95,79 @@ class FilmSource:
     genre_format: GenreFormat = "auto"
     genre_separator: str | None = None
     require_genres: bool = True
+    encoding: str = "utf-8"
+    max_malformed: float = 0.05
+
+    def __post_init__(self) -> None:
+        self.template.columns(self.columns)
+
+    @property
+    def finds_labels(self) -> bool:
+        """Whether the columns of 0 and 1 are to be found."""
+        return self.genre_format == "one_hot" and isinstance(self.columns.genres, str)
+
+    def rows(self, share: ReadShare | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows with the columns that are read of them.
+
+        Raises:
+            DataError: see `read_rows`.
+        """
+        columns = self.columns
+        labels = columns.label_columns if self.require_genres and not self.finds_labels else []
+        needed = [columns.overview, *labels, *self.template.columns(columns).values()]
+        if columns.id != ColumnNames().id:  # only the column that the user has not named may be missing
+            needed.append(columns.id)
+        optional = None if self.finds_labels else [columns.id, columns.title, *columns.label_columns]
+        return read_rows(self.path, needed, share, optional=optional, encoding=self.encoding)
+
+
+class Reading:
+    """What is learnt of a file while it is read: the shapes of its cells, and what is wrong with its rows.
+
+    Args:
+        source: the file.
+
+    Attributes:
+        audit: of the rows read.
+        tally: of their ids and genres.
+        problems: how many rows are malformed for each kind of reason.
+        examples: the first of each.
+    """
+
+    def __init__(self, source: FilmSource) -> None:
+        self.source = source
+        self.audit = Audit()
+        self.tally = Tally(source.genre_format, source.genre_separator)
+        self.problems: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+
+    def count_problem(self, kind: str, example: str) -> None:
+        """Count a malformed row."""
+        self.audit.malformed += 1
+        self.problems[kind] += 1
+        self.examples.setdefault(kind, one_line(example)[:120])
+
+    def check(self) -> None:
+        """Refuse a file of which too much is malformed or nothing is kept.
+
+        Raises:
+            DataError: with a sample and the fix.
+        """
+        audit, source = self.audit, self.source
+        if audit.malformed > source.max_malformed * audit.rows:
+            kind, _ = self.problems.most_common(1)[0]
+            raise DataError(
+                f"{source.path}: {audit.malformed:,} of {audit.rows:,} rows are malformed, most for their {kind}, such "
+                f"as {self.examples[kind]}; a genres column may hold {SHAPES_READ}: name the right columns or "
+                "data.genre_format and data.genre_separator, or accept the loss with --data.max_malformed 1"
+            )
+        if audit.kept == 0:
+            dropped = ", ".join(f"{count} {reason}" for reason, count in audit.as_dict().items() if count)
+            raise DataError(f"{source.path} leaves no usable film ({dropped or 'no rows'}): give a movies file")
+
+    def notes(self) -> list[str]:
+        """What a reader of the audit should know beside the counts."""
+        return [*self.tally.notes(), *(f"malformed: {self.examples[kind]}" for kind in self.problems)]
 
 
 def is_placeholder(overview: str) -> bool:
@@ -156,60 +178,7 @@ def is_placeholder(overview: str) -> bool:
     return not words or " ".join(words.split()) in _PLACEHOLDERS
 
 
-def read_movies(
-    path: Path,
-    columns: ColumnNames,
-    template: TextTemplate,
-    audit: Audit,
-    *,
-    genre_format: GenreFormat = "auto",
-    genre_separator: str | None = None,
-    require_genres: bool = True,
-    share: ReadShare | None = None,
-) -> Iterator[Movie]:
-    """Yields the films of a file that are kept, in the file's order, and counts every row in `audit`.
-
-    Args:
-        path: a .csv, .csv.gz or .parquet file.
-        columns: names of the columns.
-        template: how the text is made.
-        audit: counted up while the iterator runs.
-        genre_format: "literal" (Python lists), "json", "separated" by a character, or "auto" to find out.
-        genre_separator: the character between names; None to find out.
-        require_genres: drop films without genres, as training needs; False to tag them.
-        share: told how far the reading has come.
-
-    Raises:
-        DataError: the file is missing, empty, not readable in its format, or lacks a column.
-    """
-    seen: set[int] = set()
-    needed = [columns.id, columns.overview, *([columns.genres] if require_genres else []), *template.fields]
-    rows = read_rows(path, needed, share)
-    head = [row for _, row in zip(range(_STYLE_SAMPLE_ROWS), rows, strict=False)]
-    style, separator = detect_style([row.get(columns.genres) for row in head], genre_format, genre_separator)
-    for row in _chain(head, rows):
-        audit.rows += 1
-        try:
-            film_id = _whole_number(row.get(columns.id))
-            cell = row.get(columns.genres)
-            # films to be tagged may leave the cell empty
-            blank = not require_genres and isinstance(cell, str) and not cell.strip()
-            genres = () if blank else parse_genres(cell, style, separator)
-        except MalformedCellError:
-            audit.malformed += 1
-            continue
-        overview = str(row.get(columns.overview) or "").strip()
-        reason = _reason_to_drop(film_id, overview, genres if require_genres else ("-",), seen)
-        seen.add(film_id)
-        if reason:
-            setattr(audit, reason, getattr(audit, reason) + 1)
-            continue
-        audit.kept += 1
-        values = {name: readable(row.get(name)) for name in template.fields}
-        yield Movie(film_id, str(row.get(columns.title) or "").strip(), overview, genres, template.fill(values))
-
-
-def _reason_to_drop(film_id: int, overview: str, genres: Sequence[str], seen: set[int]) -> str | None:
+def _reason_to_drop(film_id: int | str, overview: str, genres: Sequence[str], seen: set[int | str]) -> str | None:
     if film_id in seen:
         return "duplicate_id"
     if not overview:
@@ -219,136 +188,109 @@ def _reason_to_drop(film_id: int, overview: str, genres: Sequence[str], seen: se
     return None if genres else "no_genres"
 
 
-def _whole_number(cell: Any) -> int:
-    if isinstance(cell, float) and cell.is_integer():  # Parquet from pandas, whose integers cannot be missing
-        cell = int(cell)
-    text = "" if cell is None else str(cell).strip()
-    # 18 digits: what an int64 column of the tables to come can hold
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise MalformedCellError(f"id {text[:40]!r}")
-    return int(text)
-
-
-def _chain(head: list[dict[str, Any]], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield from head
-    yield from rest
-
-
-def file_kind(path: Path) -> FileKind:
-    """The format of a movies file by its name.
+def guess_shapes(source: FilmSource) -> Shapes:
+    """Guess how a file writes its ids and genres, from its first rows.
 
     Raises:
-        DataError: no such file, a directory, or another ending.
+        DataError: see `read_rows`.
     """
-    if not path.exists():
-        raise DataError(
-            f"no such file: {path}: give the path of a movies file with --data.csv "
-            "(movies_metadata.csv of The Movies Dataset), or write a sample with 'genre-lightning data sample FILE'"
-        )
-    if not path.is_file():
-        raise DataError(f"{path} is not a file: give a .csv, .csv.gz or .parquet file with --data.csv")
-    if kind := kind_by_name(path):
-        return kind
-    raise DataError(f"{path} ends neither in .csv, .csv.gz nor .parquet: rename it to its format, or convert it")
+    reading = Reading(source)
+    for _ in islice(_counted_rows(reading, None), _HEAD_ROWS):
+        pass
+    return reading.tally.shapes()
 
 
-def kind_by_name(path: Path) -> FileKind | None:
-    """The format that a file's ending stands for, whether or not there is such a file; None for other endings."""
-    kinds: tuple[FileKind, ...] = get_args(FileKind)
-    return next((kind for kind in kinds if path.name.lower().endswith(f".{kind}")), None)
-
-
-def check_columns(path: Path, columns: ColumnNames, template: TextTemplate, *, require_genres: bool = True) -> None:
-    """Opens the file and checks its header: cheap, for use before any work.
+def find_shapes(source: FilmSource) -> Shapes:
+    """Find out how a file writes its ids and genres, from all of its rows.
 
     Raises:
-        DataError: as `read_movies`.
+        DataError: see `read_rows`.
     """
-    needed = [columns.id, columns.overview, *([columns.genres] if require_genres else []), *template.fields]
-    next(read_rows(path, needed), None)
+    reading = Reading(source)
+    for _ in _counted_rows(reading, None):
+        pass
+    return reading.tally.shapes()
 
 
-@dataclass
-class ReadShare:
-    """How much of a file has been read.
-
-    Attributes:
-        measure: gives the share, from 0 to 1; set by the reader.
-    """
-
-    measure: Callable[[], float] = lambda: 0.0
-
-
-def read_rows(path: Path, needed: list[str], share: ReadShare | None = None) -> Iterator[dict[str, Any]]:
-    """Yields each row of a movies file as its cells by column.
+def read_movies(reading: Reading, shapes: Shapes, share: ReadShare | None = None) -> Iterator[Movie]:
+    """Yield the films of a file that are kept, in the file's order, and count every row.
 
     Args:
-        path: a .csv, .csv.gz or .parquet file.
-        needed: columns that it must have.
+        reading: of the file; counted up while the iterator runs. The shapes that its tally gives in the end decide:
+            if they are others than `shapes`, read again.
+        shapes: how ids and genres are written.
         share: told how far the reading has come.
 
     Raises:
+        DataError: see `read_rows`.
+    """
+    source, audit = reading.source, reading.audit
+    columns, fields = source.columns, source.template.columns(source.columns)
+    label, genres_in = columns.label_columns[0], shapes.reader()
+    seen: set[int | str] = set()
+    for number, row in enumerate(_counted_rows(reading, share), start=1):
+        audit.rows += 1
+        if isinstance(row, MisfitRow):
+            reading.count_problem("cells", row.flaw)
+            continue
+        try:
+            film_id = number if shapes.ids == "row" else shapes.id_of(row.get(columns.id))
+        except MalformedCellError:
+            reading.count_problem("id", f"row {number}, {columns.id!r} = {str(row.get(columns.id))[:80]!r}")
+            continue
+        try:
+            if shapes.one_hot:
+                genres = shapes.genres_of(row)
+            else:
+                cell = row.get(label)
+                # an empty cell is one of no genres, in files of lists too
+                genres = () if isinstance(cell, str) and not cell.strip() else genres_in(cell)
+        except MalformedCellError:
+            cells = {name: str(row.get(name))[:80] for name in (shapes.one_hot[:1] or [label])}
+            shown = ", ".join(f"{name!r} = {cell!r}" for name, cell in cells.items())
+            reading.count_problem("genres", f"row {number}, {shown}")
+            continue
+        overview = str(row.get(columns.overview) or "").strip()
+        reason = _reason_to_drop(film_id, overview, genres if source.require_genres else ("-",), seen)
+        seen.add(film_id)
+        if reason:
+            setattr(audit, reason, getattr(audit, reason) + 1)
+            continue
+        audit.kept += 1
+        values = {name: readable(row.get(column)) for name, column in fields.items()}
+        title = readable(row.get(columns.title))
+        yield Movie(film_id, title, overview, genres, source.template.fill(values))
+
+
+def _counted_rows(reading: Reading, share: ReadShare | None) -> Iterator[dict[str, Any]]:
+    """Yield the rows, their ids and genres noted in the tally."""
+    source, tally = reading.source, reading.tally
+    columns = source.columns
+    rows = source.rows(share)
+    head = list(islice(rows, _HEAD_ROWS))
+    whole = [row for row in head if not isinstance(row, MisfitRow)]
+    tally.has_ids = any(columns.id in row for row in whole) or not whole
+    if source.finds_labels:
+        others = [columns.id, columns.title, columns.overview, *source.template.columns(columns).values()]
+        tally.one_hot = one_hot_columns(whole, others)
+        if not tally.one_hot:
+            raise DataError(
+                f"{source.path} has no column of 0 and 1 beside {', '.join(dict.fromkeys(others))}, as "
+                "data.genre_format one_hot needs: list the genres' columns in data.columns.genres"
+            )
+    elif source.genre_format == "one_hot" or not isinstance(columns.genres, str):
+        tally.one_hot = tuple(columns.label_columns)
+    label, add = columns.label_columns[0], tally.add
+    for row in chain(head, rows):
+        if not isinstance(row, MisfitRow):
+            add(row.get(columns.id), row.get(label))
+        yield row
+
+
+def check_columns(source: FilmSource) -> None:
+    """Open the file and check its header: cheap, for use before any work.
+
+    Raises:
         DataError: as `read_movies`.
     """
-    share = share or ReadShare()
-    kind = file_kind(path)
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty: download it again, or give another file with --data.csv")
-    if kind == "parquet":
-        yield from _parquet_rows(path, needed, share)
-        return
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as raw, _as_text(raw, kind) as text:
-            # of the file as it lies on disk, compressed or not
-            share.measure = lambda: raw.tell() / size
-            yield from _csv_rows(path, text, needed)
-            share.measure = lambda: 1.0
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}): convert it to UTF-8") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no whole gzip file ({error}): download or compress it again") from None
-    except csv.Error as error:
-        raise DataError(f"{path} is no well-formed CSV ({error}): export it again with quoted fields") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from None
-
-
-def _as_text(raw: BinaryIO, kind: str) -> TextIO:
-    content = gzip.GzipFile(fileobj=raw) if kind == "csv.gz" else raw
-    # utf-8-sig: spreadsheet programs put a byte-order mark before the first column's name
-    return io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
-
-
-def _csv_rows(path: Path, text: TextIO, needed: list[str]) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
-    reader = csv.DictReader(text, restval="")  # a row that is cut short has empty cells
-    _check_header(path, list(reader.fieldnames or []), needed)
-    yield from reader
-
-
-def _parquet_rows(path: Path, needed: list[str], share: ReadShare) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        _check_header(path, file.schema_arrow.names, needed)
-        done, rows = 0, max(file.metadata.num_rows, 1)
-        for batch in file.iter_batches(batch_size=4096):
-            done += batch.num_rows
-            share.measure = partial(truediv, done, rows)
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is no readable Parquet file ({reason}): export or download it again") from None
-
-
-def _check_header(path: Path, header: list[str], needed: list[str]) -> None:
-    missing = [name for name in dict.fromkeys(needed) if name not in header]
-    if missing:
-        shown = ", ".join(header[:30]) or "nothing"
-        raise DataError(
-            f"{path} has no column {', '.join(map(repr, missing))}; its header is: {shown[:400]}: "
-            "name the right columns with --data.columns.id, .overview, .genres, .title, or give a movies file"
-        )
+    next(source.rows(), None)

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.data.cells import readable
-from genre_lightning.data.movies import ColumnNames, ReadShare, is_placeholder, read_rows
+from genre_lightning.data.csv_rows import MisfitRow
+from genre_lightning.data.movies import is_placeholder
+from genre_lightning.data.shapes import whole_number
+from genre_lightning.data.tables import ReadShare, read_rows
+from genre_lightning.data.templates import ColumnNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +21,11 @@ class NewFilm:
     """A row of a file of films whose genres are asked for.
 
     Attributes:
-        id: as the file has it; None where the cell is empty or the column missing.
+        id: as the file has it, or the row's number from 1 if it has no such column; None if the cell is empty.
         title: likewise, or empty.
         cells: what text templates are filled with, as words.
-        reason: why the film cannot be tagged, one of `missing_overview` and `placeholder_overview`; None where it can.
+        reason: why the film cannot be tagged, one of `malformed`, `missing_overview` and `placeholder_overview`; None
+            if it can.
     """
 
     id: str | None
@@ -37,11 +42,13 @@ class NewFilms:
         path: the file: .csv, .csv.gz or .parquet.
         columns: names of its columns; those of ids, titles and genres may be missing.
         fields: the file's column for each name in a text template.
+        encoding: of the text of a CSV.
     """
 
     path: Path
     columns: ColumnNames
     fields: Mapping[str, str]
+    encoding: str = "utf-8"
 
     def check(self) -> None:
         """Opens the file and checks its header: cheap, for use before any work.
@@ -61,10 +68,15 @@ class NewFilms:
             DataError: as `check`.
         """
         columns = self.columns
-        for row in read_rows(self.path, [columns.overview, *self.fields.values()], share):
+        needed = [columns.overview, *self.fields.values()]
+        rows = read_rows(self.path, needed, share, optional=[columns.id, columns.title], encoding=self.encoding)
+        for number, row in enumerate(rows, start=1):
+            if isinstance(row, MisfitRow):
+                yield NewFilm(None, "", {}, "malformed")
+                continue
             yield NewFilm(
-                id=_id_text(row.get(columns.id)),
-                title=str(row.get(columns.title) or "").strip(),
+                id=_id_text(row[columns.id]) if columns.id in row else str(number),
+                title=readable(row.get(columns.title)),
                 cells={name: readable(row.get(column)) for name, column in self.fields.items()},
                 reason=reason_not_to_tag(str(row.get(columns.overview) or "")),
             )
@@ -88,6 +100,6 @@ def reason_not_to_tag(overview: str) -> str | None:
 
 
 def _id_text(cell: Any) -> str | None:
-    if isinstance(cell, float) and cell.is_integer():  # Parquet from pandas, whose integers cannot be missing
-        cell = int(cell)
+    if (number := whole_number(cell)) is not None and not str(cell).strip().isdecimal():
+        return str(number)  # 862.0, as pandas writes numbers that may be missing
     return (str(cell).strip() or None) if cell is not None else None

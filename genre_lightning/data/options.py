@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from genre_lightning.bounds import SEED, at_least, bound_problems
+from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
 from genre_lightning.data.cache import default_cache_dir
 from genre_lightning.data.cells import GenreFormat
-from genre_lightning.data.movies import ColumnNames, FilmSource, TextTemplate, check_columns
+from genre_lightning.data.movies import FilmSource, check_columns
 from genre_lightning.data.splits import check_fractions
+from genre_lightning.data.templates import ColumnNames, TextTemplate
 from genre_lightning.errors import ConfigError, problems_of
 
 
@@ -19,10 +20,16 @@ class DataOptions:
     These are the options of `MovieDataModule`, which inherits them, so that they can be made and checked alone too.
 
     Args:
-        csv: the movies file: .csv, .csv.gz or .parquet.
+        csv: the movies file: .csv, .tsv, either with .gz, or .parquet.
         columns: names of the file's columns.
-        genre_format: of the genres column: "literal" for Python lists, "json", "separated", or "auto" to find out.
-        genre_separator: of names in a "separated" column; null finds out.
+        genre_format: of the genres column: "literal" for Python lists, "json", "separated", "one_hot" for a column of
+            0 and 1 for each genre (those listed in columns.genres, else all columns of 0 and 1), or "auto", the
+            default, to find out from all rows.
+        genre_separator: text between the names of a "separated" column; null, the default, finds out.
+        merge_genre_case: count genres that differ in upper and lower case only as one, under the most frequent
+            spelling; false, the default, keeps and reports them.
+        max_malformed: fraction of the rows that may be malformed, 0.05 by default; a file with more is refused.
+        encoding: of the text of a CSV, "utf-8" by default; such as windows-1252.
         text: template over the columns of what the model reads, such as "{title}. {overview}".
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
@@ -38,6 +45,8 @@ class DataOptions:
             the memory of a run, never its training. null chooses by device and layout, 16,384 on an accelerator.
         num_workers: processes that load batches; loading is cheap, so 0 is right for most.
         cache_dir: where films and tokens are kept between runs; null takes $GENRE_LIGHTNING_CACHE or ~/.cache.
+        cache_group_writable: let the group of cache_dir read and write what is kept there; false, the default, keeps
+            it to the user. Who may write to a cache can change what others train on.
     """
 
     def __init__(
@@ -46,6 +55,9 @@ class DataOptions:
         columns: ColumnNames | None = None,
         genre_format: GenreFormat = "auto",
         genre_separator: str | None = None,
+        merge_genre_case: bool = False,
+        max_malformed: Annotated[float, Bounds(0, 1)] = 0.05,
+        encoding: str = "utf-8",
         text: str = "{overview}",
         tokenizer: str | None = None,
         revision: str | None = None,
@@ -58,9 +70,19 @@ class DataOptions:
         micro_batch_tokens: Annotated[int | None, at_least(1, 10**9)] = None,
         num_workers: Annotated[int, at_least(0, 1024)] = 0,
         cache_dir: Path | None = None,
+        cache_group_writable: bool = False,
     ) -> None:
         super().__init__()
-        self.source = FilmSource(Path(csv), columns or ColumnNames(), TextTemplate(text), genre_format, genre_separator)
+        self.source = FilmSource(
+            Path(csv),
+            columns or ColumnNames(),
+            TextTemplate(text),
+            genre_format,
+            genre_separator,
+            encoding=encoding,
+            max_malformed=max_malformed,
+        )
+        self.merge_genre_case = merge_genre_case
         self.tokenizer_name = tokenizer
         self.revision = revision
         self.vocab_size = vocab_size
@@ -72,6 +94,7 @@ class DataOptions:
         self.micro_batch_tokens = micro_batch_tokens
         self.num_workers = num_workers
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+        self.cache_group_writable = cache_group_writable
 
     def check(self) -> None:
         """Everything about the options and the file that can be told without reading more than its header.
@@ -79,7 +102,24 @@ class DataOptions:
         Raises:
             ConfigError, DataError: with the option and the cure.
         """
-        problems = problems_of([lambda: check_fractions(self.fractions)])
-        if problems := [*problems, *bound_problems(DataOptions, vars(self), "data")]:
+        problems = problems_of([lambda: check_fractions(self.fractions), lambda: check_encoding(self.source.encoding)])
+        if self.source.genre_separator == "":
+            problems.append("data.genre_separator is empty: give the text between genres, or null to find out")
+        if problems := [
+            *problems,
+            *bound_problems(DataOptions, {**vars(self), "max_malformed": self.source.max_malformed}, "data"),
+        ]:
             raise ConfigError("; and ".join(problems))
-        check_columns(self.source.path, self.source.columns, self.source.template)
+        check_columns(self.source)
+
+
+def check_encoding(name: str) -> None:
+    """Refuse a text encoding that Python does not know.
+
+    Raises:
+        ConfigError: with the fix.
+    """
+    try:
+        b"".decode(name)
+    except (LookupError, ValueError):
+        raise ConfigError(f"data.encoding is {name!r}: give a text encoding such as utf-8 or windows-1252") from None

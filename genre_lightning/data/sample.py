@@ -95,8 +95,8 @@ _SHARED_TEXTS = 2  # for each 2,000 films: a remake with the first film's overvi
 _PLACEHOLDERS = ("No overview found.", "No overview yet.", "Released", "n/a", "No overview found.")
 # no dialect of the column can read these: names in a list or between bars would be another file's well-formed cells
 _BAD_GENRES = (
-    "",
-    "{'id': 18, 'name': 'Drama'}",
+    "False",
+    "{'id': 18}",
     "[18, 35]",
     "[{'id': 18, 'name': 'Drama'}, {'id': 107",
     "[{'id': 18, 'name': Drama}]",
@@ -336,6 +336,8 @@ def write_sample(path: Path, films: int = 2000, seed: int = 0) -> Path:
     path = Path(path)
     if not path.name.endswith((".csv", ".csv.gz")):
         raise ConfigError(f"the sample's path is {path}: let its name end in .csv or .csv.gz")
+    if path.exists():
+        raise ConfigError(f"{path} exists already: delete it, or name another file for the sample")
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,8 @@ def _deal(
     split_of_unit[members] = np.repeat(np.arange(len(counts)), counts)
 
 
-def ids_digest(ids: NDArray[np.int64]) -> str:
-    """SHA-256 of a split's sorted ids: two runs may be compared only where it is equal."""
+def ids_digest(ids: NDArray[Any]) -> str:
+    """SHA-256 of a split's sorted ids, numbers or texts: two runs may be compared only where it is equal."""
+    if ids.dtype == object:
+        return hashlib.sha256("\n".join(sorted(ids.tolist())).encode()).hexdigest()
     return hashlib.sha256(np.sort(np.asarray(ids, dtype="<i8")).tobytes()).hexdigest()

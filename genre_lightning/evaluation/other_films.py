@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.films import FilmSource, FilmTable, ReadingProgress, load_films
 from genre_lightning.data.kept_splits import KeptSplits, read_if_there
-from genre_lightning.data.movies import ColumnNames, TextTemplate
 from genre_lightning.data.splits import ids_digest, text_digests
+from genre_lightning.data.templates import ColumnNames, TextTemplate
 from genre_lightning.errors import CheckpointError, DataError, one_line
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.files import file_digest

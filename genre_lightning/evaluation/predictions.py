@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +32,8 @@ class Predictions:
 
     genres: tuple[str, ...]
     """The vocabulary: names of the columns, in order."""
-    ids: NDArray[np.int64]
-    """Film ids, (films,)."""
+    ids: NDArray[Any]
+    """Film ids, int64 (films,), or objects that are text if the file's ids are."""
     titles: list[str]
     """One for each film."""
     texts: list[str]
@@ -45,7 +46,8 @@ class Predictions:
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen
         set_field(self, "genres", tuple(str(genre) for genre in self.genres))
-        set_field(self, "ids", np.asarray(self.ids, dtype=np.int64).reshape(-1))
+        ids = np.asarray(self.ids).reshape(-1)
+        set_field(self, "ids", ids.astype(object if ids.dtype.kind in "OU" else np.int64))
         set_field(self, "titles", [str(title) for title in self.titles])
         set_field(self, "texts", [str(text) for text in self.texts])
         shape = (len(self.ids), len(self.genres))
@@ -122,7 +124,7 @@ class Predictions:
         genres = len(self.genres)
         table = pa.table(
             {
-                "id": pa.array(self.ids, pa.int64()),
+                "id": pa.array(self.ids, pa.string() if self.ids.dtype == object else pa.int64()),
                 "title": pa.array([_storable(title) for title in self.titles], pa.string()),
                 "text": pa.array([_storable(text) for text in self.texts], pa.string()),
                 "true_genres": pa.array(self.genre_names(self.labels), pa.list_(pa.string())),

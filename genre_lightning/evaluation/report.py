@@ -145,7 +145,7 @@ def confident_mistakes(stored: StoredPredictions, count: int = MISTAKES) -> list
         text = predictions.texts[row]
         rows.append(
             {
-                "id": int(predictions.ids[row]),
+                "id": predictions.ids[row : row + 1].tolist()[0],
                 "title": predictions.titles[row],
                 "text": text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …",
                 "true": true[row],

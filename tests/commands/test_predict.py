@@ -142,7 +142,7 @@ def test_input_in_other_formats_and_under_other_names(run, whole, tmp_path):
     out = tmp_path / "plots.out.parquet"
     assert predict(run, plots, out, "--data.columns.overview=plot") == 0
     assert [row["genres"] for row in table_of(out)] == [row["genres"] for row in expected]
-    assert {row["id"] for row in table_of(out)} == {None}
+    assert [row["id"] for row in table_of(out)] == list(range(1, len(rows) + 1))
 
 
 class PowerCutError(Exception):

@@ -157,19 +157,20 @@ def test_a_pass_over_texts_gives_those_of_the_table(sample_csv, tmp_path, monkey
 
 
 def test_the_reading_of_a_file_shows_how_far_it_is(sample_csv, tmp_path, monkeypatch):
-    monkeypatch.setattr("genre_lightning.data.films._BATCH_FILMS", 64)
+    monkeypatch.setattr("genre_lightning.data.csv_rows._LINES_BETWEEN_REPORTS", 64)
+    lines = len(sample_csv.read_text("utf-8").splitlines())
     seen = []
 
     @contextmanager
     def progress(task, share):
-        yield lambda films: seen.append((task, films, share.measure()))
+        yield lambda rows: seen.append((task, rows, share.measure()))
 
-    films = load_films(MovieDataModule(sample_csv).source, tmp_path, progress)
-    assert sum(count for _, count, _ in seen) == len(films)
+    load_films(MovieDataModule(sample_csv).source, tmp_path, progress)
+    assert sum(count for _, count, _ in seen) == lines
     assert {task for task, _, _ in seen} == {"Reading films"}
     assert 0 < seen[0][2] <= seen[-1][2] == 1
     load_films(MovieDataModule(sample_csv).source, tmp_path, progress)
-    assert sum(count for _, count, _ in seen) == len(films)
+    assert sum(count for _, count, _ in seen) == lines
 
 
 def test_a_second_start_reads_no_overview_to_split(sample_csv, tmp_path, monkeypatch):

@@ -149,7 +149,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path):
 def test_the_bytes_are_those_of_every_platform(tmp_path: Path):
     # changes with the phrases or the order of the draws: then write the new one here and in the changelog
     digest = hashlib.sha256(write_sample(tmp_path / "movies.csv", 50, 0).read_bytes()).hexdigest()
-    assert digest == "e3ccf5d56e997aeb1c7562fec73ae48f5f93d93a2ae601689864c9258eaf084f"
+    assert digest == "e20ca7917918fcdba8bebe21bf3fecae70bdbf95c58789ab92f13d824997e393"
 
 
 def test_rows_in_memory_are_those_of_the_file(sample: Path):
@@ -263,9 +263,8 @@ def test_genres_can_be_learnt_but_not_wholly(films: list[Film]):
     assert f1_score(truth, decided, average="macro", zero_division=0) > 0.45
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "movies.csv"
-    path.write_text("old")
 
     def fail(descriptor: int) -> None:
         raise OSError("no space left")
@@ -273,8 +272,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space left"):
         write_sample(path, 10)
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["movies.csv"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_never_overwritten(tmp_path: Path):
+    path = tmp_path / "movies.csv"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match=r"movies\.csv exists already: delete it, or name another"):
+        write_sample(path, 10)
+    assert path.read_text() == "mine"
 
 
 def test_a_missing_directory_is_made(tmp_path: Path):

@@ -1,0 +1,259 @@
+"""How a file writes its ids and genres: guessed from its first rows, then decided by all of them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from genre_lightning.data.cells import (
+    GenreFormat,
+    GenreStyle,
+    MalformedCellError,
+    distinct_names,
+    is_placeholder_genre,
+    looks_like_list,
+    parse_genres,
+)
+
+IdKind = Literal["number", "text", "row"]
+
+SEPARATORS = ("|", ";", "\n", ",")
+"""Between names, the rarest within names first."""
+
+_MOST_TEXT_IDS = 0.05
+"""Fraction of ids that may be no whole numbers in a column of numbers; with more it is a column of text."""
+_MOST_CELLS = 20_000
+"""Distinct genres cells that are looked at as a whole, some megabytes."""
+_LONGEST_CELL = 1000
+_LONGEST_ID = 200
+_NUMBERS = re.compile(r"\s*[\[({]\s*-?[0-9][-0-9.,\s]*[\])}]\s*")
+_TRUE = frozenset(["1", "1.0", "true", "t", "yes", "y", "x"])
+_FALSE = frozenset(["0", "0.0", "false", "f", "no", "n"])
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How ids and genres are written.
+
+    Attributes:
+        ids: "number" for whole numbers, "text", or "row" if the file has no column of ids.
+        style: of the genres column.
+        separator: between names in the "separated" style.
+        odd_names: names that are several genres of this file between another separator, with those genres.
+        numbers: whether the names in lists are numbers.
+        one_hot: columns that hold 1 for films of the genre that they are named after; empty for a column of genres.
+    """
+
+    ids: IdKind
+    style: GenreStyle = "list"
+    separator: str = ","
+    odd_names: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    numbers: bool = False
+    one_hot: tuple[str, ...] = ()
+
+    def reader(self) -> Callable[[Any], tuple[str, ...]]:
+        """A function from a genres cell to its names that raises MalformedCellError.
+
+        It remembers cells: films share a few thousand lists of genres, and to read one takes longer than the rest of
+        its row.
+        """
+        known: dict[str, tuple[str, ...]] = {}
+        odd = dict(self.odd_names)
+
+        def read(cell: Any) -> tuple[str, ...]:
+            if isinstance(cell, str) and (names := known.get(cell)) is not None:
+                return names
+            names = parse_genres(cell, self.style, self.separator, numbers=self.numbers)
+            if odd and not odd.keys().isdisjoint(names):
+                names = distinct_names(part for name in names for part in odd.get(name, (name,)))
+            if isinstance(cell, str) and len(cell) <= _LONGEST_CELL and len(known) < _MOST_CELLS:
+                known[cell] = names
+            return names
+
+        return read
+
+    def genres_of(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The genres of a row of 0/1 columns.
+
+        Raises:
+            MalformedCellError: another cell in one of them.
+        """
+        return tuple(column for column in self.one_hot if is_true(row.get(column)))
+
+    def id_of(self, cell: Any) -> int | str:
+        """The id in a cell.
+
+        Raises:
+            MalformedCellError: none, or no whole number in a column of them.
+        """
+        number = whole_number(cell)
+        if number is not None and (self.ids == "number" or not isinstance(cell, str)):
+            return number if self.ids == "number" else str(number)
+        text = "" if cell is None else str(cell if number is None else number).strip()
+        # a cell that is a number by its type but no whole one is no text either
+        if self.ids == "number" or not text or len(text) > _LONGEST_ID or not isinstance(cell, str | int):
+            raise MalformedCellError(f"id {text[:40]!r}")
+        return text
+
+
+def whole_number(cell: Any) -> int | None:
+    """The whole number from 0 on in an id cell, also if it is written as 862.0; None for anything else."""
+    if isinstance(cell, float):
+        return int(cell) if math.isfinite(cell) and cell.is_integer() and 0 <= cell < 1e18 else None
+    # 18 digits: what an int64 column of the tables to come can hold
+    found = re.fullmatch(r"\s*([0-9]{1,18})(?:\.0+)?\s*", str(cell)) if cell is not None else None
+    return int(found[1]) if found else None
+
+
+def is_true(cell: Any) -> bool:
+    """The truth in a cell of a 0/1 column; an empty one is false.
+
+    Raises:
+        MalformedCellError: another cell.
+    """
+    text = "" if cell is None else str(cell).strip().casefold()
+    if text in _TRUE:
+        return True
+    if text in _FALSE or is_placeholder_genre(text):
+        return False
+    raise MalformedCellError(f"a cell {text[:40]!r} in a 0/1 column")
+
+
+@dataclass
+class Tally:
+    """What the ids and genres of the rows look like; counts that do not depend on how they are read.
+
+    Attributes:
+        wanted: format of the genres that the user named, or "auto".
+        separator: that the user named; None to find out.
+        has_ids: whether the file has the column of ids.
+        one_hot: columns of 0/1, if the genres are in such.
+    """
+
+    wanted: GenreFormat = "auto"
+    separator: str | None = None
+    has_ids: bool = True
+    one_hot: tuple[str, ...] = ()
+    number_ids: int = 0
+    text_ids: int = 0
+    text_id: str = ""
+    cells: Counter[str] = field(default_factory=Counter)
+    lists: int = 0
+    texts: int = 0
+    numbers: int = 0
+    objects: int = 0
+
+    def add(self, id_cell: Any, genres_cell: Any) -> None:
+        """Count the cells of a row."""
+        if isinstance(id_cell, str):
+            if id_cell.isdecimal() or whole_number(id_cell) is not None:
+                self.number_ids += 1
+            elif stripped := id_cell.strip():
+                self.text_ids += 1
+                self.text_id = self.text_id or stripped[:40]
+        elif id_cell is not None:
+            self.number_ids += 1  # by its type, whether or not it can be an id
+        if isinstance(genres_cell, str) and (genres_cell in self.cells or self._is_new(genres_cell)):
+            self.cells[genres_cell] += 1
+        elif genres_cell is not None and not isinstance(genres_cell, str):
+            entries = genres_cell if isinstance(genres_cell, list) else [genres_cell]
+            self.objects += bool(entries)
+            self.numbers += bool(entries) and all(isinstance(entry, int | float) for entry in entries)
+
+    def _is_new(self, cell: str) -> bool:
+        if len(self.cells) < _MOST_CELLS and len(cell) <= _LONGEST_CELL:
+            return True
+        self._count(cell, 1)  # not kept
+        return False
+
+    def _count(self, cell: str, times: int) -> None:
+        if not is_placeholder_genre(cell):
+            self.texts += times
+            self.lists += times * looks_like_list(cell)
+            self.numbers += times * bool(_NUMBERS.fullmatch(cell))
+
+    def shapes(self) -> Shapes:
+        """Decide by what has been counted."""
+        ids: IdKind = "number" if self.text_ids <= _MOST_TEXT_IDS * (self.text_ids + self.number_ids) else "text"
+        ids = ids if self.has_ids else "row"
+        if self.one_hot:
+            return Shapes(ids, one_hot=self.one_hot)
+        texts = {cell: times for cell, times in self.cells.items() if not is_placeholder_genre(cell)}
+        lists = self.lists + sum(times for cell, times in texts.items() if looks_like_list(cell))
+        total = self.texts + sum(texts.values())
+        if self.wanted in ("literal", "json") or (self.wanted == "auto" and 2 * lists >= total):
+            numbers = self.numbers + sum(times for cell, times in texts.items() if _NUMBERS.fullmatch(cell))
+            return Shapes(ids, "list", self.separator or ",", numbers=2 * numbers > total + self.objects)
+        separator = self.separator or _best_separator(texts)
+        return Shapes(ids, "separated", separator, _odd_names(texts, separator) if self.separator is None else ())
+
+    def notes(self) -> list[str]:
+        """What a reader of the audit should know of the ids."""
+        if not self.has_ids:
+            return ["the file has no column of ids: its rows are numbered from 1"]
+        if not self.text_ids or not self.number_ids:
+            return []
+        kept = "those are malformed" if self.shapes().ids == "number" else "all are kept as text"
+        return [
+            f"{self.text_ids:,} of {self.text_ids + self.number_ids:,} ids are no whole numbers, such as "
+            f"{self.text_id!r}: {kept}"
+        ]
+
+
+def _names(cell: str, separator: str) -> tuple[str, ...]:
+    try:
+        return distinct_names(cell.split(separator))
+    except MalformedCellError:
+        return ()
+
+
+def _best_separator(texts: Mapping[str, int]) -> str:
+    """The separator that leaves the fewest different names, of those that occur; the most frequent of equals.
+
+    A name may hold a comma, and one odd cell another separator than the rest: counts alone mistake both.
+    """
+    used = {mark: sum(times for cell, times in texts.items() if mark in cell.strip()) for mark in SEPARATORS}
+    candidates = [mark for mark in SEPARATORS if used[mark]]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else ","
+    names = {mark: len({name for cell in texts for name in _names(cell, mark)}) for mark in candidates}
+    return min(candidates, key=lambda mark: (names[mark], -used[mark], SEPARATORS.index(mark)))
+
+
+def _odd_names(texts: Mapping[str, int], separator: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Names with another separator in them whose parts are all names of other cells."""
+    films: Counter[str] = Counter()
+    for cell, times in texts.items():
+        films.update(dict.fromkeys(_names(cell, separator), times))
+    odd = {}
+    for name in films:
+        for mark in SEPARATORS:
+            parts = _names(name, mark) if mark in name and mark != separator else ()
+            # a name that is more frequent than its parts is a name
+            if len(parts) > 1 and all(films.get(part, 0) > films[name] for part in parts):
+                odd[name] = parts
+                break
+    return tuple(sorted(odd.items()))
+
+
+def one_hot_columns(head: Sequence[Mapping[str, Any]], others: Iterable[str]) -> tuple[str, ...]:
+    """The columns that hold nothing but 0 and 1 in the first rows.
+
+    Args:
+        head: the first rows.
+        others: columns with another role.
+    """
+
+    def is_binary(column: str) -> bool:
+        cells = [cell for row in head if (cell := row.get(column)) is not None and str(cell).strip()]
+        try:
+            return all(is_true(cell) in (True, False) for cell in cells) and bool(cells)
+        except MalformedCellError:
+            return False
+
+    taken = set(others)
+    return tuple(column for column in (head[0] if head else ()) if column not in taken and is_binary(column))

@@ -1,0 +1,311 @@
+"""Files of films as rows of cells, whatever their format, in bounded memory and only as one whole file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import truediv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, get_args
+
+from genre_lightning.data.csv_rows import MAX_ROW_CHARACTERS, CsvRows, TooLargeError
+from genre_lightning.errors import DataError, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+FileKind = Literal["csv", "csv.gz", "parquet", "tsv", "tsv.gz"]
+
+_BATCH_BYTES = 64 * 2**20
+_MAX_EXPANSION = 200
+"""Times that a column of a Parquet file may grow when it is unpacked: text packs ten-fold at most."""
+
+
+@dataclass
+class ReadShare:
+    """How much of a file has been read.
+
+    Attributes:
+        measure: gives the fraction, from 0 to 1; set by the reader.
+        count_rows: called by the reader with the number of rows (of a CSV, lines) read since the last call;
+            None if nobody asks.
+    """
+
+    measure: Callable[[], float] = lambda: 0.0
+    count_rows: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What changes when a file is written to.
+
+    Attributes:
+        path: of the file.
+        stamp: device, inode, size in bytes and time of the last change in nanoseconds.
+    """
+
+    path: Path
+    stamp: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """Look at a file."""
+        return cls(path, _stamp(path.stat()))
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that has changed since.
+
+        Raises:
+            DataError: it has, or it is gone.
+        """
+        try:
+            same = _stamp(self.path.stat()) == self.stamp
+        except OSError:
+            same = False
+        if not same:
+            raise DataError(
+                f"{self.path} has changed while it was read: wait until it is written whole, then run the command again"
+            )
+
+
+def _stamp(state: os.stat_result) -> tuple[int, int, int, int]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def kind_by_name(path: Path) -> FileKind | None:
+    """The format that a file's ending stands for, whether or not there is such a file; None for other endings."""
+    kinds: tuple[FileKind, ...] = get_args(FileKind)
+    return next((kind for kind in kinds if path.name.lower().endswith(f".{kind}")), None)
+
+
+def file_kind(path: Path) -> FileKind:
+    """The format of a movies file by its name, its content not speaking against it.
+
+    Raises:
+        DataError: no such file, a directory, another ending, or another content.
+    """
+    if not path.exists():
+        raise DataError(
+            f"no such file: {path}: give the path of a movies file with --data.csv "
+            "(movies_metadata.csv of The Movies Dataset), or write a sample with 'genre-lightning data sample FILE'"
+        )
+    if not path.is_file():
+        raise DataError(f"{path} is not a file: give a .csv, .csv.gz or .parquet file with --data.csv")
+    kind = kind_by_name(path)
+    if kind is None:
+        raise DataError(
+            f"{path} ends neither in .csv, .csv.gz nor .parquet (nor .tsv): rename it to its format, or convert it"
+        )
+    _check_content(path, kind)
+    return kind
+
+
+# the first bytes of a file, the kinds that begin so, and what else it is
+_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "", "a zip archive (or an .xlsx workbook): unpack it and give the .csv in it"),
+    (b"\x1f\x8b", "csv.gz tsv.gz", "gzip data: rename it to .csv.gz"),
+    (b"PAR1", "parquet", "a Parquet file: rename it to .parquet"),
+    (b"BZh", "", "bzip2 data: unpack it with bunzip2 and give the .csv in it"),
+    (b"\xfd7zXZ", "", "xz data: unpack it with unxz and give the .csv in it"),
+    (b"\x28\xb5\x2f\xfd", "", "zstd data: unpack it with unzstd and give the .csv in it"),
+    (b"SQLite format 3", "", "an SQLite database: export its table as CSV"),
+    (b"version https://git-lfs", "", "a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'"),
+)
+
+
+def _check_content(path: Path, kind: FileKind) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from None
+    if not head:
+        raise DataError(f"{path} is empty: download it again, or give another file with --data.csv")
+    for beginning, kinds, found in _SIGNATURES:
+        if head.startswith(beginning) and kind not in kinds.split():
+            raise DataError(f"{path} is {found}")
+    if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|\?xml)", head, re.IGNORECASE):
+        raise DataError(f"{path} is an HTML page, not a table: download the file itself")
+    if kind.startswith(("csv", "tsv")) and re.match(rb"(?:\xef\xbb\xbf)?\s*(?:\{\s*\"|\[\s*\{)", head):
+        raise DataError(f"{path} is JSON, not CSV: convert it with pandas.read_json(..., lines=True).to_csv(...)")
+
+
+def read_rows(
+    path: Path,
+    needed: Sequence[str],
+    share: ReadShare | None = None,
+    *,
+    optional: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+) -> Iterator[dict[str, Any]]:
+    """Yield each row of a movies file as its cells by column; a `MisfitRow` if its cells do not fit the header.
+
+    Args:
+        path: a .csv, .csv.gz, .tsv, .tsv.gz or .parquet file.
+        needed: columns that it must have, each once.
+        share: told how far the reading has come.
+        optional: columns that are read if the file has them; None for all others.
+        encoding: of the text of a CSV.
+
+    Raises:
+        DataError: the file is missing, empty, not readable in its format, lacks a column, changes while it is read, or
+            holds a cell or row that is larger than any film's.
+    """
+    share = share or ReadShare()
+    kind = file_kind(path)
+    try:
+        state = FileState.of(path)
+        if kind == "parquet":
+            yield from _parquet_rows(path, needed, optional, share)
+        else:
+            yield from _text_rows(path, kind, needed, optional, encoding, share)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from None
+    except DataError:
+        state.check_unchanged()  # what was found in half a file is not what is wrong with it
+        raise
+    state.check_unchanged()
+
+
+def _text_rows(
+    path: Path, kind: str, needed: Sequence[str], optional: Sequence[str] | None, encoding: str, share: ReadShare
+) -> Iterator[dict[str, Any]]:
+    size = max(path.stat().st_size, 1)
+    try:
+        with path.open("rb") as raw, _as_text(raw, kind, encoding) as text:
+            # of the file as it lies on disk, compressed or not
+            share.measure = lambda: raw.tell() / size
+            rows = CsvRows(text, needed, share.count_rows)
+            check_header(path, rows.header, needed, optional)
+            yield from rows
+            share.measure = lambda: 1.0
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not {encoding.upper()} text ({error.reason}): name its encoding with --data.encoding, such as "
+            "windows-1252, or convert it to UTF-8"
+        ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is no whole gzip file ({error}): download or compress it again") from None
+    except (csv.Error, TooLargeError) as error:
+        raise DataError(f"{path} is no well-formed CSV ({error}): export it again with quoted fields") from None
+
+
+def _as_text(raw: BinaryIO, kind: str, encoding: str) -> TextIO:
+    content = gzip.GzipFile(fileobj=raw) if kind.endswith(".gz") else raw
+    # utf-8-sig: spreadsheet programs put a byte-order mark before the first column's name
+    plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+    return io.TextIOWrapper(content, encoding="utf-8-sig" if plain else encoding, newline="")
+
+
+def _parquet_rows(
+    path: Path, needed: Sequence[str], optional: Sequence[str] | None, share: ReadShare
+) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        header = file.schema_arrow.names
+        check_header(path, header, needed, optional)
+        columns = [name for name in header if optional is None or name in needed or name in optional]
+        done, rows = 0, max(file.metadata.num_rows, 1)
+        for batch in file.iter_batches(batch_size=_batch_rows(path, file, columns), columns=columns):
+            done += batch.num_rows
+            share.measure = partial(truediv, done, rows)
+            if share.count_rows:
+                share.count_rows(batch.num_rows)
+            _check_cells(path, batch)
+            plain = [_plain_cells(column) for column in batch.columns]
+            yield from (dict(zip(columns, cells, strict=True)) for cells in zip(*plain, strict=True))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} holds a string that is not UTF-8 ({error.reason}): export it again from decoded text"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        reason = one_line(str(error).splitlines()[0])
+        raise DataError(f"{path} is no readable Parquet file ({reason}): export or download it again") from None
+
+
+def _batch_rows(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> int:
+    """How many rows are read at a time, so that an average batch stays within `_BATCH_BYTES`."""
+    most = 1.0
+    for group in range(file.metadata.num_row_groups):
+        group_bytes = 0
+        for place in range(file.metadata.num_columns):
+            chunk = file.metadata.row_group(group).column(place)
+            if chunk.path_in_schema.split(".")[0] not in columns:
+                continue
+            group_bytes += chunk.total_uncompressed_size
+            grown = chunk.total_uncompressed_size / max(chunk.total_compressed_size, 1)
+            if chunk.total_uncompressed_size > _BATCH_BYTES and grown > _MAX_EXPANSION:
+                raise DataError(
+                    f"{path} has a column {chunk.path_in_schema!r} that grows {grown:,.0f}-fold to "
+                    f"{chunk.total_uncompressed_size:,} bytes when it is unpacked, which no films' texts do: "
+                    "export it again"
+                )
+        most = max(most, group_bytes / max(file.metadata.row_group(group).num_rows, 1))
+    return max(1, min(4096, int(_BATCH_BYTES / most)))
+
+
+def _check_cells(path: Path, batch: pa.RecordBatch) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        kind = column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+            longest = pc.max(pc.binary_length(column)).as_py() or 0
+            if longest > MAX_ROW_CHARACTERS:
+                raise DataError(
+                    f"{path} has a cell of {longest:,} bytes in column {name!r}, and films have at most "
+                    f"{MAX_ROW_CHARACTERS:,}: shorten or drop it"
+                )
+
+
+def _plain_cells(column: pa.Array) -> list[Any]:
+    """The cells of a Parquet column as a CSV would give them: text for bytes, nothing for NaN."""
+    cells = column.to_pylist()
+    return [_plain(cell) if isinstance(cell, bytes | float) else cell for cell in cells]
+
+
+def _plain(cell: bytes | float) -> Any:
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8")
+    if not math.isfinite(cell):
+        return None
+    return int(cell) if cell.is_integer() else cell  # integers of pandas that may be missing are floats
+
+
+def check_header(path: Path, header: Sequence[str], needed: Sequence[str], optional: Sequence[str] | None = ()) -> None:
+    """Refuse a header without a needed column, or with two of one that is read.
+
+    Raises:
+        DataError: with the header, or with what the file seems to be.
+    """
+    missing = [name for name in dict.fromkeys(needed) if name not in header]
+    if missing:
+        shown = ", ".join(header[:30]) or "nothing"
+        if any(name.strip()[:1] in ("[", "{") or len(name) > 60 or re.fullmatch(r"[0-9]+", name) for name in header):
+            raise DataError(
+                f"{path} seems to have no header, as its first line is a film: {one_line(shown)[:160]}: put a line "
+                "with the names of the columns before it, such as id,title,overview,genres"
+            )
+        raise DataError(
+            f"{path} has no column {', '.join(map(repr, missing))}; its header is: {one_line(shown)[:400]}: "
+            "name the right columns with --data.columns.id, .overview, .genres, .title, or give a movies file"
+        )
+    for name in dict.fromkeys([*needed, *(optional or ())]):
+        if header.count(name) > 1:
+            places = [str(place) for place, other in enumerate(header, start=1) if other == name]
+            raise DataError(
+                f"{path} has {len(places)} columns {name!r} (columns {' and '.join(places)}): rename one of them"
+            )

@@ -1,0 +1,121 @@
+"""The text that a model reads, made of a film's columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from genre_lightning.errors import ConfigError
+
+
+@dataclass
+class ColumnNames:
+    """Names of the columns in the file.
+
+    Attributes:
+        id: a number or text for each film; a file without the column has its rows numbered from 1.
+        title: shown beside predictions; the file may lack it.
+        overview: the plot summary.
+        genres: the film's genres; or a list of columns, each named after a genre, that hold 1 for films of it.
+    """
+
+    id: str = "id"
+    title: str = "title"
+    overview: str = "overview"
+    genres: str | list[str] = "genres"
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns of the genres."""
+        return [self.genres] if isinstance(self.genres, str) else list(self.genres)
+
+
+# doubled braces stand for themselves; a name may hold anything but braces
+_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_ROLES = ("id", "title", "overview")
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """A text made of columns, such as "{title}. {overview}".
+
+    Attributes:
+        template: as the user has written it.
+        fields: the names in braces: a role of `ColumnNames` (title, overview, id), or a column of the file.
+
+    Raises:
+        ConfigError: no name in braces, or a brace without its other.
+    """
+
+    template: str
+    fields: tuple[str, ...] = field(init=False)
+    _parts: tuple[tuple[str, bool], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = list(_PART.finditer(self.template))
+        names = [part[1] for part in parts if part[1] is not None]
+        if not names or not all(map(str.strip, names)) or any(part[0] in ("{", "}") for part in parts):
+            raise ConfigError(
+                f"data.text is {self.template!r}: it needs column names in braces, such as '{{title}}. {{overview}}' "
+                "({{ and }} stand for braces)"
+            )
+        object.__setattr__(self, "fields", tuple(dict.fromkeys(names)))
+        cut, end = [], 0
+        for part in parts:
+            cut += [(self.template[end : part.start()], False), (part[1] or part[0][0], part[1] is not None)]
+            end = part.end()
+        object.__setattr__(self, "_parts", (*cut, (self.template[end:], False)))
+
+    def columns(self, names: ColumnNames) -> dict[str, str]:
+        """The file's column for each field.
+
+        Args:
+            names: of the columns with a role.
+
+        Raises:
+            ConfigError: a field is a column of the labels.
+        """
+        roles = asdict(names)
+        labels = names.label_columns
+        found = {name: roles[name] if name in _ROLES else name for name in self.fields}
+        if leaks := [name for name, column in found.items() if column in labels or name == "genres"]:
+            raise ConfigError(
+                f"data.text {self.template!r} holds {{{leaks[0]}}}, the genres that the model is to predict: "
+                "take them out of the text"
+            )
+        return found
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """Make the text; the punctuation that an empty column leaves behind is dropped."""
+        text = " ".join("".join([values[part] if is_field else part for part, is_field in self._parts]).split())
+        if all(values[name] for name in self.fields):
+            return text
+        text = re.sub(r"([.,:;!?-])(?:\s+[.,:;-])+", r"\1", text)
+        return text.lstrip(" .,:;-").rstrip(" ,:;-")
+
+
+def columns_to_tag(fields: Sequence[str], trained: ColumnNames, asked: ColumnNames) -> dict[str, str]:
+    """The column of a file of new films for each field of a run's template.
+
+    Args:
+        fields: of the template, or of several.
+        trained: names of the columns that the run was trained with.
+        asked: names of them in the new file.
+    """
+    before, now = asdict(trained), asdict(asked)
+    renamed = {before[role]: now[role] for role in _ROLES if before[role] != now[role]}
+    return {name: now[name] if name in _ROLES else renamed.get(name, name) for name in fields}
+
+
+def field_for(name: str, fields: Sequence[str], columns: ColumnNames) -> str | None:
+    """The field of a template that a name stands for: itself, or the role or the column of the same meaning.
+
+    Args:
+        name: of a field, a role or a column.
+        fields: of the template.
+        columns: that the run was trained with.
+    """
+    named = asdict(columns)
+    others = [named.get(name) if name in _ROLES else None, *(role for role in _ROLES if named[role] == name)]
+    return next((field for field in [name, *others] if field in fields), None)

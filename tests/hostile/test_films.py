@@ -1,0 +1,476 @@
+"""Files of films from anywhere: every row is accounted for, and what cannot be read is one line with the fix."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genre_lightning.__main__ import main
+from genre_lightning.commands.options import column_options
+from genre_lightning.data.csv_rows import MAX_ROW_CHARACTERS
+from genre_lightning.data.datamodule import MovieDataModule
+from genre_lightning.data.films import load_films
+from genre_lightning.data.new_films import NewFilms
+from genre_lightning.data.options import DataOptions
+from genre_lightning.data.tables import ReadShare, read_rows
+from genre_lightning.data.templates import ColumnNames
+from genre_lightning.errors import ConfigError, DataError
+
+HEADER = ("id", "title", "overview", "genres")
+GENRES = ("Action", "Comedy", "Drama", "Horror", "Western")
+FILMS = 60
+
+
+def names_of(number):
+    """One genre, or two for every third film."""
+    return [GENRES[number % 5], *([GENRES[(number + 2) % 5]] if number % 3 == 0 else [])]
+
+
+def rows(cell="|".join, ids=str):
+    return [[ids(n), f"Film {n}", f"A road and a boat, number {n}.", cell(names_of(n))] for n in range(1, FILMS + 1)]
+
+
+def as_csv(table, header=HEADER, **form):
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n", **form).writerows([header, *table])
+    return text.getvalue()
+
+
+def write(folder, content, name="films.csv"):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def load(path, **options):
+    return load_films(DataOptions(path, **options).source, path.parent / "cache")
+
+
+def check_whole(films, kept=FILMS):
+    assert films.audit.kept == kept
+    assert films.genres() == [names_of(int(text.rpartition(" ")[2][:-1])) for text in films.strings("overview")]
+
+
+# ids
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (str, list(range(1, FILMS + 1))),
+        (lambda n: f"{n}.0", list(range(1, FILMS + 1))),
+        (lambda n: f"tt{n:07}", [f"tt{n:07}" for n in range(1, FILMS + 1)]),
+        (lambda n: f"s{n}" if n % 2 else f"{n}.0", [f"s{n}" if n % 2 else str(n) for n in range(1, FILMS + 1)]),
+    ],
+    ids=["numbers", "floats", "text", "mixed"],
+)
+def test_ids_are_numbers_or_text(tmp_path, ids, expected):
+    path = write(tmp_path, as_csv(rows(ids=ids)))
+    films = load(path)
+    check_whole(films)
+    assert films.ids.tolist() == expected
+    columns = ColumnNames()
+    assert [film.id for film in NewFilms(path, columns, {}).read()] == [str(value) for value in expected]
+
+
+def test_a_file_without_ids_is_numbered_by_row(tmp_path):
+    path = write(tmp_path, as_csv([row[1:] for row in rows()], HEADER[1:]))
+    films = load(path)
+    check_whole(films)
+    assert films.ids.tolist() == list(range(1, FILMS + 1))
+    assert films.notes == ("the file has no column of ids: its rows are numbered from 1",)
+    assert [film.id for film in NewFilms(path, ColumnNames(), {}).read()] == [str(n) for n in range(1, FILMS + 1)]
+    with pytest.raises(DataError, match="no column 'imdb'"):
+        load(path, columns=ColumnNames(id="imdb"))
+
+
+def test_ids_of_two_kinds_are_reported_with_value_and_count(tmp_path):
+    films = load(write(tmp_path, as_csv(rows(ids=lambda n: f"tt{n}" if n % 2 else str(n)))))
+    assert films.notes == ("30 of 60 ids are no whole numbers, such as 'tt1': all are kept as text",)
+    films = load(write(tmp_path, as_csv(rows(ids=lambda n: "x" if n == 9 else str(n)))))
+    assert films.audit.malformed == 1
+    assert films.notes[0] == "1 of 60 ids are no whole numbers, such as 'x': those are malformed"
+
+
+def test_text_ids_reach_splits_and_predictions(tmp_path):
+    path = write(tmp_path, as_csv(rows(ids=lambda n: f"tt{n}")))
+    data = MovieDataModule(path, cache_dir=tmp_path / "cache").prepare_films()
+    assert len({split.sha256 for split in data.splits.values()}) == 3
+
+
+# genres
+
+
+def entries(names):
+    return [{"id": GENRES.index(name), "name": name} for name in names]
+
+
+CELLS = {
+    "pipes": "|".join,
+    "commas": ", ".join,
+    "semicolons": ";".join,
+    "line breaks": "\n".join,
+    "entries": lambda names: repr(entries(names)),
+    "JSON with more keys": lambda names: json.dumps([{**entry, "of": None, "votes": 1.5} for entry in entries(names)]),
+    "names only": lambda names: repr([{"name": name} for name in names]),
+    "dict": lambda names: json.dumps({f"/m/{name}": name for name in names}),
+    "tuple": lambda names: repr(tuple(names)),
+    "NumPy": lambda names: str(np.array(names, dtype=object)),
+    "NumPy array": lambda names: repr(np.array(names, dtype=object)),
+    "Spark": lambda names: f"[{', '.join(names)}]",
+    "JSON in JSON": lambda names: json.dumps(json.dumps(names)),
+}
+
+
+@pytest.mark.parametrize("form", CELLS)
+def test_forms_of_genres(tmp_path, form):
+    check_whole(load(write(tmp_path, as_csv(rows(CELLS[form])))))
+
+
+def test_the_separator_is_that_of_most_rows(tmp_path):
+    table = rows(", ".join)
+    table[2][3] = "|".join(names_of(3))
+    check_whole(load(write(tmp_path, as_csv(table))))
+
+
+def test_a_separator_may_come_late(tmp_path, monkeypatch):
+    monkeypatch.setattr("genre_lightning.data.movies._HEAD_ROWS", 2)
+    check_whole(load(write(tmp_path, as_csv(rows()))))
+    # names with commas in them, and the first pipe after the first rows
+    table = [[*row[:3], row[3].replace("Drama", "Drama, Old")] for row in rows()]
+    films = load(write(tmp_path, as_csv(table)))
+    assert {name for names in films.genres() for name in names} == {*GENRES, "Drama, Old"} - {"Drama"}
+
+
+@pytest.mark.parametrize("form", ["pipes", "entries"])
+def test_placeholder_genres_are_no_genres(tmp_path, form):
+    table = rows(CELLS[form])
+    empty = ["", "N/A", "nan", "None", r"\N", "unknown", "(no genres listed)", "-", "null"]
+    empty += ["[]", "[None]", "['']"] if form == "entries" else []
+    for row, cell in zip(table, empty, strict=False):
+        row[3] = cell
+    films = load(write(tmp_path, as_csv(table)))
+    check_whole(films, kept=FILMS - len(empty))
+    assert films.audit.no_genres == len(empty)
+
+
+def test_one_name_in_two_unicode_forms_is_one_genre(tmp_path):
+    table = rows()
+    for number, row in enumerate(table):
+        row[3] = "E\u0301pouvante" if number % 2 else "\u00c9pouvante"
+    assert {tuple(names) for names in load(write(tmp_path, as_csv(table))).genres()} == {("\u00c9pouvante",)}
+
+
+def test_variants_in_case_are_reported_and_merged_on_request(tmp_path):
+    table = rows()
+    for row in table[::10]:
+        row[3] = row[3].upper()
+    path = write(tmp_path, as_csv(table))
+    apart = MovieDataModule(path, cache_dir=tmp_path / "cache").prepare_films()
+    assert len(apart.vocabulary) > 5
+    assert any("merge them with --data.merge_genre_case true" in note for note in apart.audit["notes"])
+    merged = MovieDataModule(path, cache_dir=tmp_path / "cache", merge_genre_case=True).prepare_films()
+    assert merged.vocabulary.names == GENRES
+    assert merged.audit["notes"] == []
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_columns_of_0_and_1(tmp_path, listed):
+    table = [[*row[:3], *(str(int(name in names_of(int(row[0])))) for name in GENRES)] for row in rows()]
+    path = write(tmp_path, as_csv(table, (*HEADER[:3], *GENRES)))
+    columns = ColumnNames(genres=list(GENRES)) if listed else ColumnNames()
+    films = load(path, columns=columns, genre_format="auto" if listed else "one_hot")
+    assert films.audit.kept == FILMS
+    assert films.genres() == [sorted(names_of(n)) for n in range(1, FILMS + 1)]
+
+
+def test_too_many_malformed_rows_stop_with_column_sample_and_shapes(tmp_path):
+    table = rows(CELLS["entries"])
+    for row in table[::10]:
+        row[3] = "{'id': 3}"
+    path = write(tmp_path, as_csv(table))
+    with pytest.raises(DataError) as refused:
+        load(path)
+    for part in ("6 of 60 rows", "'genres' = \"{'id': 3}\"", "NumPy", "--data.max_malformed 1"):
+        assert part in str(refused.value)
+    assert load(path, max_malformed=0.1).audit.malformed == 6
+
+
+# the table
+
+
+def test_an_unclosed_quote_costs_one_row(tmp_path):
+    lines = as_csv(rows()).splitlines(keepends=True)
+    lines[5] = lines[5].replace("A road and a boat, ", '"A road and a boat ').replace('""', '"')
+    lines[5] = lines[5].replace('."', ".")
+    lines[40] = lines[40].replace("A road and a boat, number", '"A road"" and a boat, number').replace('""A', '"A')
+    films = load(write(tmp_path, "".join(lines)))
+    assert films.audit.rows == FILMS
+    assert films.audit.kept == FILMS - films.audit.malformed
+    assert films.audit.malformed == 1
+    assert "line 6 opens a quote that it does not close" in films.notes[0]
+
+
+def test_an_unclosed_quote_at_the_end_costs_one_row(tmp_path):
+    lines = as_csv([[*row[:2], row[2].replace(",", ""), row[3]] for row in rows()]).splitlines(keepends=True)
+    lines[50] = lines[50].replace("A road", '"A road')
+    films = load(write(tmp_path, "".join(lines)))
+    assert (films.audit.rows, films.audit.kept) == (FILMS, FILMS - 1)
+
+
+def test_quotes_behind_backslashes(tmp_path):
+    table = rows()
+    table[3][2] = 'She says "run, now" and they go, number 4.'
+    path = write(tmp_path, as_csv(table, doublequote=False, escapechar="\\"))
+    films = load(path)
+    check_whole(films)
+    assert films.strings("overview")[3] == table[3][2]
+
+
+def test_a_cell_of_several_lines_is_one(tmp_path):
+    table = rows()
+    table[3][2] = 'One line,\nanother "line",\r\n\nand number 4.'
+    films = load(write(tmp_path, as_csv(table)))
+    check_whole(films)
+    assert films.strings("overview")[3] == table[3][2]
+
+
+def test_rows_with_other_cells_than_the_header_are_malformed(tmp_path):
+    table = rows()
+    table[3] = [*table[3], "more"]
+    table[5] = table[5][:2]
+    table[7] = [*table[7], "", ""]
+    films = load(write(tmp_path, as_csv(table)))
+    check_whole(films, kept=FILMS - 2)
+    assert films.notes == ("malformed: line 5 has 5 cells under 4 columns",)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("said", [False, True])
+def test_separators_of_columns(tmp_path, delimiter, said):
+    content = as_csv(rows(", ".join), delimiter=delimiter)
+    check_whole(load(write(tmp_path, f"sep={delimiter}\n{content}" if said else content)))
+
+
+def test_tsv(tmp_path):
+    check_whole(load(write(tmp_path, as_csv(rows(), delimiter="\t"), "films.tsv")))
+
+
+def test_windows_1252_by_option(tmp_path):
+    table = rows()
+    table[0][1] = "Café – noir"
+    path = write(tmp_path, as_csv(table).encode("windows-1252"))
+    with pytest.raises(DataError, match=r"not UTF-8 text .*--data\.encoding, such as windows-1252"):
+        load(path)
+    assert load(path, encoding="windows-1252").strings("title")[0] == "Café – noir"
+    with pytest.raises(ConfigError, match=r"data\.encoding is 'klingon'"):
+        DataOptions(path, encoding="klingon").check()
+
+
+def zipped(content):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("films.csv", content)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (zipped(as_csv(rows())), "is a zip archive"),
+        (gzip.compress(as_csv(rows()).encode()), r"is gzip data: rename it to \.csv\.gz"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
+        (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "an HTML page"),
+        (b'{"id": 1, "overview": "A man."}\n{"id": 2}\n', "is JSON, not CSV"),
+        (b"PAR1....", r"a Parquet file: rename it to \.parquet"),
+        (as_csv(rows()[1:], rows()[0]).encode(), "seems to have no header"),
+        (as_csv([[*row[:3], *row[2:]] for row in rows()], (*HEADER[:3], *HEADER[2:])).encode(),
+         r"2 columns 'overview' \(columns 3 and 4\)"),
+    ],
+    ids=["zip", "gzip", "LFS", "HTML", "JSON lines", "Parquet", "no header", "header twice"],
+)  # fmt: skip
+def test_other_contents_are_named(tmp_path, content, words):
+    with pytest.raises(DataError, match=words) as refused:
+        load(write(tmp_path, content))
+    assert "\n" not in str(refused.value)
+
+
+def test_parquet_cells_are_read_as_text(tmp_path):
+    table = {
+        "id": [1.0, 2.0],
+        "title": [b"One", "Caf\u00e9".encode()],
+        "year": [1999.0, float("nan")],
+        "score": [7.5, None],
+        "overview": ["A man.", "A dog."],
+        "genres": [["Drama"], ["War", "Drama"]],
+    }
+    pq.write_table(pa.table(table), tmp_path / "films.parquet")
+    films = load(tmp_path / "films.parquet", text="{title} {year} {score}: {overview}")
+    assert films.strings("text") == ["One 1999 7.5: A man.", "Caf\u00e9 : A dog."]
+    assert films.ids.tolist() == [1, 2]
+
+
+def test_parquet_strings_that_are_no_utf_8_are_one_line(tmp_path):
+    damaged = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 2, 4], np.int32)), pa.py_buffer(b"ok\xff\xfe"))
+    table = pa.table({"id": [1, 2], "overview": damaged, "genres": [["Drama"], ["War"]]})
+    pq.write_table(table, tmp_path / "films.parquet")
+    with pytest.raises(DataError, match=r"films\.parquet .*UTF-?8"):
+        load(tmp_path / "films.parquet")
+
+
+# columns and templates
+
+
+def test_names_with_spaces_colons_and_slashes(tmp_path):
+    header = ("Unnamed: 0", "Movie/Name", "Plot Summary", "#")
+    path = write(tmp_path, as_csv(rows(), header))
+    columns = ColumnNames("Unnamed: 0", "Movie/Name", "Plot Summary", "#")
+    films = load(path, columns=columns, text="{title}: {overview} {Unnamed: 0}")
+    check_whole(films)
+    assert films.strings("text")[0] == "Film 1: A road and a boat, number 1. 1"
+    assert load(path, columns=columns, text="{Movie/Name}").strings("text")[0] == "Film 1"
+    assert column_options(["--data.columns.id", "Unnamed: 0", "--data.columns.genres=[A, B]", "--data.seed", "1"]) == [
+        "--data.columns", '{"id": "Unnamed: 0"}', "--data.columns", '{"genres": ["A", "B"]}', "--data.seed", "1",
+    ]  # fmt: skip
+
+
+def test_names_and_separators_are_taken_as_given_by_the_command(tmp_path, capfd):
+    path = write(tmp_path, as_csv(rows("#".join), ("Unnamed: 0", "title", "Plot: all", "#")))
+    arguments = ["--data.columns.id", "Unnamed: 0", "--data.columns.overview=Plot: all", "--data.columns.genres", "#"]
+    arguments += ["--data.genre_separator", "#", "--data.cache_dir", str(tmp_path / "cache"), "--json"]
+    assert main(["data", "inspect", str(path), *arguments]) == 0
+    assert sorted(json.loads(capfd.readouterr().out)["splits"]["train"]["genres"]) == list(GENRES)
+
+
+@pytest.mark.parametrize("text", ["{overview} {genres}", "{title} {kinds}", "{Drama}"])
+def test_a_text_with_the_labels_is_refused(tmp_path, text):
+    columns = ColumnNames(genres=["Drama", "War"] if text == "{Drama}" else "kinds")
+    with pytest.raises(ConfigError, match=r"data\.text .*the genres that the model is to predict"):
+        DataOptions(tmp_path / "films.csv", columns=columns, text=text)
+
+
+def test_texts_that_are_all_the_same_are_named(tmp_path):
+    path = write(tmp_path, as_csv([[*row[:2], "The same.", row[3]] for row in rows()]))
+    with pytest.raises(DataError, match="60 films have 1 distinct text"):
+        load(path)
+    path = write(tmp_path, as_csv([[*row[:2], f"The same {int(row[0]) % 2}.", row[3]] for row in rows()]))
+    with pytest.raises(DataError, match="60 films have 2 distinct texts"):
+        MovieDataModule(path, cache_dir=tmp_path / "cache").prepare_films()
+
+
+def test_labels_that_are_titles_are_named(tmp_path):
+    path = write(tmp_path, as_csv(rows()))
+    options = {"columns": ColumnNames(genres="title"), "cache_dir": tmp_path / "cache"}
+    with pytest.raises(DataError, match=r"the column 'title' names 60 genres for 60 films.*--data\.columns\.genres"):
+        MovieDataModule(path, **options).prepare_films()
+
+
+# sizes
+
+
+class Endless(io.RawIOBase):
+    """A stream of one byte for ever, after some first bytes."""
+
+    def __init__(self, first, byte):
+        self.rest, self.byte, self.given = first, byte, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        part = self.rest[: len(buffer)] or self.byte * len(buffer)
+        self.rest = self.rest[len(buffer) :]
+        buffer[: len(part)] = part
+        self.given += len(part)
+        assert self.given < 8 * MAX_ROW_CHARACTERS, "read far beyond the largest row"
+        return len(part)
+
+
+@pytest.mark.parametrize(
+    ("first", "byte"),
+    [
+        (b"id,overview,genres\n1,", b"a"),
+        (b'id,overview,genres\n1,"', b"\n"),
+        (b"", b"a"),
+        (b"id,overview,genres\n", b","),
+    ],
+    ids=["cell", "lines of a cell", "header", "cells"],
+)
+def test_reading_stops_at_a_row_without_end(tmp_path, monkeypatch, first, byte):
+    monkeypatch.setattr("genre_lightning.data.csv_rows.MAX_ROW_CHARACTERS", 2**16)
+    path = write(tmp_path, "id,overview,genres\n")
+    monkeypatch.setattr("genre_lightning.data.tables._as_text", lambda *_: io.TextIOWrapper(
+        io.BufferedReader(Endless(first, byte)), encoding="utf-8", newline=""))  # fmt: skip
+    with pytest.raises(DataError, match="has more than 65,536 characters"):
+        list(read_rows(path, ["id"]))
+
+
+def test_a_parquet_cell_without_bound_is_refused(tmp_path):
+    table = pa.table({"id": [1, 2], "overview": ["a" * (MAX_ROW_CHARACTERS + 1), "b"], "genres": [["War"], ["War"]]})
+    pq.write_table(table, tmp_path / "films.parquet", compression="zstd")
+    with pytest.raises(DataError, match="a cell of 16,777,217 bytes in column 'overview'"):
+        load(tmp_path / "films.parquet")
+    table = pa.table({"id": range(5), "overview": [f"{n}" * (MAX_ROW_CHARACTERS - 9) for n in range(5)]})
+    pq.write_table(table, tmp_path / "films.parquet", compression="zstd")
+    with pytest.raises(DataError, match="'overview' that grows"):
+        list(read_rows(tmp_path / "films.parquet", ["id", "overview"]))
+
+
+def test_rows_without_films_show_progress(tmp_path):
+    path = write(tmp_path, "id,overview,genres\n" + "\n" * 20_000)
+    seen = []
+    share = ReadShare(count_rows=lambda lines: seen.append((lines, share.measure())))
+    assert list(read_rows(path, ["id"], share)) == []
+    assert sum(lines for lines, _ in seen) == 20_001
+    assert len(seen) >= 4
+    assert seen[-1][1] == 1
+
+
+# change while reading
+
+
+@pytest.mark.parametrize("change", ["shrinks", "grows", "is replaced"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, change):
+    monkeypatch.setattr("genre_lightning.data.movies._HEAD_ROWS", 5)
+    path = write(tmp_path, as_csv(rows() * 200))
+    content = path.read_bytes()
+    films = NewFilms(path, ColumnNames(), {"overview": "overview"}).read()
+    next(films)
+    if change == "shrinks":
+        os.truncate(path, 200_000)
+    elif change == "grows":
+        with path.open("ab") as file:
+            file.write(content)
+    else:
+        (tmp_path / "other").write_bytes(content)
+        (tmp_path / "other").replace(path)
+    with pytest.raises(DataError, match=r"films\.csv has changed while it was read"):
+        list(films)
+
+
+def test_rows_of_a_changed_file_are_never_cached(tmp_path, monkeypatch):
+    path = write(tmp_path, as_csv(rows()))
+    before = path.stat()
+
+    def other_content(source):
+        # of equal size and time: only the digest tells
+        path.write_bytes(path.read_bytes().replace(b"boat", b"ship"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return guess(source)
+
+    from genre_lightning.data import films as module
+
+    guess = module.guess_shapes
+    monkeypatch.setattr(module, "guess_shapes", other_content)
+    with pytest.raises(DataError, match="has changed while it was read"):
+        load(path)
+    assert not list((tmp_path / "cache").rglob("films.arrow"))
+    monkeypatch.undo()
+    assert "ship" in load(path).strings("overview")[0]
