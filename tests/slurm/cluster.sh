@@ -9,17 +9,20 @@
 #
 #   tests/slurm/cluster.sh slurmd n2       # starts the daemon of a node again
 #
-# It needs the packages slurmctld, slurmd, slurm-client and munge. All state lies in SLURM_TEST_CLUSTER (default
-# /tmp/genre-lightning-cluster), but for two lines in /etc/hosts, since ranks look their nodes up by name.
+# It needs the packages slurmctld, slurmd, slurm-client and munge. All state is in one folder, SLURM_TEST_CLUSTER (default:
+# a new one in /tmp, so that what a killed run left is in nobody's way), except two lines in /etc/hosts, because ranks
+# look up their nodes by name.
 set -euo pipefail
-
-state=${SLURM_TEST_CLUSTER:-/tmp/genre-lightning-cluster}
-mark="# genre-lightning test cluster"
-export SLURM_CONF=$state/slurm.conf
 
 die() {
   echo "cluster.sh: $*" >&2
   exit 1
+}
+
+in_folder() { # sets the names that depend on the cluster's folder
+  state=$1
+  mark="# genre-lightning test cluster $state"
+  export SLURM_CONF=$state/slurm.conf
 }
 
 free_ports() { # from the system, all open at once so that none comes twice
@@ -99,9 +102,15 @@ up() {
   for program in munged slurmctld slurmd sbatch; do
     command -v "$program" > /dev/null || die "no $program: apt-get install slurmctld slurmd slurm-client munge"
   done
-  [ ! -e "$state" ] || die "$state exists: 'cluster.sh down' stops that cluster"
+  if [ -n "${SLURM_TEST_CLUSTER:-}" ]; then
+    in_folder "$SLURM_TEST_CLUSTER"
+    mkdir -m 755 "$state" 2> /dev/null || die "$state exists: 'cluster.sh down' stops that cluster"
+  else
+    in_folder "$(mktemp -d /tmp/genre-lightning-cluster.XXXXXX)" # short: a socket's path has at most 107 characters
+    chmod 755 "$state"
+  fi
   trap down ERR
-  mkdir -m 755 "$state" "$state/controller" "$state/n1" "$state/n2"
+  mkdir -m 755 "$state/controller" "$state/n1" "$state/n2"
   printf '127.0.0.1 n1 %s\n127.0.0.1 n2 %s\n' "$mark" "$mark" >> /etc/hosts
   write_configuration
   dd if=/dev/urandom of="$state/munge.key" bs=128 count=1 status=none
@@ -143,7 +152,7 @@ down() {
   for name in n1 n2 slurmctld munged; do stop "$state/$name.pid"; done
   # /etc/hosts is a mount in many containers: its content can be replaced, the file cannot
   local hosts
-  hosts=$(grep -v "$mark" /etc/hosts || true)
+  hosts=$(grep -vF "$mark" /etc/hosts || true)
   printf '%s\n' "$hosts" > /etc/hosts
   rm -rf "$state"
 }
@@ -155,10 +164,15 @@ run() {
   SLURM_TEST_CLUSTER=$state "$@"
 }
 
+running() { # the cluster that `up` started in this shell
+  [ -n "${SLURM_TEST_CLUSTER:-}" ] || die "no cluster is named: SLURM_TEST_CLUSTER is its folder, as 'up' printed it"
+  in_folder "$SLURM_TEST_CLUSTER"
+}
+
 case ${1:-} in
   up) up ;;
-  down) down ;;
+  down) running && down ;;
   run) run "${@:2}" ;;
-  slurmd) start_slurmd "$2" ;;
+  slurmd) running && start_slurmd "$2" ;;
   *) die "say up, down, run COMMAND or slurmd NODE" ;;
 esac
