@@ -1,19 +1,53 @@
 """Fine-tunes language models to tag films with genres."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from genre_lightning.data.datamodule import MovieDataModule
+    from genre_lightning.distributed.sharded import ShardedStrategy
+    from genre_lightning.models.base import GenreClassifier
+    from genre_lightning.models.distilbert import DistilBertClassifier
+    from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
+    from genre_lightning.models.zero_shot import ZeroShotLlama
     from genre_lightning.tagger import Tagger
-
-__all__ = ["Tagger", "__version__"]
+    from genre_lightning.types import Batch, DataSpec
 
 __version__ = "0.1.0"
 
+_PUBLIC = {
+    "Batch": "types",
+    "DataSpec": "types",
+    "DistilBertClassifier": "models.distilbert",
+    "GenreClassifier": "models.base",
+    "LlamaQLoraClassifier": "models.llama_qlora",
+    "MovieDataModule": "data.datamodule",
+    "ShardedStrategy": "distributed.sharded",
+    "Tagger": "tagger",
+    "ZeroShotLlama": "models.zero_shot",
+}
+"""By public name, the module that defines it."""
+
+__all__ = [
+    "Batch",
+    "DataSpec",
+    "DistilBertClassifier",
+    "GenreClassifier",
+    "LlamaQLoraClassifier",
+    "MovieDataModule",
+    "ShardedStrategy",
+    "Tagger",
+    "ZeroShotLlama",
+    "__version__",
+]
+
 
 def __getattr__(name: str) -> Any:
-    """Imports what needs torch only when it is asked for: the package itself, and plain --help, need none of it."""
-    if name == "Tagger":
-        from genre_lightning.tagger import Tagger
-
-        return Tagger
+    """Import what needs torch only when it is asked for: the package itself, and plain --help, need none of it."""
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from jsonargparse import _loaders_dumpers, _optionals, get_loader, set_loader, set_parsing_settings
+from jsonargparse import _loaders_dumpers, _optionals, _util, get_loader, set_loader, set_parsing_settings
 from jsonargparse._common import parsing_settings  # 4.53: its settings can be made but not taken back
 from jsonargparse._paths import Path as ParserPath
 
 from genre_lightning.config.yaml_files import NOT_YAML, parse_yaml, read_text, well_formed
 from genre_lightning.errors import one_line
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+    from torch import nn
 
 _SHORT = 200
 """Characters that cannot take long to parse, nor be nested so deep that libyaml overflows the stack."""
@@ -21,6 +26,55 @@ _SHORT = 200
 
 def _read_path(path: ParserPath) -> str:
     return read_text(Path(path.absolute))
+
+
+def set_hyperparameters(module: LightningModule | LightningDataModule, values: dict[str, Any], *, log: bool) -> None:
+    """Set the `hparams` that a checkpoint keeps and `load_from_checkpoint` passes to the constructor.
+
+    `save_hyperparameters` of Lightning 2.4 to 2.6 looks for the constructor's arguments in the local variables of its
+    frame, and those of `config.constructors.takes` are in an object.
+
+    Args:
+        module: Being constructed.
+        values: By argument.
+        log: Whether loggers get them.
+    """
+    module._set_hparams(dict(values))
+    module._hparams_initial = copy.deepcopy(module._hparams)
+    module._log_hyperparams = log
+
+
+def keep_buffers_per_rank(module: nn.Module) -> None:
+    """Have DDP leave a module's buffers alone: they are equal on all ranks, or sums over the rank's own films.
+
+    DDP broadcasts those of rank 0 in every forward pass unless it was made otherwise, as a plain Trainer's is not. The
+    names are read by DDP of torch 2.6 to 2.13.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    names = [name for name, _ in module.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
+
+
+def use_own_sampler(trainer: Trainer) -> None:
+    """Have a trainer take the samplers as they are: they give each rank its own films already.
+
+    A plain Trainer of several ranks would wrap them in another, which drops films. Lightning 2.4 to 2.6 have no public
+    way to say so but an argument of the Trainer.
+    """
+    trainer._accelerator_connector.use_distributed_sampler = False
+
+
+class _DefiningPaths(_util.ResolvedImportPaths):
+    """Import paths of this project's classes as configurations have them: of the module that defines the class.
+
+    jsonargparse 4.53 takes the shortest, which is that of the package once it exports the class.
+    """
+
+    def get(self, instance: Any) -> str | None:
+        if isinstance(instance, type) and instance.__module__.startswith(f"{__package__}."):
+            return f"{instance.__module__}.{instance.__qualname__}"
+        return super().get(instance)
 
 
 @contextmanager
@@ -36,6 +90,7 @@ def importing_only(paths: Iterable[str]) -> Iterator[None]:
     before, load = dict(parsing_settings), get_loader("yaml")
     load_basic = _loaders_dumpers.yaml_load  # of numbers and truth values, whatever loader is set
     mode, read = _optionals._config_read_mode, ParserPath.read_text
+    remembered = _util.resolved_import_paths
 
     def load_text(text: str) -> Any:
         if "*" in text or len(text) > _SHORT:
@@ -54,10 +109,12 @@ def importing_only(paths: Iterable[str]) -> Iterator[None]:
     set_loader("yaml", load_text, (yaml.YAMLError,))
     _loaders_dumpers.yaml_load = load_text
     _optionals._config_read_mode = "fr"
+    _util.resolved_import_paths = _DefiningPaths()
     ParserPath.read_text = _read_path  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
+        _util.resolved_import_paths = remembered
         ParserPath.read_text = read  # type: ignore[method-assign]
         _optionals._config_read_mode = mode
         _loaders_dumpers.yaml_load = load_basic

@@ -1,4 +1,4 @@
-"""Losses for multi-label targets: a pure function for each, giving one value for each film.
+"""Losses for multi-label targets: a pure function for each, giving one value for each film; and the genres' weights.
 
 A film's loss is the mean over its genres, so the mean over films is what `torch.nn.BCEWithLogitsLoss` calls "mean".
 Logits and targets are (films, genres); every function returns (films,) in the logits' dtype.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from genre_lightning.errors import ConfigError
-
-if TYPE_CHECKING:
-    from genre_lightning.models.options import LossName
+from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.models.options import LossName, PosWeight
+from genre_lightning.types import DataSpec
 
 
 def bce(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
@@ -73,6 +74,36 @@ def asymmetric(
     if pos_weight is not None:
         positive = positive * pos_weight
     return -(positive + (1 - targets) * negative).mean(dim=-1)
+
+
+def positive_weights(spec: DataSpec, mode: PosWeight = "full", cap: float | None = None) -> NDArray[np.float32]:
+    """Return the weight of each genre's positives in the loss: negatives / positives, as in the paper.
+
+    Args:
+        spec: The counts of the training split, and of no other.
+        mode: "full" for the ratio, "sqrt" for its square root, "none" for ones.
+        cap: Largest weight allowed, after the mode; None for no limit.
+
+    Returns:
+        float32 array (genres,).
+
+    Raises:
+        ConfigError: A mode that is none of these.
+        DataError: A genre without a positive, whose ratio has no value.
+    """
+    if missing := [name for name, count in zip(spec.genres, spec.positives, strict=True) if count == 0]:
+        raise DataError(
+            f"no film of the training split has the genre{'s' if len(missing) > 1 else ''} {', '.join(missing)}: "
+            "use more films (data.max_films), or another data.seed"
+        )
+    if mode not in get_args(PosWeight):
+        raise ConfigError(f"model.pos_weight is {mode!r}: choose one of {', '.join(get_args(PosWeight))}")
+    if mode == "none":
+        return np.ones(len(spec.genres), dtype=np.float32)
+    weight = (spec.films - spec.positives) / spec.positives
+    if mode == "sqrt":
+        weight = np.sqrt(weight)
+    return np.minimum(weight, np.inf if cap is None else cap).astype(np.float32)
 
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -71,6 +71,11 @@ def printing() -> Iterator[None]:
         raise SaveError(
             f"the standard output takes no more ({error.strerror}): free space there, or write to another place"
         ) from None
+
+
+def no_progress(task: str, total: int) -> AbstractContextManager[None]:
+    """Show no progress, as on all ranks but one."""
+    return nullcontext()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -130,11 +131,11 @@ class ModelScorer(_TemplateReader):
         self.precision = inference_precision(precision or trained_in, self.device.type)
         if precision and isinstance(model, FrozenDecoder):
             # the products of its frozen weights have a dtype of their own, which may be narrower
-            model.compute_dtype, model.quant_storage = "auto", "uint8"
-        model.accelerator, model.precision = self.device.type, self.precision
+            model.options = replace(model.options, compute_dtype="auto", quant_storage="uint8")
+        model.runs_on(self.device.type, self.precision)
         if model.adapters:  # others have all of their weights in the checkpoint
             model.check(None)
-        facts = restore_alone(model, run.best, seed=int(settings.get("seed", 0)), tokenizer=self.tokenizer)
+        facts = restore_alone(model, run.best, tokenizer=self.tokenizer)
         self.decision = decision.for_genres(facts["genres"])
         self.max_tokens: int | None = facts["max_tokens"]
         model.eval().to(self.device)
@@ -261,6 +262,8 @@ def _configured_model(settings: Mapping[str, Any]) -> GenreClassifier:
     parser.add_subclass_arguments(GenreClassifier, "model")
     model = {"model": settings.get("model")}
     config = in_one_line("fit", [], lambda words: parser.parse_object(model))
+    if config.model.init_args.get("seed") is None:
+        config.model.init_args.seed = int(settings.get("seed", 0))
     return instantiate(parser, config).model
 
 
@@ -268,7 +271,7 @@ def _device(name: str | None, model: GenreClassifier) -> torch.device:
     if name is None:
         kind = accelerator_of("auto")
         # quantised weights are untried on Apple's GPUs
-        quantised = getattr(model, "quantization", "none") != "none"
+        quantised = getattr(model.options, "quantization", "none") != "none"
         return torch.device("cpu" if kind == "mps" and quantised else kind)
     try:
         device = torch.device(name)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -11,7 +10,6 @@ from genre_lightning.callbacks.wandb_run import RunWandbLogger, WandbOptions
 from genre_lightning.commands.build import build_trainer, check_setup
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.sample import write_sample
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -41,8 +39,7 @@ def test_the_configuration_builds(path, sample, tmp_path):
     data = setup.data.prepare()
     assert sum(len(split.films) for split in data.splits.values()) >= 150
     assert isinstance(setup.model, DistilBertClassifier)
-    weight = np.ones(len(data.vocabulary), dtype=np.float32)
-    setup.model.bind(Labelling(data.vocabulary.names, weight, len(data.tokenizer), 0, setup.data.max_tokens))
+    setup.model.bind(data.spec)
     setup.model.configure_model()
     assert setup.model.head[1].out_features == len(data.vocabulary)
 

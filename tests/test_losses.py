@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from genre_lightning.errors import ConfigError
-from genre_lightning.losses import asymmetric, bce, focal, loss_function
+from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.losses import asymmetric, bce, focal, loss_function, positive_weights
 from genre_lightning.models.optimizer import schedule_factor
+from genre_lightning.types import DataSpec
 
 WEIGHT = torch.tensor([0.5, 1.0, 3.0, 20.0], dtype=torch.float64)
 
@@ -162,3 +164,39 @@ def test_an_unknown_loss_is_refused_and_a_function_is_used():
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(ConfigError, match=r"model\.schedule is 'cosin': choose one of"):
         schedule_factor("cosin", warmup_steps=1, total_steps=2)
+
+
+GENRES = ("Action", "Comedy", "Drama", "War")
+
+
+def counts(labels, genres):
+    return DataSpec(tuple(genres), labels.sum(axis=0), len(labels), vocab_size=9, pad_token_id=0, max_tokens=8)
+
+
+@pytest.mark.parametrize("cap", [None, 0.5, 2.0, 1000.0])
+@pytest.mark.parametrize("mode", ["full", "sqrt", "none"])
+def test_pos_weight_is_the_written_formula(mode, cap):
+    labels = np.random.default_rng(0).random((200, 4)) < [0.9, 0.5, 0.1, 0.02]
+    weight = positive_weights(counts(labels, GENRES[:4]), mode, cap)
+    assert weight.dtype == np.float32
+    for column in range(4):
+        positives = sum(bool(row[column]) for row in labels)
+        ratio = (200 - positives) / positives
+        written = {"full": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[mode]
+        if cap is not None and mode != "none":
+            written = min(written, cap)
+        assert weight[column] == pytest.approx(written, rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["full", "sqrt", "none"])
+def test_a_genre_without_a_positive_is_refused(mode):
+    labels = np.array([[1, 0, 0], [1, 1, 0]], dtype=bool)
+    with pytest.raises(DataError, match=r"genre Drama: .*data\.max_films"):
+        positive_weights(counts(labels, GENRES[:3]), mode)
+    with pytest.raises(DataError, match="genres Comedy, Drama"):
+        positive_weights(counts(labels[:1], GENRES[:3]), mode)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.pos_weight is 'half'.*full, sqrt, none"):
+        positive_weights(counts(np.ones((2, 1), dtype=bool), ["A"]), "half")

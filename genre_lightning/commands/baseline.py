@@ -17,7 +17,7 @@ from genre_lightning.commands.continuing import (
     check_films,
     finish,
     finished_results,
-    keep_sides,
+    kept_splits,
     locked,
     show,
     undone_if_refused,
@@ -26,7 +26,8 @@ from genre_lightning.commands.evaluation import evaluate_split, predictions_of
 from genre_lightning.commands.options import baseline_parser, in_one_line
 from genre_lightning.commands.words import default_run_dir, with_run_config
 from genre_lightning.config.guard import check_arguments, instantiate
-from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
+from genre_lightning.data.options import DataOptions
+from genre_lightning.data.prepare import PreparedFilms, prepare_films
 from genre_lightning.errors import check_all
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.predictions import Predictions
@@ -46,7 +47,7 @@ class BaselineSetup:
     config: Namespace
     config_text: str
     run: RunDirectory
-    data: MovieDataModule
+    data: DataOptions
     model: TfidfBaseline
 
 
@@ -65,8 +66,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     run = setup.run
     override = setup.config.override
     changed = check_same_training(run, setup.config_text, override=override, without_effect=_WITHOUT_EFFECT)
-    keep_sides(run, setup.data)
-    data = setup.data.prepare_films()
+    data = prepare_films(setup.data, kept_splits(run))
     with locked(run):
         anew = check_films(run, data, setup.data.source.path, override=override) or bool(changed)
         with undone_if_refused(run):
@@ -87,7 +87,7 @@ def check_baseline(name: str, arguments: Sequence[str]) -> BaselineSetup:
         ConfigError, DataError: nothing has been written.
     """
     check_arguments(arguments)
-    parser = baseline_parser(name, MovieDataModule)
+    parser = baseline_parser(name)
     config = in_one_line(f"baseline {name}", arguments, parser.parse_args)
     config.data.csv = str(Path(config.data.csv).expanduser().absolute())
     run = RunDirectory(Path(config.run_dir or default_run_dir(arguments)).expanduser().absolute())

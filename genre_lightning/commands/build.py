@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
@@ -27,12 +26,12 @@ from genre_lightning.callbacks.wandb_run import WandbOptions
 from genre_lightning.commands.options import option_problems
 from genre_lightning.commands.parser import GenreTrainer
 from genre_lightning.config.guard import instantiate
-from genre_lightning.data.datamodule import MovieDataModule, PreparedData
-from genre_lightning.data.genres import pos_weight
+from genre_lightning.data.datamodule import MovieDataModule
+from genre_lightning.data.prepare import PreparedData
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer
 from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO
 from genre_lightning.distributed.launch import torchrun_ranks
-from genre_lightning.distributed.precision import accelerator_of, check_trained_precision, resolve_precision
+from genre_lightning.distributed.precision import accelerator_of, resolve_precision
 from genre_lightning.distributed.preemption import StopAgreement, StopWithoutSaving, replace_signal_handling
 from genre_lightning.distributed.slurm import (
     PlannedStep,
@@ -42,25 +41,19 @@ from genre_lightning.distributed.slurm import (
     shape_problems,
 )
 from genre_lightning.distributed.strategies import (
-    check_strategy,
     device_problems,
-    is_sharded,
     make_strategy,
     rank_count,
 )
 from genre_lightning.errors import ConfigError, check_all
-from genre_lightning.models.base import GenreClassifier, Labelling
-from genre_lightning.progress import file_progress, say, task_progress
+from genre_lightning.models.base import GenreClassifier
+from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory, training_digest
-from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from genre_lightning.commands.parser import _Parser
-
-_FOR_STRATEGY = ("optimizer", "quantization", "compute_dtype", "quant_storage")
-"""Options of a model that not every strategy can serve."""
 
 
 @dataclass
@@ -125,27 +118,24 @@ def prepare_checks(
         problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, tasks)
     elif not ranks and not problems:
         problems += _machine_problems(config)
+    text = parser.parser.dump(config, skip_none=False)
+    if config.model.init_args.get("seed") is None:
+        config.model.init_args.seed = config.seed
     instances = instantiate(parser.parser, config, run.path)
     data, model = instances.data, instances.model
-    model.accelerator, model.precision = str(config.trainer.accelerator), str(config.trainer.precision)
-    data.layout = model.layout
-    _choose_tokenizer(data, model, run)
+    model.runs_on(str(config.trainer.accelerator), str(config.trainer.precision))
+    if run.tokenizer.is_dir():
+        data.use_tokenizer(str(run.tokenizer))
+    data.connect(model)
 
     def strategy_fits() -> None:
-        check_strategy(
-            instances.trainer["strategy"],
-            str(config.trainer.precision),
-            str(config.trainer.accelerator),
-            trains=model.trains,
-            # of models over a frozen base; others have the defaults
-            **{name: getattr(model, name) for name in _FOR_STRATEGY if hasattr(model, name)},
-        )
+        model.check_trainer(instances.trainer["strategy"])
 
     def loggers_are_there() -> None:
         check_loggers(config.wandb, tensorboard=config.tensorboard)
 
     def model_fits() -> None:
-        model.check(data.max_tokens)
+        model.check(data.options.max_tokens)
         if films and data.tokenizer_name not in (None, TRAINED):
             _check_tokenizer(data, model)
 
@@ -154,17 +144,13 @@ def prepare_checks(
     if films or model.adapters:
         checks.append(model_fits)
     if films:
-        checks += [data.check, loggers_are_there, run.check_writable]
-    data.order_seed = config.seed
-    if is_first_rank():
-        data.progress, data.reading_progress = task_progress, file_progress
+        checks += [data.options.check, loggers_are_there, run.check_writable]
     options = instances.trainer.as_dict()
     # not in the configuration that is kept: the run may be evaluated anywhere
     if step:
         options |= {"devices": step.tasks_per_node, "num_nodes": step.nodes}
     elif ranks:
         options |= {"devices": ranks.devices, "num_nodes": ranks.nodes}
-    text = parser.parser.dump(config, skip_none=False)
     return Setup(config, text, run, data, model, options, instances.wandb), problems, checks
 
 
@@ -178,7 +164,6 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
         else:
             trainer.accelerator = accelerator_of(trainer.accelerator)
         trainer.precision, reason = resolve_precision(trainer.precision, trainer.accelerator, here=planned is None)
-        check_trained_precision(trainer.precision)
         if planned is None:
             tell(f"precision {trainer.precision}: {reason}")
     except ConfigError as error:
@@ -204,16 +189,6 @@ def _machine_problems(config: Namespace) -> list[str]:
     return problems
 
 
-def _choose_tokenizer(data: MovieDataModule, model: GenreClassifier, run: RunDirectory) -> None:
-    """The run's own tokenizer where there is one, else the configured one, else the backbone's."""
-    if run.tokenizer.is_dir():
-        data.tokenizer_name, data.revision = str(run.tokenizer), None
-    elif data.tokenizer_name is None:
-        source = model.tokenizer_source
-        data.tokenizer_name = source or TRAINED
-        data.revision = data.revision or getattr(model, "revision", None) if source else None
-
-
 def _check_tokenizer(data: MovieDataModule, model: GenreClassifier) -> None:
     """Refuse a tokenizer that the model cannot read the tokens of, and report one that is not the model's own.
 
@@ -227,7 +202,7 @@ def _check_tokenizer(data: MovieDataModule, model: GenreClassifier) -> None:
     if source in (None, data.tokenizer_name) or model.shape_only:
         return
     try:
-        own = load_tokenizer(source, getattr(model, "revision", None)).get_vocab()
+        own = load_tokenizer(source, model.tokenizer_revision).get_vocab()
     except ConfigError:
         return  # the backbone comes without one
     given = tokenizer.get_vocab()
@@ -238,43 +213,10 @@ def _check_tokenizer(data: MovieDataModule, model: GenreClassifier) -> None:
         )
 
 
-def _check_known_words(data: PreparedData) -> None:
-    """Refuse texts that the tokenizer has no words for, such as those of another script.
-
-    Raises:
-        ConfigError: With the fraction of unknown tokens.
-    """
-    unknown = data.tokenizer.unk_token_id
-    tokens = np.concatenate([data.tokens[text] for text in range(min(len(data.tokens), 1000))])
-    if unknown is not None and (fraction := float(np.mean(tokens == unknown))) > _MOST_UNKNOWN:
-        raise ConfigError(
-            f"{fraction:.0%} of the texts' tokens are unknown to the tokenizer: use a backbone and a data.tokenizer "
-            "that are made for their language"
-        )
-
-
-_MOST_UNKNOWN = 0.5
-"""Fraction of unknown tokens from which on hardly anything of a text is left."""
-
-
 def bind_model(setup: Setup) -> PreparedData:
-    """Prepares the data and tells the model what it must know of them."""
+    """Prepare the data and tell the model what it must know of them."""
     data = setup.data.prepare()
-    _check_known_words(data)
-    model = setup.model
-    train = data.splits["train"]
-    weight = pos_weight(train.labels, data.vocabulary.names, model.pos_weight_mode, model.pos_weight_cap)
-    model.bind(
-        Labelling(
-            genres=data.vocabulary.names,
-            pos_weight=weight,
-            vocab_size=vocabulary_size(data.tokenizer),
-            pad_token_id=data.tokenizer.pad_token_id or 0,
-            max_tokens=setup.data.max_tokens,
-            seed=setup.config.seed,
-            tokenizer=data.tokenizer,
-        )
-    )
+    setup.model.bind(data.spec)
     return data
 
 
@@ -319,15 +261,14 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     if precision is not None:
         plugins.append(precision)
         options["precision"] = None
-    trainer = GenreTrainer(
-        **{**options, "default_root_dir": str(run.path)}, callbacks=callbacks, logger=loggers, plugins=plugins
-    )
+    # the loggers get the whole configuration, of which the model's hyperparameters are a part
+    options |= {"default_root_dir": str(run.path), "enable_autolog_hparams": False}
+    trainer = GenreTrainer(**options, callbacks=callbacks, logger=loggers, plugins=plugins)
     # behind the timer, which Lightning adds for max_time
     trainer.callbacks.append(LastValidation())  # type: ignore[attr-defined]  # set by a connector
     replace_signal_handling(trainer)
     # a quantised model is built on the device that it will run on
     setup.model.trainer = trainer
-    setup.model.sharded = is_sharded(options["strategy"])
     # the metrics of a run are read from its files; the process-wide switch is what makes fp32 products fast
     torch.set_float32_matmul_precision("high")
     return trainer, checkpoints

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.commands.build import is_first_rank, tell
-from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
-from genre_lightning.data.kept_splits import read_if_there
+from genre_lightning.data.kept_splits import KeptSplits, read_if_there
+from genre_lightning.data.prepare import PreparedFilms
 from genre_lightning.distributed.slurm import lock_patience
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, GenreLightningError, one_line
 from genre_lightning.evaluation.console import print_headlines
@@ -38,10 +38,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
         yield
 
 
-def keep_sides(run: RunDirectory, data: MovieDataModule) -> None:
-    """Have the films of a run that has been trained stay on their sides; comes before the films are prepared."""
-    if run.has_trained:
-        data.kept = read_if_there(run.splits)
+def kept_splits(run: RunDirectory) -> KeptSplits | None:
+    """Return the splits of a run that has been trained, on whose sides its films stay; None for another run."""
+    return read_if_there(run.splits) if run.has_trained else None
 
 
 def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override: bool) -> bool:

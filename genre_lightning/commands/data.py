@@ -73,11 +73,11 @@ def inspect(arguments: Sequence[str]) -> int:
         **data.audit,
         "tokens": {
             "tokenizer": setup.data.tokenizer_name,
-            "max_tokens": setup.data.max_tokens,
+            "max_tokens": setup.data.options.max_tokens,
             "mean": float(lengths.mean()),
             **{f"p{p}": int(np.percentile(lengths, p)) for p in (5, 50, 95, 99)},
             "longest": int(lengths.max()),
-            "cut": int((lengths == setup.data.max_tokens).sum()),
+            "cut": int((lengths == setup.data.options.max_tokens).sum()),
         },
         "genres_a_film": float(np.concatenate([s.labels for s in _distinct(data.splits)]).sum(axis=1).mean()),
     }

@@ -76,7 +76,7 @@ def _check_run(command: str, words: Sequence[str], run_dir: Path) -> None:
 
 def _check_baseline(command: str, words: Sequence[str], run_dir: Path) -> None:
     check_arguments(words)
-    parser = baseline_parser(command.removeprefix("baseline "), DataOptions)
+    parser = baseline_parser(command.removeprefix("baseline "))
     config = in_one_line(command, words, parser.parse_args)
     run = RunDirectory(Path(config.run_dir or run_dir).expanduser().absolute())
     made = in_one_line(command, [], lambda _: parser.instantiate(config))
@@ -171,7 +171,10 @@ def _simplify(content: dict[str, Any], named: set[str]) -> bool:
 
 def _options_of(model: str) -> type[ClassifierOptions] | None:
     """The options of a model by its class path or its class's name."""
-    return next((kind for path, kind in OPTIONS.items() if model in (path, path.rpartition(".")[2])), None)
+    names = {path: path.rpartition(".")[2] for path in OPTIONS}
+    return next(
+        (OPTIONS[path] for path, name in names.items() if model in (path, name, f"genre_lightning.{name}")), None
+    )
 
 
 def _without_model(words: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from genre_lightning.callbacks.loggers import closing
 from genre_lightning.callbacks.tracking import log_evaluation
 from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
-from genre_lightning.commands.continuing import check_films, keep_sides, locked
+from genre_lightning.commands.continuing import check_films, kept_splits, locked
 from genre_lightning.commands.evaluation import (
     evaluate_split,
     fit_and_store_decision,
@@ -21,7 +21,7 @@ from genre_lightning.commands.evaluation import (
 )
 from genre_lightning.commands.parser import parse
 from genre_lightning.commands.words import with_run_config, with_run_named
-from genre_lightning.data.datamodule import PreparedData
+from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import CheckpointError, one_line
 from genre_lightning.evaluation.console import print_headlines
@@ -47,7 +47,7 @@ def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> S
     setup = check_setup(config, parser, films=films)
     if films:
         check_same_training(setup.run, setup.config_text, override=config.override)
-        keep_sides(setup.run, setup.data)
+        setup.data.keep_splits(kept_splits(setup.run))
     return setup
 
 
@@ -69,7 +69,7 @@ def _evaluate(split: str, setup: Setup) -> int:
 
 def _evaluate_split(split: str, setup: Setup) -> int:
     data = bind_model(setup)
-    check_films(setup.run, data, setup.data.source.path, override=setup.config.override)
+    check_films(setup.run, data, setup.data.options.source.path, override=setup.config.override)
     setup.run.check_writable()
     with locked(setup.run):
         return _evaluate_locked(split, setup, data)

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from genre_lightning.callbacks.tracking import log_evaluation
 from genre_lightning.commands.build import Setup, is_first_rank, tell
-from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
+from genre_lightning.data.datamodule import MovieDataModule
+from genre_lightning.data.prepare import PreparedFilms
 from genre_lightning.distributed import sharded
 from genre_lightning.distributed.checkpoint_io import update_checkpoint, write_checkpoint
 from genre_lightning.distributed.manifests import verify_checkpoint
@@ -21,10 +22,9 @@ from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit_decision, read_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.models.backbone_config import config_of
 from genre_lightning.models.backbones import empty_shape
-from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
-from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.checkpoint import CHECKPOINT_KEY, metadata_of, spec_of
 from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory
 from genre_lightning.vocabulary import vocabulary_size
@@ -39,7 +39,7 @@ def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
     """Builds the model and puts a checkpoint's trained weights into it.
 
     Returns:
-        the checkpoint's facts.
+        The checkpoint's metadata.
 
     Raises:
         CheckpointError: missing, damaged, or of another model.
@@ -47,59 +47,41 @@ def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
     return _restore(model, checkpoint, sharded.open_checkpoint(checkpoint))
 
 
-def restore_alone(
-    model: GenreClassifier, checkpoint: Path, *, seed: int, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
-    """Builds the model of a checkpoint from that alone, without the films that it was trained on.
+def restore_alone(model: GenreClassifier, checkpoint: Path, *, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Build the model of a checkpoint from that alone, without the films that it was trained on.
 
     Args:
-        model: as configured.
-        checkpoint: of it.
-        seed: that it was trained with.
-        tokenizer: of the run.
+        model: As configured.
+        checkpoint: Of it.
+        tokenizer: Of the run.
 
     Returns:
-        the checkpoint's facts.
+        The checkpoint's metadata.
 
     Raises:
-        CheckpointError: missing, damaged, or of another model.
+        CheckpointError: Missing, damaged, or of another model.
     """
     content = sharded.open_checkpoint(checkpoint)
-    facts = content.get(CHECKPOINT_KEY)
-    if facts is None:
-        raise CheckpointError(f"{checkpoint} was not written by genre-lightning: give a run directory of its own")
-    if (tokens := vocabulary_size(tokenizer)) > facts["vocab_size"]:
+    metadata = metadata_of(content, checkpoint)
+    if (tokens := vocabulary_size(tokenizer)) > metadata["vocab_size"]:
         raise CheckpointError(
-            f"the run's tokenizer has {tokens:,} tokens and its model was trained with {facts['vocab_size']:,}: copy "
-            "the run directory whole"
+            f"the run's tokenizer has {tokens:,} tokens and its model was trained with {metadata['vocab_size']:,}: "
+            "copy the run directory whole"
         )
-    model.bind(
-        Labelling(
-            genres=tuple(facts["genres"]),
-            pos_weight=np.array(facts["pos_weight"], dtype=np.float32),
-            vocab_size=facts["vocab_size"],
-            pad_token_id=facts["pad_token_id"],
-            max_tokens=facts["max_tokens"],
-            seed=seed,
-            tokenizer=tokenizer,
-        )
-    )
+    model.bind(spec_of(metadata, tokenizer), np.array(metadata["pos_weight"], dtype=np.float32))
     return _restore(model, checkpoint, content)
 
 
 def _restore(model: GenreClassifier, checkpoint: Path, content: dict[str, Any]) -> dict[str, Any]:
-    facts = content.get(CHECKPOINT_KEY) or {}
-    if isinstance(model, DistilBertClassifier) and model.backbone_config is None and "backbone_config" in facts:
-        try:
-            model.backbone_config = config_of(facts["backbone_config"], "the checkpoint's backbone")
-        except ConfigError as error:
-            raise CheckpointError(f"{checkpoint} cannot be used: {error}") from None
-        if not model.adapters:
-            _check_shapes(checkpoint, content["state_dict"], model.backbone_config)
+    metadata = metadata_of(content, checkpoint)
+    model.read_metadata(metadata)
+    config = getattr(model, "backbone_config", None)
+    if config is not None and not model.adapters:
+        _check_shapes(checkpoint, content["state_dict"], config)
     model.configure_model()
     model.on_load_checkpoint(content)
     sharded.restore_weights(model, checkpoint, content)
-    return facts
+    return metadata
 
 
 def _check_shapes(checkpoint: Path, weights: dict[str, Any], config: PretrainedConfig) -> None:
@@ -124,7 +106,7 @@ def _check_shapes(checkpoint: Path, weights: dict[str, Any], config: PretrainedC
 def keep_untrained(setup: Setup) -> None:
     """Writes best.ckpt of a model that trains nothing: what it is, for its decision to be bound to."""
     setup.model.configure_model()
-    facts = {CHECKPOINT_KEY: setup.model.checkpoint_facts(), "state_dict": {}, "global_step": 0, "epoch": 0}
+    facts = {CHECKPOINT_KEY: setup.model.checkpoint_metadata(), "state_dict": {}, "global_step": 0, "epoch": 0}
     if is_first_rank():
         write_checkpoint(facts, setup.run.best)
 

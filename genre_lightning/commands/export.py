@@ -88,7 +88,7 @@ def _open(run: RunDirectory) -> Source:
     check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
     model.precision = str(config.trainer.precision)
     tokenizer = load_tokenizer(str(run.tokenizer))
-    facts = restore_alone(model, run.best, seed=config.seed, tokenizer=tokenizer)
+    facts = restore_alone(model, run.best, tokenizer=tokenizer)
     tokenizer = plain_tokenizer(tokenizer, facts["max_tokens"])
     return Source(
         run, model, decision.for_genres(facts["genres"]), facts, tokenizer, instances.data.source.template.template

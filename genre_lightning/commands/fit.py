@@ -18,7 +18,7 @@ from genre_lightning.commands.continuing import (
     check_films,
     finish,
     finished_results,
-    keep_sides,
+    kept_splits,
     locked,
     show,
     undone_if_refused,
@@ -26,7 +26,7 @@ from genre_lightning.commands.continuing import (
 from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, restore_weights
 from genre_lightning.commands.parser import parse
 from genre_lightning.commands.words import default_run_dir, with_run_config
-from genre_lightning.data.datamodule import PreparedData
+from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.checkpoint_io import previous_names
 from genre_lightning.distributed.launch import has_company
 from genre_lightning.distributed.manifests import Manifest, manifest_path, newest_good
@@ -47,7 +47,7 @@ def fit(arguments: Sequence[str]) -> int:
     setup = check_setup(config, parser)
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
     watch_ranks()
-    keep_sides(setup.run, setup.data)
+    setup.data.keep_splits(kept_splits(setup.run))
     with explaining_failures():
         return _fit(setup, changed)
 
@@ -57,7 +57,9 @@ def _fit(setup: Setup, changed: list[str]) -> int:
     if not has_company():
         FLAG.check()
     with locked(setup.run):
-        anew = check_films(setup.run, data, setup.data.source.path, override=setup.config.override) or bool(changed)
+        anew = check_films(setup.run, data, setup.data.options.source.path, override=setup.config.override) or bool(
+            changed
+        )
         with undone_if_refused(setup.run):
             if changed and is_first_rank():
                 _accept_older_checkpoints(setup)
@@ -175,8 +177,8 @@ def _describe(setup: Setup, data: PreparedData) -> None:
     for note in data.audit["notes"]:
         tell(f"note    {note}")
     model = setup.model
-    name = getattr(model, "backbone_name", type(model).__name__)
-    tell(f"model   {name}, {type(model).__name__}; {setup.data.global_batch_size} films a step")
+    name = getattr(model.options, "backbone", type(model).__name__)
+    tell(f"model   {name}, {type(model).__name__}; {setup.data.options.global_batch_size} films a step")
     if model.weight_report is not None:
         tell(f"weights {model.weight_report}")
     tell(f"run     {setup.run.path}")

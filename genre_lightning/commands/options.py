@@ -22,6 +22,7 @@ from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import import_paths
 from genre_lightning.data.options import DataOptions
 from genre_lightning.data.templates import ColumnNames
+from genre_lightning.distributed.trainers import is_all, step_problems
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.evaluation.options import DecisionOptions
 from genre_lightning.models.options import VALIDATION_METRICS, EncoderOptions
@@ -180,13 +181,8 @@ def add_training_options(parser: ArgumentParser, command: str) -> None:
         )  # fmt: skip
 
 
-def baseline_parser(name: str, data: type[DataOptions]) -> ArgumentParser:
-    """The parser of a baseline's options.
-
-    Args:
-        name: of the baseline.
-        data: class that the options of the data are for.
-    """
+def baseline_parser(name: str) -> ArgumentParser:
+    """The parser of the options of a baseline of this name."""
     kind = BASELINES[name]
     summary = (kind.__doc__ or "").splitlines()[0]
     parser = ArgumentParser(
@@ -197,7 +193,7 @@ def baseline_parser(name: str, data: type[DataOptions]) -> ArgumentParser:
     parser.add_argument("--config", "-c", action="config", help="A YAML file of these options; later ones overlay.")
     add_run_options(parser)
     parser.add_argument("--baseline", choices=[name], default=name, help="Says in config.yaml what the run is.")
-    parser.add_class_arguments(data, "data")
+    parser.add_class_arguments(DataOptions, "data")
     parser.add_class_arguments(kind, "model")
     return parser
 
@@ -216,34 +212,15 @@ def option_problems(config: Namespace) -> list[str]:
     problems += [*_devices_problems(trainer.devices), *_time_problems("max_time", trainer.max_time)]
     if not isinstance(trainer.val_check_interval, int | float):
         problems += _time_problems("val_check_interval", trainer.val_check_interval)
-    if trainer.accumulate_grad_batches != 1:
-        problems.append(
-            "trainer.accumulate_grad_batches is planned from data.global_batch_size and data.micro_batch_tokens: "
-            "leave it out and set those"
-        )
+    problems += step_problems(vars(trainer))
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         problems.append("trainer.max_epochs and trainer.max_steps are both -1: set one of them to end the training")
-    for name in ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs"):
-        if not (_is_all(trainer[name]) if name.startswith("limit") else trainer[name] == 0):
-            problems.append(f"trainer.{name} would break the plan of the steps: use data.max_films for a quick try")
     for name in ("limit_test_batches", "limit_predict_batches"):
-        if not _is_all(trainer[name]):
+        if not is_all(trainer[name]):
             problems.append(f"trainer.{name} would leave films without a prediction: use data.max_films instead")
-    if trainer.fast_dev_run is not False:
-        problems.append("trainer.fast_dev_run saves nothing that could be evaluated: use data.max_films instead")
-    if trainer.gradient_clip_algorithm not in (None, "norm"):
-        problems.append(
-            f"trainer.gradient_clip_algorithm is {trainer.gradient_clip_algorithm}, and gradients are clipped by their "
-            "norm over all ranks: leave it out"
-        )
     if saving.monitor not in MONITORS:
         problems.append(f"checkpoint.monitor is {saving.monitor}: choose one of {', '.join(MONITORS)}")
     return problems
-
-
-def _is_all(limit: float | None) -> bool:
-    """Return whether a limit on batches is none: 1.0 is all of them, and 1 a single one."""
-    return limit is None or (isinstance(limit, float) and limit == 1)
 
 
 def _devices_problems(devices: Any) -> list[str]:

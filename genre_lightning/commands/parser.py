@@ -15,6 +15,7 @@ from genre_lightning.config.guard import check_arguments
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.models.options import OPTIONS
 
 __all__ = ["DistilBertClassifier", "GenreTrainer", "parse"]
 
@@ -116,4 +117,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, _Parser]:
     """
     check_arguments(arguments)
     parsed = in_one_line(command, arguments, lambda words: _Parser(command, words))
+    # one name for each class, or a run would seem to be of another model
+    names = {f"genre_lightning.{path.rpartition('.')[2]}": path for path in OPTIONS}
+    parsed.config.model.class_path = names.get(parsed.config.model.class_path, parsed.config.model.class_path)
     return parsed.config, parsed

@@ -74,9 +74,9 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
         setup.wandb, setup.config.tensorboard = None, False
         trainer, _ = build_trainer(setup)
         tokenizer = load_tokenizer(str(setup.run.tokenizer))
-        facts = restore_alone(setup.model, setup.run.best, seed=setup.config.seed, tokenizer=tokenizer)
+        facts = restore_alone(setup.model, setup.run.best, tokenizer=tokenizer)
         writing.decide_by(decision.for_genres(facts["genres"]))
-        template = setup.data.source.template
+        template = setup.data.options.source.template
 
         def text_of(film: NewFilm) -> str:
             return template.fill(film.cells)

@@ -15,11 +15,12 @@ from torch.utils.data import IterableDataset
 from typing_extensions import override
 
 from genre_lightning.commands.evaluation import from_all_ranks
-from genre_lightning.data.collate import Batch, TokenisedFilms
+from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import padding_of
 from genre_lightning.data.new_films import NewFilm
-from genre_lightning.data.steps import Indices, Layout, MicroBatch, evaluation_shards
+from genre_lightning.data.steps import Indices, MicroBatch, evaluation_shards
 from genre_lightning.data.tokens import TokenLists, encode
+from genre_lightning.types import Batch, Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

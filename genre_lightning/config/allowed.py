@@ -43,7 +43,8 @@ _ENVIRONMENTS = {
 def _table() -> dict[str, frozenset[str]]:
     table: dict[str, set[str]] = {"model": set()}
     for path in OPTIONS:
-        table["model"] |= {path, path.rpartition(".")[2]}
+        name = path.rpartition(".")[2]
+        table["model"] |= {path, name, f"genre_lightning.{name}"}
     for option, (package, modules) in _LIGHTNING.items():
         table[option] = set()
         for module, names in modules.items():

@@ -7,19 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from genre_lightning.data.steps import Indices, Layout, MicroBatch
+from genre_lightning.data.steps import Indices, MicroBatch
 from genre_lightning.data.tokens import TokenLists, TokenStore
-
-Batch = dict[str, Tensor]
-"""input_ids int64 (rows, tokens), attention_mask int64 (rows, tokens), labels float32 (rows, genres),
-weights float32 (rows,): 1 for a film and 0 for a row that only keeps a collective company,
-index int64 (rows,): position of the film in its split, -1 for such a row,
-step_films float32 (): films of the whole optimizer step.
-A packed batch has input_ids (1, tokens) and no attention_mask; see `pack_rows` for what it has instead. Its labels,
-weights and index have a row for each text all the same."""
+from genre_lightning.types import Batch, Layout
 
 
 @dataclass(frozen=True)

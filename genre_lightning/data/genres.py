@@ -1,20 +1,18 @@
-"""The genres of a data set: their order, their encoding as multi-hot rows, and their weights in the loss."""
+"""The genres of a data set: their order, and their encoding as multi-hot rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-PosWeightMode = Literal["full", "sqrt", "none"]
 
 
 @dataclass(frozen=True)
@@ -114,37 +112,3 @@ def case_variants(films: Mapping[str, int]) -> list[list[str]]:
     for name in sorted(films, key=lambda name: (-films[name], name)):
         groups.setdefault(name.casefold(), []).append(name)
     return [names for names in groups.values() if len(names) > 1]
-
-
-def pos_weight(
-    labels: NDArray[np.bool_], names: Sequence[str], mode: PosWeightMode = "full", cap: float | None = None
-) -> NDArray[np.float32]:
-    """The weight of each genre's positives in the loss: negatives / positives, as in the paper.
-
-    Args:
-        labels: bool (films, genres) of the training split, and of no other.
-        names: the genres, for the message of an error.
-        mode: "full" for the ratio, "sqrt" for its square root, "none" for ones.
-        cap: largest weight allowed, after the mode; None for no limit.
-
-    Returns:
-        float32 array (genres,).
-
-    Raises:
-        ConfigError: a mode that is none of these.
-        DataError: a genre without a positive, whose ratio has no value.
-    """
-    positives = labels.sum(axis=0)
-    if missing := [name for name, count in zip(names, positives, strict=True) if count == 0]:
-        raise DataError(
-            f"no film of the training split has the genre{'s' if len(missing) > 1 else ''} {', '.join(missing)}: "
-            "use more films (data.max_films), or another data.seed"
-        )
-    if mode not in get_args(PosWeightMode):
-        raise ConfigError(f"model.pos_weight is {mode!r}: choose one of {', '.join(get_args(PosWeightMode))}")
-    if mode == "none":
-        return np.ones(len(names), dtype=np.float32)
-    weight = (len(labels) - positives) / positives
-    if mode == "sqrt":
-        weight = np.sqrt(weight)
-    return np.minimum(weight, np.inf if cap is None else cap).astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +16,13 @@ from genre_lightning.data.templates import ColumnNames, TextTemplate
 from genre_lightning.errors import ConfigError, problems_of
 
 
+@dataclass
 class DataOptions:
     """Films, their texts as tokens and their genres, split and batched.
 
-    These are the options of `MovieDataModule`, which inherits them, so that they can be made and checked alone too.
+    These are the options of `MovieDataModule`.
 
-    Args:
+    Attributes:
         csv: the movies file: .csv, .tsv, either with .gz, or .parquet.
         columns: names of the file's columns.
         genre_format: of the genres column: "literal" for Python lists, "json", "separated", "one_hot" for a column of
@@ -49,52 +52,57 @@ class DataOptions:
             it to the user. Who may write to a cache can change what others train on.
     """
 
-    def __init__(
-        self,
-        csv: Path,
-        columns: ColumnNames | None = None,
-        genre_format: GenreFormat = "auto",
-        genre_separator: str | None = None,
-        merge_genre_case: bool = False,
-        max_malformed: Annotated[float, Bounds(0, 1)] = 0.05,
-        encoding: str = "utf-8",
-        text: str = "{overview}",
-        tokenizer: str | None = None,
-        revision: str | None = None,
-        vocab_size: Annotated[int, at_least(1, 10**7)] = 8000,
-        max_tokens: Annotated[int, at_least(3, 10**6)] = 256,
-        split: list[float] = [0.8, 0.1, 0.1],  # noqa: B006  # read only; a list is what YAML and --help show
-        seed: Annotated[int, SEED] = 0,
-        max_films: Annotated[int | None, at_least(1)] = None,
-        global_batch_size: Annotated[int, at_least(1, 10**7)] = 32,
-        micro_batch_tokens: Annotated[int | None, at_least(1, 10**9)] = None,
-        num_workers: Annotated[int, at_least(0, 1024)] = 0,
-        cache_dir: Path | None = None,
-        cache_group_writable: bool = False,
-    ) -> None:
-        super().__init__()
-        self.source = FilmSource(
-            Path(csv),
-            columns or ColumnNames(),
-            TextTemplate(text),
-            genre_format,
-            genre_separator,
-            encoding=encoding,
-            max_malformed=max_malformed,
+    csv: Path
+    columns: ColumnNames | None = None
+    genre_format: GenreFormat = "auto"
+    genre_separator: str | None = None
+    merge_genre_case: bool = False
+    max_malformed: Annotated[float, Bounds(0, 1)] = 0.05
+    encoding: str = "utf-8"
+    text: str = "{overview}"
+    tokenizer: str | None = None
+    revision: str | None = None
+    vocab_size: Annotated[int, at_least(1, 10**7)] = 8000
+    max_tokens: Annotated[int, at_least(3, 10**6)] = 256
+    split: list[float] = field(default_factory=lambda: [0.8, 0.1, 0.1])
+    seed: Annotated[int, SEED] = 0
+    max_films: Annotated[int | None, at_least(1)] = None
+    global_batch_size: Annotated[int, at_least(1, 10**7)] = 32
+    micro_batch_tokens: Annotated[int | None, at_least(1, 10**9)] = None
+    num_workers: Annotated[int, at_least(0, 1024)] = 0
+    cache_dir: Path | None = None
+    cache_group_writable: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a template that cannot be read.
+
+        Raises:
+            ConfigError: With what is wrong in it.
+        """
+        TextTemplate(self.text)
+
+    @cached_property
+    def source(self) -> FilmSource:
+        """The file and how it is read."""
+        return FilmSource(
+            Path(self.csv),
+            self.columns or ColumnNames(),
+            TextTemplate(self.text),
+            self.genre_format,
+            self.genre_separator,
+            encoding=self.encoding,
+            max_malformed=self.max_malformed,
         )
-        self.merge_genre_case = merge_genre_case
-        self.tokenizer_name = tokenizer
-        self.revision = revision
-        self.vocab_size = vocab_size
-        self.max_tokens = max_tokens
-        self.fractions = list(split)
-        self.seed = seed
-        self.max_films = max_films
-        self.global_batch_size = global_batch_size
-        self.micro_batch_tokens = micro_batch_tokens
-        self.num_workers = num_workers
-        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
-        self.cache_group_writable = cache_group_writable
+
+    @property
+    def cache(self) -> Path:
+        """Where films and tokens are kept between runs."""
+        return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+
+    @property
+    def is_paper_protocol(self) -> bool:
+        """Whether validation and test are the same films."""
+        return len(self.split) == 2
 
     def check(self) -> None:
         """Everything about the options and the file that can be told without reading more than its header.
@@ -102,13 +110,10 @@ class DataOptions:
         Raises:
             ConfigError, DataError: with the option and the cure.
         """
-        problems = problems_of([lambda: check_fractions(self.fractions), lambda: check_encoding(self.source.encoding)])
-        if self.source.genre_separator == "":
+        problems = problems_of([lambda: check_fractions(self.split), lambda: check_encoding(self.encoding)])
+        if self.genre_separator == "":
             problems.append("data.genre_separator is empty: give the text between genres, or null to find out")
-        if problems := [
-            *problems,
-            *bound_problems(DataOptions, {**vars(self), "max_malformed": self.source.max_malformed}, "data"),
-        ]:
+        if problems := [*problems, *bound_problems(DataOptions, vars(self), "data")]:
             raise ConfigError("; and ".join(problems))
         check_columns(self.source)
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
+from genre_lightning.types import Layout
 
-Layout = Literal["padded", "packed"]
-"""How the texts of a micro-batch are laid out: padded to the longest of them, or one behind another."""
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

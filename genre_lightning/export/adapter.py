@@ -40,9 +40,8 @@ def _write_random_base(source: Source, folder: Path) -> str:
     model = source.model
     assert isinstance(model, FrozenDecoder)
     assert model.backbone_config is not None
-    assert model.labelling is not None
     plain = WeightFormat("none", model.weight_format().compute_dtype)
-    base: Any = random_decoder(AutoModel, model.backbone_config, plain, model.labelling.seed, torch.device("cpu"))
+    base: Any = random_decoder(AutoModel, model.backbone_config, plain, model.seed, torch.device("cpu"))
     plain_attention(base.config)
     base.to(plain.compute_dtype).save_pretrained(folder)
     return folder.name

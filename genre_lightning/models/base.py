@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,8 +14,19 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from genre_lightning.errors import CheckpointError, DivergedError
-from genre_lightning.losses import loss_function
+from genre_lightning.compat import keep_buffers_per_rank, set_hyperparameters
+from genre_lightning.config.constructors import plain
+from genre_lightning.distributed.precision import check_trained_precision
+from genre_lightning.distributed.strategies import check_strategy, is_sharded
+from genre_lightning.errors import ConfigError, DivergedError
+from genre_lightning.losses import loss_function, positive_weights
+from genre_lightning.models.checkpoint import (
+    CHECKPOINT_KEY,
+    check_same_genres,
+    check_same_tensors,
+    metadata_of,
+    spec_of,
+)
 from genre_lightning.models.dropout import replace_dropout
 from genre_lightning.models.embedding import keep_embedding_gradients
 from genre_lightning.models.finiteness import FiniteSteps
@@ -26,10 +38,11 @@ from genre_lightning.models.optimizer import (
     parameter_groups,
     schedule_factor,
 )
-from genre_lightning.models.options import ClassifierOptions
+from genre_lightning.models.options import ClassifierOptions, LoraOptions
 from genre_lightning.models.packing import avoid_plans_per_shape
 from genre_lightning.models.step_sums import StepSums
-from genre_lightning.models.validation import GenreMetrics
+from genre_lightning.models.validation import EvaluationMetrics
+from genre_lightning.types import Batch, DataSpec, Layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,32 +52,8 @@ if TYPE_CHECKING:
 
     from genre_lightning.models.base_weights import WeightReport
 
-CHECKPOINT_KEY = "genre_lightning"
-
-Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """What a model must know of the data before it can be built.
-
-    Attributes:
-        genres: names, in the order of the columns of the labels.
-        pos_weight: float32 (genres,): weight of each genre's positives in the loss.
-        vocab_size: tokens that the tokenizer knows.
-        pad_token_id: of the tokenizer.
-        max_tokens: of a text.
-        seed: of new weights and of dropout.
-        tokenizer: for models that add words of their own to the texts.
-    """
-
-    genres: tuple[str, ...]
-    pos_weight: NDArray[np.float32]
-    vocab_size: int
-    pad_token_id: int
-    max_tokens: int
-    seed: int = 0
-    tokenizer: PreTrainedTokenizerBase | None = None
+_FOR_STRATEGY = ("optimizer", "quantization", "compute_dtype", "quant_storage")
+"""Options of a model that not every strategy can serve."""
 
 
 @dataclass(frozen=True)
@@ -80,35 +69,36 @@ class StepOutput:
     loss_sum: Tensor
 
 
-class GenreClassifier(ClassifierOptions, LightningModule):
+class GenreClassifier(LightningModule):
     """A backbone with a head of one logit for each genre.
 
-    A subclass builds `self.backbone` and `self.head` in `build()` and maps a batch to logits in `forward()`.
+    A subclass makes `self.backbone` and `self.head` in `build()` and maps a batch to logits in `forward()`. It takes
+    what it must know of the data from the trainer's data module, which has a `spec`; from a checkpoint that says it;
+    or from `bind()`.
 
     Args:
-        kwargs: see `ClassifierOptions`.
+        options: Loss, optimizer and learning rates; None takes the defaults.
     """
 
+    options: ClassifierOptions
     backbone: nn.Module
     head: nn.Module
     pos_weight: Tensor
-    validation_metrics: GenreMetrics
+    evaluation_metrics: EvaluationMetrics
     finite_steps: FiniteSteps
     sums: StepSums
-    _validation_sums: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.loss_function = loss_function(self.loss_name, **self.loss_options)
-        self.labelling: Labelling | None = None
+    def __init__(self, options: ClassifierOptions | None = None) -> None:
+        super().__init__()
+        self.options = options or ClassifierOptions()
+        set_hyperparameters(self, plain(self.options), log=True)
+        self.loss_function = loss_function(self.options.loss, **self.options.loss_options)
+        self.spec: DataSpec | None = None
+        """What the model knows of the data."""
         self.decision: dict[str, Any] | None = None
-        self.accelerator = "cpu"
-        """What the model will run on, and below what its products will be computed in; the commands set both."""
-        self.precision = "32-true"
+        self.accelerator, self.precision = "cpu", "32-true"
         self.row: dict[str, Any] = {}
-        """Figures of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
-        self.sharded = False
-        """Whether a strategy shards the model, and calls `materialise` for each part before it does; set likewise."""
+        """Metrics of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
         self.shape_only = False
         """Whether the model is looked at and never run: it is built without its weights, which need not be there."""
         self.weight_report: WeightReport | None = None
@@ -117,26 +107,30 @@ class GenreClassifier(ClassifierOptions, LightningModule):
 
     # What a subclass provides
 
-    def build(self, labelling: Labelling) -> None:
-        """Makes `self.backbone` and `self.head`, with weights or with placeholders that `materialise` fills."""
-        raise TypeError(f"{type(self).__name__} does not say how it is built")
+    def build(self, spec: DataSpec) -> None:
+        """Make `self.backbone` and `self.head`, with weights or with placeholders that `materialise` fills."""
+        raise TypeError(f"{type(self).__name__} does not say how it is built: define build(self, spec)")
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, float32 (rows, genres), of a batch."""
+        raise TypeError(f"{type(self).__name__} does not map a batch to logits: define forward(self, batch)")
 
     def materialise(self, part: nn.Module) -> None:
-        """Puts in those weights of a part of the backbone that `build()` has left out.
+        """Put in those weights of a part of the backbone that `build()` has left out.
 
         A model too large to stand whole in the memory of one rank is filled and sharded part by part.
         """
 
     def check(self, max_tokens: int | None = None) -> None:
-        """Everything about the options and the backbone that can be told before weights are loaded.
+        """Check everything about the options and the backbone that can be known before weights are loaded.
 
         Args:
-            max_tokens: of a text; the backbone must have as many positions.
+            max_tokens: Of a text; the backbone must have as many positions.
 
         Raises:
-            ConfigError: with the option and the cure.
+            ConfigError: With the option and the fix.
         """
-        self.check_options()
+        self.options.check_options()
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Check that the backbone can read what a tokenizer makes of texts, before any data is read.
@@ -156,7 +150,7 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         return True
 
     @property
-    def layout(self) -> Literal["padded", "packed"]:
+    def layout(self) -> Layout:
         """How batches are laid out for the model."""
         return "padded"
 
@@ -167,7 +161,12 @@ class GenreClassifier(ClassifierOptions, LightningModule):
 
     @property
     def tokenizer_source(self) -> str | None:
-        """Model of the hub or directory with the backbone's tokenizer; None where one is trained on the texts."""
+        """Model of the hub or directory with the backbone's tokenizer; None if one is trained on the texts."""
+        return None
+
+    @property
+    def tokenizer_revision(self) -> str | None:
+        """Commit or tag of the tokenizer on the hub."""
         return None
 
     @property
@@ -175,47 +174,117 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         """Whether only adapters of the backbone train."""
         return False
 
+    @property
+    def lora(self) -> LoraOptions | None:
+        """The adapters; None if there are none."""
+        return None
+
+    @property
+    def seed(self) -> int:
+        """Random seed for new weights, dropout and the order of the films."""
+        return self.options.seed or 0
+
     # Building
 
-    def bind(self, labelling: Labelling) -> None:
-        """Tells the model the data's facts; `configure_model` can build it then."""
-        self.labelling = labelling
-        weight = torch.as_tensor(labelling.pos_weight, dtype=torch.float32)
+    def setup(self, stage: str) -> None:
+        """Learn the genres from the trainer's data module, and what the trainer computes on and in.
+
+        Raises:
+            ConfigError: The trainer, or its data module, cannot serve the model.
+        """
+        trainer = self.trainer
+        self.runs_on(trainer.strategy.root_device.type, str(trainer.precision))
+        self.check_trainer(trainer.strategy)
+        spec = getattr(getattr(trainer, "datamodule", None), "spec", None)
+        if spec is None and self.spec is None:
+            raise ConfigError(
+                f"{type(self).__name__} knows no genres: give the trainer a data module with a `spec`, such as "
+                "MovieDataModule, by trainer.fit(model, datamodule=data)"
+            )
+        if spec is not None:
+            self.bind(spec)
+        if not self._built:
+            assert self.spec is not None
+            self.check(self.spec.max_tokens)
+
+    def runs_on(self, accelerator: str, precision: str) -> None:
+        """Say what the model will run on.
+
+        Args:
+            accelerator: Type of the device, such as "cuda".
+            precision: Such as "16-mixed", below which its products will be computed in.
+        """
+        self.accelerator, self.precision = accelerator, precision
+
+    def check_trainer(self, strategy: Any) -> None:
+        """Refuse a strategy or precision that the model cannot train under.
+
+        Args:
+            strategy: Of the trainer, or its name.
+
+        Raises:
+            ConfigError: With the fix.
+        """
+        check_trained_precision(self.precision)
+        named = {name: getattr(self.options, name) for name in _FOR_STRATEGY if hasattr(self.options, name)}
+        check_strategy(strategy, self.precision, self.accelerator, trains=self.trains, **named)
+
+    def bind(self, spec: DataSpec, pos_weight: NDArray[np.float32] | None = None) -> None:
+        """Learn what the model must know of the data; `configure_model` can build it then.
+
+        Args:
+            spec: Of the data.
+            pos_weight: float32 (genres,): weight of each genre's positives in the loss; None computes it.
+
+        Raises:
+            CheckpointError: The model is built for other genres.
+        """
+        if self._built and self.spec is not None:
+            check_same_genres(self.spec.genres, spec.genres)
+        self.spec = spec
+        options = self.options
+        if pos_weight is None:
+            pos_weight = positive_weights(spec, options.pos_weight, options.pos_weight_cap)
+        weight = torch.as_tensor(pos_weight, dtype=torch.float32, device=self.device)
         self.register_buffer("pos_weight", weight, persistent=False)
 
     def configure_model(self) -> None:
-        """Builds the model once; Lightning calls it inside the strategy's context."""
-        if self._built:
-            return
-        if self.labelling is None:
+        """Build the model once; Lightning calls it inside the strategy's context."""
+        if self._built or (self.spec is None and self._trainer is None):
+            return  # load_from_checkpoint calls it before the checkpoint says what the model knows of its data
+        self.assemble(sharded=self._trainer is not None and is_sharded(self._trainer.strategy))
+
+    def assemble(self, *, sharded: bool = False) -> None:
+        """Build the model.
+
+        Args:
+            sharded: Leave out the weights that a sharding strategy has `materialise` put in.
+        """
+        if self.spec is None:
             raise RuntimeError("bind() comes before the model is built")
         # new weights come from the CPU's generator: some strategies make the GPU the default device here, others do
         # not, and one seed gives one model everywhere
         with torch.device("cpu"):
-            torch.manual_seed(self.labelling.seed)
+            torch.manual_seed(self.seed)
             avoid_plans_per_shape()
-            self.build(self.labelling)
-            if not self.sharded:
+            self.build(self.spec)
+            if not sharded:
                 self.materialise(self.backbone)
                 keep_embedding_gradients(self.backbone)
             replace_dropout(self)
             self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
-            self.validation_metrics = GenreMetrics(len(self.labelling.genres))
+            self.evaluation_metrics = EvaluationMetrics(len(self.spec.genres))
             self.finite_steps = FiniteSteps()
             self.sums = StepSums()
-            self.register_buffer("_validation_sums", torch.zeros(2, dtype=torch.float64), persistent=False)
+        keep_buffers_per_rank(self)
         self._built = True
 
     # Steps
 
     def on_fit_start(self) -> None:
-        """Lets the buffers of a step serve the next one."""
+        """Let the buffers of a step serve the next one."""
         if self.device.type == "cpu":
             keep_freed_memory()
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits, float32 (rows, genres), of a batch."""
-        raise TypeError(f"{type(self).__name__} does not map a batch to logits")
 
     def model_step(self, batch: Batch) -> StepOutput:
         """Logits and summed loss of a batch: the one computation of training, validation and test."""
@@ -224,7 +293,7 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         return StepOutput(logits, (losses * batch["weights"]).sum())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the step's loss: sum over its films / films of the whole step.
+        """The micro-batch's part of the step's loss: sum over its films / films of the whole step.
 
         Lightning divides by the micro-batches and the ranks' gradients are averaged, so both are multiplied in first.
         """
@@ -237,13 +306,12 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         return output.loss_sum * (micro_batches * self.trainer.world_size / batch["step_films"])
 
     def _seed_dropout(self, batch_idx: int) -> None:
-        """Seeds dropout by (seed, step, micro-batch, rank): a resumed run draws what the unbroken one would have."""
-        assert self.labelling is not None
-        place = (self.labelling.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)
+        """Seed dropout by (seed, step, micro-batch, rank): a resumed run draws what the unbroken one would have."""
+        place = (self.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)
         torch.manual_seed(int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=7).digest()))
 
     def _finish_step(self, step_films: Tensor) -> None:
-        """Sums the step over ranks and logs it; every rank then holds the same numbers."""
+        """Sum the step over ranks and log it; every rank then holds the same numbers."""
         loss, padding_efficiency = self.sums.finish_step(step_films, self._sum_over_ranks)
         if self.is_logged_step():
             self.log("train/loss", loss, logger=False)
@@ -265,10 +333,10 @@ class GenreClassifier(ClassifierOptions, LightningModule):
     def is_logged_step(self) -> bool:
         """Whether the step at hand gets a row in the curves."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector, where mypy cannot see
-        return (self.trainer.global_step + 1) % every == 0
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def _log_row(self) -> None:
-        """Sends the step's row to the loggers, before a checkpoint of the step: Lightning would do it after."""
+        """Send the step's row to the loggers, before a checkpoint of the step: Lightning would do it after."""
         self._send({name: float(value) for name, value in self.row.items()}, self.trainer.global_step)
 
     def _send(self, row: dict[str, float], step: int) -> None:
@@ -276,40 +344,53 @@ class GenreClassifier(ClassifierOptions, LightningModule):
             logger.log_metrics({**row, "epoch": self.trainer.current_epoch}, step=step)
 
     def on_train_epoch_end(self) -> None:
-        """Logs the mean loss of the epoch's films, before the checkpoint of the epoch."""
+        """Log the mean loss of the epoch's films, before the checkpoint of the epoch."""
         self.check_finite()
         loss = self.sums.finish_epoch()
         self.log("train/loss_epoch", loss, logger=False)
         self._send({"train/loss_epoch": float(loss)}, self.trainer.global_step - 1)
 
     def training_cost(self) -> TrainingCost | None:
-        """What training costs in FLOPs; None where the backbone's shape is not known."""
+        """What training costs in FLOPs; None if the backbone's shape is not known."""
         config = getattr(self, "backbone_config", None)
         return training_cost(self.backbone, config, causal=self.causal) if config else None
 
+    # Evaluation
+
     def on_validation_epoch_start(self) -> None:
-        """Forgets the last validation."""
-        self._validation_sums.zero_()
-        self.validation_metrics.reset()
+        """Forget the last evaluation."""
+        self.evaluation_metrics.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds a batch to the figures of the split."""
+        """Add a batch to the metrics of the split."""
         output = self.model_step(batch)
-        self._validation_sums += torch.stack([output.loss_sum, batch["weights"].sum()])
-        self.validation_metrics.update(output.logits, batch["labels"], batch["weights"])
+        self.evaluation_metrics.update(output.logits, output.loss_sum, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the figures of the split, each film counted once whatever the number of ranks."""
-        sums = self._sum_over_ranks(self._validation_sums)
-        figures = {"loss": sums[0] / sums[1], **self.validation_metrics.compute()}
-        for name, value in figures.items():
-            self.log(f"val/{name}", value.float(), rank_zero_only=False)
-        assert self.labelling is not None
-        for name, values in self.validation_metrics.per_genre().items():
-            for genre, value in zip(self.labelling.genres, values, strict=True):
+        """Log the metrics of the split, each film counted once whatever the number of ranks."""
+        self._log_evaluation("val")
+
+    def on_test_epoch_start(self) -> None:
+        """See `on_validation_epoch_start`."""
+        self.evaluation_metrics.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """See `validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """See `on_validation_epoch_end`."""
+        self._log_evaluation("test")
+
+    def _log_evaluation(self, split: str) -> None:
+        for name, value in self.evaluation_metrics.compute(self._sum_over_ranks).items():
+            self.log(f"{split}/{name}", value.float(), rank_zero_only=False)
+        assert self.spec is not None
+        for name, values in self.evaluation_metrics.per_genre().items():
+            for genre, value in zip(self.spec.genres, values, strict=True):
                 if not value.isnan():  # a genre without films
-                    self.log(f"val_{name}/{genre}", value.float())
-        self.validation_metrics.reset()
+                    self.log(f"{split}_{name}/{genre}", value.float())
+        self.evaluation_metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Logits of the batch's films: index int64 (films,) and logits float32 (films, genres), on the CPU."""
@@ -321,9 +402,10 @@ class GenreClassifier(ClassifierOptions, LightningModule):
     def learning_rates(self) -> tuple[float, float]:
         """Peak learning rates of backbone and head."""
         size = sum(p.numel() for p in self.backbone.parameters())
-        lr = self.lr or default_learning_rate(size, adapters=self.adapters, from_scratch=self.from_scratch)
-        factor = 1.0 if self.from_scratch else HEAD_LEARNING_RATE_FACTOR
-        return lr, self.head_lr or (min(factor * lr, 5e-3) if self.head_lr is None else self.head_lr)
+        lr = self.options.lr or default_learning_rate(size, adapters=self.adapters, from_scratch=self.from_scratch)
+        if self.options.head_lr is not None:
+            return lr, self.options.head_lr
+        return lr, min((1.0 if self.from_scratch else HEAD_LEARNING_RATE_FACTOR) * lr, 5e-3)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and decay over the steps of the whole run."""
@@ -333,18 +415,23 @@ class GenreClassifier(ClassifierOptions, LightningModule):
             self.head.named_parameters(),
             lr=lr,
             head_lr=head_lr,
-            weight_decay=self.weight_decay,
+            weight_decay=self.options.weight_decay,
         )
         optimizer = self.new_optimizer(groups)
-        # asking Lightning would load the training batches now, before a restored run knows where it stands
-        total = self.trainer.datamodule.total_steps  # type: ignore[attr-defined]
-        factor = schedule_factor(self.schedule, warmup_steps=round(self.warmup_fraction * total), total_steps=total)
+        total = self._planned_steps()
+        warmup = round(self.options.warmup_fraction * total)
+        factor = schedule_factor(self.options.schedule, warmup_steps=warmup, total_steps=total)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _planned_steps(self) -> int:
+        # asking Lightning would load the training batches now, before a restored run knows where it stands
+        planned = getattr(self.trainer.datamodule, "total_steps", 0)  # type: ignore[attr-defined]  # set by a connector
+        return planned or int(self.trainer.estimated_stepping_batches)
+
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """The optimizer of the parameter groups."""
-        return torch.optim.AdamW(groups, betas=(0.9, self.beta2), fused=True)
+        return torch.optim.AdamW(groups, betas=(0.9, self.options.beta2), fused=True)
 
     def configure_gradient_clipping(
         self,
@@ -352,7 +439,7 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by the global norm, logs the norm before it, and stops where it stays no number."""
+        """Clip by the global norm, log the norm before it, and stop when it stays not finite."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = gradient_clip_val if gradient_clip_val else float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
@@ -373,21 +460,23 @@ class GenreClassifier(ClassifierOptions, LightningModule):
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def check_finite(self) -> None:
-        """Stops a training whose loss or gradient stays no number, the same on all ranks.
+        """Stop a training whose loss or gradient stays not finite, the same on all ranks.
 
         Raises:
-            DivergedError: with the films of its first bad step, and where to go on from.
+            DivergedError: With the films of its first bad step, and the checkpoint to resume from.
         """
         first = self.finite_steps.first_that_stays(scaled=self._scaler is not None)
         if first is None:
             return
-        trainer: Any = self.trainer
-        ids = trainer.datamodule.film_ids_of_step(first)
-        shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        last = trainer.checkpoint_callback.last
-        place = f"{last} holds the weights of an earlier step" if last.exists() else "there is no checkpoint before it"
+        films = ""
+        if name_films := getattr(self.trainer.datamodule, "film_ids_of_step", None):  # type: ignore[attr-defined]
+            ids = name_films(first)
+            shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+            films = f" (films with ids {shown})"
+        last = _last_checkpoint(self.trainer.checkpoint_callback)
+        place = f"{last} holds the weights of an earlier step" if last else "there is no checkpoint before it"
         raise DivergedError(
-            f"the loss or its gradient is not finite from optimizer step {first + 1:,} on (films with ids {shown}): "
+            f"the loss or its gradient is not finite from optimizer step {first + 1:,} on{films}: "
             f"{place}; lower model.lr, or use a precision with a wider range, such as trainer.precision=bf16-mixed"
         )
 
@@ -402,66 +491,78 @@ class GenreClassifier(ClassifierOptions, LightningModule):
     def strict_loading(self, value: bool) -> None:
         """Lightning's own switch; it has no effect here."""
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """See `torch.nn.Module.load_state_dict`; frozen weights of an adapted base are not missed."""
+        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        if self._built and not strict:
+            trained = self.trained_names()
+            result.missing_keys[:] = [name for name in result.missing_keys if name in trained]
+        return result
+
     def trained_names(self) -> set[str]:
         """Names of the parameters and persistent buffers that a checkpoint must hold."""
         frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
         kept = set(self.state_dict()) - (frozen if self.adapters else set())
-        return {name for name in kept if not name.startswith("validation_metrics.")}
+        return {name for name in kept if not name.startswith("evaluation_metrics.")}
 
-    def checkpoint_facts(self) -> dict[str, Any]:
+    def checkpoint_metadata(self) -> dict[str, Any]:
         """What besides weights is needed to use them: genres, size of the input, and what a subclass adds."""
-        assert self.labelling is not None
+        assert self.spec is not None
         return {
-            "genres": list(self.labelling.genres),
-            "pos_weight": [float(w) for w in self.labelling.pos_weight],
-            "vocab_size": self.labelling.vocab_size,
-            "pad_token_id": self.labelling.pad_token_id,
-            "max_tokens": self.labelling.max_tokens,
+            "genres": list(self.spec.genres),
+            "positives": [int(count) for count in self.spec.positives],
+            "films": self.spec.films,
+            "pos_weight": [float(w) for w in self.pos_weight],
+            "vocab_size": self.spec.vocab_size,
+            "pad_token_id": self.spec.pad_token_id,
+            "max_tokens": self.spec.max_tokens,
             "decision": self.decision,
             "epoch_sums": self.sums.epoch.tolist(),
             "skipped_steps": self.finite_steps.skipped,
         }
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the trained part of the weights, and the facts."""
-        kept = self.trained_names()
-        checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
-        checkpoint[CHECKPOINT_KEY] = self.checkpoint_facts()
+    def read_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Take from a checkpoint what the model is built by, before it is built.
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other genres or another shape of model.
+        Args:
+            metadata: What `checkpoint_metadata` gave.
+        """
+        if self.spec is None:
+            import numpy as np
+
+            self.bind(spec_of(metadata), np.array(metadata["pos_weight"], dtype=np.float32))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trained part of the weights, and the metadata.
 
         Raises:
-            CheckpointError: with what differs.
+            DivergedError: The weights are spoilt, and must not take the place of good ones.
         """
-        assert self.labelling is not None
-        facts = checkpoint.get(CHECKPOINT_KEY)
-        if facts is None:
-            raise CheckpointError("the checkpoint was not written by genre-lightning: give a run directory of its own")
-        check_same_genres(facts["genres"], self.labelling.genres)
-        names, wanted = set(checkpoint["state_dict"]), self.trained_names()
-        shapes = {name: tensor.shape for name, tensor in (*self.named_parameters(), *self.named_buffers())}
-        other_shape = {n for n, t in checkpoint["state_dict"].items() if shapes.get(n, t.shape) != t.shape}
-        if differ := sorted(names ^ wanted | other_shape):
-            raise CheckpointError(
-                f"the checkpoint is of another model: {len(differ)} tensors differ, the first is {differ[0]}: "
-                "use the configuration that it was trained with"
-            )
-        self.decision = facts["decision"]
-        if self._built:
-            self.sums.epoch.copy_(torch.tensor(facts["epoch_sums"], dtype=torch.float64))
-            self.finite_steps.skipped = facts.get("skipped_steps", 0)  # older checkpoints do not count them
+        if self._trainer is not None:
+            self.check_finite()
+        kept = self.trained_names()
+        checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
+        checkpoint[CHECKPOINT_KEY] = self.checkpoint_metadata()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the model if it is not, and refuse a checkpoint of other genres or another shape of model.
+
+        Raises:
+            CheckpointError: With what differs.
+        """
+        metadata = metadata_of(checkpoint)
+        if not self._built:
+            self.read_metadata(metadata)
+            self.configure_model()
+        assert self.spec is not None
+        check_same_genres(metadata["genres"], self.spec.genres)
+        check_same_tensors(self, checkpoint["state_dict"], self.trained_names())
+        self.decision = metadata["decision"]
+        self.sums.epoch.copy_(torch.tensor(metadata["epoch_sums"], dtype=torch.float64))
+        self.finite_steps.skipped = metadata.get("skipped_steps", 0)  # older checkpoints do not count them
 
 
-def check_same_genres(theirs: Sequence[str], ours: Iterable[str]) -> None:
-    """Refuses a checkpoint of another vocabulary.
-
-    Raises:
-        CheckpointError: naming the genres that only one side has.
-    """
-    ours = list(ours)
-    if list(theirs) != ours:
-        differ = ", ".join(sorted(set(theirs) ^ set(ours))) or "their order"
-        raise CheckpointError(
-            f"the checkpoint knows other genres than the data (differing: {differ}): use its own data"
-        )
+def _last_checkpoint(callback: Any) -> Path | None:
+    """Return the newest checkpoint that a callback knows of: a run's own, or Lightning's."""
+    paths = (getattr(callback, name, None) for name in ("last", "last_model_path", "best_model_path"))
+    return next((Path(path) for path in paths if path and Path(path).exists()), None)

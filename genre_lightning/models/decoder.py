@@ -11,8 +11,9 @@ import torch
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import backbone_config, check_positions, check_vocabulary, empty_shape
-from genre_lightning.models.base import CHECKPOINT_KEY, GenreClassifier, Labelling
+from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.base_weights import StoredWeights, check_same_base, weight_files, weights_digest
+from genre_lightning.models.checkpoint import CHECKPOINT_KEY
 from genre_lightning.models.options import RANDOM, DecoderOptions, LlamaArchitecture
 from genre_lightning.models.quantization import (
     FrozenWeights,
@@ -21,6 +22,7 @@ from genre_lightning.models.quantization import (
     empty_decoder,
     random_values,
 )
+from genre_lightning.types import DataSpec
 from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
@@ -33,30 +35,32 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """transformers' model types whose attention is known to keep packed texts apart."""
 
 
-class FrozenDecoder(DecoderOptions, GenreClassifier):
+class FrozenDecoder(GenreClassifier):
     """A Llama-like decoder whose own weights never train.
 
     Args:
-        kwargs: see `DecoderOptions` and `ClassifierOptions`.
+        options: Of the decoder.
     """
+
+    options: DecoderOptions
 
     auto_class = "AutoModel"
     """transformers' class that chooses the decoder's."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, options: DecoderOptions) -> None:
+        super().__init__(options)
         self.backbone_config: PretrainedConfig | None = None
-        self._base_facts: dict[str, Any] | None = None
+        self._base_metadata: dict[str, Any] | None = None
         self._frozen: FrozenWeights | None = None
 
     @property
     def from_scratch(self) -> bool:
         """Whether the backbone starts from random weights."""
-        return self.random_weights
+        return self.options.from_scratch
 
     @property
     def _needs_weights(self) -> bool:
-        return not (self.random_weights or self.shape_only)
+        return not (self.from_scratch or self.shape_only)
 
     @property
     def causal(self) -> bool:
@@ -66,19 +70,24 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
     @property
     def tokenizer_source(self) -> str | None:
         """The backbone, unless it is a shape alone."""
-        return None if self.backbone_name == RANDOM else self.backbone_name
+        return None if self.options.backbone == RANDOM else self.options.backbone
+
+    @property
+    def tokenizer_revision(self) -> str | None:
+        """Commit or tag of the backbone."""
+        return None if self.options.backbone == RANDOM else self.options.revision
 
     # Before anything is loaded
 
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""
         super().check(max_tokens)
-        if self.quant_storage not in ("uint8", str(dtype_of_precision(self.precision)).removeprefix("torch.")):
+        if self.options.quant_storage not in ("uint8", str(dtype_of_precision(self.precision)).removeprefix("torch.")):
             raise ConfigError(
-                f"model.quant_storage is {self.quant_storage} under trainer.precision {self.precision}: sharding would "
-                "cast the packed weights, which would destroy them: set model.quant_storage=uint8"
+                f"model.quant_storage is {self.options.quant_storage} under trainer.precision {self.precision}: "
+                "sharding would cast the packed weights, which would destroy them: set model.quant_storage=uint8"
             )
-        if self.compute_dtype == "float16" and self.accelerator == "cpu":
+        if self.options.compute_dtype == "float16" and self.accelerator == "cpu":
             raise ConfigError(
                 "model.compute_dtype is float16 on a CPU, which has no fp16 matrix units: set model.compute_dtype=auto"
             )
@@ -87,56 +96,56 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
         self._check_shape(max_tokens)
 
     def _check_quantizer(self) -> None:
-        if self.quantization == "none":
+        if self.options.quantization == "none":
             return
         import importlib.util
 
         if importlib.util.find_spec("bitsandbytes") is None:
             raise ConfigError(
-                f"model.quantization is {self.quantization}, and bitsandbytes is not installed: "
+                f"model.quantization is {self.options.quantization}, and bitsandbytes is not installed: "
                 "run 'pip install bitsandbytes', or set model.quantization=none"
             )
         if self.accelerator not in ("cpu", "cuda"):
             raise ConfigError(
-                f"model.quantization is {self.quantization} on {self.accelerator}, where it is untried: "
+                f"model.quantization is {self.options.quantization} on {self.accelerator}, where it is untried: "
                 "set trainer.accelerator=cpu, or model.quantization=none"
             )
 
     def _check_shape(self, max_tokens: int | None) -> None:
-        if self.backbone_name == RANDOM:
+        if self.options.backbone == RANDOM:
             return
-        config = backbone_config(self.backbone_name, self.revision, weights=self._needs_weights)
+        config = backbone_config(self.options.backbone, self.options.revision, weights=self._needs_weights)
         if config.model_type not in FAMILIES:
             raise ConfigError(
-                f"model.backbone {self.backbone_name} is a {config.model_type}, not one of {', '.join(FAMILIES)}: "
+                f"model.backbone {self.options.backbone} is a {config.model_type}, not one of {', '.join(FAMILIES)}: "
                 "use one of those, or models.distilbert.DistilBertClassifier for an encoder"
             )
         window = getattr(config, "sliding_window", None)
         if max_tokens and window and max_tokens > window:
             raise ConfigError(
-                f"data.max_tokens is {max_tokens}, more than the attention window of {window} of {self.backbone_name}: "
-                f"set data.max_tokens={window}"
+                f"data.max_tokens is {max_tokens}, more than the attention window of {window} of "
+                f"{self.options.backbone}: set data.max_tokens={window}"
             )
-        model = empty_shape(config, self.auto_class, self.backbone_name)
-        check_positions(model, self.backbone_name, max_tokens)
-        files = weight_files(self.backbone_name, self.revision, fetch=False) if self._needs_weights else []
+        model = empty_shape(config, self.auto_class, self.options.backbone)
+        check_positions(model, self.options.backbone, max_tokens)
+        files = weight_files(self.options.backbone, self.options.revision, fetch=False) if self._needs_weights else []
         if files:
-            self.weight_report = StoredWeights(self.backbone_name, files).report(model)
-            self.weight_report.require(self.backbone_name)
+            self.weight_report = StoredWeights(self.options.backbone, files).report(model)
+            self.weight_report.require(self.options.backbone)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `GenreClassifier.check_tokenizer`."""
-        if self.backbone_name != RANDOM:
-            config = backbone_config(self.backbone_name, self.revision, weights=self._needs_weights)
-            check_vocabulary(vocabulary_size(tokenizer), config, self.backbone_name)
+        if self.options.backbone != RANDOM:
+            config = backbone_config(self.options.backbone, self.options.revision, weights=self._needs_weights)
+            check_vocabulary(vocabulary_size(tokenizer), config, self.options.backbone)
 
     # Building
 
     def weight_format(self) -> WeightFormat:
         """How the frozen weights are kept."""
-        auto = self.compute_dtype == "auto"
-        dtype = dtype_of_precision(self.precision) if auto else getattr(torch, self.compute_dtype)
-        return WeightFormat(self.quantization, dtype, getattr(torch, self.quant_storage))
+        auto = self.options.compute_dtype == "auto"
+        dtype = dtype_of_precision(self.precision) if auto else getattr(torch, self.options.compute_dtype)
+        return WeightFormat(self.options.quantization, dtype, getattr(torch, self.options.quant_storage))
 
     def build_device(self) -> torch.device:
         """Where the weights are quantised: at once on the device that computes, where it is known."""
@@ -145,46 +154,46 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
         trainer = self._trainer
         return trainer.strategy.root_device if trainer is not None else torch.device("cpu")
 
-    def new_config(self, labelling: Labelling) -> PretrainedConfig:
+    def new_config(self, spec: DataSpec) -> PretrainedConfig:
         """The backbone's configuration.
 
         Raises:
             ConfigError: the tokenizer knows tokens that the backbone does not.
         """
-        if self.backbone_name == RANDOM:
+        if self.options.backbone == RANDOM:
             from transformers import LlamaConfig
 
-            shape = self.architecture
+            shape = self.options.shape
             config: PretrainedConfig = LlamaConfig(
-                vocab_size=shape.vocab_size or labelling.vocab_size,
+                vocab_size=shape.vocab_size or spec.vocab_size,
                 hidden_size=shape.width,
                 intermediate_size=shape.inner_width,
                 num_hidden_layers=shape.layers,
                 num_attention_heads=shape.heads,
                 num_key_value_heads=shape.kv_heads or shape.heads,
-                max_position_embeddings=max(4096, labelling.max_tokens),
+                max_position_embeddings=max(4096, spec.max_tokens),
                 rms_norm_eps=1e-5,
             )
         else:
-            config = backbone_config(self.backbone_name, self.revision, weights=self._needs_weights)
-        check_vocabulary(labelling.vocab_size, config, self.backbone_name)
+            config = backbone_config(self.options.backbone, self.options.revision, weights=self._needs_weights)
+        check_vocabulary(spec.vocab_size, config, self.options.backbone)
         config.use_cache = False
         return config
 
-    def build_decoder(self, labelling: Labelling) -> PreTrainedModel:
+    def build_decoder(self, spec: DataSpec) -> PreTrainedModel:
         """The frozen decoder, with placeholders for the weights that `materialise` puts in."""
         import transformers
 
-        config = self.backbone_config or self.new_config(labelling)
+        config = self.backbone_config or self.new_config(spec)
         self.backbone_config = config
         weights = self.weight_format()
         decoder = empty_decoder(getattr(transformers, self.auto_class), config, weights, self.build_device())
-        check_positions(decoder, self.backbone_name, labelling.max_tokens)
+        check_positions(decoder, self.options.backbone, spec.max_tokens)
         if not self._needs_weights:
-            values_of = random_values(config, weights.compute_dtype, labelling.seed)
+            values_of = random_values(config, weights.compute_dtype, self.seed)
         else:
-            stored = StoredWeights(self.backbone_name, weight_files(self.backbone_name, self.revision))
-            stored.report(decoder).require(self.backbone_name)
+            stored = StoredWeights(self.options.backbone, weight_files(self.options.backbone, self.options.revision))
+            stored.report(decoder).require(self.options.backbone)
             values_of = partial(stored.read, dtype=weights.compute_dtype)
         self._frozen = FrozenWeights(decoder, values_of)
         return decoder
@@ -196,35 +205,35 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
 
     # Checkpoints
 
-    def base_facts(self) -> dict[str, Any]:
+    def base_metadata(self) -> dict[str, Any]:
         """What names the frozen weights: the base of which the checkpoint holds nothing."""
-        if self._base_facts is None:
+        if self._base_metadata is None:
             assert self.backbone_config is not None
-            assert self.labelling is not None
+            assert self.spec is not None
             random = None
-            if self.random_weights:
+            if self.from_scratch:
                 shape = self.backbone_config.to_diff_dict()
                 # none of these changes which weights are drawn
                 for name in ("transformers_version", "dtype", "quantization_config"):
                     shape.pop(name, None)
-                random = {"seed": self.labelling.seed, "config": shape}
-            digest = None if random else weights_digest(weight_files(self.backbone_name, self.revision))
-            self._base_facts = {
-                "name": self.backbone_name,
-                "revision": self.revision,
+                random = {"seed": self.seed, "config": shape}
+            digest = None if random else weights_digest(weight_files(self.options.backbone, self.options.revision))
+            self._base_metadata = {
+                "name": self.options.backbone,
+                "revision": self.options.revision,
                 "commit": getattr(self.backbone_config, "_commit_hash", None),
                 "sha256": digest,
                 "random": random,
-                "quantization": self.quantization,
+                "quantization": self.options.quantization,
                 "compute_dtype": str(self.weight_format().compute_dtype).removeprefix("torch."),
-                "quant_storage": self.quant_storage,
-                "architecture": asdict(self.architecture) if self.backbone_name == RANDOM else None,
+                "quant_storage": self.options.quant_storage,
+                "architecture": asdict(self.options.shape) if self.options.backbone == RANDOM else None,
             }
-        return self._base_facts
+        return self._base_metadata
 
-    def checkpoint_facts(self) -> dict[str, Any]:
-        """See `GenreClassifier.checkpoint_facts`; with the base."""
-        return {**super().checkpoint_facts(), "base": self.base_facts()}
+    def checkpoint_metadata(self) -> dict[str, Any]:
+        """See `GenreClassifier.checkpoint_metadata`; with the base."""
+        return {**super().checkpoint_metadata(), "base": self.base_metadata()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `GenreClassifier.on_load_checkpoint`; refuses one that was trained over another base too."""
@@ -232,7 +241,7 @@ class FrozenDecoder(DecoderOptions, GenreClassifier):
         if CHECKPOINT_KEY in checkpoint and "base" not in facts:
             raise CheckpointError("the checkpoint is of another kind of model: use the configuration of its run")
         if "base" in facts:
-            check_same_base(facts["base"], self.base_facts())
+            check_same_base(facts["base"], self.base_metadata())
         super().on_load_checkpoint(checkpoint)
 
     def trained_names(self) -> set[str]:

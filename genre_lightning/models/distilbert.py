@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from genre_lightning.errors import ConfigError
-from genre_lightning.models.backbone_config import check_encoder
+from genre_lightning.config.constructors import takes
+from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.models.backbone_config import check_encoder, config_of
 from genre_lightning.models.backbones import (
     backbone_config,
     check_backbone,
@@ -22,13 +24,15 @@ from genre_lightning.models.backbones import (
     set_dropout,
     unreached_weights,
 )
-from genre_lightning.models.base import CHECKPOINT_KEY, Batch, GenreClassifier, Labelling
+from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
+from genre_lightning.models.checkpoint import CHECKPOINT_KEY
 from genre_lightning.models.lora import add_lora
-from genre_lightning.models.options import SMALL, Architecture, EncoderOptions
+from genre_lightning.models.options import SMALL, Architecture, EncoderOptions, LoraOptions
 from genre_lightning.models.packing import FULL_ATTENTION, encoder_inputs, packs, register_attention
 from genre_lightning.models.pooling import pool, pool_packed
 from genre_lightning.progress import say
+from genre_lightning.types import Batch, DataSpec, Layout
 from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
@@ -37,24 +41,42 @@ if TYPE_CHECKING:
 __all__ = ["SMALL", "Architecture", "DistilBertClassifier"]
 
 
-class DistilBertClassifier(EncoderOptions, GenreClassifier):
+class DistilBertClassifier(GenreClassifier):
     """An encoder of the hub or of a local directory, fine-tuned in full or by LoRA, with a linear head.
 
     Args:
-        kwargs: see `EncoderOptions` and `ClassifierOptions`.
+        options: Those of `EncoderOptions`, each as an argument.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    options: EncoderOptions
+
+    @takes(EncoderOptions)
+    def __init__(self, options: EncoderOptions) -> None:
+        super().__init__(options)
         self.backbone_config: PretrainedConfig | None = None
         """Set to rebuild the model for weights that are loaded next: the hub is not asked then."""
-        self._base_facts: dict[str, Any] | None = None
+        self._base_metadata: dict[str, Any] | None = None
         self._packs: bool | None = None
 
     @property
     def tokenizer_source(self) -> str | None:
         """The backbone, unless it is a small one for which a vocabulary is trained."""
-        return None if self.from_scratch else self.backbone_name
+        return None if self.from_scratch else self.options.backbone
+
+    @property
+    def tokenizer_revision(self) -> str | None:
+        """Commit or tag of the backbone."""
+        return None if self.from_scratch else self.options.revision
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone is a small one with random weights."""
+        return self.options.from_scratch
+
+    @property
+    def lora(self) -> LoraOptions | None:
+        """The adapters of the attention; None if all of the backbone trains."""
+        return self.options.lora
 
     @property
     def adapters(self) -> bool:
@@ -62,15 +84,17 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         return self.lora is not None
 
     @property
-    def layout(self) -> Literal["padded", "packed"]:
+    def layout(self) -> Layout:
         """How batches are laid out for this model; "padded" where the backbone is not to be found, as `check` tells."""
-        if not self.packing:
+        if not self.options.packing:
             return "padded"
         if self.backbone_config is None and self.from_scratch:
             return "packed"
         if self._packs is None:
             try:
-                config = self.backbone_config or backbone_config(self.backbone_name, self.revision, weights=False)
+                config = self.backbone_config or backbone_config(
+                    self.options.backbone, self.options.revision, weights=False
+                )
             except ConfigError:
                 return "padded"
             self._packs = packs(config)
@@ -81,40 +105,42 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         super().check(max_tokens)
         if not self.from_scratch:
             weights = not self.shape_only
-            config = backbone_config(self.backbone_name, self.revision, weights=weights)
-            self.weight_report = check_backbone(self.backbone_name, self.revision, config, max_tokens, weights=weights)
+            config = backbone_config(self.options.backbone, self.options.revision, weights=weights)
+            self.weight_report = check_backbone(
+                self.options.backbone, self.options.revision, config, max_tokens, weights=weights
+            )
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `GenreClassifier.check_tokenizer`."""
         if not self.from_scratch:
-            config = backbone_config(self.backbone_name, self.revision, weights=not self.shape_only)
-            check_vocabulary(vocabulary_size(tokenizer), config, self.backbone_name)
+            config = self._published_config(weights=not self.shape_only)
+            check_vocabulary(vocabulary_size(tokenizer), config, self.options.backbone)
 
-    def build(self, labelling: Labelling) -> None:
+    def build(self, spec: DataSpec) -> None:
         """Loads the backbone, puts adapters on it where asked, and makes the head."""
         restored = self.backbone_config is not None
-        config = self.backbone_config or self._new_config(labelling)
-        check_encoder(config, self.backbone_name)
-        check_vocabulary(labelling.vocab_size, config, self.backbone_name)
-        set_dropout(config, self.dropout)
+        config = self.backbone_config or self._new_config(spec)
+        check_encoder(config, self.options.backbone)
+        check_vocabulary(spec.vocab_size, config, self.options.backbone)
+        set_dropout(config, self.options.dropout)
         if self.from_scratch or self.shape_only or (restored and not self.adapters):
             backbone = empty_backbone(config)
         else:
-            backbone = load_backbone(self.backbone_name, self.revision, config)
-        check_positions(backbone, self.backbone_name, labelling.max_tokens)
+            backbone = load_backbone(self.options.backbone, self.options.revision, config)
+        check_positions(backbone, self.options.backbone, spec.max_tokens)
         if packs(config):
             register_attention()
             backbone.set_attn_implementation(FULL_ATTENTION)
-        if self.activation_checkpointing:
+        if self.options.activation_checkpointing:
             checkpoint_activations(backbone)
-        self.backbone_config = config
-        self.backbone: nn.Module = add_lora(backbone, self.lora, config.model_type) if self.lora else backbone
+        self.backbone_config, lora = config, self.options.lora
+        self.backbone: nn.Module = add_lora(backbone, lora, config.model_type) if lora else backbone
         width = config.hidden_size
-        linear = nn.Linear(width, len(labelling.genres))
+        linear = nn.Linear(width, len(spec.genres))
         # small weights: the first logits are near 0, whatever the scale of the backbone's states
         nn.init.normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(nn.Dropout(0.1 if self.dropout is None else self.dropout), linear)
+        self.head = nn.Sequential(nn.Dropout(0.1 if self.options.dropout is None else self.options.dropout), linear)
         if not (restored or self.from_scratch or self.shape_only):
             self._freeze_unused()
 
@@ -123,7 +149,7 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
 
         They would never change, and DDP waits for the gradient of every weight that trains.
         """
-        unused = unreached_weights(self.backbone, self.backbone_name)
+        unused = unreached_weights(self.backbone, self.options.backbone)
         for weight in unused.values():
             weight.requires_grad = False
         if unused:
@@ -132,16 +158,19 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
                 f"{len(unused):,} weights of the backbone are not used, and stay frozen (such as {first})"
             )
 
-    def _new_config(self, labelling: Labelling) -> PretrainedConfig:
+    def _published_config(self, *, weights: bool) -> PretrainedConfig:
+        return backbone_config(self.options.backbone, self.options.revision, weights=weights)
+
+    def _new_config(self, spec: DataSpec) -> PretrainedConfig:
         if not self.from_scratch:
-            return backbone_config(self.backbone_name, self.revision, weights=not self.shape_only)
+            return self._published_config(weights=not self.shape_only)
         from transformers import DistilBertConfig
 
-        shape = self.architecture
+        shape = self.options.shape
         return DistilBertConfig(
-            vocab_size=labelling.vocab_size,
-            pad_token_id=labelling.pad_token_id,
-            max_position_embeddings=labelling.max_tokens,
+            vocab_size=spec.vocab_size,
+            pad_token_id=spec.pad_token_id,
+            max_position_embeddings=spec.max_tokens,
             n_layers=shape.layers,
             dim=shape.width,
             n_heads=shape.heads,
@@ -153,36 +182,47 @@ class DistilBertClassifier(EncoderOptions, GenreClassifier):
         if "attention_mask" in batch:
             mask = batch["attention_mask"]
             states = self.backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-            pooled = pool(states, mask, self.pooling)
+            pooled = pool(states, mask, self.options.pooling)
         else:
             assert self.backbone_config is not None
             states = self.backbone(**encoder_inputs(batch, self.backbone_config)).last_hidden_state
-            pooled = pool_packed(states[0], batch["last_tokens"], self.pooling)
+            pooled = pool_packed(states[0], batch["last_tokens"], self.options.pooling)
         # the head is a sliver of the work: in float32 its logits keep their digits under any precision
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled)
 
-    def base_facts(self) -> dict[str, Any]:
+    def base_metadata(self) -> dict[str, Any]:
         """What names the weights that the training starts from; frozen ones by their content too."""
-        if self._base_facts is None:
-            self._base_facts = {"name": self.backbone_name, "revision": self.revision}
+        if self._base_metadata is None:
+            self._base_metadata = {"name": self.options.backbone, "revision": self.options.revision}
             if self.adapters:
-                self._base_facts["sha256"] = weights_digest(weight_files(self.backbone_name, self.revision))
-        return self._base_facts
+                self._base_metadata["sha256"] = weights_digest(
+                    weight_files(self.options.backbone, self.options.revision)
+                )
+        return self._base_metadata
+
+    def read_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """See `GenreClassifier.read_metadata`; with the backbone's shape, so that the hub is not asked."""
+        super().read_metadata(metadata)
+        if self.backbone_config is None and "backbone_config" in metadata:
+            try:
+                self.backbone_config = config_of(metadata["backbone_config"], "the checkpoint's backbone")
+            except ConfigError as error:
+                raise CheckpointError(f"the checkpoint cannot be used: {error}") from None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `GenreClassifier.on_load_checkpoint`; refuses adapters that were trained over another base too."""
         theirs = (checkpoint.get(CHECKPOINT_KEY) or {}).get("backbone") or {}
         if self.adapters and "sha256" in theirs:
-            check_same_base(theirs, self.base_facts())
+            check_same_base(theirs, self.base_metadata())
         super().on_load_checkpoint(checkpoint)
 
-    def checkpoint_facts(self) -> dict[str, Any]:
-        """See `GenreClassifier.checkpoint_facts`; with the backbone's name and configuration."""
+    def checkpoint_metadata(self) -> dict[str, Any]:
+        """See `GenreClassifier.checkpoint_metadata`; with the backbone's name and configuration."""
         assert self.backbone_config is not None
         return {
-            **super().checkpoint_facts(),
-            "backbone": self.base_facts(),
+            **super().checkpoint_metadata(),
+            "backbone": self.base_metadata(),
             "backbone_config": self.backbone_config.to_diff_dict(),
-            "lora": asdict(self.lora) if self.lora else None,
+            "lora": asdict(self.options.lora) if self.options.lora else None,
         }

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from genre_lightning.config.constructors import takes
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import checkpoint_activations
-from genre_lightning.models.base import Batch, Labelling
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.lora import add_lora
-from genre_lightning.models.options import LlamaQLoraOptions
+from genre_lightning.models.options import LlamaQLoraOptions, LoraOptions
 from genre_lightning.models.packing import last_tokens, text_ends
 from genre_lightning.models.quantization import known_warnings
+from genre_lightning.types import Batch, DataSpec, Layout
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
-class LlamaQLoraClassifier(LlamaQLoraOptions, FrozenDecoder):
+class LlamaQLoraClassifier(FrozenDecoder):
     """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
 
     Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023. With quantization "none" it is plain LoRA.
     The state of each text's last real token goes through the head, which is in float32 and trains in full.
 
     Args:
-        kwargs: see `LlamaQLoraOptions`, `DecoderOptions` and `ClassifierOptions`.
+        options: Those of `LlamaQLoraOptions`, each as an argument.
     """
+
+    options: LlamaQLoraOptions
+
+    @takes(LlamaQLoraOptions)
+    def __init__(self, options: LlamaQLoraOptions) -> None:
+        super().__init__(options)
+
+    @property
+    def lora(self) -> LoraOptions:
+        """The adapters."""
+        return self.options.lora or LoraOptions()
 
     @property
     def adapters(self) -> bool:
@@ -37,36 +49,36 @@ class LlamaQLoraClassifier(LlamaQLoraOptions, FrozenDecoder):
         return True
 
     @property
-    def layout(self) -> Literal["padded", "packed"]:
+    def layout(self) -> Layout:
         """How batches are laid out for this model."""
-        return "packed" if self.packing else "padded"
+        return "packed" if self.options.packing else "padded"
 
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""
-        if self.optimizer == "paged_adamw_8bit" and self.accelerator != "cuda":
+        if self.options.optimizer == "paged_adamw_8bit" and self.accelerator != "cuda":
             raise ConfigError(
                 f"model.optimizer is paged_adamw_8bit on {self.accelerator}, and only CUDA memory is paged: "
                 "set model.optimizer=adamw_8bit"
             )
         super().check(max_tokens)
 
-    def build(self, labelling: Labelling) -> None:
+    def build(self, spec: DataSpec) -> None:
         """Makes the quantised backbone, puts adapters on it, and makes the head."""
-        decoder = self.build_decoder(labelling)
+        decoder = self.build_decoder(spec)
         if self.lora.dora and not self.shape_only:
             self.materialise(decoder)  # its adapters start from the norms of the weights
-        if self.activation_checkpointing:
+        if self.options.activation_checkpointing:
             checkpoint_activations(decoder)
         # loading may have drawn numbers: the new weights depend on the seed alone
-        torch.manual_seed(labelling.seed)
+        torch.manual_seed(self.seed)
         with known_warnings():
             self.backbone = add_lora(decoder, self.lora, decoder.config.model_type)
         width = decoder.config.hidden_size
-        linear = nn.Linear(width, len(labelling.genres), dtype=torch.float32)
+        linear = nn.Linear(width, len(spec.genres), dtype=torch.float32)
         # the first logits are of the order of 0.5, whatever the width: the last norm gives states of the order of 1
         nn.init.normal_(linear.weight, std=0.5 * width**-0.5)
         nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(nn.Dropout(self.dropout or 0.0), linear)
+        self.head = nn.Sequential(nn.Dropout(self.options.dropout or 0.0), linear)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
@@ -82,13 +94,13 @@ class LlamaQLoraClassifier(LlamaQLoraOptions, FrozenDecoder):
 
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """See `GenreClassifier.new_optimizer`."""
-        if self.optimizer == "adamw":
+        if self.options.optimizer == "adamw":
             return super().new_optimizer(groups)
         from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
 
-        kind = AdamW8bit if self.optimizer == "adamw_8bit" else PagedAdamW8bit
-        return kind(groups, betas=(0.9, self.beta2))
+        kind = AdamW8bit if self.options.optimizer == "adamw_8bit" else PagedAdamW8bit
+        return kind(groups, betas=(0.9, self.options.beta2))
 
-    def checkpoint_facts(self) -> dict[str, Any]:
-        """See `GenreClassifier.checkpoint_facts`; with the adapters' options."""
-        return {**super().checkpoint_facts(), "lora": asdict(self.lora)}
+    def checkpoint_metadata(self) -> dict[str, Any]:
+        """See `GenreClassifier.checkpoint_metadata`; with the adapters' options."""
+        return {**super().checkpoint_metadata(), "lora": asdict(self.lora)}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from genre_lightning.bounds import FRACTION_BELOW_ONE, Bounds, above, at_least, bound_problems
+from genre_lightning.bounds import FRACTION_BELOW_ONE, SEED, Bounds, above, at_least, bound_problems
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import check_folder
 
@@ -119,12 +119,11 @@ class LlamaArchitecture:
     vocab_size: Annotated[int | None, at_least(1, 10**7)] = None
 
 
+@dataclass(kw_only=True)
 class ClassifierOptions:
     """Loss and optimizer of every model.
 
-    A model inherits its options and a Lightning module, so that the options alone can be made and checked too.
-
-    Args:
+    Attributes:
         loss: "bce" with pos_weight, "focal" or "asymmetric"; in Python also a function of logits, targets and
             pos_weight that gives one value for each film.
         pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
@@ -140,40 +139,30 @@ class ClassifierOptions:
         warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
         schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
         beta2: AdamW's second moment decay.
+        seed: Random seed for new weights, dropout and the order of the films; null takes that of the run (--seed; 0 in
+            Python).
     """
 
-    def __init__(
-        self,
-        loss: LossName = "bce",
-        pos_weight: PosWeight = "sqrt",
-        pos_weight_cap: Annotated[float | None, above(0)] = None,
-        focal_gamma: Annotated[float, GAMMA] = 2.0,
-        asymmetric_gamma_positive: Annotated[float, GAMMA] = 0.0,
-        asymmetric_gamma_negative: Annotated[float, GAMMA] = 4.0,
-        asymmetric_margin: Annotated[float, FRACTION_BELOW_ONE] = 0.05,
-        lr: Annotated[float | None, above(0, 1e3)] = None,
-        head_lr: Annotated[float | None, above(0, 1e3)] = None,
-        weight_decay: Annotated[float, Bounds(0, 1e3)] = 0.01,
-        warmup_fraction: Annotated[float, FRACTION_BELOW_ONE] = 0.1,
-        schedule: Schedule = "linear",
-        beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999,
-    ) -> None:
-        super().__init__()
-        self.loss_name: LossName = loss
-        self.loss_options = {
-            "focal_gamma": focal_gamma,
-            "asymmetric_gamma_positive": asymmetric_gamma_positive,
-            "asymmetric_gamma_negative": asymmetric_gamma_negative,
-            "asymmetric_margin": asymmetric_margin,
-        }
-        self.pos_weight_mode: PosWeight = pos_weight
-        self.pos_weight_cap = pos_weight_cap
-        self.lr = lr
-        self.head_lr = head_lr
-        self.weight_decay = weight_decay
-        self.warmup_fraction = warmup_fraction
-        self.schedule: Schedule = schedule
-        self.beta2 = beta2
+    loss: LossName = "bce"
+    pos_weight: PosWeight = "sqrt"
+    pos_weight_cap: Annotated[float | None, above(0)] = None
+    focal_gamma: Annotated[float, GAMMA] = 2.0
+    asymmetric_gamma_positive: Annotated[float, GAMMA] = 0.0
+    asymmetric_gamma_negative: Annotated[float, GAMMA] = 4.0
+    asymmetric_margin: Annotated[float, FRACTION_BELOW_ONE] = 0.05
+    lr: Annotated[float | None, above(0, 1e3)] = None
+    head_lr: Annotated[float | None, above(0, 1e3)] = None
+    weight_decay: Annotated[float, Bounds(0, 1e3)] = 0.01
+    warmup_fraction: Annotated[float, FRACTION_BELOW_ONE] = 0.1
+    schedule: Schedule = "linear"
+    beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999
+    seed: Annotated[int | None, SEED] = None
+
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """Arguments of `losses.loss_function`."""
+        names = ("focal_gamma", "asymmetric_gamma_positive", "asymmetric_gamma_negative", "asymmetric_margin")
+        return {name: getattr(self, name) for name in names}
 
     def check_files(self) -> None:
         """What can be told of the model's files without reading them.
@@ -188,16 +177,17 @@ class ClassifierOptions:
         Raises:
             ConfigError: with the option and the cure.
         """
-        if problems := bound_problems(type(self), {**vars(self), **self.loss_options}, "model"):
+        if problems := bound_problems(type(self), vars(self), "model"):
             raise ConfigError("; and ".join(problems))
 
 
+@dataclass
 class EncoderOptions(ClassifierOptions):
     """An encoder of the hub or of a local directory, fine-tuned in full or by LoRA, with a linear head.
 
     These are the options of `DistilBertClassifier`.
 
-    Args:
+    Attributes:
         backbone: model of the hub (DistilBERT, BERT, RoBERTa, DeBERTa, MiniLM, ModernBERT, …) or local directory;
             "small" makes `architecture` with random weights.
         revision: commit or tag of the backbone on the hub.
@@ -210,59 +200,51 @@ class EncoderOptions(ClassifierOptions):
             apart (BERT, DistilBERT, ELECTRA, RoBERTa and its kin). Otherwise texts of like length are padded to the
             longest of them. The logits are the same.
         architecture: used with backbone "small".
-        kwargs: see `ClassifierOptions`.
     """
 
-    def __init__(
-        self,
-        backbone: str = "distilbert-base-uncased",
-        revision: str | None = None,
-        pooling: Pooling = "mean",
-        dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None,
-        lora: LoraOptions | None = None,
-        activation_checkpointing: bool = False,
-        packing: bool = True,
-        architecture: Architecture | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.backbone_name = backbone
-        self.revision = revision
-        self.pooling: Pooling = pooling
-        self.dropout = dropout
-        self.lora = lora
-        self.activation_checkpointing = activation_checkpointing
-        self.packing = packing
-        self.architecture = architecture or Architecture()
+    backbone: str = "distilbert-base-uncased"
+    revision: str | None = None
+    pooling: Pooling = "mean"
+    dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
+    lora: LoraOptions | None = None
+    activation_checkpointing: bool = False
+    packing: bool = True
+    architecture: Architecture | None = None
 
     @property
     def from_scratch(self) -> bool:
         """Whether the backbone starts from random weights."""
-        return self.backbone_name == SMALL
+        return self.backbone == SMALL
+
+    @property
+    def shape(self) -> Architecture:
+        """Of a small encoder."""
+        return self.architecture or Architecture()
 
     def check_files(self) -> None:
         """See `ClassifierOptions.check_files`."""
         if not self.from_scratch:
-            check_folder(self.backbone_name)
+            check_folder(self.backbone)
 
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
         super().check_options()
-        if self.architecture.width % self.architecture.heads:
+        if self.shape.width % self.shape.heads:
             raise ConfigError(
-                f"model.architecture.width is {self.architecture.width}, no multiple of its {self.architecture.heads} "
+                f"model.architecture.width is {self.shape.width}, no multiple of its {self.shape.heads} "
                 "heads: change one of them"
             )
         if self.from_scratch and self.lora:
             raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
 
 
+@dataclass
 class DecoderOptions(ClassifierOptions):
     """A Llama-like decoder whose own weights never train.
 
     These are the options of `FrozenDecoder`.
 
-    Args:
+    Attributes:
         backbone: model of the hub (Llama 2 and 3, Mistral, Qwen 2 and 3) or local directory; "random" makes
             `architecture` with random weights.
         revision: commit or tag of the backbone on the hub.
@@ -273,33 +255,30 @@ class DecoderOptions(ClassifierOptions):
         compute_dtype: of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
         quant_storage: dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
             shards every parameter by itself; other sharding may need the float that it computes in.
-        kwargs: see `ClassifierOptions`.
     """
 
-    def __init__(
-        self,
-        backbone: str = "meta-llama/Llama-2-7b-hf",
-        revision: str | None = None,
-        random_weights: bool = False,
-        architecture: LlamaArchitecture | None = None,
-        quantization: Quantization = "nf4",
-        compute_dtype: ComputeDtype = "auto",
-        quant_storage: QuantStorage = "uint8",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.backbone_name = backbone
-        self.revision = revision
-        self.random_weights = random_weights or backbone == RANDOM
-        self.architecture = architecture or LlamaArchitecture()
-        self.quantization: Quantization = quantization
-        self.compute_dtype: ComputeDtype = compute_dtype
-        self.quant_storage: QuantStorage = quant_storage
+    backbone: str = "meta-llama/Llama-2-7b-hf"
+    revision: str | None = None
+    random_weights: bool = False
+    architecture: LlamaArchitecture | None = None
+    quantization: Quantization = "nf4"
+    compute_dtype: ComputeDtype = "auto"
+    quant_storage: QuantStorage = "uint8"
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return self.random_weights or self.backbone == RANDOM
+
+    @property
+    def shape(self) -> LlamaArchitecture:
+        """Of a decoder with random weights."""
+        return self.architecture or LlamaArchitecture()
 
     def check_files(self) -> None:
         """See `ClassifierOptions.check_files`."""
-        if self.backbone_name != RANDOM:
-            check_folder(self.backbone_name, weights=not self.random_weights)
+        if self.backbone != RANDOM:
+            check_folder(self.backbone, weights=not self.from_scratch)
 
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
@@ -309,9 +288,9 @@ class DecoderOptions(ClassifierOptions):
                 f"model.quant_storage is {self.quant_storage}, and only nf4 packs its weights: "
                 "leave it out, or set model.quantization=nf4"
             )
-        if self.backbone_name != RANDOM:
+        if self.backbone != RANDOM:
             return
-        shape = self.architecture
+        shape = self.shape
         kv_heads = shape.kv_heads or shape.heads
         if shape.width % (2 * shape.heads) or shape.heads % kv_heads:
             raise ConfigError(
@@ -320,12 +299,13 @@ class DecoderOptions(ClassifierOptions):
             )
 
 
+@dataclass(kw_only=True)
 class LlamaQLoraOptions(DecoderOptions):
     """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
 
     These are the options of `LlamaQLoraClassifier`.
 
-    Args:
+    Attributes:
         lora: shape and place of the adapters; null takes the defaults.
         packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
             texts of like length are padded to the longest of them. The logits are the same.
@@ -334,60 +314,40 @@ class LlamaQLoraOptions(DecoderOptions):
             pass: a third more work for a fraction of the memory.
         optimizer: "adamw" in float32, "adamw_8bit" with moments of 8 bits, or "paged_adamw_8bit", whose moments
             move to the host when the GPU is full.
-        kwargs: see `DecoderOptions` and `ClassifierOptions`.
     """
 
-    def __init__(
-        self,
-        lora: LoraOptions | None = None,
-        packing: bool = True,
-        dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None,
-        activation_checkpointing: bool = False,
-        optimizer: OptimizerName = "adamw",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.lora = lora or LoraOptions()
-        self.packing = packing
-        self.dropout = dropout
-        self.activation_checkpointing = activation_checkpointing
-        self.optimizer: OptimizerName = optimizer
+    lora: LoraOptions | None = None
+    packing: bool = True
+    dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
+    activation_checkpointing: bool = False
+    optimizer: OptimizerName = "adamw"
 
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
         super().check_options()
-        check_lora(self.lora)
+        if self.lora is not None:
+            check_lora(self.lora)
 
 
+@dataclass(kw_only=True)
 class ZeroShotOptions(DecoderOptions):
     """The odds that a language model gives to yes against no when asked whether a film has a genre.
 
     These are the options of `ZeroShotLlama`.
 
-    Args:
+    Attributes:
         prompt: with {text}, and after it {genre}; where the tokenizer has a chat format, it is a user's message.
         chat: use the chat format; null where the tokenizer has one.
         yes: spellings of the answer that a genre fits.
         no: spellings of the other.
         batch_tokens: tokens that go through the model at once, questions and padding included.
-        kwargs: see `DecoderOptions`; loss and optimizer are of no use here.
     """
 
-    def __init__(
-        self,
-        prompt: str = PROMPT,
-        chat: bool | None = None,
-        yes: list[str] = ["yes", "Yes", "YES"],  # noqa: B006  # read only; a list is what YAML and --help show
-        no: list[str] = ["no", "No", "NO"],  # noqa: B006
-        batch_tokens: Annotated[int, at_least(1, 10**9)] = 8192,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.prompt = prompt
-        self.chat = chat
-        self.yes = list(yes)
-        self.no = list(no)
-        self.batch_tokens = batch_tokens
+    prompt: str = PROMPT
+    chat: bool | None = None
+    yes: list[str] = field(default_factory=lambda: ["yes", "Yes", "YES"])
+    no: list[str] = field(default_factory=lambda: ["no", "No", "NO"])
+    batch_tokens: Annotated[int, at_least(1, 10**9)] = 8192
 
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""

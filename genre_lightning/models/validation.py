@@ -1,4 +1,4 @@
-"""The metrics of a validation epoch, gathered over ranks by torchmetrics."""
+"""Loss and metrics of an evaluation during training, gathered over ranks by torchmetrics."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from torchmetrics.classification import (
 from torchmetrics.utilities.data import dim_zero_cat
 
 from genre_lightning.models.options import VALIDATION_METRICS
+from genre_lightning.models.step_sums import Reduce
+from genre_lightning.types import Batch
 
-__all__ = ["VALIDATION_METRICS", "GenreMetrics", "tuned_micro_f1"]
+__all__ = ["VALIDATION_METRICS", "EvaluationMetrics", "GenreMetrics", "tuned_micro_f1"]
 
 _EXPECTED = (
     # a genre without positives or negatives: such genres are left out of the means
@@ -167,6 +169,51 @@ class GenreMetrics(nn.Module):
 
     def reset(self) -> None:
         """Forget all films."""
+        self.metrics.reset()
+
+
+class EvaluationMetrics(nn.Module):
+    """Mean loss and `GenreMetrics` of a split, each film counted once over all ranks.
+
+    Args:
+        num_genres: Width of the logits.
+    """
+
+    loss: Tensor
+
+    def __init__(self, num_genres: int) -> None:
+        super().__init__()
+        self.metrics = GenreMetrics(num_genres)
+        # sum of the losses, and films
+        self.register_buffer("loss", torch.zeros(2, dtype=torch.float64), persistent=False)
+
+    def update(self, logits: Tensor, loss_sum: Tensor, batch: Batch) -> None:
+        """Count a batch.
+
+        Args:
+            logits: float32 (rows, genres).
+            loss_sum: float32 (): sum of the films' losses.
+            batch: Whose `labels` and `weights` are of these rows.
+        """
+        self.loss += torch.stack([loss_sum, batch["weights"].sum()])
+        self.metrics.update(logits, batch["labels"], batch["weights"])
+
+    def compute(self, reduce: Reduce) -> dict[str, Tensor]:
+        """Give "loss" and the names of `VALIDATION_METRICS`, scalars; on several ranks all of them must call it.
+
+        Args:
+            reduce: Sums a tensor over the ranks.
+        """
+        sums = reduce(self.loss)
+        return {"loss": sums[0] / sums[1], **self.metrics.compute()}
+
+    def per_genre(self) -> dict[str, Tensor]:
+        """See `GenreMetrics.per_genre`."""
+        return self.metrics.per_genre()
+
+    def reset(self) -> None:
+        """Forget all films."""
+        self.loss.zero_()
         self.metrics.reset()
 
 

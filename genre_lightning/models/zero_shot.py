@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from genre_lightning.config.constructors import takes
 from genre_lightning.errors import ConfigError
-from genre_lightning.models.base import Batch, Labelling
 from genre_lightning.models.chat_format import render_chat
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.options import PROMPT, ZeroShotOptions
+from genre_lightning.types import Batch, DataSpec, Layout
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -55,19 +56,22 @@ class Questions:
         return replace(self, **tensors)
 
 
-class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
+class ZeroShotLlama(FrozenDecoder):
     """The odds that a language model gives to yes against no when asked whether a film has a genre.
 
     A film's text is encoded once; the questions about its genres share its keys and values.
 
     Args:
-        kwargs: see `ZeroShotOptions` and `DecoderOptions`; loss and optimizer are of no use here.
+        options: Those of `ZeroShotOptions`, each as an argument; loss and optimizer are of no use here.
     """
+
+    options: ZeroShotOptions
 
     auto_class = "AutoModelForCausalLM"
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    @takes(ZeroShotOptions)
+    def __init__(self, options: ZeroShotOptions) -> None:
+        super().__init__(options)
         self.questions: Questions | None = None
 
     @property
@@ -81,29 +85,29 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
         return True
 
     @property
-    def layout(self) -> Literal["padded", "packed"]:
+    def layout(self) -> Layout:
         """Padded: each film's row goes on with its questions."""
         return "padded"
 
-    def build(self, labelling: Labelling) -> None:
+    def build(self, spec: DataSpec) -> None:
         """Makes the questions, then loads the language model with its own head, which is never quantised."""
-        config = self.backbone_config = self.new_config(labelling)
+        config = self.backbone_config = self.new_config(spec)
         if not self.shape_only:
-            self._prepare_questions(labelling, config)
-        self.backbone = self.build_decoder(labelling)
+            self._prepare_questions(spec, config)
+        self.backbone = self.build_decoder(spec)
         self.head = nn.Identity()
 
-    def _prepare_questions(self, labelling: Labelling, config: PretrainedConfig) -> None:
-        if labelling.tokenizer is None:
+    def _prepare_questions(self, spec: DataSpec, config: PretrainedConfig) -> None:
+        if spec.tokenizer is None:
             raise RuntimeError("the questions need the tokenizer of the data")
-        self.questions = self._questions(labelling.tokenizer, labelling.genres)
-        longest = len(self.questions.head) + labelling.max_tokens + int(self.questions.place.max()) + 1
+        self.questions = self._questions(spec.tokenizer, spec.genres)
+        longest = len(self.questions.head) + spec.max_tokens + int(self.questions.place.max()) + 1
         positions = getattr(config, "max_position_embeddings", None)
         if positions and longest > positions:
             raise ConfigError(
-                f"data.max_tokens is {labelling.max_tokens}, and with the prompt {longest} tokens are more than the "
-                f"{positions} positions of {self.backbone_name}: "
-                f"set data.max_tokens={labelling.max_tokens - longest + positions}"
+                f"data.max_tokens is {spec.max_tokens}, and with the prompt {longest} tokens are more than the "
+                f"{positions} positions of {self.options.backbone}: "
+                f"set data.max_tokens={spec.max_tokens - longest + positions}"
             )
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -112,12 +116,12 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
         self._full_prompt(tokenizer)
 
     def _uses_chat(self, tokenizer: PreTrainedTokenizerBase) -> bool:
-        return bool(tokenizer.chat_template) if self.chat is None else self.chat
+        return bool(tokenizer.chat_template) if self.options.chat is None else self.options.chat
 
     def _full_prompt(self, tokenizer: PreTrainedTokenizerBase) -> str:
         if not self._uses_chat(tokenizer):
-            return self.prompt
-        prompt = render_chat(tokenizer, self.prompt)
+            return self.options.prompt
+        prompt = render_chat(tokenizer, self.options.prompt)
         if prompt.count(_TEXT) != 1 or prompt.count(_GENRE) != 1 or prompt.index(_GENRE) < prompt.index(_TEXT):
             raise ConfigError(
                 "the tokenizer's chat format does not repeat model.prompt as it is: set model.chat=false to ask "
@@ -135,7 +139,10 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
         trail = len(empty) - lead
         head = head[: len(head) - (0 if chat else trail)]
         tails = [continuation(tokenizer, after.replace(_GENRE, genre)) for genre in genres]
-        yes, no = (first_tokens(tokenizer, after.replace(_GENRE, genres[0]), words) for words in (self.yes, self.no))
+        yes, no = (
+            first_tokens(tokenizer, after.replace(_GENRE, genres[0]), words)
+            for words in (self.options.yes, self.options.no)
+        )
         if not yes - no or not no - yes:
             raise ConfigError(
                 "the answers of model.yes and model.no start with the same token in this vocabulary: "
@@ -160,7 +167,7 @@ class ZeroShotLlama(ZeroShotOptions, FrozenDecoder):
         tokens, mask = batch["input_ids"], batch["attention_mask"]
         asked = self.questions.to(tokens.device)
         length = len(asked.head) + tokens.shape[1] + len(asked.tokens)
-        rows = max(self.batch_tokens // length, 1)
+        rows = max(self.options.batch_tokens // length, 1)
         parts = [self._ask(asked, t, m) for t, m in zip(tokens.split(rows), mask.split(rows), strict=True)]
         return torch.cat(parts)
 

@@ -15,7 +15,6 @@ from genre_lightning.data.datamodule import default_micro_batch_tokens
 from genre_lightning.distributed.strategies import SHARDED, check_strategy, is_sharded
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.models.backbones import backbone_config
-from genre_lightning.models.base import Labelling
 from genre_lightning.planning.memory import (
     BatchShape,
     Memory,
@@ -27,6 +26,7 @@ from genre_lightning.planning.memory import (
 )
 from genre_lightning.planning.shape import ModelShape, build_empty, shape_of
 from genre_lightning.planning.steps import StepPlan, Texts, plan_steps, read_texts
+from genre_lightning.types import DataSpec
 
 _GENRES = 20
 """Of the real file: for a plan whose films cannot be read."""
@@ -98,7 +98,7 @@ class Plan:
     @property
     def _budget(self) -> int:
         data = self.setup.data
-        return data.micro_batch_tokens or default_micro_batch_tokens(self.machine.kind, self.setup.model.layout)
+        return data.options.micro_batch_tokens or default_micro_batch_tokens(self.machine.kind, self.setup.model.layout)
 
     def _machine(self) -> dict[str, Any]:
         machine = self.machine
@@ -128,7 +128,7 @@ class Plan:
             "splits": {name: len(split.films) for name, split in texts.films.splits.items()},
             "genres": len(texts.films.vocabulary),
         }
-        self.facts["lengths"] = texts.facts(data.max_tokens)
+        self.facts["lengths"] = texts.facts(data.options.max_tokens)
         if texts.estimated and _is_local(str(data.tokenizer_name)):
             self.conflicts.append(texts.estimated)
         elif texts.estimated:
@@ -140,7 +140,7 @@ class Plan:
 
     def _steps(self, texts: Texts) -> StepPlan | None:
         setup, trainer = self.setup, self.setup.config.trainer
-        data, model = setup.data, setup.model
+        data, model = setup.data.options, setup.model
         if self.conflicts and (min(data.global_batch_size, self._budget) < 1 or not (trainer.max_epochs or 0) > 0):
             return None
         plan = plan_steps(
@@ -148,7 +148,7 @@ class Plan:
             global_batch_size=data.global_batch_size,
             budget=self._budget,
             ranks=self.machine.ranks,
-            seed=data.order_seed,
+            seed=setup.data.order_seed,
             max_epochs=trainer.max_epochs,
             max_steps=trainer.max_steps,
             packed=model.layout == "packed",
@@ -180,20 +180,20 @@ class Plan:
         genres = texts.films.vocabulary.names if texts else tuple(map(str, range(_GENRES)))
         try:
             vocab_size = texts.vocab_size if texts else None
-            labelling = Labelling(
+            spec = DataSpec(
                 genres=genres,
-                pos_weight=np.ones(len(genres), dtype=np.float32),
+                positives=np.ones(len(genres), dtype=np.int64),
+                films=2 * len(genres),
                 vocab_size=vocab_size or self._own_vocabulary(),
                 pad_token_id=texts.pad_token_id if texts else 0,
-                max_tokens=setup.data.max_tokens,
-                seed=setup.config.seed,
+                max_tokens=setup.data.options.max_tokens,
             )
-            build_empty(model, labelling)
+            build_empty(model, spec)
         except ConfigError as error:
             self.conflicts.append(str(error))
             return None
         shape = shape_of(model)
-        if getattr(getattr(model, "lora", None), "dora", False):
+        if model.lora is not None and model.lora.dora:
             self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")
         counts = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
         self.facts["parameters"] = {**counts, "blocks": shape.blocks}
@@ -202,11 +202,11 @@ class Plan:
     def _own_vocabulary(self) -> int:
         model: Any = self.setup.model
         if model.tokenizer_source is None:
-            return self.setup.data.vocab_size
-        return backbone_config(model.backbone_name, model.revision, weights=False).vocab_size
+            return self.setup.data.options.vocab_size
+        return backbone_config(model.tokenizer_source, model.tokenizer_revision, weights=False).vocab_size
 
     def _memory(self, shape: ModelShape, steps: StepPlan | None) -> None:
-        setup, machine, data = self.setup, self.machine, self.setup.data
+        setup, machine, data = self.setup, self.machine, self.setup.data.options
         model: Any = setup.model
         packed = model.layout == "packed"
         full = BatchShape.full(self._budget, data.max_tokens, packed=packed, encoder=not shape.decoder)
@@ -216,14 +216,14 @@ class Plan:
             ranks=machine.ranks,
             device=machine.kind,
             half=self._products != "fp32",
-            optimizer=getattr(model, "optimizer", "adamw"),
+            optimizer=getattr(model.options, "optimizer", "adamw"),
             # as GenreClassifier.new_optimizer chooses
             fused=not (self.precision == "16-mixed" and setup.config.trainer.gradient_clip_val),
             micro_batches=steps.micro_batches if steps else 1,
             offload=_offloads(setup.config.trainer.strategy),
         )
         if not model.trains:
-            taken = evaluation_memory(shape, configured, model.batch_tokens)
+            taken = evaluation_memory(shape, configured, model.options.batch_tokens)
             self.facts["memory"] = {_title(configured): _memory_facts(taken, machine, None)}
             return
         columns: dict[str, Any] = {}
@@ -252,8 +252,8 @@ class Plan:
                     self.precision,
                     self.machine.kind,
                     optimizer=configured.optimizer,
-                    quantization=getattr(model, "quantization", "none"),
-                    compute_dtype=getattr(model, "compute_dtype", "auto"),
+                    quantization=getattr(model.options, "quantization", "none"),
+                    compute_dtype=getattr(model.options, "compute_dtype", "auto"),
                 )
                 settings.append(replace(configured, strategy="fsdp", offload=False))
             except ConfigError as error:

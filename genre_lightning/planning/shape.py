@@ -11,8 +11,8 @@ from torch import nn
 from genre_lightning.distributed.sharded import transformer_blocks
 
 if TYPE_CHECKING:
-    from genre_lightning.models.base import GenreClassifier, Labelling
-    from genre_lightning.models.lora import LoraOptions
+    from genre_lightning.models.base import GenreClassifier
+    from genre_lightning.types import DataSpec
 
 _NF4_BLOCK, _SCALE_BLOCK = 64, 256
 """Weights that share a scale of 8 bits, and such scales that share one of 32 (Dettmers et al. 2023, double
@@ -118,23 +118,23 @@ class ModelShape:
         return not self.adapters and any(weight.trained and weight.block is not None for weight in self.weights)
 
 
-def build_empty(model: GenreClassifier, labelling: Labelling) -> None:
+def build_empty(model: GenreClassifier, spec: DataSpec) -> None:
     """Builds a model on the meta device, where tensors have shapes and no memory.
 
     Raises:
         ConfigError: the shape of its backbone is not known, or it cannot be built.
     """
     model.shape_only = True
-    model.bind(labelling)
-    options: Any = model
-    lora: LoraOptions | None = getattr(model, "lora", None)
+    model.bind(spec)
+    options: Any = model.options
+    lora = model.lora
     with torch.device("meta"):
         if lora is None or not lora.dora:
-            model.build(labelling)
+            model.build(spec)
             return
         # the magnitudes of DoRA start from the norms of weights, and there are none
         options.lora = replace(lora, dora=False)
-        model.build(labelling)
+        model.build(spec)
         options.lora = lora
         for layer in _adapted(model.backbone):
             magnitude = nn.Parameter(torch.empty(layer.lora_B["default"].out_features))
@@ -161,7 +161,7 @@ def shape_of(model: GenreClassifier) -> ModelShape:
         attention_dropout=_first(config, "attention_probs_dropout_prob", "attention_dropout"),
         dropouts=0 if decoder or not _first(config, "hidden_dropout_prob", "dropout") else _state_dropouts(blocks[0]),
         adapters=tuple(_adapters(blocks[0])),
-        checkpointed=bool(getattr(model, "activation_checkpointing", False)),
+        checkpointed=bool(getattr(model.options, "activation_checkpointing", False)),
     )
 
 

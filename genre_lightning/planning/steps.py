@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.data.datamodule import MovieDataModule, PreparedFilms
+from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.films import FilmTable
+from genre_lightning.data.prepare import PreparedFilms
 from genre_lightning.data.steps import (
     Layout,
     epoch_order,
@@ -71,7 +72,7 @@ def read_texts(data: MovieDataModule, *, decoder: bool) -> Texts:
         prepared = data.prepare()
     except ConfigError as error:
         kind = "decoder" if decoder else "encoder"
-        lengths = _estimated_lengths(films.films, films.rows, kind, data.max_tokens)
+        lengths = _estimated_lengths(films.films, films.rows, kind, data.options.max_tokens)
         return Texts(films, lengths, str(error), None, 0)
     tokenizer = prepared.tokenizer
     return Texts(films, prepared.tokens.lengths, None, len(tokenizer), tokenizer.pad_token_id or 0)
@@ -135,7 +136,7 @@ def plan_steps(
     Args:
         lengths: tokens of each film of the training split.
         global_batch_size: films of a step.
-        budget: tokens of a micro-batch, `data.micro_batch_tokens`.
+        budget: tokens of a micro-batch, `data.options.micro_batch_tokens`.
         ranks: devices in all.
         seed: of the order of the films.
         max_epochs: of the trainer.

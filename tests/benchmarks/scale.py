@@ -54,16 +54,15 @@ def measure(stage, file, tokenizer, cache):
     from genre_lightning.data.datamodule import MovieDataModule
     from genre_lightning.data.films import load_films
     from genre_lightning.data.steps import StepSampler, micro_batches_per_step
-    from genre_lightning.progress import file_progress, task_progress
+    from genre_lightning.progress import file_progress
 
     data = MovieDataModule(file, tokenizer=tokenizer, cache_dir=cache, seed=SEED)
-    data.progress, data.reading_progress = task_progress, file_progress
     if stage == "audit":
         started = time.perf_counter()
-        films = load_films(data.source, data.cache_dir, data.reading_progress)
+        films = load_films(data.options.source, data.options.cache, file_progress)
         return {"seconds": time.perf_counter() - started, "films": len(films)}
     if stage == "split":
-        load_films(data.source, data.cache_dir)
+        load_films(data.options.source, data.options.cache)
         started = time.perf_counter()
         splits = data.prepare_films().splits
         return {"seconds": time.perf_counter() - started, "split_sha256": splits["train"].sha256}

@@ -8,10 +8,11 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from genre_lightning.data.datamodule import LazyTexts, MovieDataModule, padding_of
+from genre_lightning.data.datamodule import MovieDataModule, padding_of
 from genre_lightning.data.films import load_films
 from genre_lightning.data.movies import Audit
 from genre_lightning.data.splits import ids_digest
+from genre_lightning.data.texts import LazyTexts
 from genre_lightning.errors import ConfigError, DataError
 
 
@@ -97,16 +98,16 @@ def test_a_subset(sample_csv, data):
 )
 def test_impossible_options_are_refused(sample_csv, options, words):
     with pytest.raises(ConfigError, match=words):
-        module(sample_csv, **options).check()
+        module(sample_csv, **options).options.check()
 
 
 def test_the_file_is_checked_and_nothing_read(sample_csv, tmp_path):
-    module(sample_csv, cache_dir=tmp_path / "cache").check()
+    module(sample_csv, cache_dir=tmp_path / "cache").options.check()
     assert not (tmp_path / "cache").exists()
     with pytest.raises(DataError, match="no such file"):
-        module(tmp_path / "none.csv").check()
+        module(tmp_path / "none.csv").options.check()
     with pytest.raises(DataError, match="'tagline_x'"):
-        module(sample_csv, text="{tagline_x}").check()
+        module(sample_csv, text="{tagline_x}").options.check()
     with pytest.raises(ConfigError, match=r"data\.text"):
         module(sample_csv, text="{overview")
 
@@ -144,7 +145,7 @@ def test_texts_are_taken_in_slices(data):
 )
 def test_a_pass_over_texts_gives_those_of_the_table(sample_csv, tmp_path, monkeypatch, rows):
     monkeypatch.setattr("genre_lightning.data.films._BATCH_FILMS", 64)
-    films = load_films(MovieDataModule(sample_csv).source, tmp_path)
+    films = load_films(MovieDataModule(sample_csv).options.source, tmp_path)
     done = []
     texts = LazyTexts(films, rows, "overview", done.append)
     overviews = films.strings("overview")
@@ -165,11 +166,11 @@ def test_the_reading_of_a_file_shows_how_far_it_is(sample_csv, tmp_path, monkeyp
     def progress(task, share):
         yield lambda rows: seen.append((task, rows, share.measure()))
 
-    load_films(MovieDataModule(sample_csv).source, tmp_path, progress)
+    load_films(MovieDataModule(sample_csv).options.source, tmp_path, progress)
     assert sum(count for _, count, _ in seen) == lines
     assert {task for task, _, _ in seen} == {"Reading films"}
     assert 0 < seen[0][2] <= seen[-1][2] == 1
-    load_films(MovieDataModule(sample_csv).source, tmp_path, progress)
+    load_films(MovieDataModule(sample_csv).options.source, tmp_path, progress)
     assert sum(count for _, count, _ in seen) == lines
 
 

@@ -1,15 +1,13 @@
 """The genre vocabulary, and the weights of the loss against the written formula."""
 
-import math
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genre_lightning.data.genres import GenreVocabulary, pos_weight
-from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.data.genres import GenreVocabulary
+from genre_lightning.errors import DataError
 
 GENRES = ["Action", "Comedy", "Drama", "Film-Noir", "War"]
 FILMS = st.lists(st.lists(st.sampled_from(GENRES), unique=True, max_size=5), min_size=1, max_size=30)
@@ -44,35 +42,6 @@ def test_what_a_vocabulary_refuses():
         GenreVocabulary(("A", "A"))
     with pytest.raises(DataError, match="'Horror'"):
         GenreVocabulary(("A", "B")).encode([["A"], ["Horror"]])
-
-
-@pytest.mark.parametrize("cap", [None, 0.5, 2.0, 1000.0])
-@pytest.mark.parametrize("mode", ["full", "sqrt", "none"])
-def test_pos_weight_is_the_written_formula(mode, cap):
-    labels = np.random.default_rng(0).random((200, 4)) < [0.9, 0.5, 0.1, 0.02]
-    weight = pos_weight(labels, GENRES[:4], mode, cap)
-    assert weight.dtype == np.float32
-    for column in range(4):
-        positives = sum(bool(row[column]) for row in labels)
-        ratio = (200 - positives) / positives
-        written = {"full": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[mode]
-        if cap is not None and mode != "none":
-            written = min(written, cap)
-        assert weight[column] == pytest.approx(written, rel=1e-6)
-
-
-@pytest.mark.parametrize("mode", ["full", "sqrt", "none"])
-def test_a_genre_without_a_positive_is_refused(mode):
-    labels = np.array([[1, 0, 0], [1, 1, 0]], dtype=bool)
-    with pytest.raises(DataError, match=r"genre Drama: .*data\.max_films"):
-        pos_weight(labels, ["Action", "Comedy", "Drama"], mode)
-    with pytest.raises(DataError, match="genres Comedy, Drama"):
-        pos_weight(labels[:1], ["Action", "Comedy", "Drama"], mode)
-
-
-def test_an_unknown_mode_is_refused():
-    with pytest.raises(ConfigError, match=r"model\.pos_weight is 'half'.*full, sqrt, none"):
-        pos_weight(np.ones((2, 1), dtype=bool), ["A"], "half")
 
 
 def test_a_column_in_batches_is_encoded_as_the_films_are():

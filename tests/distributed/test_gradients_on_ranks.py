@@ -109,7 +109,7 @@ def test_the_gradient_over_two_ranks_is_that_of_the_plain_mean(strategy, make, c
 def dropout_curve(seed, world_size, steps):
     """Losses of a training with dropout whose ranks take turns in this process."""
     model, dataset = test_base.make_model(dropout=0.3), test_base.make_films([5, 9, 13, 7, 20, 3])
-    model.labelling = SimpleNamespace(seed=seed)
+    model.options.seed = seed
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     shares = shares_of_step(np.arange(6), dataset.lengths, world_size=world_size, micro_batches=1)
     curve = []

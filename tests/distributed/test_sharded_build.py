@@ -3,17 +3,16 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from ranks import run_on_ranks
 from small_llama import build, packed, stir, texts
+from specs import data_spec
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import LlamaModel
 
 from genre_lightning.distributed.sharded import shard, whole
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.lora import LoraOptions
@@ -68,12 +67,11 @@ def peak_of_the_build(rank):
     shape = LlamaArchitecture(layers=layers, width=width, heads=8, inner_width=5 * width // 2, vocab_size=500)
     block = 4 * (4 * width**2 + 3 * width * shape.inner_width) / 1e6
     model = LlamaQLoraClassifier(backbone="random", architecture=shape, quantization="none", lora=LoraOptions(rank=1))
-    model.bind(Labelling(tuple("ab"), np.ones(2, np.float32), 500, 0, 64))
-    model.sharded = True
+    model.bind(data_spec("ab", 500, 64))
     sharded(build(sharded=True))  # libraries and connections are loaded
     Path("/proc/self/clear_refs").write_text("5")
     before = megabytes("VmRSS")
-    model.configure_model()
+    model.assemble(sharded=True)
     assert megabytes("VmHWM") - before < block, "placeholders take no memory"
     sharded(model)
     peak = megabytes("VmHWM") - before

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import small_llama
 import torch
+from specs import data_spec
 from torch import nn
 
 from genre_lightning.data.tokenizers import train_wordpiece
 from genre_lightning.data.tokens import encode_with_places
 from genre_lightning.explain.gradients import FIRST_STEPS, LEAST_CHANGE, MOST_STEPS, GradientAttributor
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import Architecture, DistilBertClassifier
 from genre_lightning.models.lora import LoraOptions
 from genre_lightning.models.packing import last_tokens
@@ -43,17 +43,8 @@ class Linear(nn.Module):
 
 
 def encoder(tokenizer):
-    model = DistilBertClassifier(backbone="small", architecture=Architecture(2, 32, 2, 64))
-    model.bind(
-        Labelling(
-            genres=GENRES,
-            pos_weight=np.ones(4, np.float32),
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            max_tokens=64,
-            seed=1,
-        )
-    )
+    model = DistilBertClassifier(backbone="small", architecture=Architecture(2, 32, 2, 64), seed=1)
+    model.bind(data_spec(GENRES, vocab_size=len(tokenizer), max_tokens=64, pad_token_id=tokenizer.pad_token_id))
     model.configure_model()
     with torch.no_grad():  # new weights say nearly the same of all texts
         for parameter in model.parameters():
@@ -68,7 +59,6 @@ def llama(tokenizer, quantization):
         lora=LoraOptions(rank=4, dropout=0.0),
         quantization=quantization,
     )
-    model.precision = "32-true"
     model.bind(small_llama.labelling(vocab_size=len(tokenizer)))
     model.configure_model()
     return small_llama.stir(model)
@@ -94,7 +84,7 @@ def logits_of_embeddings(model, states):
     """The model without its embedding layer, written with transformers' own argument for that."""
     mask = torch.ones(states.shape[:2], dtype=torch.long)
     if isinstance(model, DistilBertClassifier):
-        return model.head(pool(model.backbone(inputs_embeds=states).last_hidden_state, mask, model.pooling))
+        return model.head(pool(model.backbone(inputs_embeds=states).last_hidden_state, mask, model.options.pooling))
     out = model.backbone(inputs_embeds=states, use_cache=False).last_hidden_state
     return model.head(last_tokens(out, {"attention_mask": mask}))
 

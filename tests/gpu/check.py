@@ -28,12 +28,12 @@ from genre_lightning import __version__
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
 from genre_lightning.distributed.checkpoint_io import read_checkpoint, write_checkpoint
 from genre_lightning.distributed.sharded import ShardedPrecision, load_weights, shard
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.quantization import memory_of
 from genre_lightning.planning.memory import BatchShape, Setting, memory
 from genre_lightning.planning.shape import shape_of
+from genre_lightning.types import DataSpec
 
 SHAPES = {
     "7b": LlamaArchitecture(layers=32, width=4096, heads=32, inner_width=11008, vocab_size=32_000),
@@ -82,13 +82,13 @@ def build(options: Options, *, sharded: bool = False, **settings: Any) -> LlamaQ
     model = LlamaQLoraClassifier(
         backbone="random", architecture=architecture, **{"activation_checkpointing": True, **settings}
     )
-    model.accelerator, model.precision, model.sharded = options.device.type, options.precision, sharded
+    model.runs_on(options.device.type, options.precision)
     model.build_device = lambda: options.device  # type: ignore[method-assign]  # there is no trainer to ask
     model.check(512)
     model.bind(
-        Labelling(tuple(map(str, range(GENRES))), np.ones(GENRES, np.float32), architecture.vocab_size or 0, 0, 512)
+        DataSpec(tuple(map(str, range(GENRES))), np.ones(GENRES, np.int64), 2, architecture.vocab_size or 0, 0, 512)
     )
-    model.configure_model()
+    model.assemble(sharded=sharded)
     return model if sharded else model.to(options.device)
 
 

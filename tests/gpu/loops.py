@@ -23,8 +23,8 @@ from genre_lightning.commands.parser import parse
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
 from genre_lightning.data.sample import write_sample
 from genre_lightning.models import packing
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import Architecture, DistilBertClassifier
+from genre_lightning.types import DataSpec
 
 if TYPE_CHECKING:
     from check import Figures, Options
@@ -37,7 +37,7 @@ VOCABULARY, GENRES = 8000, 20
 
 def _encoder(options: Options, device: str) -> DistilBertClassifier:
     model = DistilBertClassifier(backbone="small", dropout=0.0, architecture=ENCODERS[options.shape])
-    model.bind(Labelling(tuple(map(str, range(GENRES))), np.ones(GENRES, np.float32), VOCABULARY, 0, 256))
+    model.bind(DataSpec(tuple(map(str, range(GENRES))), np.ones(GENRES, np.int64), 2, VOCABULARY, 0, 256))
     with torch.device(device):  # as Lightning builds a model on one device
         model.configure_model()
     return model.to(device).train()

@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
+from specs import data_spec
 
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.lora import LoraOptions
@@ -15,20 +15,21 @@ LENGTHS = (5, 17, 1, 9, 17)
 
 
 def labelling(**changes):
-    facts = {
-        "genres": tuple("abcd"), "pos_weight": np.ones(GENRES, np.float32), "vocab_size": VOCABULARY,
-        "pad_token_id": 0, "max_tokens": 64, "seed": 3,
-    }  # fmt: skip
-    return Labelling(**{**facts, **changes})
+    return data_spec(**{"genres": "abcd", "vocab_size": VOCABULARY, "max_tokens": 64, **changes})
 
 
 def build(seed=3, precision="32-true", tokens=64, sharded=False, **options):
-    settings = {"backbone": "random", "architecture": ARCHITECTURE, "lora": LoraOptions(rank=4, dropout=0.0)}
+    settings = {
+        "backbone": "random",
+        "architecture": ARCHITECTURE,
+        "lora": LoraOptions(rank=4, dropout=0.0),
+        "seed": seed,
+    }
     model = LlamaQLoraClassifier(**{**settings, **options})
-    model.precision, model.sharded = precision, sharded
+    model.runs_on("cpu", precision)
     model.check(tokens)
-    model.bind(labelling(seed=seed))
-    model.configure_model()
+    model.bind(labelling())
+    model.assemble(sharded=sharded)
     return model
 
 

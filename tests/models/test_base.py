@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from specs import data_spec
 
 from genre_lightning.data.collate import Padding, TokenisedFilms
 from genre_lightning.data.steps import MicroBatch, shares_of_step
 from genre_lightning.errors import CheckpointError
-from genre_lightning.models.base import GenreClassifier, Labelling
+from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.distilbert import Architecture, DistilBertClassifier
 
 GENRES = ("Action", "Drama", "War")
@@ -31,8 +32,10 @@ class Store:
 
 
 def make_model(dropout=0.0, **options):
-    model = DistilBertClassifier(backbone="small", dropout=dropout, architecture=Architecture(1, 16, 2, 32), **options)
-    model.bind(Labelling(GENRES, WEIGHT, vocab_size=50, pad_token_id=0, max_tokens=24, seed=5))
+    model = DistilBertClassifier(
+        backbone="small", dropout=dropout, architecture=Architecture(1, 16, 2, 32), **{"seed": 5, **options}
+    )
+    model.bind(data_spec(GENRES, vocab_size=50, max_tokens=24), WEIGHT)
     model.configure_model()
     return model
 
@@ -135,7 +138,7 @@ def test_attention_that_builds_a_plan_for_each_shape_is_switched_off():
 
 def test_a_checkpoint_of_other_genres_or_another_shape_is_refused():
     model = make_model()
-    checkpoint = {"state_dict": model.state_dict(), "genre_lightning": model.checkpoint_facts()}
+    checkpoint = {"state_dict": model.state_dict(), "genre_lightning": model.checkpoint_metadata()}
     model.on_save_checkpoint(checkpoint)
     model.on_load_checkpoint(checkpoint)
     other = {**checkpoint, "genre_lightning": {**checkpoint["genre_lightning"], "genres": ["Action", "Drama"]}}
@@ -155,4 +158,4 @@ def test_the_backbone_trains_with_dropout_on():
 
 def test_the_classifier_needs_a_subclass():
     with pytest.raises(TypeError, match="does not say how"):
-        GenreClassifier().build(Labelling(GENRES, WEIGHT, 50, 0, 24))
+        GenreClassifier().build(data_spec(GENRES, 50, 24))

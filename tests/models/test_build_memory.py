@@ -12,7 +12,7 @@ import bitsandbytes, peft
 from pathlib import Path
 import transformers.models.llama.modeling_llama
 import numpy as np
-from genre_lightning.models.base import Labelling
+from genre_lightning.types import DataSpec
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.quantization import memory_of
@@ -23,8 +23,8 @@ def megabytes(field):
 
 settings, backbone = json.loads(sys.argv[1]), sys.argv[2]
 model = LlamaQLoraClassifier(backbone=backbone, architecture=LlamaArchitecture(**settings))
-model.precision = "bf16-mixed"
-model.bind(Labelling(tuple("ab"), np.ones(2, np.float32), settings["vocab_size"], 0, 64))
+model.runs_on("cpu", "bf16-mixed")
+model.bind(DataSpec(tuple("ab"), np.ones(2, np.int64), 2, settings["vocab_size"], 0, 64))
 before = megabytes("VmRSS")
 model.configure_model()
 print(json.dumps({"built": megabytes("VmHWM") - before, "weights": sum(memory_of(model).values()) / 1e6}))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from specs import data_spec
 from transformers import (
     BertConfig,
     BertModel,
@@ -18,7 +19,6 @@ from transformers import (
 
 from genre_lightning.data.collate import Padding, pad_rows
 from genre_lightning.errors import ConfigError
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.lora import LoraOptions
 
@@ -47,7 +47,7 @@ def directory(request, tmp_path):
 
 
 def labelling(max_tokens=24):
-    return Labelling(GENRES, np.ones(2, dtype=np.float32), vocab_size=60, pad_token_id=0, max_tokens=max_tokens)
+    return data_spec(GENRES, vocab_size=60, max_tokens=max_tokens)
 
 
 def built(directory, **options):

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
+from specs import data_spec
 from torch import nn
 
 from genre_lightning.models import embedding
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.embedding import Embedding, keep_embedding_gradients
 
@@ -115,7 +115,6 @@ def test_only_large_embeddings_that_train_are_changed():
 def test_a_classifier_that_trains_its_words_has_it(monkeypatch):
     monkeypatch.setattr(embedding, "_LARGE", 1000)
     model = DistilBertClassifier(backbone="small")
-    weight = torch.ones(3).numpy()
-    model.bind(Labelling(("a", "b", "c"), weight, vocab_size=500, pad_token_id=0, max_tokens=16))
+    model.bind(data_spec("abc", vocab_size=500, max_tokens=16))
     model.configure_model()
     assert sum(type(module) is Embedding for module in model.modules()) >= 1

@@ -170,7 +170,7 @@ def test_a_few_texts_are_learnt_by_heart(options, precision):
     model = build(precision=precision, **options)
     assert {p.dtype for p in trained(model).values()} == {torch.float32}
     rows = texts((5, 17, 3, 9, 12, 6))
-    batch = with_labels(packed(rows) if model.packing else padded(rows), rows)
+    batch = with_labels(packed(rows) if model.options.packing else padded(rows), rows)
     before = {name: p.detach().clone() for name, p in trained(model).items()}
     model.trainer = SimpleNamespace(precision=precision, gradient_clip_val=None, strategy=None)
     optimizer = model.new_optimizer([{"params": list(trained(model).values()), "lr": 5e-3, "name": "all"}])
@@ -186,7 +186,7 @@ def test_a_few_texts_are_learnt_by_heart(options, precision):
 
 def test_the_loss_scaler_of_fp16_takes_the_trained_parameters():
     model = build(precision="16-mixed")
-    model.compute_dtype = "float32"
+    model.options.compute_dtype = "float32"
     rows = texts()
     scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=1024.0), torch.optim.AdamW(trained(model).values())
     with torch.autocast("cpu", torch.float16):

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from specs import data_spec
 from torch.testing import assert_close
 from transformers import AutoConfig
 
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
 from genre_lightning.models import packing
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.dropout import Dropout, keep_mask, keep_scale, masked
 from genre_lightning.models.text_attention import attention_in_groups, group_texts
@@ -42,7 +42,7 @@ def build(model_type="distilbert", dropout=0.0):
     config = AutoConfig.for_model(model_type, **SHAPE)
     model = DistilBertClassifier(backbone="small", dropout=dropout)
     model.backbone_config = config
-    model.bind(Labelling(("a", "b", "c"), np.ones(3, dtype=np.float32), 60, PAD, 32))
+    model.bind(data_spec("abc", 60, 32, PAD))
     model.configure_model()
     return model.train()
 

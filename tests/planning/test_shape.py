@@ -1,11 +1,10 @@
 """Parameters of a model that is built without weights against one that is really built."""
 
-import numpy as np
 import pytest
 from small_llama import build, labelling
+from specs import data_spec
 
 from genre_lightning.errors import ConfigError
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import Architecture, DistilBertClassifier
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.lora import LoraOptions, trained_size
@@ -65,7 +64,7 @@ def test_an_encoder_with_adapters(dora, tmp_path):
 def test_a_llama(quantization, dora):
     settings = {"quantization": quantization, "lora": LoraOptions(rank=4, dora=dora), "backbone": "random"}
     really = build(**settings)
-    empty = LlamaQLoraClassifier(architecture=really.architecture, **settings)
+    empty = LlamaQLoraClassifier(architecture=really.options.architecture, **settings)
     shape = shape_of_empty(empty, labelling())
     assert (shape.total, shape.trained) == counted(really)
     linear = 2 * (64 * 64 + 2 * 32 * 64 + 64 * 64 + 3 * 64 * 96)
@@ -85,9 +84,10 @@ def test_a_llama(quantization, dora):
 def test_llama_2_without_a_file(size, parameters):
     name = f"meta-llama/Llama-2-{size}-hf"
     model = LlamaQLoraClassifier(backbone=name)
-    model.shape_only, model.accelerator, model.precision = True, "cuda", "16-mixed"
+    model.shape_only = True
+    model.runs_on("cuda", "16-mixed")
     model.check(512)
-    facts = Labelling(tuple("abcd"), np.ones(4, np.float32), 32_000, 0, 512)
+    facts = data_spec("abcd", 32_000, 512)
     shape = shape_of_empty(model, facts)
     config = published_config(name)
     attention = [(config.hidden_size, config.hidden_size)] * 2
@@ -103,7 +103,7 @@ def test_encoders_without_a_file():
         model = DistilBertClassifier(backbone=name)
         model.shape_only = True
         model.check(256)
-        shape = shape_of_empty(model, Labelling(tuple("abcd"), np.ones(4, np.float32), 30_522, 0, 256))
+        shape = shape_of_empty(model, data_spec("abcd", 30_522, 256))
         assert shape.total == parameters + 4 * 768 + 4
 
 

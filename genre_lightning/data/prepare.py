@@ -1,0 +1,290 @@
+"""From a movies file to films, splits and tokens: read, audited, split and tokenised, or opened from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from numpy.typing import NDArray
+
+from genre_lightning.data.cache import build_once, key_of, share_with_group
+from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
+from genre_lightning.data.genres import GenreVocabulary, case_variants
+from genre_lightning.data.kept_splits import KeptSplits
+from genre_lightning.data.options import DataOptions
+from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
+from genre_lightning.data.texts import LazyTexts
+from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
+from genre_lightning.data.tokens import Progress, TokenStore, tokenise
+from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.progress import file_progress, no_progress, task_progress
+from genre_lightning.types import DataSpec
+from genre_lightning.vocabulary import vocabulary_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ProgressBar = Callable[[str, int], AbstractContextManager[Progress | None]]
+"""Shows the progress of a task of n units: a context that gives the function to report units done to."""
+
+_FILMS_TO_JUDGE_BY = 20
+"""Fewer films may well have a genre each."""
+_MOST_UNKNOWN = 0.5
+"""Fraction of unknown tokens from which on hardly anything of a text is left."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The films of a split.
+
+    Attributes:
+        films: int64, positions in the module's films.
+        labels: bool (films of the split, genres).
+        sha256: Of the sorted ids: names the split.
+    """
+
+    films: NDArray[np.int64]
+    labels: NDArray[np.bool_]
+    sha256: str
+
+
+@dataclass
+class PreparedFilms:
+    """What `prepare_films` has made of the file; `films` is memory-mapped."""
+
+    films: FilmTable
+    rows: NDArray[np.int64]
+    """int64: positions in `films` of the films in use, all of them or `max_films`."""
+    vocabulary: GenreVocabulary
+    splits: dict[str, Split]
+    audit: dict[str, Any]
+    sides: KeptSplits
+    """The splits as a run keeps them."""
+    content: str
+    """Names the films in use and their order."""
+
+
+@dataclass
+class PreparedData(PreparedFilms):
+    """What `tokenised` has made of the films; `films` and `tokens` are memory-mapped."""
+
+    tokenizer: PreTrainedTokenizerBase
+    tokens: TokenStore
+    max_tokens: int
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """What a model must know of the data."""
+        train = self.splits["train"]
+        return DataSpec(
+            genres=self.vocabulary.names,
+            positives=train.labels.sum(axis=0),
+            films=len(train.films),
+            vocab_size=vocabulary_size(self.tokenizer),
+            pad_token_id=self.tokenizer.pad_token_id or 0,
+            max_tokens=self.max_tokens,
+            tokenizer=self.tokenizer,
+        )
+
+
+def prepare_films(options: DataOptions, kept: KeptSplits | None = None) -> PreparedFilms:
+    """Read, audit and split the file.
+
+    Args:
+        options: Of the data.
+        kept: Splits that each film keeps; None draws them.
+
+    Raises:
+        ConfigError, DataError: The options or the file cannot be used.
+    """
+    options.check()
+    if options.cache_group_writable:
+        share_with_group(options.cache)
+    films = load_films(options.source, options.cache, _reading_progress())
+    rows = _subset(len(films), options)
+    vocabulary, labels = GenreVocabulary.from_batches(
+        films.batches("genres", rows), merge_case=options.merge_genre_case
+    )
+    _check_genres(options, vocabulary, labels)
+    # a name for the films in use and their order
+    content = key_of([films.digest, options.seed if options.max_films else None, len(rows)])
+    splits, sides = _splits(options, kept, films, rows, labels, content)
+    audit = _audit(options, films, vocabulary, splits)
+    return PreparedFilms(films, rows, vocabulary, splits, audit, sides, content)
+
+
+def tokenised(
+    options: DataOptions, prepared: PreparedFilms, tokenizer: str | None, revision: str | None
+) -> PreparedData:
+    """Tokenise the films.
+
+    Args:
+        options: Of the data.
+        prepared: The films.
+        tokenizer: Model of the hub, local directory, or `TRAINED`.
+        revision: Of it on the hub.
+
+    Raises:
+        ConfigError: There is no such tokenizer, or it knows hardly anything of the texts.
+    """
+    films, rows = prepared.films, prepared.rows
+    chosen = _tokenizer(options, prepared, tokenizer, revision)
+    with _progress()("Tokenising", len(rows)) as progress:
+        tokens = tokenise(
+            LazyTexts(films, rows),
+            chosen,
+            max_tokens=options.max_tokens,
+            cache_dir=options.cache,
+            content=prepared.content,
+            progress=progress,
+        )
+    data = PreparedData(**vars(prepared), tokenizer=chosen, tokens=tokens, max_tokens=options.max_tokens)
+    _check_known_words(data)
+    return data
+
+
+def _progress() -> ProgressBar:
+    return task_progress if getattr(rank_zero_only, "rank", 0) == 0 else no_progress
+
+
+def _reading_progress() -> ReadingProgress:
+    return file_progress if getattr(rank_zero_only, "rank", 0) == 0 else no_reading_progress
+
+
+def _subset(films: int, options: DataOptions) -> NDArray[np.int64]:
+    if options.max_films is None or options.max_films >= films:
+        return np.arange(films)
+    return np.sort(np.random.default_rng([options.seed, 0xF115]).choice(films, options.max_films, replace=False))
+
+
+def _check_genres(options: DataOptions, vocabulary: GenreVocabulary, labels: NDArray[np.bool_]) -> None:
+    """Refuse labels that tell every film from every other, as titles and numbers do."""
+    alone = int((labels.sum(axis=0) == 1).sum())
+    if len(labels) >= _FILMS_TO_JUDGE_BY and len(vocabulary) > len(labels) / 2 and 2 * alone > len(vocabulary):
+        source = options.source
+        columns = ", ".join(source.columns.label_columns)
+        raise DataError(
+            f"{source.path}: the column {columns!r} names {len(vocabulary):,} genres for {len(labels):,} "
+            f"films, {alone:,} of them for one film only, such as {vocabulary.names[0][:60]!r}: name the column of "
+            "the genres with --data.columns.genres"
+        )
+
+
+def _splits(
+    options: DataOptions,
+    kept: KeptSplits | None,
+    films: FilmTable,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.bool_],
+    content: str,
+) -> tuple[dict[str, Split], KeptSplits]:
+    path = options.source.path
+    ids, digests = films.ids[rows], _text_digests(options, films, rows, content)
+    groups = groups_of(digests)
+    if kept is not None:
+        parts = kept.parts(ids, digests, path)
+    else:
+        parts = split_films(labels, groups, options.split, options.seed)
+    if not all(map(len, parts)):
+        distinct = len(np.unique(groups))
+        if distinct < len(parts) <= len(labels):
+            raise DataError(
+                f"{len(labels)} films have {distinct} distinct text{'s' if distinct > 1 else ''}, and films with "
+                "the same text stay in one split: name the right column with --data.columns.overview"
+            )
+        raise DataError(
+            f"{len(labels)} films make splits of {', '.join(str(len(part)) for part in parts)}: "
+            "use more films (data.csv, data.max_films), or larger fractions in data.split"
+        )
+    sides = kept or KeptSplits.of_parts(ids, digests, parts, path.name)
+    if len(parts) == 2:  # the paper's protocol: what chooses the threshold is what it is judged on
+        parts.append(parts[1])
+    splits = {
+        name: Split(part, labels[part], ids_digest(ids[part])) for name, part in zip(SPLIT_NAMES, parts, strict=True)
+    }
+    return splits, sides
+
+
+def _text_digests(options: DataOptions, films: FilmTable, rows: NDArray[np.int64], content: str) -> NDArray[np.uint64]:
+    """See `text_digests`; kept in the cache, as every text is read for it."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        with _progress()("Splitting", len(rows)) as progress:
+            np.save(folder / "digests.npy", text_digests(LazyTexts(films, rows, "overview", progress)))
+        return {}
+
+    folder, _ = build_once(options.cache / "digests", content, build)
+    return np.load(folder / "digests.npy")
+
+
+def _tokenizer(
+    options: DataOptions, prepared: PreparedFilms, tokenizer: str | None, revision: str | None
+) -> PreTrainedTokenizerBase:
+    if tokenizer is None:
+        raise ConfigError("data.tokenizer is not set: name a model of the hub, a local directory, or 'wordpiece'")
+    if tokenizer != TRAINED:
+        return load_tokenizer(tokenizer, revision)
+    train = prepared.splits["train"]
+    return train_wordpiece(
+        LazyTexts(prepared.films, prepared.rows[train.films]),
+        vocab_size=options.vocab_size,
+        max_tokens=options.max_tokens,
+        cache_dir=options.cache,
+        content=key_of([prepared.films.digest, train.sha256]),
+    )
+
+
+def _check_known_words(data: PreparedData) -> None:
+    """Refuse texts that the tokenizer has no words for, such as those of another script.
+
+    Raises:
+        ConfigError: With the fraction of unknown tokens.
+    """
+    unknown = data.tokenizer.unk_token_id
+    tokens = np.concatenate([data.tokens[text] for text in range(min(len(data.tokens), 1000))])
+    if unknown is not None and (fraction := float(np.mean(tokens == unknown))) > _MOST_UNKNOWN:
+        raise ConfigError(
+            f"{fraction:.0%} of the texts' tokens are unknown to the tokenizer: use a backbone and a data.tokenizer "
+            "that are made for their language"
+        )
+
+
+def _audit(
+    options: DataOptions, films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]
+) -> dict[str, Any]:
+    distinct = {split.sha256: split for split in splits.values()}  # the paper's protocol has one twice
+    return {
+        **films.audit.as_dict(),
+        "notes": _notes(films, vocabulary, distinct),
+        "file": options.source.path.name,
+        "films_used": sum(len(split.films) for split in distinct.values()),
+        "validation_is_test": options.is_paper_protocol,
+        "splits": {
+            name: {
+                "films": len(split.films),
+                "ids_sha256": split.sha256,
+                "genres": vocabulary.counts(split.labels),
+            }
+            for name, split in splits.items()
+        },
+    }
+
+
+def _notes(films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]) -> list[str]:
+    """What a reader should know of the file beside the counts, a line each."""
+    by_split = [vocabulary.counts(split.labels) for split in splits.values()]
+    counts = {name: sum(of_split[name] for of_split in by_split) for name in vocabulary.names}
+    return [
+        *films.notes,
+        *(
+            f"genres that differ in case only: {', '.join(f'{name} ({counts[name]:,} films)' for name in names)}; "
+            "merge them with --data.merge_genre_case true"
+            for names in case_variants(counts)
+        ),
+    ]

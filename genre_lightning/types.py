@@ -1,0 +1,67 @@
+"""What the data and the models both need: batches, how they are laid out, and what a model must know of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+Batch = dict[str, "Tensor"]
+"""input_ids int64 (rows, tokens), attention_mask int64 (rows, tokens), labels float32 (rows, genres),
+weights float32 (rows,): 1 for a film and 0 for a row that only keeps a collective company,
+index int64 (rows,): position of the film in its split, -1 for such a row,
+step_films float32 (): films of the whole optimizer step.
+A packed batch has input_ids (1, tokens) and no attention_mask; see `pack_rows` for what it has instead. Its labels,
+weights and index have a row for each text all the same."""
+
+Layout = Literal["padded", "packed"]
+"""How the texts of a micro-batch are laid out: padded to the longest of them, or one behind another."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of the data before it can be built.
+
+    Attributes:
+        genres: Names, in the order of the columns of the labels.
+        positives: int64 (genres,): training films that have each genre.
+        films: Training films.
+        vocab_size: Tokens that the tokenizer knows.
+        pad_token_id: Of the tokenizer.
+        max_tokens: Of a text.
+        tokenizer: For models that add words of their own to the texts.
+    """
+
+    genres: tuple[str, ...]
+    positives: NDArray[np.int64]
+    films: int
+    vocab_size: int
+    pad_token_id: int
+    max_tokens: int
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+
+@runtime_checkable
+class TextReader(Protocol):
+    """What the data must know of the model that reads it."""
+
+    @property
+    def layout(self) -> Layout:
+        """How batches are laid out for the model."""
+
+    @property
+    def tokenizer_source(self) -> str | None:
+        """Model of the hub or directory with the backbone's tokenizer; None if one is trained on the texts."""
+
+    @property
+    def tokenizer_revision(self) -> str | None:
+        """Commit or tag of that on the hub."""
+
+    @property
+    def seed(self) -> int:
+        """Random seed of the training, and so of the order of the films."""

@@ -1,0 +1,267 @@
+"""The library as a Lightning user drives it: the public names and a plain Trainer, nothing else of this package."""
+
+import inspect
+import os
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+import genre_lightning
+from genre_lightning import DistilBertClassifier, LlamaQLoraClassifier, MovieDataModule
+from genre_lightning.errors import ConfigError, DivergedError
+
+TINY = {"layers": 1, "width": 32, "heads": 2, "inner_width": 64}
+STEPS, FILMS = 15, 240  # of an epoch
+
+
+class Seen(Callback):
+    """Notes the films and the loss of each step, as a user's own callback does."""
+
+    def __init__(self):
+        self.films, self.losses = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        real = batch["weights"] > 0
+        self.films.append((trainer.global_step, batch["index"][real].tolist()))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.losses.append(float(trainer.callback_metrics["train/loss"]))
+
+    def by_step(self, first=0):
+        steps = {}
+        for step, films in self.films:
+            steps.setdefault(step, []).extend(films)
+        return {step: sorted(films) for step, films in steps.items() if step >= first}
+
+
+@pytest.fixture
+def parts(sample_csv, tmp_path):
+    def make(**options):
+        data = MovieDataModule(
+            sample_csv, text="{title}. {overview}", global_batch_size=16, vocab_size=500, max_tokens=48,
+            cache_dir=tmp_path / "cache",
+        )  # fmt: skip
+        settings = {"dropout": 0.1, "architecture": TINY, "seed": 3, "lr": 3e-3, **options}
+        return DistilBertClassifier("small", **settings), data
+
+    return make
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    def make(*callbacks, **options):
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        settings = {"max_epochs": 1, "accelerator": "cpu", "devices": 1, "log_every_n_steps": 1, **quiet, **options}
+        if not callbacks:
+            settings.setdefault("enable_checkpointing", False)
+        return pl.Trainer(default_root_dir=tmp_path, callbacks=list(callbacks), **settings)
+
+    return make
+
+
+def test_fit_validate_test_and_predict(parts, trainer):
+    model, data = parts(lr=1e-2)
+    plain = trainer(max_epochs=4)
+    before = trainer().validate(parts()[0], data, verbose=False)[0]["val/loss"]
+    plain.fit(model, data)
+    validated = plain.validate(model, data, verbose=False)[0]
+    assert validated["val/loss"] < before
+    tested = plain.test(model, data, verbose=False)[0]
+    assert {"test/loss", "test/f1_micro", "test/map_macro"} <= set(tested)
+    outputs = plain.predict(model, data)
+    places = torch.cat([part["index"] for part in outputs])
+    logits = torch.cat([part["logits"] for part in outputs])
+    labels = torch.from_numpy(data.prepare().splits["test"].labels)[places].float()
+    assert sorted(places.tolist()) == list(range(len(labels)))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=model.pos_weight)
+    assert tested["test/loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_batches_are_packed_for_a_model_that_packs(parts, trainer):
+    layouts = []
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            layouts.append("attention_mask" not in batch)
+
+    for packing in (True, False):
+        model, data = parts(packing=packing)
+        trainer(Look(), enable_checkpointing=False, max_steps=1).fit(model, data)
+    assert layouts[0]
+    assert not layouts[-1]
+
+
+def test_resumed_fit_is_the_unbroken_one_to_the_bit(parts, trainer, tmp_path):
+    def saving(folder):
+        return ModelCheckpoint(tmp_path / folder, every_n_train_steps=4, save_top_k=-1, filename="{step}")
+
+    whole, rest = Seen(), Seen()
+    model, data = parts()
+    trainer(whole, saving("saved"), max_epochs=2).fit(model, data)
+    again, data = parts()
+    trainer(rest, saving("again"), max_epochs=2).fit(again, data, ckpt_path=tmp_path / "saved/step=4.ckpt")
+    assert rest.by_step() == whole.by_step(first=4)
+    assert rest.losses == whole.losses[4:]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_every_film_is_seen_once_in_an_epoch(parts, trainer):
+    seen = Seen()
+    model, data = parts()
+    trainer(seen, enable_checkpointing=False).fit(model, data)
+    films = [film for _, part in seen.films for film in part]
+    assert sorted(films) == list(range(len(data.prepare().splits["train"].films)))
+
+
+def test_a_model_is_loaded_from_a_checkpoint_of_plain_values(parts, trainer, tmp_path):
+    model, data = parts()
+    plain = trainer(ModelCheckpoint(tmp_path / "saved", filename="end"))
+    plain.fit(model, data)
+    loaded = DistilBertClassifier.load_from_checkpoint(tmp_path / "saved/end.ckpt", weights_only=True)
+    assert loaded.hparams == model.hparams
+    assert loaded.hparams["architecture"] == TINY
+    assert loaded.spec.genres == model.spec.genres
+    for mine, theirs in zip(plain.predict(model, data), plain.predict(loaded, data), strict=True):
+        assert torch.equal(mine["logits"], theirs["logits"])
+    tested = plain.test(loaded, data, verbose=False)
+    assert tested == plain.test(model, data, verbose=False)
+
+
+def test_adapters_are_loaded_over_their_base(sample_csv, trainer, tmp_path):
+    data = MovieDataModule(
+        sample_csv, global_batch_size=16, vocab_size=500, max_tokens=32, cache_dir=tmp_path / "cache"
+    )
+    model = LlamaQLoraClassifier("random", architecture={**TINY, "kv_heads": 1}, lora={"rank": 2}, quantization="none")
+    plain = trainer(ModelCheckpoint(tmp_path / "saved", filename="end"), max_steps=2)
+    plain.fit(model, data)
+    loaded = LlamaQLoraClassifier.load_from_checkpoint(tmp_path / "saved/end.ckpt", weights_only=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
+def test_frozen_weights_take_the_trainers_precision(sample_csv, trainer, tmp_path, precision, dtype):
+    data = MovieDataModule(
+        sample_csv, global_batch_size=16, vocab_size=500, max_tokens=32, cache_dir=tmp_path / "cache"
+    )
+    model = LlamaQLoraClassifier("random", architecture={**TINY, "kv_heads": 1}, lora={"rank": 2}, quantization="none")
+    trainer(max_steps=1, precision=precision).fit(model, data)
+    frozen = {p.dtype for p in model.backbone.parameters() if not p.requires_grad}
+    assert frozen == {dtype}
+
+
+def test_options_stand_in_the_signature_and_in_hparams():
+    parameters = inspect.signature(DistilBertClassifier).parameters
+    assert {"backbone", "pooling", "lora", "loss", "pos_weight", "lr", "seed"} <= set(parameters)
+    assert not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values())
+    assert typing.get_args(parameters["pooling"].annotation) == ("mean", "cls")
+    model = DistilBertClassifier("small", pos_weight="full", lr=0.1)
+    assert set(model.hparams) == set(parameters)
+    assert (model.hparams["pos_weight"], model.hparams["lr"]) == ("full", 0.1)
+    assert "learning rate" in DistilBertClassifier.__init__.__doc__
+    assert {"csv", "text", "global_batch_size"} <= set(inspect.signature(MovieDataModule).parameters)
+    with pytest.raises(TypeError, match="lrr"):
+        DistilBertClassifier("small", lrr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches is planned"),
+        ({"limit_train_batches": 3}, "limit_train_batches would break the plan"),
+        ({"overfit_batches": 2}, "overfit_batches would break the plan"),
+        ({"reload_dataloaders_every_n_epochs": 1}, "reload_dataloaders_every_n_epochs would break the plan"),
+        ({"fast_dev_run": True}, "fast_dev_run saves nothing"),
+        ({"gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"}, "gradient_clip_algorithm is value"),
+        ({"max_epochs": -1}, "neither trainer.max_epochs nor trainer.max_steps"),
+        ({"precision": "bf16-true"}, "keep trained weights in half precision"),
+    ],
+)
+def test_what_a_trainer_must_not_do_is_refused(parts, trainer, options, named):
+    with pytest.raises(ConfigError, match=named) as refused:
+        trainer(**options).fit(*parts())
+    assert "\n" not in str(refused.value)
+
+
+def test_a_model_without_a_data_module_is_refused(parts, trainer):
+    model, _ = parts()
+    with pytest.raises(ConfigError, match="knows no genres: give the trainer a data module"):
+        trainer().fit(model, DataLoader([1, 2]))
+
+
+def test_a_loss_that_is_not_a_number_names_step_films_and_checkpoint(parts, trainer, tmp_path):
+    def spoilt(logits, targets, pos_weight):
+        spoilt.calls += 1
+        return logits.mean(dim=1) * (float("nan") if spoilt.calls > 6 else 1.0)
+
+    spoilt.calls = 0
+    model, data = parts(loss=spoilt)
+    saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=2, save_top_k=-1, filename="{step}")
+    with pytest.raises(DivergedError, match=r"from optimizer step \d+ on \(films with ids .*\.ckpt holds the weights"):
+        trainer(saving, num_sanity_val_steps=0).fit(model, data)
+    for path in (tmp_path / "saved").glob("*.ckpt"):
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in weights.values())
+
+
+TWO_RANKS = """
+import sys
+import lightning.pytorch as pl
+import torch
+from genre_lightning import DistilBertClassifier, MovieDataModule
+from test_library import Seen, TINY
+
+file, folder, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+data = MovieDataModule(file, global_batch_size=16, vocab_size=500, max_tokens=48, cache_dir=folder + "/cache")
+model = DistilBertClassifier("small", dropout=0.0, architecture=TINY, seed=3, lr=3e-3)
+seen = Seen()
+trainer = pl.Trainer(
+    max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False,
+    callbacks=[seen], enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    log_every_n_steps=1, default_root_dir=folder,
+)
+trainer.fit(model, data)
+metrics = trainer.test(model, data, verbose=False)[0]
+torch.save(
+    {"films": seen.films, "losses": seen.losses, "test": metrics["test/loss"], "f1": metrics["test/f1_micro"]},
+    f"{folder}/{devices}-{trainer.global_rank}.pt",
+)
+"""
+
+
+def test_two_ranks_see_every_film_once_and_train_as_one(sample_csv, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(TWO_RANKS)
+    for devices in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, str(script), str(sample_csv), str(tmp_path), devices],
+            env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"},
+            capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, *two = (torch.load(tmp_path / name) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    films = [film for rank in two for _, part in rank["films"] for film in part]
+    assert sorted(films) == sorted(film for _, part in one["films"] for film in part)
+    assert sorted(films) == sorted(2 * list(range(len(films) // 2)))
+    for rank in two:
+        assert rank["losses"] == pytest.approx(one["losses"], rel=1e-4)
+        assert rank["test"] == pytest.approx(one["test"], rel=1e-4)
+        assert rank["f1"] == pytest.approx(one["f1"], abs=1e-6)
+
+
+def test_public_names_are_imported_when_asked_for():
+    code = "import sys, genre_lightning; assert 'torch' not in sys.modules; genre_lightning.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "has no attribute 'nothing'" in done.stderr
+    for name in genre_lightning.__all__:
+        assert getattr(genre_lightning, name) is not None
+    assert (Path(genre_lightning.__file__).parent / "py.typed").is_file()
