@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from genre_lightning.config.packaged import with_packaged
 from genre_lightning.distributed.launch import check_launch
 from genre_lightning.distributed.signals import stopping_on_signals
 from genre_lightning.streams import keep_working
@@ -50,6 +51,8 @@ COMMANDS = {
     "plan": Command("whether a run will fit, how long it takes, and what is wrong with it", "plan:plan"),
     "submit": Command("queue a training on a SLURM cluster; it outlives its time limit", "submit:submit"),
     "status": Command("where a run stands: job, step, rate, last figures, time left", "status:status"),
+    "configs": Command("the configurations that come with the package", "configs:show"),
+    "configs copy": Command("write one of them to edit", "configs:copy"),
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect", early=True),
     "data download": Command("fetch The Movies Dataset from Kaggle and check it", "data:download"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
@@ -73,7 +76,7 @@ def help_text() -> str:
             "  --help       show this, or the options of a command: genre-lightning fit --help",
             "  --version    show the version",
             "",
-            "a first run:  genre-lightning fit --config configs/quickstart.yaml",
+            "a first run:  genre-lightning data sample data/sample.csv && genre-lightning fit --config quickstart",
             "exit status:  0 done, 1 the run failed, 2 bad use, 75 stopped after saving its state",
         ]
     )
@@ -101,6 +104,7 @@ def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> 
     command = COMMANDS[name]
     if command.saves and whole_process:
         keep_working()
+    arguments = with_packaged(arguments)
     module, function = command.target.split(":")
     # from here on, as loading the libraries takes seconds
     with stopping_on_signals(last=whole_process, at_once=True) if command.saves else nullcontext():

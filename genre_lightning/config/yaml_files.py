@@ -93,7 +93,9 @@ def read_text(path: Path) -> str:
         with open(path, "rb", opener=_without_waiting) as file:
             return (file.read(MAX_BYTES) or b"").decode("utf-8") if status.st_size else ""
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"no such configuration file: {path}: the project's own are in its configs/ folder") from None
+        raise ConfigError(
+            f"no such configuration file: {path}: 'genre-lightning configs' lists those of the package"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from None
 
