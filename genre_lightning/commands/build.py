@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from genre_lightning.callbacks.checkpoints import RunCheckpoint, better_is_higher
+from genre_lightning.callbacks.checkpoints import RunCheckpoint
 from genre_lightning.callbacks.last_validation import LastValidation
 from genre_lightning.callbacks.loggers import check_loggers, make_loggers
 from genre_lightning.callbacks.progress import progress_bar
@@ -49,6 +49,7 @@ from genre_lightning.distributed.strategies import (
     rank_count,
 )
 from genre_lightning.errors import ConfigError, check_all
+from genre_lightning.metrics import better_is_higher
 from genre_lightning.models.base import GenreClassifier, Labelling
 from genre_lightning.progress import file_progress, say, task_progress
 from genre_lightning.runs import RunDirectory, training_digest
