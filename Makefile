@@ -6,7 +6,7 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real test-slurm faults gpu-check bench bench-quality gpu-bench lint format types wheel clean
+.PHONY: help install quickstart test test-real test-slurm faults gpu-check bench bench-quality gpu-bench outputs lint format types wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-quality: $(STAMP) ## validation mAP of an epoch of each side of the benchm
 
 gpu-bench: ## training speed on a CUDA GPU, DistilBERT and a 7B Llama: needs PYTHON with the libraries, not the lock
 	$(PYTHON) tests/benchmarks/training/bench.py --device cuda --rounds 1
+
+outputs: $(STAMP) ## write what the commands print now into the documentation's console blocks
+	$(BIN)/python tools/shown_outputs.py --write
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from genre_lightning.config.yaml_files import NOT_YAML, parse_yaml, read_text, w
 from genre_lightning.errors import one_line
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch import Trainer
     from torch import nn
 
 _SHORT = 200
@@ -28,14 +28,14 @@ def _read_path(path: ParserPath) -> str:
     return read_text(Path(path.absolute))
 
 
-def set_hyperparameters(module: LightningModule | LightningDataModule, values: dict[str, Any], *, log: bool) -> None:
+def set_hyperparameters(module: Any, values: dict[str, Any], *, log: bool) -> None:
     """Set the `hparams` that a checkpoint keeps and `load_from_checkpoint` passes to the constructor.
 
     `save_hyperparameters` of Lightning 2.4 to 2.6 looks for the constructor's arguments in the local variables of its
     frame, and those of `config.constructors.takes` are in an object.
 
     Args:
-        module: Being constructed.
+        module: A LightningModule or LightningDataModule that is being constructed.
         values: By argument.
         log: Whether loggers get them.
     """

@@ -32,6 +32,12 @@ THRESHOLD_FREE_METRICS = ("map_macro", "auroc_macro", "ece", "loss")
 LOWER_IS_BETTER = frozenset({"hamming_loss", "ece", "loss"})
 
 
+def better_is_higher(monitor: str) -> bool:
+    """Return whether a metric of that name is to be maximised: all but losses, errors and distances are."""
+    name = monitor.rsplit("/", 1)[-1]
+    return not any(word in name for word in ("loss", "ece", "hamming", "error"))
+
+
 def ratio(numerator: NDArray, denominator: NDArray) -> FloatArray:
     """Divide elementwise; 0/0 is NaN (undefined) without a warning."""
     top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)

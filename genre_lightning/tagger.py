@@ -15,7 +15,7 @@ from genre_lightning.data.cells import MAX_CELL_CHARACTERS, readable
 from genre_lightning.data.familiarity import familiar_of
 from genre_lightning.data.templates import field_for
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
+from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.runs import RunDirectory
 from genre_lightning.scoring import open_scorer
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 from genre_lightning.distributed.checkpoint_io import check_space, previous_names
 from genre_lightning.distributed.manifests import manifest_of
 from genre_lightning.errors import CheckpointError, ConfigError, SaveError
+from genre_lightning.metrics import better_is_higher
 
 
 class Agreement(Protocol):
@@ -28,12 +29,6 @@ class Agreement(Protocol):
     def reached_or(self, trainer: Trainer, *, due: bool) -> tuple[bool, bool]: ...  # noqa: D102
 
     def stopped(self, where: str) -> Exception: ...  # noqa: D102
-
-
-def better_is_higher(monitor: str) -> bool:
-    """Whether a metric of that name is to be maximised: all but losses, errors and distances are."""
-    name = monitor.rsplit("/", 1)[-1]
-    return not any(word in name for word in ("loss", "ece", "hamming", "error"))
 
 
 def check_same_start(checkpoint: Any) -> None:

@@ -29,6 +29,8 @@ def headline_metrics(result: Mapping[str, Any], split: str) -> dict[str, float]:
     named = {f"{split}/{name}": value for name, value in result["threshold_free"].items()}
     for policy, figures in result["policies"].items():
         named |= {f"{split}/{policy}/{name}": value for name, value in figures.items()}
+    if trivial := result.get("trivial_baseline"):
+        named[f"{split}/trivial_baseline/f1_micro"] = trivial["f1_micro"]
     return {name: float(value) for name, value in named.items() if value is not None}
 
 

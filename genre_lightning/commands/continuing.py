@@ -16,7 +16,7 @@ from genre_lightning.data.kept_splits import KeptSplits, read_if_there
 from genre_lightning.data.prepare import PreparedFilms
 from genre_lightning.distributed.slurm import lock_patience
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, GenreLightningError, one_line
-from genre_lightning.evaluation.console import print_headlines
+from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.files import remove_temporaries, replacing, restore_folder, write_json
@@ -171,4 +171,5 @@ def show(run: RunDirectory, results: dict[str, dict[str, Any]], *, as_json: bool
         return
     for result in results.values():
         print_headlines(result, sys.stdout)
-    print(f"\nresults in {run.path}, to be read in {run.report.name}")
+    print_headline(results["test"], sys.stdout)
+    print(f"results in {run.path}, to be read in {run.report.name}")

@@ -24,7 +24,7 @@ from genre_lightning.commands.words import with_run_config, with_run_named
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import CheckpointError, one_line
-from genre_lightning.evaluation.console import print_headlines
+from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.runs import RunDirectory, check_same_training
@@ -95,6 +95,7 @@ def _evaluate_locked(split: str, setup: Setup, data: PreparedData) -> int:
         print(json.dumps(result))
     else:
         print_headlines(result, sys.stdout)
+        print_headline(result, sys.stdout)
         tell(f"written to {setup.run.evaluation(split).path}")
     return 0
 

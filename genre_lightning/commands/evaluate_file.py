@@ -74,9 +74,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({"run_dir": str(run.path), name: result}))
         return 0
-    from genre_lightning.evaluation.console import print_headlines
+    from genre_lightning.evaluation.console import print_headline, print_headlines
 
     print_headlines(result, sys.stdout)
+    print_headline(result, sys.stdout)
     for line in describe_films(result):
         print(line)
     say(f"written to {run.evaluation(name).path}")

@@ -1,4 +1,4 @@
-"""`genre-lightning status`: where a run stands, from its directory and, where there is one, from SLURM."""
+"""`genre-lightning status`: where runs stand, from their directories and, where there is one, from SLURM."""
 
 from __future__ import annotations
 
@@ -61,11 +61,22 @@ class RunStatus:
 
 def status(arguments: Sequence[str]) -> int:
     """Runs the command; returns its exit status."""
-    parser = CommandParser("status", "Shows where a run stands. It works while the run is queued, runs, or has ended.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="directory of the run")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser = CommandParser(
+        "status",
+        "Shows where a run stands, or a table of several runs. It works while a run is queued, runs, or has ended.",
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="directory of a run; of several, a row each: status runs/*"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table; a list for several runs")
     options = parser.parse_args(list(arguments))
-    found = read_status(RunDirectory(options.run.expanduser()))
+    paths = [path.expanduser() for path in options.runs]
+    if len(paths) > 1:
+        from genre_lightning.commands.status_table import show_statuses
+
+        show_statuses(paths, as_json=options.json)
+        return 0
+    found = read_status(RunDirectory(paths[0]))
     if options.json:
         print(json.dumps(json_value(asdict(found))))
     else:

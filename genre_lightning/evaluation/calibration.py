@@ -7,11 +7,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from genre_lightning.metrics import BoolArray, FloatArray, film_cross_entropy
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+"""Also of Platt scaling, whose scale is an inverse temperature."""
 
 
 def calibrated_probabilities(
@@ -51,27 +52,28 @@ def fit_temperature(logits: FloatArray, labels: BoolArray) -> float:
 
 
 def fit_platt(logits: FloatArray, labels: BoolArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find for each genre the scale and shift of least binary cross-entropy (Platt 1999).
+    """Find for each genre the scale, within [1/20, 20], and the shift of least binary cross-entropy (Platt 1999).
 
-    As in Platt's paper the targets are (n+ + 1)/(n+ + 2) and 1/(n- + 2), not 1 and 0: that keeps the fit finite where a
-    genre's few films are separated perfectly. A genre without positives or without negatives, and one whose fitted
-    scale would reverse its ranking, is scaled by the common temperature only.
+    As in Platt's paper the targets are (n+ + 1)/(n+ + 2) and 1/(n- + 2), not 1 and 0: that keeps the fit finite if a
+    genre's few films are separated perfectly. The bounds are those of the temperature: the logits of a model that has
+    hardly been trained differ by little, and the scale that fits their noise best may be 10,000, under which any other
+    text is certain. The lower bound keeps the ranking of a genre that would be reversed. A genre without positives or
+    without negatives is scaled by the common temperature only. The minimum is found by Newton steps with backtracking
+    (Lin, Lin and Weng 2007).
 
     Args:
         logits: floating (films, genres).
         labels: bool (films, genres).
 
     Returns:
-        scale and shift, float64 (genres,) each; the scales are positive.
+        scale and shift, float64 (genres,) each; the scales are within [1/20, 20].
     """
     common = 1 / fit_temperature(logits, labels)
     scale, shift = np.full(labels.shape[1], common), np.zeros(labels.shape[1])
     for genre in range(labels.shape[1]):
         truth = labels[:, genre]
         if truth.any() and not truth.all():
-            fitted = _platt_of_genre(np.asarray(logits[:, genre], dtype=np.float64), truth)
-            if fitted[0] > 0:
-                scale[genre], shift[genre] = fitted
+            scale[genre], shift[genre] = _platt_of_genre(np.asarray(logits[:, genre], dtype=np.float64), truth)
     return scale, shift
 
 
@@ -101,7 +103,13 @@ def _platt_of_genre(logits: FloatArray, truth: BoolArray) -> tuple[float, float]
             break
         weights, current = weights - size * step, trial
     scale = float(weights[0]) / spread
-    return scale, float(weights[1]) - scale * centre
+    bounded = min(max(scale, 1 / MAX_TEMPERATURE), 1 / MIN_TEMPERATURE)
+    if bounded == scale:
+        return scale, float(weights[1]) - scale * centre
+    # the loss is convex, so its least value within the bounds is on the one that was passed
+    scaled = bounded * logits
+    low, high = logit(target.min()) - scaled.max(), logit(target.max()) - scaled.min()
+    return bounded, float(brentq(lambda shift: float((expit(scaled + shift) - target).sum()), low, high, xtol=1e-10))
 
 
 def choose_calibration(

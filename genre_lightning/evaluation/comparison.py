@@ -15,7 +15,7 @@ from genre_lightning.escapes import markdown as in_markdown
 from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
-from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
+from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.report import duration, render
 from genre_lightning.evaluation.runs import Run, open_run

@@ -13,7 +13,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from genre_lightning.escapes import visible
-from genre_lightning.evaluation.options import POLICIES
+from genre_lightning.evaluation.options import POLICIES, SHIPPED_POLICY
 from genre_lightning.progress import printing
 
 HEADLINES = (
@@ -27,6 +27,8 @@ HEADLINES = (
 )
 THRESHOLD_FREE = (("map_macro", "mAP"), ("auroc_macro", "AUROC"), ("ece", "calibration error"), ("loss", "loss (nats)"))
 POLICY_NAMES = {"fixed_0.5": "at 0.5", "global": "one threshold", "per_genre": "per genre"}
+_MOST_GENRES = 5
+"""Names of the trivial baseline that are shown; of many genres most can be in it."""
 LOG_WIDTH = 100
 """Columns of a table written to a file, which has no width of its own."""
 
@@ -50,6 +52,25 @@ def figure_text(value: float | None, interval: Sequence[float | None] | None = N
     if not interval or interval[0] is None or interval[1] is None:
         return f"{value:.3f}"
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def headline_lines(result: Mapping[str, Any]) -> list[str]:
+    """Write what `evaluate` gave in two or three lines: micro-F1 as the run decides, beside the trivial baseline."""
+    value, name = result["policies"][SHIPPED_POLICY]["f1_micro"], result["split"] or "evaluation"
+    span = result.get("intervals", {}).get("policies", {}).get(SHIPPED_POLICY, {}).get("f1_micro")
+    lines = [f"{name} micro-F1 {figure_text(value, span)}, {result['n']:,} films, a threshold for each genre"]
+    trivial = result.get("trivial_baseline")
+    if trivial:
+        genres, value_of_trivial = trivial["genres"], trivial["f1_micro"]
+        more = f" and {len(genres) - _MOST_GENRES} more" if len(genres) > _MOST_GENRES else ""
+        lines.append(
+            f"trivial baseline {figure_text(value_of_trivial)}: {', '.join(genres[:_MOST_GENRES])}{more} for every "
+            f"film, the best constant set on {trivial['chosen_on']}"
+        )
+        low = value if not span or span[0] is None else span[0]
+        if value is not None and value_of_trivial is not None and low <= value_of_trivial:
+            lines.append("not clearly better than the trivial baseline: the model may have learned nothing from texts")
+    return lines
 
 
 def headline_table(result: Mapping[str, Any]) -> Table:
@@ -145,3 +166,11 @@ def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> No
     if absent:
         names = ", ".join(absent)
         console.print(f"decided by the global threshold, having no films to fit their own: {names}", markup=False)
+
+
+def print_headline(result: Mapping[str, Any], file: TextIO | None = None) -> None:
+    """Print the lines of `headline_lines`, after an empty one."""
+    console = console_of(file)
+    console.print()
+    for line in headline_lines(result):
+        console.print(line, soft_wrap=True)

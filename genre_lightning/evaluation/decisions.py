@@ -22,6 +22,7 @@ from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.thresholds import (
     PAPER_GRID,
     RESAMPLES,
+    best_constant_genres,
     best_genre_thresholds,
     best_global_threshold,
     threshold_grid,
@@ -77,6 +78,8 @@ class Decision:
     """Genres that no film of the split has: their threshold is the global one."""
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     """Each policy's f1_micro and f1_macro on the films it was fitted on: optimistic, for orientation only."""
+    constant: tuple[str, ...] = ()
+    """The trivial baseline: the genres that have the best micro-F1 there if every film is given just these."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold_per_genre", np.asarray(self.threshold_per_genre, dtype=np.float64))
@@ -143,6 +146,7 @@ class Decision:
             "n_films": self.n_films,
             "without_positives": list(self.without_positives),
             "scores": self.scores,
+            "constant": list(self.constant),
         }
 
     @classmethod
@@ -156,6 +160,9 @@ class Decision:
         genres, thresholds, platt = tuple(values["genres"]), values["thresholds"], values.get("platt")
         if not genres or len(set(genres)) != len(genres):
             raise ValueError("genres are not distinct names")
+        constant = tuple(values.get("constant") or ())
+        if unknown := sorted(set(constant) - set(genres)):
+            raise ValueError(f"constant names an unknown genre, {unknown[0]!r}")
         scale_and_shift = None
         if platt is not None:
             scale_and_shift = (
@@ -175,6 +182,7 @@ class Decision:
             checkpoint_sha256=values.get("checkpoint_sha256"),
             without_positives=tuple(values.get("without_positives") or ()),
             scores=dict(values.get("scores") or {}),
+            constant=constant,
         )
 
     def for_genres(self, genres: Sequence[str]) -> Decision:
@@ -246,6 +254,7 @@ def fit_decision(
     elif calibration == "platt":
         platt = fit_platt(logits, labels)
     probabilities = calibrated_probabilities(logits, temperature, platt)
+    names = np.array(predictions.genres, dtype=object)
     threshold = best_global_threshold(probabilities, labels)
     decision = Decision(
         genres=predictions.genres,
@@ -256,7 +265,8 @@ def fit_decision(
         fitted_on=split,
         n_films=len(predictions),
         checkpoint_sha256=checkpoint_sha256,
-        without_positives=tuple(np.array(predictions.genres, dtype=object)[~labels.any(axis=0)]),
+        without_positives=tuple(names[~labels.any(axis=0)]),
+        constant=tuple(names[best_constant_genres(labels)]),
     )
     return replace(decision, scores=_scores(decision, probabilities, labels))
 
@@ -334,4 +344,5 @@ _SHAPE: Shape = {
     "n_films?": count,
     "without_positives?": [text],
     "scores?": {"*": {"*": maybe_number}},
+    "constant?": [text],
 }

@@ -12,6 +12,7 @@ import numpy as np
 
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.decisions import POLICIES, Decision, Policy, threshold_grid
+from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.files import replacing_folder, write_csv, write_json
 from genre_lightning.metrics import (
@@ -32,9 +33,6 @@ from genre_lightning.metrics import (
 )
 from genre_lightning.runs import EvaluationDirectory
 
-SHIPPED_POLICY: Policy = "per_genre"
-"""The policy of the genres column, of per_genre.csv, and of the commands that tag films."""
-
 
 def evaluate(
     predictions: Predictions,
@@ -48,7 +46,8 @@ def evaluate(
 
     Plain numbers are at `threshold_free.<name>` and `policies.<policy>.<name>`, and their 95% intervals [low, high] at
     the same path under `intervals`. Undefined figures are None. `raw` holds loss and ece before calibration,
-    and the figures of deciding at 0.5 then.
+    and the figures of deciding at 0.5 then. `trivial_baseline` holds those of giving every film the same genres, which
+    were chosen where the decision was fitted.
 
     Args:
         predictions: of at least one film.
@@ -90,6 +89,13 @@ def evaluate(
             "without_positives": list(decision.without_positives),
         },
     }
+    if decision.constant:
+        constant = np.broadcast_to(np.isin(predictions.genres, decision.constant), labels.shape)
+        result["trivial_baseline"] = {
+            "genres": list(decision.constant),
+            "chosen_on": decision.fitted_on,
+            **policy_metrics(labels, constant),
+        }
     if resamples:
         samples = bootstrap.bootstrap_samples(labels, probabilities, decided, resamples, seed)
         plain = {place: {k: v for k, v in figures.items() if v.ndim == 1} for place, figures in samples.items()}

@@ -13,6 +13,8 @@ SHRINKAGE = 2.0
 
 Policy = Literal["fixed_0.5", "global", "per_genre"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
+SHIPPED_POLICY: Policy = "per_genre"
+"""The policy of the genres column, of per_genre.csv, and of the commands that tag films."""
 Calibration = Literal["auto", "none", "temperature", "platt"]
 
 

@@ -14,12 +14,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from genre_lightning.errors import CheckpointError
-from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, titles_without_interval
+from genre_lightning.evaluation.console import (
+    HEADLINES,
+    POLICY_NAMES,
+    THRESHOLD_FREE,
+    headline_lines,
+    titles_without_interval,
+)
 from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.decisions import POLICIES
-from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
 from genre_lightning.evaluation.figures import FIGURES
 from genre_lightning.evaluation.films import describe_films, describe_provenance
+from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
@@ -78,6 +84,7 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "optimistic": metrics["decision"]["fitted_on"] == split or run.test_is_validation,
         "metrics": metrics,
         "cards": _cards(metrics),
+        "trivial": headline_lines(metrics)[1:],
         "policies": [(policy, POLICY_NAMES[policy]) for policy in POLICIES],
         "headlines": HEADLINES,
         "threshold_free": THRESHOLD_FREE,

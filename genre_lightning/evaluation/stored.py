@@ -47,6 +47,7 @@ _METRICS: Shape = {
         "threshold_free?": {"*": _interval},
         "policies?": {policy + "?": {"*": _interval} for policy in POLICIES},
     },
+    "trivial_baseline?": {"genres": [text], "chosen_on": text, **_POLICY},
     "undefined": [text],
     "decision": {"calibration": text, "fitted_on": text, "n_films": count, "without_positives": [text]},
     "bootstrap?": {"level": number, "too_few_films_for?": [text]},

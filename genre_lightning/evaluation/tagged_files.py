@@ -27,7 +27,7 @@ from genre_lightning.data.tables import kind_by_name
 from genre_lightning.errors import ConfigError
 from genre_lightning.escapes import cell, join_names
 from genre_lightning.evaluation.decisions import Decision
-from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
+from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.files import check_output, naming_the_fix, replacing
 from genre_lightning.folders import is_own_folder, new_folder
 from genre_lightning.signing import read_key, signature

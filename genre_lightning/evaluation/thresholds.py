@@ -83,6 +83,28 @@ def best_genre_thresholds(
     return thresholds
 
 
+def best_constant_genres(labels: BoolArray) -> BoolArray:
+    """Find the set of genres with the best micro-F1 if every film is given that same set.
+
+    This is what the frequencies of the genres alone can do. With k genres, tp is the number of their labels, so that
+    F1 = 2 tp / (k films + all labels): of all sets of k the most frequent genres are best, and k is found by trying.
+
+    Args:
+        labels: bool (films, genres).
+
+    Returns:
+        bool (genres,); of several equally good sets the smallest. Empty without a positive label.
+    """
+    films, genres = labels.shape
+    counts = labels.sum(axis=0)
+    order = np.argsort(-counts, kind="stable")
+    scores = 2 * np.cumsum(counts[order]) / np.maximum(films * np.arange(1, genres + 1) + counts.sum(), 1)
+    chosen = np.zeros(genres, dtype=bool)
+    if counts.any():
+        chosen[order[: int(np.argmax(scores)) + 1]] = True
+    return chosen
+
+
 def threshold_grid(
     probabilities: FloatArray, labels: BoolArray, thresholds: Sequence[float] = PAPER_GRID
 ) -> list[dict[str, float]]:

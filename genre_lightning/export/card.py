@@ -13,10 +13,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from genre_lightning import __version__
 from genre_lightning.escapes import markdown, markdown_code, markdown_table
-from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text
+from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text, headline_lines
 from genre_lightning.evaluation.decisions import POLICIES
-from genre_lightning.evaluation.evaluate import SHIPPED_POLICY
 from genre_lightning.evaluation.films import describe_films, describe_provenance
+from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source
@@ -297,6 +297,7 @@ def _figures(metrics: Mapping[str, Any], split: str, settings: Mapping[str, Any]
     ]
     precision = str(settings.get("trainer", {}).get("precision", "32-true"))
     notes = ["In brackets: 95% bootstrap intervals over films."]
+    notes += [f"{line[0].upper()}{markdown(line[1:])}." for line in headline_lines(metrics)[1:]]
     if split == "validation":
         notes.append("**The decision was fitted on these very films: the figures are optimistic.**")
     if not precision.startswith("32"):

@@ -24,8 +24,10 @@ from genre_lightning.planning.memory import (
     largest_micro_batch,
     memory,
 )
+from genre_lightning.planning.probe import MOST_PARAMETERS, measure_cpu
 from genre_lightning.planning.shape import ModelShape, build_empty, shape_of
 from genre_lightning.planning.steps import StepPlan, Texts, plan_steps, read_texts
+from genre_lightning.provenance import device_name
 from genre_lightning.types import DataSpec
 
 _GENRES = 20
@@ -77,7 +79,7 @@ class Plan:
         self.precision = str(config.trainer.precision)
         self.strategy = _strategy(config.trainer.strategy, machine.ranks)
         self.facts: dict[str, Any] = {"machine": self._machine(), "data": None, "lengths": None, "steps": None,
-                                      "parameters": None, "memory": None, "time": None}  # fmt: skip
+                                      "parameters": None, "memory": None, "time": None, "no_time": None}  # fmt: skip
         if self._products == "bf16" and machine.gpu and dense_peak(machine.gpu.device, "bf16") is None:
             self.conflicts.append(
                 f"trainer.precision is {self.precision}, but {machine.gpu.name} has no bfloat16 units: "
@@ -87,8 +89,7 @@ class Plan:
         steps = self._steps(texts) if texts and setup.model.trains else None
         if (shape := self._shape(texts)) is not None:
             self._memory(shape, steps)
-            if steps:
-                self._time(steps)
+            self._time(shape, texts, steps)
         self.facts |= {"notes": self.notes, "conflicts": list(dict.fromkeys(self.conflicts))}
 
     @property
@@ -260,10 +261,53 @@ class Plan:
                 self.notes.append(str(error))
         return settings
 
-    def _time(self, steps: StepPlan) -> None:
+    def _time(self, shape: ModelShape, texts: Texts | None, steps: StepPlan | None) -> None:
+        """Estimate the time of the training, or note in one line why there is no estimate."""
+        if not self.setup.model.trains:
+            self.facts["no_time"] = "not estimated: nothing is trained"
+        elif texts is None or steps is None or self.conflicts:
+            self.facts["no_time"] = "not estimated while there are conflicts"
+        elif self.machine.kind == "cpu":
+            self._cpu_time(shape, texts, steps)
+        elif self.machine.gpu is None:
+            self.facts["no_time"] = (
+                "not estimated: name the GPU with --gpu, or set --trainer.accelerator cpu to measure this machine's CPU"
+            )
+        else:
+            self._gpu_time(self.machine.gpu, steps)
+
+    def _cpu_time(self, shape: ModelShape, texts: Texts, steps: StepPlan) -> None:
+        model, data, machine = self.setup.model, self.setup.data, self.machine
+        if machine.ranks > 1 or model.causal or shape.quantised or shape.total > MOST_PARAMETERS:
+            self.facts["no_time"] = (
+                f"not estimated: on a CPU it is measured for one device and encoders of at most {MOST_PARAMETERS:,} "
+                "parameters"
+            )
+            return
+        speed = measure_cpu(
+            model,
+            texts.lengths[texts.films.splits["train"].films],
+            global_batch_size=data.options.global_batch_size,
+            micro_batches=steps.micro_batches,
+            seed=data.order_seed,
+            layout=model.layout,
+            precision=self.precision,
+        )
+        seconds = speed.seconds_an_epoch(steps.tokens, steps.steps)
+        self.facts["time"] = {
+            **asdict(speed),
+            "device": device_name(),
+            "seconds_a_step": seconds / steps.steps,
+            "seconds_an_epoch": seconds,
+            "seconds": seconds * steps.total_steps / steps.steps,
+        }
+
+    def _gpu_time(self, gpu: Gpu, steps: StepPlan) -> None:
         machine, cost = self.machine, self.setup.model.training_cost()
-        peak = machine.gpu and dense_peak(machine.gpu.device, self._products)
+        peak = dense_peak(gpu.device, self._products)
         if not peak or cost is None:
+            what = "the model's FLOPs are" if cost is None else f"the peak of {gpu.name} in {self.precision} is"
+            self.facts["no_time"] = f"not estimated: {what} not known"
             return
         flops = cost.flops(steps.tokens, steps.tokens_squared)
         seconds = flops / (machine.ranks * peak * machine.utilisation)

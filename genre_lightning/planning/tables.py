@@ -38,13 +38,17 @@ def print_plan(facts: dict[str, Any], file: TextIO | None = None) -> None:
         console.print(_memory_table(facts))
         _print_fit(console, facts)
     if time := facts["time"]:
-        _line(
-            console,
-            "time",
-            f"{_clock(time['seconds_an_epoch'])} an epoch, {_clock(time['seconds'])} in all, at "
-            f"{time['utilisation']:g} of {machine['ranks']} x {time['dense_peak_flops'] / 1e12:g} TFLOP/s; validation "
-            "and saving come on top",
-        )
+        if "utilisation" in time:
+            basis = f"at {time['utilisation']:g} of {machine['ranks']} x {time['dense_peak_flops'] / 1e12:g} TFLOP/s"
+        else:
+            basis = (
+                f"{_clock(time['seconds_a_step'])} a step, as measured here in {_clock(time['probe_seconds'])} on "
+                f"{time['threads']} thread{'s' * (time['threads'] > 1)} ({time['tokens_per_second']:,.0f} tokens/s)"
+            )
+        whole = f"{_clock(time['seconds_an_epoch'])} an epoch, {_clock(time['seconds'])} in all"
+        _line(console, "time", f"{whole}, {basis}; validation and saving come on top")
+    elif facts["no_time"]:
+        _line(console, "time", facts["no_time"])
     for note in facts["notes"]:
         _line(console, "note", note)
     if conflicts := facts["conflicts"]:

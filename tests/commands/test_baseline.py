@@ -50,6 +50,16 @@ def test_the_run_directory_is_the_contracts(run):
     assert not [path for path in run.rglob("*") if path.suffix in (".pkl", ".joblib")]
 
 
+def test_the_run_ends_with_its_headline_beside_the_trivial_baseline(run, sample, capfd):
+    capfd.readouterr()
+    assert main(words(sample, run)) == 0
+    *_, headline, trivial, last = capfd.readouterr().out.splitlines()
+    metrics = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
+    assert headline.startswith(f"test micro-F1 {metrics['policies']['per_genre']['f1_micro']:.3f} [")
+    assert trivial.startswith(f"trivial baseline {metrics['trivial_baseline']['f1_micro']:.3f}: ")
+    assert last.startswith("results in ")
+
+
 def test_the_decision_is_bound_to_the_model_file(run):
     decision = json.loads((run / "decision.json").read_text())
     digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()

@@ -3,11 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from genre_lightning.__main__ import main
 from genre_lightning.callbacks.dense_peaks import known_gpus
 from genre_lightning.commands.parser import parse
+from genre_lightning.data.steps import epoch_order, partition
+from genre_lightning.models.base import Labelling
+from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.planning import probe
 from genre_lightning.planning.memory import BatchShape, Setting, largest_micro_batch, memory
 from genre_lightning.planning.shape import ModelShape, Weight
 
@@ -45,6 +51,63 @@ def test_without_a_gpu_there_is_memory_and_no_verdict(sample_csv, tmp_path, caps
     assert list(facts["memory"]) == ["single"]
     assert "fits" not in facts["memory"]["single"]
     assert facts["machine"]["precision"] == "16-mixed"  # as a GPU would choose
+
+
+def test_on_a_cpu_the_time_is_measured(sample_csv, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(probe, "_SECONDS", 0.05)
+    words = small(sample_csv, tmp_path, "--trainer.accelerator=cpu", "--trainer.max_epochs=4", "--trainer.max_steps=9")
+    facts = plan(capsys, *words)
+    time, steps = facts["time"], facts["steps"]
+    expected = steps["tokens_an_epoch"] / time["tokens_per_second"]
+    expected += steps["steps_an_epoch"] * time["optimizer_seconds"]
+    assert time["seconds_an_epoch"] == pytest.approx(expected)
+    assert time["seconds"] == pytest.approx(9 * time["seconds_a_step"])
+    assert time["seconds_a_step"] > time["optimizer_seconds"] > 0
+    assert main(["plan", *words]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("time"))
+    assert "an epoch" in line
+    assert "in all" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_the_probe_trains_the_runs_own_micro_batches(layout, monkeypatch):
+    monkeypatch.setattr(probe, "_SECONDS", 0.01)
+    model = DistilBertClassifier(backbone="small", packing=layout == "packed")
+    genres = ("Drama", "War")
+    model.bind(Labelling(genres, np.ones(2, dtype=np.float32), vocab_size=50, pad_token_id=0, max_tokens=16))
+    seen = []
+    step = model.model_step
+    monkeypatch.setattr(model, "model_step", lambda batch: seen.append(batch) or step(batch))
+    lengths = np.random.default_rng(0).integers(3, 17, 60).astype(np.int32)
+    random = torch.random.get_rng_state()
+    speed = probe.measure_cpu(
+        model, lengths, global_batch_size=12, micro_batches=2, seed=4, layout=layout, precision="32-true"
+    )
+    assert torch.equal(torch.random.get_rng_state(), random)
+    first = partition(lengths[epoch_order(60, 4, 0)[:12]], 2, layout)
+    assert len(seen[0]["weights"]) == -(-len(first[0]) // 4)  # warms up
+    assert len(seen[1]["weights"]) == len(first[1])
+    assert ("attention_mask" in seen[0]) == (layout == "padded")
+    assert all(weight.grad is not None for weight in model.parameters())
+    assert speed.tokens_per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "name the GPU with --gpu"),
+        (("--trainer.accelerator=cpu", "--devices=2"), "one device"),
+        (("--config", CONFIGS / "llama2_lora.yaml", "--trainer.accelerator=cpu"), "encoders"),
+        (("--config", CONFIGS / "llama2_zero_shot.yaml"), "nothing is trained"),
+    ],
+)
+def test_without_a_time_one_line_says_why(words, why, sample_csv, tmp_path, capsys):
+    ours = [word for word in small(sample_csv, tmp_path) if not (words and words[0] == "--config" and "small" in word)]
+    facts = plan(capsys, *words, *ours)
+    assert facts["time"] is None
+    assert facts["no_time"].startswith("not estimated: ")
+    assert why in facts["no_time"]
 
 
 def test_the_largest_micro_batch_fits_and_a_larger_one_does_not():

@@ -19,6 +19,8 @@ def test_the_page_is_made_again(run, capfd):
     first = (run / "report.html").read_text()
     assert "Encoder" in first
     assert "22,700,000" in first
+    trivial = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())["trivial_baseline"]["f1_micro"]
+    assert f"Trivial baseline {trivial:.3f}: " in first
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
     assert (run / "report.html").read_text() == first

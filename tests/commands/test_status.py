@@ -2,11 +2,16 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
+from made_runs import make_run
 
 from genre_lightning.__main__ import main
+from genre_lightning.commands.status import read_status
+from genre_lightning.evaluation.decisions import read_decision
 from genre_lightning.files import write_json
+from genre_lightning.metrics import json_value
 from genre_lightning.runs import RunDirectory
 
 CURVES = """epoch,step,train/loss,val/loss,val/f1_micro_tuned
@@ -112,3 +117,55 @@ def test_the_later_job_is_shown(run, capfd, submitted, shown):
 def test_a_directory_that_is_no_run_is_refused(tmp_path, capfd):
     assert main(["status", str(tmp_path)]) == 2
     assert "is no run directory" in capfd.readouterr().err
+
+
+@pytest.fixture
+def several(tmp_path, run):
+    """What `runs/*` may be: a run being trained, an evaluated one, a damaged one, a folder and a file."""
+    run.write_config("trainer: {max_epochs: 4}\ncheckpoint: {monitor: val/loss}\n")
+    run.curves.write_text(CURVES + ",0.9,\n2,19,,0.5,\n2,19,,nan,\n")
+    os.utime(run.curves, (2e9, 2e9))
+    made = Path(make_run(tmp_path / ("evaluated" * 5)))
+    broken = Path(make_run(tmp_path / "broken", splits=()))
+    (broken / "run_state.json").write_text("{")
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    return [run.path, made, broken, tmp_path / "comparison", tmp_path / "notes.txt"]
+
+
+def test_several_runs_are_a_row_each_in_80_columns(several, capfd):
+    assert main(["status", *map(str, several)]) == 0
+    out = capfd.readouterr().out.splitlines()
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in out if line.count("|") == 7}
+    assert all(len(line) <= 80 for line in out if line.startswith(("|", "+")))
+    cells = [cell.strip() for cell in rows["my run"]]
+    assert cells[:4] == ["stopped", "3/4", "20/40", "loss 0.500"]
+    assert [cell.strip() for cell in rows["broken"]] == ["damaged", "", "", "", ""]
+    assert sum("finished" in line for line in out) == 1
+    assert sum("run_state.json is damaged" in line for line in out) == 1
+    assert out[-1] == "not run directories: 2 of the 5 paths given"
+
+
+def test_several_runs_in_json_are_a_list(several, capfd):
+    assert main(["status", *map(str, several), "--json"]) == 0
+    training, evaluated, broken = json.loads(capfd.readouterr().out)
+    alone = json_value(read_status(RunDirectory(several[0])).__dict__)
+    assert {name: training[name] for name in alone} == alone
+    assert (training["epoch"], training["epochs"], training["best"]) == (3, 4, {"name": "val/loss", "value": 0.5})
+    assert training["updated"].startswith("2033-05-1")
+    # a run without curves has what its decision was fitted with
+    scores = read_decision(several[1] / "decision.json").scores
+    assert evaluated["best"] == {"name": "val/f1_micro_tuned", "value": scores["global"]["f1_micro"]}
+    assert (broken["state"], "is damaged" in broken["error"]) == ("damaged", True)
+
+
+@pytest.mark.parametrize(
+    ("paths", "part"), [(["a", "b"], "none of the 2 paths"), (["a", "c"], "there is no directory")]
+)
+def test_several_paths_without_a_run_are_refused(tmp_path, paths, part, capfd):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    assert main(["status", *(str(tmp_path / path) for path in paths)]) == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert part in err

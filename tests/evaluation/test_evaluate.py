@@ -2,17 +2,20 @@
 
 import csv
 import io
+import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from made_predictions import GENRES, make_predictions
 from sklearn import metrics as sk
+from sklearn.dummy import DummyClassifier
 
 from genre_lightning.errors import DataError
-from genre_lightning.evaluation.console import print_headlines
-from genre_lightning.evaluation.decisions import POLICIES, fit_decision
+from genre_lightning.evaluation.console import headline_lines, print_headlines
+from genre_lightning.evaluation.decisions import POLICIES, Decision, fit_decision
 from genre_lightning.evaluation.evaluate import evaluate, write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
 
@@ -165,3 +168,45 @@ def test_headlines_are_plain_in_a_log_file(written):
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
     assert f"{written[2]['policies']['per_genre']['f1_micro']:.3f} [" in text
+
+
+def test_trivial_baseline_equals_scikit_learns_constant_classifier(written):
+    directory, decision, result = written
+    labels, _ = columns(directory)
+    fitted_on = make_predictions(1, noise=1).labels
+    sets = np.array(list(itertools.product([False, True], repeat=len(GENRES))))
+    on_validation = [
+        sk.f1_score(fitted_on, np.broadcast_to(chosen, fitted_on.shape), average="micro", zero_division=0)
+        for chosen in sets
+    ]
+    best = sets[np.argmax(on_validation)]
+    assert decision.constant == tuple(np.array(GENRES)[best])
+    # scikit-learn wants each constant to be among the values of its column
+    both = np.vstack([np.zeros(len(GENRES), dtype=int), np.ones(len(GENRES), dtype=int)])
+    dummy = DummyClassifier(strategy="constant", constant=best.astype(int)).fit(both, both)
+    expected = sk.f1_score(labels, dummy.predict(labels), average="micro")
+    assert result["trivial_baseline"]["f1_micro"] == pytest.approx(expected, abs=TOLERANCE)
+    assert Decision.from_dict(decision.to_dict()).constant == decision.constant
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_headline_shows_whether_the_model_has_learned_anything(learned):
+    made = make_predictions(2)
+    noise = np.random.default_rng(0).normal(size=made.logits.shape).astype(np.float32)
+    if not learned:
+        made = replace(made, logits=noise)
+    result = evaluate(made, fit_decision(made, "validation"), resamples=100, split="test")
+    lines = headline_lines(result)
+    low, high = result["intervals"]["policies"]["per_genre"]["f1_micro"]
+    value, trivial = result["policies"]["per_genre"]["f1_micro"], result["trivial_baseline"]["f1_micro"]
+    assert lines[0].startswith(f"test micro-F1 {value:.3f} [{low:.3f}, {high:.3f}], 300 films")
+    assert lines[1].startswith(f"trivial baseline {trivial:.3f}: Drama, Comedy for every film")
+    assert [line.startswith("not clearly better") for line in lines[2:]] == ([] if learned else [True])
+
+
+def test_decision_of_an_older_version_has_no_trivial_baseline(predictions):
+    values = fit_decision(predictions, "validation").to_dict()
+    del values["constant"]
+    result = evaluate(predictions, Decision.from_dict(values), resamples=0, split="test")
+    assert "trivial_baseline" not in result
+    assert len(headline_lines(result)) == 1

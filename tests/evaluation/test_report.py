@@ -1,6 +1,7 @@
 """The report is one safe, self-contained page; what it says is what the run's files say."""
 
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -74,6 +75,18 @@ def test_report_escapes_every_text_and_reaches_for_nothing(run):
     assert not [attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)]
     assert "http:" not in content
     assert "https:" not in content
+
+
+def test_tables_and_plots_scroll_on_a_narrow_screen_and_plots_keep_a_light_panel(run):
+    content = write_report(run).read_text(encoding="utf-8")
+    assert content.count("<table") == content.count('<div class="table"><table')
+    assert content.count("<img") == content.count("<figure><img")
+    rules = dict(re.findall(r"^([.\w ]+) \{([^}]*)\}", content, re.MULTILINE))
+    assert "overflow-x: auto" in rules[".table"]
+    assert "overflow-x: auto" in rules["figure"]
+    assert "background: #fff" in rules["figure"]
+    narrow = content[content.index("@media (max-width: 36rem)") :]
+    assert re.search(r"figure img \{[^}]*max-width: none; width: 42rem", narrow)
 
 
 def test_report_says_what_the_files_say(run):

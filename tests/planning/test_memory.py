@@ -7,6 +7,7 @@ from peaks import measured_peak
 from ranks import run_on_ranks
 
 from genre_lightning.__main__ import main
+from genre_lightning.planning.probe import CpuSpeed
 
 WITHIN = 0.15
 BF16, FP32 = "--trainer.precision=bf16-mixed", "--trainer.precision=32-true"
@@ -18,6 +19,12 @@ LLAMA = [
     "--data.tokenizer=wordpiece",
 ]
 LONG, SHORT = "--data.micro_batch_tokens=4096", "--data.micro_batch_tokens=600"
+
+
+@pytest.fixture(autouse=True)
+def _no_probe(monkeypatch):
+    """A plan on a CPU measures the time too, which is not looked at here."""
+    monkeypatch.setattr("genre_lightning.planning.plan.measure_cpu", lambda *_, **options: CpuSpeed(1.0, 1.0, 1, 1.0))
 
 
 def words_of(csv, tmp_path, *more):
