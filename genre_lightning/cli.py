@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from genre_lightning.config.packaged import with_packaged
+from genre_lightning.config.trust import with_trust
 from genre_lightning.distributed.launch import check_launch
 from genre_lightning.distributed.signals import stopping_on_signals
 from genre_lightning.streams import keep_working
@@ -104,7 +105,7 @@ def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> 
     command = COMMANDS[name]
     if command.saves and whole_process:
         keep_working()
-    arguments = with_packaged(arguments)
+    arguments = with_trust(with_packaged(arguments))
     module, function = command.target.split(":")
     # from here on, as loading the libraries takes seconds
     with stopping_on_signals(last=whole_process, at_once=True) if command.saves else nullcontext():

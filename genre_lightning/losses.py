@@ -6,7 +6,6 @@ Logits and targets are (films, genres); every function returns (films,) in the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import get_args
 
@@ -16,8 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.models.options import LossName, PosWeight
+from genre_lightning.models.options import LOSSES, LossFunction, PosWeight
 from genre_lightning.types import DataSpec
 
 
@@ -106,12 +106,8 @@ def positive_weights(spec: DataSpec, mode: PosWeight = "full", cap: float | None
     return np.minimum(weight, np.inf if cap is None else cap).astype(np.float32)
 
 
-LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""From logits and targets (films, genres) and pos_weight (genres,) or None to (films,)."""
-
-
 def loss_function(
-    loss: LossName | LossFunction,
+    loss: str | LossFunction,
     *,
     focal_gamma: float = 2.0,
     asymmetric_gamma_positive: float = 0.0,
@@ -137,9 +133,11 @@ def loss_function(
             gamma_negative=asymmetric_gamma_negative,
             margin=asymmetric_margin,
         )
+    if isinstance(loss, str) and "." in loss:
+        return partial(_checked, function(loss, "model.loss"))
     raise ConfigError(
-        f"model.loss is {loss!r}: choose 'bce', 'focal' or 'asymmetric', or in Python give a function of logits, "
-        "targets and pos_weight"
+        f"model.loss is {loss!r}: choose one of {', '.join(LOSSES)}, or give a function of logits, targets and "
+        "pos_weight"
     )
 
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import yaml
 
 from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import CheckpointError, ConfigError
@@ -51,23 +47,8 @@ _JOB: Shape = {"job": _job_id}
 _WEIGHT_TOLERANCE = 1e-6
 """How far the weights of an ensemble may be from the sum 1: they are kept as decimals."""
 
+
 # Settings that change how or where a run is done, never what is trained; data.csv is compared by its content.
-_WITHOUT_EFFECT = (
-    "run_dir", "override", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
-    "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
-    "data.csv", "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
-    "data.max_malformed",
-    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
-    "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
-    "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
-    "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
-    "model.activation_checkpointing",
-)  # fmt: skip
-
-_OF_SPLITS = ("data.seed", "data.split", "data.max_films")
-"""Settings that would move films between splits."""
-
-
 class DirectoryLock:
     """A lock on a directory that the system drops with its holder, on whatever machine that was.
 
@@ -477,85 +458,3 @@ def kind_of(settings: Mapping[str, Any]) -> str:
 def _weight(value: Any) -> bool:
     """A weight from 0 to 1."""
     return number(value) and 0 <= value <= 1
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{key}."))
-        else:
-            flat[key] = value
-    return flat
-
-
-def training_digest(config_text: str) -> str:
-    """SHA-256 of the settings that the training depends on, of a resolved configuration in YAML."""
-    settings = flatten(yaml.safe_load(config_text))
-    kept = {key: value for key, value in sorted(settings.items()) if not _is_ignored(key, _WITHOUT_EFFECT)}
-    return hashlib.sha256(json.dumps(kept, default=str, sort_keys=True).encode()).hexdigest()
-
-
-def _is_ignored(key: str, ignored: Sequence[str]) -> bool:
-    short = key.replace(".init_args.", ".")
-    return any(short == name or short.startswith(f"{name}.") for name in ignored)
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effect: Sequence[str] = ()) -> list[str]:
-    """The settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
-
-    Args:
-        before: the configuration that the run was started with.
-        now: the one that it would go on with.
-        without_effect: settings that this kind of run does not read, beside those that none does.
-    """
-    ignored = (*_WITHOUT_EFFECT, *without_effect)
-    old, new = flatten(before), flatten(now)
-    changed = []
-    for key in sorted(set(old) | set(new)):
-        if old.get(key) != new.get(key) and not _is_ignored(key, ignored):
-            short = key.replace(".init_args.", ".")
-            changed.append(f"{short}: {_shown(old.get(key))} → {_shown(new.get(key))}")
-    return changed
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
-
-
-def check_same_training(
-    run: RunDirectory, config_text: str, *, override: bool, without_effect: Sequence[str] = ()
-) -> list[str]:
-    """Compares a configuration with the one that the run directory was started with.
-
-    Args:
-        run: the directory.
-        config_text: the configuration that it would go on with.
-        override: let differences pass.
-        without_effect: settings that this kind of run does not read.
-
-    Returns:
-        the differences that `override` lets pass.
-
-    Raises:
-        ConfigError: settings that would change the training differ, and `override` is not set; or settings that would
-            move films between the splits of a run that has been trained.
-        CheckpointError: the run's configuration cannot be read.
-    """
-    if not run.config.is_file():
-        return []
-    changed = differences(run.settings(), yaml.safe_load(config_text), without_effect)
-    moving = [line for line in changed if line.partition(":")[0] in _OF_SPLITS]
-    if moving and run.has_trained:
-        raise ConfigError(
-            f"{run.path} was trained with other splits ({'; '.join(moving)}), and each film keeps its side, also with "
-            "--override: take those back, or name another --run_dir"
-        )
-    if changed and not override:
-        raise ConfigError(
-            f"{run.path} was started with other settings ({'; '.join(changed)}): "
-            "take those back, name another --run_dir, or go on with the new ones by --override"
-        )
-    return changed

@@ -262,9 +262,9 @@ def _configured_model(settings: Mapping[str, Any]) -> GenreClassifier:
     parser.add_subclass_arguments(GenreClassifier, "model")
     model = {"model": settings.get("model")}
     config = in_one_line("fit", [], lambda words: parser.parse_object(model))
-    if config.model.init_args.get("seed") is None:
-        config.model.init_args.seed = int(settings.get("seed", 0))
-    return instantiate(parser, config).model
+    made: GenreClassifier = instantiate(parser, config).model
+    made.take_seed(int(settings.get("seed", 0)))
+    return made
 
 
 def _device(name: str | None, model: GenreClassifier) -> torch.device:

@@ -146,10 +146,10 @@ def test_an_unknown_loss_is_refused_and_a_function_is_used():
     from genre_lightning.models.distilbert import DistilBertClassifier
 
     for name in ("focall", "BCE", None):
-        with pytest.raises(ConfigError, match=r"model\.loss is .*choose 'bce'"):
+        with pytest.raises(ConfigError, match=r"model\.loss is .*choose one of bce"):
             loss_function(name)
         with pytest.raises(ConfigError, match=r"model\.loss is"):
-            DistilBertClassifier(backbone="small", loss=name)
+            DistilBertClassifier(backbone="small", loss=name).check()
     logits, targets = pairs()
 
     def own(logits, targets, pos_weight):

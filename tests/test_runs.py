@@ -5,8 +5,9 @@ import json
 import pytest
 import yaml
 
+from genre_lightning.config.changes import check_same_training, differences, flatten
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.runs import RunDirectory, check_same_training, differences, flatten
+from genre_lightning.runs import RunDirectory
 
 
 @pytest.fixture

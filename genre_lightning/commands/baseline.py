@@ -25,6 +25,7 @@ from genre_lightning.commands.continuing import (
 from genre_lightning.commands.evaluation import evaluate_split, predictions_of
 from genre_lightning.commands.options import baseline_parser, in_one_line
 from genre_lightning.commands.words import default_run_dir, with_run_config
+from genre_lightning.config.changes import check_same_training
 from genre_lightning.config.guard import check_arguments, instantiate
 from genre_lightning.data.options import DataOptions
 from genre_lightning.data.prepare import PreparedFilms, prepare_films
@@ -33,7 +34,7 @@ from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.tfidf import TfidfBaseline
 from genre_lightning.provenance import device_name, made_by
-from genre_lightning.runs import RunDirectory, check_same_training
+from genre_lightning.runs import RunDirectory
 
 # data.* options that a model of words does not read; they are accepted so that one data section serves every model
 _OF_TOKENS = ("tokenizer", "revision", "vocab_size", "max_tokens", "global_batch_size")

@@ -25,6 +25,7 @@ from genre_lightning.callbacks.throughput import Throughput
 from genre_lightning.callbacks.wandb_run import WandbOptions
 from genre_lightning.commands.options import option_problems
 from genre_lightning.commands.parser import GenreTrainer
+from genre_lightning.config.changes import training_digest
 from genre_lightning.config.guard import instantiate
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.prepare import PreparedData
@@ -49,7 +50,7 @@ from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.metrics import better_is_higher
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.progress import say
-from genre_lightning.runs import RunDirectory, training_digest
+from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,10 +121,9 @@ def prepare_checks(
     elif not ranks and not problems:
         problems += _machine_problems(config)
     text = parser.parser.dump(config, skip_none=False)
-    if config.model.init_args.get("seed") is None:
-        config.model.init_args.seed = config.seed
     instances = instantiate(parser.parser, config, run.path)
     data, model = instances.data, instances.model
+    model.take_seed(config.seed)
     model.runs_on(str(config.trainer.accelerator), str(config.trainer.precision))
     if run.tokenizer.is_dir():
         data.use_tokenizer(str(run.tokenizer))

@@ -21,13 +21,14 @@ from genre_lightning.commands.evaluation import (
 )
 from genre_lightning.commands.parser import parse
 from genre_lightning.commands.words import with_run_config, with_run_named
+from genre_lightning.config.changes import check_same_training
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import CheckpointError, one_line
 from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.report import write_report
-from genre_lightning.runs import RunDirectory, check_same_training
+from genre_lightning.runs import RunDirectory
 
 
 def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> Setup:

@@ -66,10 +66,10 @@ def _facts(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> di
     from genre_lightning.commands.build import prepare_checks
     from genre_lightning.commands.parser import parse
     from genre_lightning.commands.words import default_run_dir, with_run_config
+    from genre_lightning.config.changes import check_same_training
     from genre_lightning.distributed.slurm import PlannedStep
     from genre_lightning.errors import CheckpointError, DataError, problems_of
     from genre_lightning.planning.plan import Plan
-    from genre_lightning.runs import check_same_training
 
     config, parser = parse("fit", with_run_config(words))
     if config.run_dir is None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.words import default_run_dir, with_run_config
+from genre_lightning.config.changes import check_same_training
 from genre_lightning.distributed import batch
 from genre_lightning.distributed.slurm import PlannedStep
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import write_json, write_text
 from genre_lightning.progress import say
-from genre_lightning.runs import RunDirectory, check_same_training
+from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace

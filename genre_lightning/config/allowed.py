@@ -8,6 +8,7 @@ call functions given to them (`LambdaCallback`), that change which films make a 
 
 from __future__ import annotations
 
+from genre_lightning.config.trust import trusted_classes
 from genre_lightning.models.options import OPTIONS
 
 _LIGHTNING = {
@@ -86,7 +87,9 @@ _GROUPS = (
 
 def import_paths() -> list[str]:
     """List every path that the parser may import."""
-    return sorted([*_GROUPS, *(name for names in ALLOWED.values() for name in names if "." in name)])
+    return sorted(
+        [*_GROUPS, *trusted_classes(), *(name for names in ALLOWED.values() for name in names if "." in name)]
+    )
 
 
 def class_names(option: str) -> list[str]:

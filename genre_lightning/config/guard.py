@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import ALLOWED, PASSED_ON, class_names, import_paths
+from genre_lightning.config.trust import KINDS, check_class, is_trusted
 from genre_lightning.config.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read_yaml
 from genre_lightning.errors import ConfigError, one_line
 
@@ -180,6 +181,9 @@ def _exists(path: Path) -> bool:
 
 def _check_class(path: str, option: str, key: str, where: str) -> None:
     allowed = ALLOWED.get(option)
+    if option in KINDS and is_trusted(path):
+        check_class(path, option)
+        return
     if allowed is None:
         raise ConfigError(
             f"{where}: {key} is {path}: only classes of genre_lightning and lightning may be named, and only as "
@@ -188,8 +192,15 @@ def _check_class(path: str, option: str, key: str, where: str) -> None:
     if path.strip() not in allowed:
         raise ConfigError(
             f"{where}: {key} is {path}: only classes of genre_lightning and lightning that take plain values may be "
-            f"named there: use one of {', '.join(class_names(option))}"
+            f"named there: use one of {', '.join(class_names(option))}{_or_trust(option, path)}"
         )
+
+
+def _or_trust(option: str, path: str) -> str:
+    package = path.partition(".")[0]
+    if option not in KINDS or package in ("genre_lightning", "lightning") or not package.isidentifier():
+        return ""
+    return f", or add --trust {package} if the package is your own"
 
 
 def _check_value(value: Any, key: str, folder: Path, *, writes: bool = False) -> None:
@@ -207,7 +218,7 @@ def _check_value(value: Any, key: str, folder: Path, *, writes: bool = False) ->
             path = str(settings["class_path"])
             _check_class(path, key, f"{key}.class_path", "the configuration")
             settings = {**_as_mapping(settings.get("init_args")), **_as_mapping(settings.get("dict_kwargs"))}
-            if key != "model":
+            if key != "model" and not is_trusted(path):
                 _check_passed_on(path, key, settings)
             key, writes = f"{key}.init_args", key != "model"  # a model reads what its arguments name
         for name, inner in settings.items():

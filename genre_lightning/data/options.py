@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
+from genre_lightning.config.trust import function
 from genre_lightning.data.cache import default_cache_dir
 from genre_lightning.data.cells import GenreFormat
 from genre_lightning.data.movies import FilmSource, check_columns
@@ -24,6 +26,8 @@ class DataOptions:
 
     Attributes:
         csv: the movies file: .csv, .tsv, either with .gz, or .parquet.
+        reader: Function of your own that is given csv and yields films, each a mapping of column names to values, such
+            as my_package.read_films with --trust my_package; null, the default, reads the file.
         columns: names of the file's columns.
         genre_format: of the genres column: "literal" for Python lists, "json", "separated", "one_hot" for a column of
             0 and 1 for each genre (those listed in columns.genres, else all columns of 0 and 1), or "auto", the
@@ -53,6 +57,7 @@ class DataOptions:
     """
 
     csv: Path
+    reader: str | Callable[..., Any] | None = None
     columns: ColumnNames | None = None
     genre_format: GenreFormat = "auto"
     genre_separator: str | None = None
@@ -95,6 +100,15 @@ class DataOptions:
         )
 
     @property
+    def own_reader(self) -> Callable[..., Any] | None:
+        """The function that yields the films; None if the file is read.
+
+        Raises:
+            ConfigError: It is of a package that is not trusted, or is not there.
+        """
+        return function(self.reader, "data.reader") if isinstance(self.reader, str) else self.reader
+
+    @property
     def cache(self) -> Path:
         """Where films and tokens are kept between runs."""
         return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
@@ -115,7 +129,10 @@ class DataOptions:
             problems.append("data.genre_separator is empty: give the text between genres, or null to find out")
         if problems := [*problems, *bound_problems(DataOptions, vars(self), "data")]:
             raise ConfigError("; and ".join(problems))
-        check_columns(self.source)
+        if self.reader is None:
+            check_columns(self.source)
+        else:
+            _ = self.own_reader
 
 
 def check_encoding(name: str) -> None:

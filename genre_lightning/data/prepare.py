@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, n
 from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.options import DataOptions
+from genre_lightning.data.own_reader import read_rows
 from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
 from genre_lightning.data.texts import LazyTexts
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
@@ -106,7 +107,10 @@ def prepare_films(options: DataOptions, kept: KeptSplits | None = None) -> Prepa
     options.check()
     if options.cache_group_writable:
         share_with_group(options.cache)
-    films = load_films(options.source, options.cache, _reading_progress())
+    source = options.source
+    if (reader := options.own_reader) is not None:
+        source = replace(source, path=read_rows(reader, source.path, options.cache))
+    films = load_films(source, options.cache, _reading_progress())
     rows = _subset(len(films), options)
     vocabulary, labels = GenreVocabulary.from_batches(
         films.batches("genres", rows), merge_case=options.merge_genre_case

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ from genre_lightning.models.optimizer import (
     parameter_groups,
     schedule_factor,
 )
-from genre_lightning.models.options import ClassifierOptions, LoraOptions
+from genre_lightning.models.options import ClassifierOptions, LoraOptions, LossFunction
 from genre_lightning.models.packing import avoid_plans_per_shape
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.validation import EvaluationMetrics
@@ -92,7 +93,6 @@ class GenreClassifier(LightningModule):
         super().__init__()
         self.options = options or ClassifierOptions()
         set_hyperparameters(self, plain(self.options), log=True)
-        self.loss_function = loss_function(self.options.loss, **self.options.loss_options)
         self.spec: DataSpec | None = None
         """What the model knows of the data."""
         self.decision: dict[str, Any] | None = None
@@ -104,6 +104,15 @@ class GenreClassifier(LightningModule):
         self.weight_report: WeightReport | None = None
         """How the backbone's stored weights fit it; known after `check` if they are on this machine."""
         self._built = False
+
+    @cached_property
+    def loss_function(self) -> LossFunction:
+        """From logits, targets and pos_weight to one value for each film.
+
+        Raises:
+            ConfigError: There is no such loss, or it is a function of a package that is not trusted.
+        """
+        return loss_function(self.options.loss, **self.options.loss_options)
 
     # What a subclass provides
 
@@ -184,6 +193,11 @@ class GenreClassifier(LightningModule):
         """Random seed for new weights, dropout and the order of the films."""
         return self.options.seed or 0
 
+    def take_seed(self, seed: int) -> None:
+        """Take the seed of a run, unless the model has one of its own."""
+        if self.options.seed is None:
+            self.options.seed = seed
+
     # Building
 
     def setup(self, stage: str) -> None:
@@ -227,6 +241,8 @@ class GenreClassifier(LightningModule):
         """
         check_trained_precision(self.precision)
         named = {name: getattr(self.options, name) for name in _FOR_STRATEGY if hasattr(self.options, name)}
+        if self.trains:
+            _ = self.loss_function
         check_strategy(strategy, self.precision, self.accelerator, trains=self.trains, **named)
 
     def bind(self, spec: DataSpec, pos_weight: NDArray[np.float32] | None = None) -> None:

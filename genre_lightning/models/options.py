@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from genre_lightning.bounds import FRACTION_BELOW_ONE, SEED, Bounds, above, at_least, bound_problems
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import check_folder
 
-LossName = Literal["bce", "focal", "asymmetric"]
+LOSSES = ("bce", "focal", "asymmetric")
+LossFunction = Callable[[Any, Any, Any], Any]
+"""From logits and targets (films, genres) and pos_weight (genres,) or None to (films,), all tensors."""
 PosWeight = Literal["full", "sqrt", "none"]
 Schedule = Literal["linear", "cosine", "constant"]
 Pooling = Literal["mean", "cls"]
@@ -124,8 +127,8 @@ class ClassifierOptions:
     """Loss and optimizer of every model.
 
     Attributes:
-        loss: "bce" with pos_weight, "focal" or "asymmetric"; in Python also a function of logits, targets and
-            pos_weight that gives one value for each film.
+        loss: "bce" with pos_weight, "focal" or "asymmetric"; or a function of your own of logits, targets and
+            pos_weight that gives one value for each film, such as my_package.my_loss with --trust my_package.
         pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
             square root, "none" one.
         pos_weight_cap: largest such weight; null for no limit.
@@ -143,7 +146,7 @@ class ClassifierOptions:
             Python).
     """
 
-    loss: LossName = "bce"
+    loss: str | LossFunction = "bce"
     pos_weight: PosWeight = "sqrt"
     pos_weight_cap: Annotated[float | None, above(0)] = None
     focal_gamma: Annotated[float, GAMMA] = 2.0
@@ -177,7 +180,12 @@ class ClassifierOptions:
         Raises:
             ConfigError: with the option and the cure.
         """
-        if problems := bound_problems(type(self), vars(self), "model"):
+        problems = bound_problems(type(self), vars(self), "model")
+        if not callable(self.loss) and self.loss not in LOSSES and "." not in str(self.loss):
+            problems.append(
+                f"model.loss is {self.loss!r}: choose one of {', '.join(LOSSES)}, or name a function of your own"
+            )
+        if problems:
             raise ConfigError("; and ".join(problems))
 
 

@@ -193,6 +193,12 @@ class Plan:
         except ConfigError as error:
             self.conflicts.append(str(error))
             return None
+        if getattr(model, "backbone_config", None) is None:
+            self.notes.append(
+                f"memory and time are not planned for {type(model).__name__}: they need the shape of a transformers "
+                "backbone, model.backbone_config"
+            )
+            return None
         shape = shape_of(model)
         if model.lora is not None and model.lora.dora:
             self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")

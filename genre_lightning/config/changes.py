@@ -1,0 +1,147 @@
+"""Settings that change a training: compared with those that a run was started with, and named in every checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+import yaml
+
+from genre_lightning.callbacks.options import CheckpointOptions, EarlyStoppingOptions
+from genre_lightning.data.options import DataOptions
+from genre_lightning.errors import ConfigError
+from genre_lightning.evaluation.options import DecisionOptions
+from genre_lightning.models.options import OPTIONS
+from genre_lightning.runs import RunDirectory
+
+_WITHOUT_EFFECT = (
+    "run_dir", "override", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
+    "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
+    "data.csv", "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
+    "data.max_malformed",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
+    "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
+    "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
+    "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
+    "model.activation_checkpointing",
+)  # fmt: skip
+
+_OF_SPLITS = ("data.seed", "data.split", "data.max_films")
+"""Settings that would move films between splits."""
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{key}."))
+        else:
+            flat[key] = value
+    return flat
+
+
+def training_digest(config_text: str) -> str:
+    """SHA-256 of the settings that the training depends on, of a resolved configuration in YAML."""
+    settings = flatten(yaml.safe_load(config_text))
+    kept = {key: value for key, value in sorted(settings.items()) if not _is_ignored(key, _WITHOUT_EFFECT)}
+    return hashlib.sha256(json.dumps(kept, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def _is_ignored(key: str, ignored: Sequence[str]) -> bool:
+    short = key.replace(".init_args.", ".")
+    return any(short == name or short.startswith(f"{name}.") for name in ignored)
+
+
+def differences(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    without_effect: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
+
+    Args:
+        before: the configuration that the run was started with.
+        now: the one that it would go on with.
+        without_effect: settings that this kind of run does not read, beside those that none does.
+        defaults: of settings that the older configuration may lack, as it was made before they existed.
+    """
+    ignored = (*_WITHOUT_EFFECT, *without_effect)
+    old, new = {**flatten(defaults or {}), **flatten(before)}, flatten(now)
+    changed = []
+    for key in sorted(set(flatten(before)) | set(new)):
+        if old.get(key) != new.get(key) and not _is_ignored(key, ignored):
+            short = key.replace(".init_args.", ".")
+            changed.append(f"{short}: {_shown(old.get(key))} → {_shown(new.get(key))}")
+    return changed
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def check_same_training(
+    run: RunDirectory, config_text: str, *, override: bool, without_effect: Sequence[str] = ()
+) -> list[str]:
+    """Compares a configuration with the one that the run directory was started with.
+
+    Args:
+        run: the directory.
+        config_text: the configuration that it would go on with.
+        override: let differences pass.
+        without_effect: settings that this kind of run does not read.
+
+    Returns:
+        the differences that `override` lets pass.
+
+    Raises:
+        ConfigError: settings that would change the training differ, and `override` is not set; or settings that would
+            move films between the splits of a run that has been trained.
+        CheckpointError: the run's configuration cannot be read.
+    """
+    if not run.config.is_file():
+        return []
+    now = yaml.safe_load(config_text)
+    changed = differences(run.settings(), now, without_effect, default_settings(now))
+    moving = [line for line in changed if line.partition(":")[0] in _OF_SPLITS]
+    if moving and run.has_trained:
+        raise ConfigError(
+            f"{run.path} was trained with other splits ({'; '.join(moving)}), and each film keeps its side, also with "
+            "--override: take those back, or name another --run_dir"
+        )
+    if changed and not override:
+        raise ConfigError(
+            f"{run.path} was started with other settings ({'; '.join(changed)}): "
+            "take those back, name another --run_dir, or go on with the new ones by --override"
+        )
+    return changed
+
+
+def default_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of a configuration's options, which an older one lacks if they came after it.
+
+    Args:
+        settings: A whole configuration.
+    """
+    sections: dict[str, Any] = {
+        "data": DataOptions, "checkpoint": CheckpointOptions, "early_stopping": EarlyStoppingOptions,
+        "decision": DecisionOptions,
+    }  # fmt: skip
+    found: dict[str, Any] = {name: _defaults(kind) for name, kind in sections.items()}
+    model = settings.get("model")
+    if isinstance(model, Mapping) and model.get("class_path") in OPTIONS:
+        found["model"] = {"init_args": _defaults(OPTIONS[model["class_path"]])}
+    return found
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    return {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(kind)
+        if field.default is not MISSING or field.default_factory is not MISSING
+    }
