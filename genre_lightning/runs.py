@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -382,23 +383,31 @@ class RunDirectory:
             )
 
     def check_links(self) -> None:
-        """Refuse links that lead out of the run directory, through which a command would write elsewhere.
+        """Refuse links that lead out of the run directory, and what is neither a file nor a folder.
 
-        Below wandb/ there may be some: W&B writes into new folders there, and links its own logs to its cache.
+        Through such a link a command would write elsewhere, and at a pipe it would wait for ever. Below wandb/ there
+        may be some: W&B writes into new folders there, and links its own logs to its cache.
 
         Raises:
             ConfigError: there is one.
         """
         root = os.path.realpath(self.path)
-        for pattern in ("*", "*/*", "*/*/*"):
-            for path in self.path.glob(pattern):
-                inside = path.relative_to(self.path).parts
-                if len(inside) > 1 and inside[0] == "wandb":
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                try:
+                    mode = path.lstat().st_mode
+                except FileNotFoundError:  # a command that is at work here has renamed it
                     continue
-                if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-                    raise ConfigError(
-                        f"{path} is a link that leads out of the run directory: replace it with what it points to"
-                    )
+                if stat.S_ISLNK(mode):
+                    if not Path(os.path.realpath(path)).is_relative_to(root):
+                        raise ConfigError(
+                            f"{path} is a link that leads out of the run directory: replace it with what it points to"
+                        )
+                elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise ConfigError(f"{path} is a pipe, a socket or a device, which no run has: delete it")
+            if Path(folder) == self.path and "wandb" in folders:
+                folders.remove("wandb")
 
     def locked(self, patience: float = 1.0) -> DirectoryLock:
         """Keep other processes out until it is released; the system drops the lock with its holder.

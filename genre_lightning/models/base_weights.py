@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genre_lightning.data.cache import default_cache_dir
 from genre_lightning.errors import CheckpointError, ConfigError, one_line
-from genre_lightning.files import file_digest, parse_json
+from genre_lightning.files import file_digest, parse_json, write_json
 from genre_lightning.foreign import HOW_TO_GET, model_file, read_object
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _file_digest(file: Path, cache_dir: Path | None) -> str:
     try:
         state = target.stat()
         key = hashlib.sha256(f"{target}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()
-        note = (cache_dir or _default_cache()) / "weights" / f"{key}.json"
+        note = (cache_dir or default_cache_dir()) / "weights" / f"{key}.json"
         if note.is_file() and _SHA256.fullmatch(
             digest := parse_json(note.read_text(encoding="utf-8")).get("sha256", "")
         ):
@@ -238,18 +238,9 @@ def _file_digest(file: Path, cache_dir: Path | None) -> str:
 
 
 def _remember(note: Path, digest: str) -> None:
-    draft = note.with_name(f".{note.name}.{os.getpid()}")
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"sha256": digest}), encoding="utf-8")
-        draft.replace(note)
-    except OSError:
-        draft.unlink(missing_ok=True)  # without a cache the file is read again the next time
-
-
-def _default_cache() -> Path:
-    root = os.environ.get("GENRE_LIGHTNING_CACHE")
-    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genre_lightning"
+    # without a cache the file is read again the next time
+    with contextlib.suppress(OSError, ConfigError):
+        write_json(note, {"sha256": digest})
 
 
 def check_same_base(theirs: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from genre_lightning.distributed.checkpoint_io import (
 )
 from genre_lightning.distributed.manifests import manifest_path, newest_good, verify_checkpoint
 from genre_lightning.errors import CheckpointError
+from genre_lightning.files import remove_temporaries
 
 
 def content(step):
@@ -237,6 +238,7 @@ def test_at_every_moment_of_a_save_a_whole_checkpoint_is_vouched_for(saved, monk
     assert step in ((4,) if finished else (3, 4))
     assert verify_checkpoint(saved)["global_step"] == step
     # the run goes on, and may be killed again
+    remove_temporaries(saved.parent)
     for next_step in (5, 6):
         write_checkpoint(content(next_step), saved)
         assert verify_checkpoint(saved)["global_step"] == next_step
