@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,20 @@ def load_safely(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         CheckpointError: it holds more than those.
     """
     try:
+        _require_unpacked(path)
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a pickle that is none raises whatever its bytes happen to ask for
         raise refused(path, error) from None
+
+
+def _require_unpacked(path: Path) -> None:
+    """Refuse an archive whose parts are larger than itself: `torch.save` compresses nothing, and reading unpacks."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's older form, which is not an archive
+    with zipfile.ZipFile(path) as archive:
+        expanded = sum(entry.file_size for entry in archive.infolist())
+    if expanded > path.stat().st_size:
+        raise ValueError(f"it expands to {expanded:,} bytes")
 
 
 def refused(path: Path, error: object) -> CheckpointError:

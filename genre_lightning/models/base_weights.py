@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from genre_lightning.data.cache import default_cache_dir
 from genre_lightning.errors import CheckpointError, ConfigError, one_line
-from genre_lightning.files import file_digest, parse_json, write_json
+from genre_lightning.files import file_digest, read_json, write_json
 from genre_lightning.foreign import HOW_TO_GET, model_file, read_object
+from genre_lightning.shapes import text
 
 if TYPE_CHECKING:
     import torch
@@ -226,15 +227,23 @@ def _file_digest(file: Path, cache_dir: Path | None) -> str:
         state = target.stat()
         key = hashlib.sha256(f"{target}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()
         note = (cache_dir or default_cache_dir()) / "weights" / f"{key}.json"
-        if note.is_file() and _SHA256.fullmatch(
-            digest := parse_json(note.read_text(encoding="utf-8")).get("sha256", "")
-        ):
-            return digest
+        if (known := _noted(note)) is not None:
+            return known
         digest = file_digest(target)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error}): mend its permissions, or fetch the model again") from None
     _remember(note, digest)
     return digest
+
+
+def _noted(note: Path) -> str | None:
+    if not note.is_file():
+        return None
+    try:
+        digest = read_json(note, {"sha256": text})["sha256"]
+    except CheckpointError:
+        return None
+    return digest if _SHA256.fullmatch(digest) else None
 
 
 def _remember(note: Path, digest: str) -> None:
