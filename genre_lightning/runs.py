@@ -25,6 +25,9 @@ from genre_lightning.shapes import Shape, count, number, one_of, require_shape, 
 ENSEMBLE = "ensemble"
 """The section that the configuration of an ensemble has in place of all others."""
 
+_OF_RUN = {ENSEMBLE, "baseline", "data", "model"}
+"""Sections of which every run's configuration has one; many other programs have a config.yaml too."""
+
 _LOCK_POLL_SECONDS = 0.1
 
 Status = Literal["new", "training", "evaluating", "finished"]
@@ -370,6 +373,7 @@ class RunDirectory:
 
         Raises:
             ConfigError: with the cure.
+            CheckpointError: the configuration of the run in it cannot be read.
         """
         check_folder(self.path, "--run_dir")
         self.check_links()
@@ -381,6 +385,8 @@ class RunDirectory:
             raise ConfigError(
                 f"run_dir {self.path} holds other files and no run: name another with --run_dir, or empty it"
             )
+        if self.config.is_file() and not self.settings().keys() & _OF_RUN:
+            raise ConfigError(f"run_dir {self.path} holds a config.yaml that is of no run: name another with --run_dir")
 
     def check_links(self) -> None:
         """Refuse links that lead out of the run directory, and what is neither a file nor a folder.

@@ -181,6 +181,9 @@ def test_temporary_files_of_killed_commands_are_removed_and_links_not_followed(n
         path.write_text("")
     (nb / ".tmp-link").symlink_to(other)
     (nb / "evaluation" / "link").symlink_to(other)
+    with pytest.raises(ConfigError, match="leads out of the run directory"), locked(RunDirectory(nb)):
+        pass
+    (nb / "evaluation" / "link").unlink()
     with locked(RunDirectory(nb)):
         pass
     assert not [path for path in left if path.exists()]

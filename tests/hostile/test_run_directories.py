@@ -8,9 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_runs import make_run, refused, trained_baseline
+from made_runs import everything_under, make_run, refused, trained_baseline
 
+from genre_lightning.__main__ import main
 from genre_lightning.callbacks.curves import CurvesLogger
+from genre_lightning.data.cache import share_with_group
 from genre_lightning.distributed.manifests import manifest_path, verify_checkpoint
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.figures import FIGURES
@@ -244,3 +246,32 @@ def test_the_note_of_a_weights_digest_follows_no_link(tmp_path):
         note.with_name(name).symlink_to(precious)
     assert weights_digest([weights], tmp_path / "cache") == digest
     assert precious.read_text() == "mine"
+
+
+def test_a_folder_of_another_program_is_no_run(tmp_path, capfd, sample_csv):
+    """A stranger's configuration may name any run_dir, and override its settings."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "config.yaml").write_text("theme: dark\n")
+    with pytest.raises(ConfigError, match="is of no run"):
+        RunDirectory(theirs).check_writable()
+    config = tmp_path / "stranger.yaml"
+    config.write_text(f"run_dir: {theirs}\noverride: true\nmodel: {{init_args: {{backbone: small}}}}\n")
+    before = everything_under(tmp_path)
+    assert main(["fit", "--config", str(config), "--data.csv", str(sample_csv)]) == 2
+    assert "is of no run" in capfd.readouterr().err.splitlines()[-1]
+    assert everything_under(tmp_path) == before
+
+
+def test_a_folder_with_other_files_is_not_shared_with_a_group(tmp_path):
+    """A stranger's configuration may name any cache folder, such as the home directory."""
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    for place in (home / ".ssh", cache / "films"):
+        place.mkdir(parents=True)
+    home.chmod(0o700)
+    cache.chmod(0o755)
+    with pytest.raises(ConfigError, match=r"holds \.ssh, which is not of a cache"):
+        share_with_group(home)
+    assert home.stat().st_mode & 0o777 == 0o700
+    share_with_group(cache)
+    assert cache.stat().st_mode & 0o2770 == 0o2770
