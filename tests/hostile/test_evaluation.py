@@ -15,6 +15,7 @@ from made_runs import everything_under, make_run, refused, trained_baseline, wit
 
 from genre_lightning.__main__ import main
 from genre_lightning.commands.continuing import locked
+from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.decisions import read_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.files import read_json, replacing_folder, write_json
