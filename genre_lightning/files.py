@@ -13,12 +13,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genre_lightning.errors import CheckpointError, ConfigError, SaveError, one_line
 from genre_lightning.escapes import cell
 from genre_lightning.metrics import json_value
 from genre_lightning.shapes import Shape, require_shape
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 REMAKE = "run the command that made the run again, which writes it anew"
 """The fix for a damaged file of a run, where the command is not known by name."""
@@ -26,7 +29,14 @@ REMAKE = "run the command that made the run again, which writes it anew"
 _TEMPORARY = ".tmp-"
 
 MAX_TEXT_BYTES = 64 << 20
-"""Of a text or JSON file of a run directory: the largest have a few MiB."""
+"""Of a text, JSON or image file of a run directory: the largest have a few MiB."""
+
+_MAX_EXPANSION = 200
+"""Times that a Parquet file of a run directory may grow when it is unpacked: text packs ten-fold at most."""
+_ALWAYS_READ = 256 << 20
+"""Bytes that it may grow to whatever its size."""
+_BATCH_ROWS = 256
+"""Rows unpacked before the size is looked at."""
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -47,20 +57,44 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     _require_regular(target, "the output")
-    with _naming(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=target.suffix, dir=target.parent)
-        os.close(descriptor)
-        temporary = Path(name)
-        try:
-            yield temporary
-            # mkstemp makes files private; a run directory is shared with whoever may read the rest of it
-            temporary.chmod(0o666 & ~umask())
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _naming(target), draft_beside(target) as temporary:
+        yield temporary
+        finish_draft(temporary)
+        temporary.replace(target)
+
+
+@contextmanager
+def draft_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a new empty file beside `path`, under a name that nobody can foresee; it is removed unless renamed.
+
+    Only within one file system is a rename atomic. `remove_temporaries` knows what a killed process leaves.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=target.suffix, dir=target.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def draft_folder_beside(path: str | os.PathLike[str]) -> Path:
+    """Make a new empty folder beside `path`, under a name that nobody can foresee; see `draft_beside`."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=target.parent))
+    draft.chmod(0o777 & ~umask())
+    return draft
+
+
+def finish_draft(draft: Path) -> None:
+    """Give a draft the rights of any other new file, and flush it to disk."""
+    # mkstemp makes files private; a run directory is shared with whoever may read the rest of it
+    draft.chmod(0o666 & ~umask())
+    with draft.open("rb") as handle:
+        os.fsync(handle.fileno())
 
 
 @contextmanager
@@ -73,12 +107,10 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     with _naming(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
         restore_folder(target)
-        draft = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=target.parent))
+        draft = draft_folder_beside(target)
         try:
             yield draft
-            draft.chmod(0o777 & ~umask())
             aside = _aside(target)
             if target.exists():
                 target.replace(aside)
@@ -93,7 +125,8 @@ def restore_folder(path: str | os.PathLike[str]) -> None:
     """Finish or take back a replacement of a folder that was cut off between its two renames."""
     target = Path(path)
     aside = _aside(target)
-    if not aside.is_dir() or aside.is_symlink():
+    if aside.is_symlink() or not aside.is_dir():
+        aside.unlink(missing_ok=True)  # of no replacement, and in its way
         return
     if target.exists():
         shutil.rmtree(aside, ignore_errors=True)
@@ -227,22 +260,40 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def read_bytes(path: str | os.PathLike[str], fix: str = REMAKE) -> bytes:
+    """Read a small file of a run directory.
+
+    Args:
+        path: of the file.
+        fix: for a file that is missing or too large.
+
+    Raises:
+        CheckpointError: the file is missing, may not be read, or has more than `MAX_TEXT_BYTES`.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_TEXT_BYTES + 1)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: {fix}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): fix its permissions") from None
+    if len(content) > MAX_TEXT_BYTES:
+        raise damaged(path, f"it has more than {MAX_TEXT_BYTES:,} bytes", fix)
+    return content
+
+
 def read_text(path: str | os.PathLike[str], fix: str = REMAKE) -> str:
     """Read a file of UTF-8 text.
 
     Args:
         path: of the file.
-        fix: for a file that is not UTF-8.
+        fix: for a file that is missing, too large or not UTF-8.
 
     Raises:
-        CheckpointError: the file is missing, is not UTF-8, or may not be read.
+        CheckpointError: it is, or may not be read.
     """
     try:
-        return _limited(Path(path)).decode("utf-8")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: {fix}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): fix its permissions") from None
+        return read_bytes(path, fix).decode("utf-8")
     except ValueError as error:
         raise damaged(path, error, fix) from None
 
@@ -272,12 +323,39 @@ def damaged(path: str | os.PathLike[str], reason: object, fix: str = REMAKE) -> 
     return CheckpointError(f"{path} is damaged ({one_line(reason)[:200]}): {fix}")
 
 
-def _limited(path: Path) -> bytes:
-    with path.open("rb") as file:
-        content = file.read(MAX_TEXT_BYTES + 1)
-    if len(content) > MAX_TEXT_BYTES:
-        raise ValueError(f"it has more than {MAX_TEXT_BYTES:,} bytes")
-    return content
+def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] = (), fix: str = REMAKE) -> pa.Table:
+    """Read a Parquet file of a run directory.
+
+    Args:
+        path: of the file.
+        columns: to read; it must have them. All of them if none is named.
+        fix: for a file that is missing or damaged.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, lacks a column, or expands to far more than films take.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        most = max(_ALWAYS_READ, _MAX_EXPANSION * Path(path).stat().st_size)
+        # of this file alone: `read_table` takes a folder such as lr=0.1 on the way to it for a column
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if missing := set(columns) - set(schema.names):
+                raise ValueError(f"it has no column {sorted(missing)[0]}")
+            read = pa.schema([schema.field(name) for name in columns], schema.metadata) if columns else schema
+            batches, expanded = [], 0
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns) or None):
+                expanded += batch.nbytes
+                if expanded > most:
+                    raise ValueError(f"it expands to more than {most:,} bytes")
+                batches.append(batch.replace_schema_metadata(schema.metadata))
+        return pa.Table.from_batches(batches, read).combine_chunks()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: {fix}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged(path, one_line(error), fix) from None
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:

@@ -46,14 +46,14 @@ def model_file(name: str, file: str, revision: str | None, *, fetch: bool = True
     return None if found is None else Path(found)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object that a file holds.
+def read_object(path: Path, most_bytes: int = _LARGEST_FILE) -> dict[str, Any]:
+    """Return the JSON object that a file of at most so many bytes holds.
 
     Raises:
         ConfigError: The file is unreadable, larger than any configuration, or holds something else.
     """
     try:
-        if (size := path.stat().st_size) > _LARGEST_FILE:
+        if (size := path.stat().st_size) > most_bytes:
             raise ValueError(f"{size:,} bytes are too many")
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
@@ -56,17 +57,26 @@ def git_commit() -> str | None:
     """The commit of the checkout that this package is part of, or else of the working directory's.
 
     Returns:
-        40 hex digits, with "-dirty" behind them where tracked files have changed; None outside of checkouts.
+        40 or 64 hex digits; None outside of checkouts. Of the package's own checkout, "-dirty" follows them if tracked
+        files have changed.
     """
     # a package that was installed below some repository is no part of it
-    ours = _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") is not None
-    return _git(_PACKAGE if ours else Path.cwd(), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    if _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") is not None:
+        return _git(_PACKAGE, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    # to look for changes, git runs programs (fsmonitor, filters) that the configuration of the checkout names
+    return _git(Path.cwd(), "rev-parse", "--verify", "--quiet", "HEAD")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+            env={**os.environ, "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

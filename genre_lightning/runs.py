@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from genre_lightning.shapes import Shape, count, number, one_of, require_shape, 
 
 ENSEMBLE = "ensemble"
 """The section that the configuration of an ensemble has in place of all others."""
+
+_OF_RUN = {ENSEMBLE, "baseline", "data", "model"}
+"""Sections of which every run's configuration has one; many other programs have a config.yaml too."""
 
 _LOCK_POLL_SECONDS = 0.1
 
@@ -350,6 +354,7 @@ class RunDirectory:
 
         Raises:
             ConfigError: with the cure.
+            CheckpointError: the configuration of the run in it cannot be read.
         """
         check_folder(self.path, "--run_dir")
         self.check_links()
@@ -361,25 +366,35 @@ class RunDirectory:
             raise ConfigError(
                 f"run_dir {self.path} holds other files and no run: name another with --run_dir, or empty it"
             )
+        if self.config.is_file() and not self.settings().keys() & _OF_RUN:
+            raise ConfigError(f"run_dir {self.path} holds a config.yaml that is of no run: name another with --run_dir")
 
     def check_links(self) -> None:
-        """Refuse links that lead out of the run directory, through which a command would write elsewhere.
+        """Refuse links that lead out of the run directory, and what is neither a file nor a folder.
 
-        Below wandb/ there may be some: W&B writes into new folders there, and links its own logs to its cache.
+        Through such a link a command would write elsewhere, and at a pipe it would wait for ever. Below wandb/ there
+        may be some: W&B writes into new folders there, and links its own logs to its cache.
 
         Raises:
             ConfigError: there is one.
         """
         root = os.path.realpath(self.path)
-        for pattern in ("*", "*/*", "*/*/*"):
-            for path in self.path.glob(pattern):
-                inside = path.relative_to(self.path).parts
-                if len(inside) > 1 and inside[0] == "wandb":
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                try:
+                    mode = path.lstat().st_mode
+                except FileNotFoundError:  # a command that is at work here has renamed it
                     continue
-                if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-                    raise ConfigError(
-                        f"{path} is a link that leads out of the run directory: replace it with what it points to"
-                    )
+                if stat.S_ISLNK(mode):
+                    if not Path(os.path.realpath(path)).is_relative_to(root):
+                        raise ConfigError(
+                            f"{path} is a link that leads out of the run directory: replace it with what it points to"
+                        )
+                elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise ConfigError(f"{path} is a pipe, a socket or a device, which no run has: delete it")
+            if Path(folder) == self.path and "wandb" in folders:
+                folders.remove("wandb")
 
     def locked(self, patience: float = 1.0) -> DirectoryLock:
         """Keep other processes out until it is released; the system drops the lock with its holder.

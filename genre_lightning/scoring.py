@@ -21,7 +21,7 @@ from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_mi
 from genre_lightning.data.steps import MicroBatch, evaluation_shards
 from genre_lightning.data.templates import ColumnNames, TextTemplate
 from genre_lightning.data.tokenizers import load_tokenizer
-from genre_lightning.data.tokens import TokenLists, encode
+from genre_lightning.data.tokens import TokenLists, encode, no_panic
 from genre_lightning.distributed.manifests import verify_checkpoint
 from genre_lightning.distributed.precision import accelerator_of, inference_autocast, inference_precision
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
@@ -167,7 +167,8 @@ class ModelScorer(_TemplateReader):
         # nothing is cut: the tokenizer would warn of texts that are too long for the model
         encoded = self.tokenizer.backend_tokenizer
         encoded.no_truncation()
-        return [len(text.ids) for text in encoded.encode_batch(self.texts(films))]
+        with no_panic(self.tokenizer):
+            return [len(text.ids) for text in encoded.encode_batch(self.texts(films))]
 
 
 class BaselineScorer(_TemplateReader):

@@ -154,7 +154,7 @@ def test_places_that_can_be_run_directories(run, tmp_path):
     run.check_writable()
     (run.path / ".lock").touch()  # of a start that was killed
     run.check_writable()
-    run.write_config("seed: 0\n")
+    run.write_config("data: {seed: 0}\n")
     (run.path / "other.txt").touch()
     run.check_writable()
 

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from genre_lightning.files import replacing
+from genre_lightning.files import read_bytes, replacing
 
 _SECONDS_BETWEEN_SAVES = 10.0
 """How old the file may be while the training goes on; checkpoints save it too."""
@@ -59,10 +59,14 @@ class CurvesLogger(Logger):
 
         Args:
             step: optimizer steps done in the checkpoint.
+
+        Raises:
+            CheckpointError: the file is far larger than any curves.
         """
         if not self.path.is_file():
             return
-        lines = self.path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
+        content = read_bytes(self.path, "delete it to do without its curves")
+        lines = content.decode("utf-8", errors="replace").splitlines(keepends=True)
         if lines and not lines[-1].endswith("\n"):
             lines.pop()  # a killed process may leave half a line, whose step may be half a number
         reader = csv.DictReader(lines)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
@@ -13,20 +14,27 @@ from lightning.pytorch.loggers import Logger
 from genre_lightning.callbacks.curves import CurvesLogger
 from genre_lightning.callbacks.tensorboard import RunTensorBoardLogger
 from genre_lightning.callbacks.wandb_run import RunWandbLogger, WandbOptions
+from genre_lightning.callbacks.wandb_settings import check_local_settings
 from genre_lightning.distributed.signals import StopNow
 from genre_lightning.errors import ConfigError, PreemptedError
 from genre_lightning.runs import RunDirectory
 
 
-def check_loggers(wandb: WandbOptions | None, *, tensorboard: bool) -> None:
-    """Refuses loggers whose packages are not there.
+def check_loggers(*, wandb: bool, tensorboard: bool) -> None:
+    """Refuse loggers whose packages are not there, and W&B if the working directory would steer it.
+
+    Args:
+        wandb: Whether any logger is W&B's.
+        tensorboard: Whether TensorBoard's events are written.
 
     Raises:
-        ConfigError: with the cure.
+        ConfigError: With the fix.
     """
-    for wanted, package in ((wandb is not None, "wandb"), (tensorboard, "tensorboard")):
+    for wanted, package in ((wandb, "wandb"), (tensorboard, "tensorboard")):
         if wanted and importlib.util.find_spec(package) is None:
             raise ConfigError(f"{package} is not installed: run 'pip install {package}', or leave the option out")
+    if wandb:
+        check_local_settings(Path.cwd())
 
 
 def make_loggers(run: RunDirectory, wandb: WandbOptions | None, *, tensorboard: bool) -> list[Logger]:

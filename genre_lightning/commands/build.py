@@ -133,7 +133,8 @@ def prepare_checks(
         model.check_trainer(instances.trainer["strategy"])
 
     def loggers_are_there() -> None:
-        check_loggers(config.wandb, tensorboard=config.tensorboard)
+        uses_wandb = config.wandb is not None or "WandbLogger" in str(config.trainer.logger)
+        check_loggers(wandb=uses_wandb, tensorboard=config.tensorboard)
 
     def model_fits() -> None:
         model.check(data.options.max_tokens)

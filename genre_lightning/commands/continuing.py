@@ -33,6 +33,7 @@ def locked(run: RunDirectory) -> Iterator[None]:
         return
     with run.locked(lock_patience()):
         remove_temporaries(run.path)
+        run.check_links()
         for name in EVALUATED:
             restore_folder(run.evaluation(name).path)
         yield

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from genre_lightning.commands.build import tell
@@ -28,7 +27,7 @@ from genre_lightning.export.folder import whole_folder
 from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
 from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
-from genre_lightning.files import write_json, write_text
+from genre_lightning.files import read_parquet, write_json, write_text
 from genre_lightning.folders import check_new_folder
 from genre_lightning.models.backbones import QuietLoading
 from genre_lightning.models.base import GenreClassifier
@@ -159,7 +158,7 @@ def _write(source: Source, folder: Path, facts: CardFacts, *, dtype: torch.dtype
 def _texts(run: RunDirectory) -> list[str]:
     """A few texts of the run's own films to compare on."""
     split = next(name for name in ("test", "validation") if run.evaluation(name).predictions.is_file())
-    column = pq.read_table(run.evaluation(split).predictions, columns=["text"])["text"]
+    column = read_parquet(run.evaluation(split).predictions, ["text"])["text"]
     return [str(text) for text in column[:_COMPARED_TEXTS].to_pylist()]
 
 

@@ -89,7 +89,9 @@ def read_status(run: RunDirectory) -> RunStatus:
 
     Raises:
         CheckpointError: the directory is no run, and none was submitted in it.
+        ConfigError: a link in it leads out of it, or it holds a pipe or the like.
     """
+    run.check_links()
     submitted = run.job()
     if submitted is None:
         run.require_run()

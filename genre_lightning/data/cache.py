@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -37,12 +38,18 @@ def share_with_group(cache_dir: Path) -> None:
     """Let the group of a cache directory write to it; what is made in it from now on follows.
 
     Raises:
-        ConfigError: the directory belongs to someone else, who has not shared it.
+        ConfigError: the directory belongs to someone else, who has not shared it, or it holds other files, which are
+            nobody else's business: a configuration may name any folder.
     """
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         mode = stat.S_IMODE(cache_dir.stat().st_mode)
         if mode & _GROUP != _GROUP:
+            if others := sorted(path.name for path in cache_dir.iterdir() if not _OF_CACHE.fullmatch(path.name)):
+                raise ConfigError(
+                    f"data.cache_dir {cache_dir} holds {others[0]}, which is not of a cache: name another folder to "
+                    "share with its group"
+                )
             cache_dir.chmod(mode | _GROUP)
     except OSError as error:
         raise ConfigError(
@@ -50,6 +57,9 @@ def share_with_group(cache_dir: Path) -> None:
             "for 'chmod g+rwxs', or name another folder"
         ) from None
 
+
+_OF_CACHE = re.compile(r"films|digests|tokens|tokenizers|weights|user-\d+\.key")
+"""Names in the root of a cache."""
 
 _GROUP = stat.S_IRWXG | stat.S_ISGID
 """Of a folder that its group shares: the files in it belong to that group too."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
+from genre_lightning.files import read_parquet
 
 _FREQUENT_WORDS = 150
 _FEWEST_WORDS = 12
@@ -59,7 +59,7 @@ def familiar_of(predictions: Path) -> Familiar | None:
     """What the texts of a predictions.parquet share; None without the file."""
     if not predictions.is_file():
         return None
-    texts = pq.read_table(predictions, columns=["text"])["text"].slice(0, _SAMPLE_TEXTS).to_pylist()
+    texts = read_parquet(predictions, ["text"])["text"].slice(0, _SAMPLE_TEXTS).to_pylist()
     return Familiar.of_texts(texts)
 
 

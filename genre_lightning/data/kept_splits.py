@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from genre_lightning.data.splits import SPLIT_NAMES
 from genre_lightning.errors import ConfigError, one_line
-from genre_lightning.files import damaged, replacing
+from genre_lightning.files import damaged, read_parquet, replacing
 
 DIGEST_BYTES = 16
 _FIX = "copy it from where the run was trained, or train in another --run_dir"
@@ -61,8 +61,8 @@ class KeptSplits:
         Raises:
             CheckpointError: it is damaged, or may not be read.
         """
+        table = read_parquet(path, fix=_FIX)
         try:
-            table = pq.read_table(path)
             ids, digests, sides = (table[name].to_pylist() for name in ("id", "text_digest", "split"))
             if len(set(ids)) != len(ids) or not all(isinstance(value, str) for value in ids):
                 raise ValueError("its ids are not distinct texts")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from genre_lightning.data.cache import build_once, key_of
 from genre_lightning.data.sentencepiece import bare_tokenizer
+from genre_lightning.data.tokenizer_limits import check_growth
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.foreign import model_file, read_object
 
@@ -32,6 +33,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     from transformers import AutoTokenizer
 
     _check_class(name, revision)
+    _check_growth(name, revision)
     try:
         tokenizer = bare_tokenizer(Path(name)) or AutoTokenizer.from_pretrained(
             name, revision=revision, use_fast=True, trust_remote_code=False
@@ -97,6 +99,14 @@ def _check_class(name: str, revision: str | None) -> None:
                 f"{file} of {name!r} has tokenizer_class {kind!r}, which is not a tokenizer of transformers: "
                 "remove it, or download the model again"
             )
+
+
+def _check_growth(name: str, revision: str | None) -> None:
+    try:
+        if path := model_file(name, "tokenizer.json", revision):
+            check_growth(path)
+    except ConfigError as error:
+        raise _unloadable(name, error) from None
 
 
 def train_wordpiece(

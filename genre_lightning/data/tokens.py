@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from genre_lightning.data.cache import build_once, key_of
+from genre_lightning.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -147,9 +149,10 @@ class PlacedTokens:
 
 def encode_with_places(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PlacedTokens:
     """The tokens of a text, cut as `encode` cuts it, with their places."""
-    encoded = tokenizer(
-        text, truncation=True, max_length=max_tokens, return_offsets_mapping=True, return_special_tokens_mask=True
-    )
+    with no_panic(tokenizer):
+        encoded = tokenizer(
+            text, truncation=True, max_length=max_tokens, return_offsets_mapping=True, return_special_tokens_mask=True
+        )
     ids = encode([text], tokenizer, max_tokens)[0]
     if not encoded["input_ids"]:  # the token that stands for nothing
         return PlacedTokens(np.array(ids), np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, dtype=bool))
@@ -157,10 +160,29 @@ def encode_with_places(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens
     return PlacedTokens(np.array(ids), starts, ends, np.array(encoded["special_tokens_mask"], dtype=bool))
 
 
+@contextmanager
+def no_panic(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Turn the panic of a tokenizer, such as of a pattern that backtracks without end, into an error of one line.
+
+    Raises:
+        ConfigError: It has panicked.
+    """
+    try:
+        yield
+    except BaseException as error:  # a panic is no Exception, and its class has no public name
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ConfigError(
+            f"the tokenizer of {tokenizer.name_or_path!r} fails on a text ({one_line(error)[:160]}): download the "
+            "model again, or use another tokenizer"
+        ) from None
+
+
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
     """Token ids of texts, each cut to `max_tokens`; whatever truncation the tokenizer's file had is overruled."""
     # the call of one text sets truncation and padding; the tokenizer below it then spares masks and offsets of the rest
-    tokenizer("", truncation=True, max_length=max_tokens, padding=False)
-    encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts)
+    with no_panic(tokenizer):
+        tokenizer("", truncation=True, max_length=max_tokens, padding=False)
+        encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts)
     # a tokenizer without special tokens makes nothing of an empty text, and a row needs a token
     return [encoding.ids or [tokenizer.pad_token_id or 0] for encoding in encoded]

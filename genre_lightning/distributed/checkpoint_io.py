@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from genre_lightning.distributed import manifests
 from genre_lightning.distributed.manifests import verify_checkpoint
-from genre_lightning.errors import CheckpointError, SaveError, one_line
+from genre_lightning.errors import CheckpointError, ConfigError, SaveError, one_line
 from genre_lightning.failures import machine_error
+from genre_lightning.files import draft_beside, finish_draft
 
 FACTS = "facts.pt"
 """In a directory of shards, the file of everything that is not sharded."""
@@ -40,18 +41,14 @@ def write_checkpoint(content: dict[str, Any], path: Path, kept: Sequence[Path] =
     Raises:
         SaveError: it could not be written; what was there before is untouched.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        # beside the target: only within one file system is a rename atomic
-        path.parent.mkdir(parents=True, exist_ok=True)
-        check_space(path.parent, tensor_bytes(content) + _MARGIN)
-        save_flushed(content, part)
-        manifest = manifests.describe(part, manifest_facts(content))
-        manifests.commit(part, path, manifest, kept)
-    except (OSError, RuntimeError) as error:
+        with draft_beside(path) as part:
+            check_space(path.parent, tensor_bytes(content) + _MARGIN)
+            save_flushed(content, part)
+            manifest = manifests.describe(part, manifest_facts(content))
+            manifests.commit(part, path, manifest, kept)
+    except (OSError, RuntimeError, ConfigError) as error:
         raise not_written(path, error) from error
-    finally:
-        discard(part)
     return str(manifest["sha256"])
 
 
@@ -64,8 +61,7 @@ def save_flushed(content: Any, path: Path) -> None:
     """`torch.save` to a file that is on disk when this returns."""
     with path.open("wb") as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    finish_draft(path)
 
 
 def not_written(path: Path, error: object) -> SaveError:
@@ -77,17 +73,6 @@ def not_written(path: Path, error: object) -> SaveError:
         f"the checkpoint {path} could not be written ({one_line(error)[:160]}): "
         "free space or mend the permissions there, then run the same command again"
     )
-
-
-def discard(part: Path) -> None:
-    """Removes what a save has left, file or directory."""
-    if part.is_dir():
-        shutil.rmtree(part, ignore_errors=True)
-    else:
-        try:
-            part.unlink(missing_ok=True)
-        except OSError:
-            return  # a place that cannot be written holds no part either
 
 
 def tensor_bytes(content: Any) -> int:
@@ -134,14 +119,12 @@ def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> s
     verify_checkpoint(path)
     facts = load_safely(path / FACTS)
     change(facts)
-    part = path.with_name(f".{path.name}.facts.part")
     try:
-        save_flushed(facts, part)
-        return str(manifests.replace_member(path, FACTS, part)["sha256"])
-    except OSError as error:
+        with draft_beside(path) as part:
+            save_flushed(facts, part)
+            return str(manifests.replace_member(path, FACTS, part)["sha256"])
+    except (OSError, ConfigError) as error:
         raise not_written(path, error) from error
-    finally:
-        discard(part)
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -165,9 +148,20 @@ def load_safely(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         CheckpointError: it holds more than those.
     """
     try:
+        _require_unpacked(path)
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # a pickle that is none raises whatever its bytes happen to ask for
         raise refused(path, error) from None
+
+
+def _require_unpacked(path: Path) -> None:
+    """Refuse an archive whose parts are larger than itself: `torch.save` compresses nothing, and reading unpacks."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's older form, which is not an archive
+    with zipfile.ZipFile(path) as archive:
+        expanded = sum(entry.file_size for entry in archive.infolist())
+    if expanded > path.stat().st_size:
+        raise ValueError(f"it expands to {expanded:,} bytes")
 
 
 def refused(path: Path, error: object) -> CheckpointError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import CheckpointError, one_line
-from genre_lightning.files import file_digest, parse_json
+from genre_lightning.files import file_digest, parse_json, read_text, write_text
 
 Manifest = dict[str, Any]
 
@@ -155,12 +155,12 @@ def verify_checkpoint(path: Path) -> Manifest:
 def _entries(path: Path) -> list[Manifest]:
     """What a manifest vouches for: the new checkpoint and, while it is being replaced, the old one."""
     try:
-        manifest = parse_json(manifest_path(path).read_text(encoding="utf-8"))
+        manifest = parse_json(read_text(manifest_path(path)))
         previous = manifest.pop("previous", None)
         entries = [entry for entry in (manifest, previous) if entry is not None]
         if all(isinstance(entry["sha256"], str) for entry in entries):
             return entries
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (CheckpointError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise CheckpointError(f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint")
 
@@ -233,15 +233,7 @@ def _vouched(path: Path) -> Manifest | None:
 
 
 def _write_manifest(path: Path, manifest: Manifest) -> None:
-    draft = path.with_name(f".{manifest_path(path).name}.part")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(manifest, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(manifest_path(path))
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(manifest_path(path), json.dumps(manifest))
     _flush_folder(path)
 
 

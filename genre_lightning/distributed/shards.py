@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from genre_lightning.distributed import manifests
 from genre_lightning.distributed.checkpoint_io import (
     FACTS,
     check_space,
-    discard,
     load_safely,
     manifest_facts,
     not_written,
@@ -36,8 +36,8 @@ from genre_lightning.distributed.checkpoint_io import (
     tensor_bytes,
 )
 from genre_lightning.distributed.manifests import verify_checkpoint
-from genre_lightning.errors import CheckpointError, one_line
-from genre_lightning.files import file_digest
+from genre_lightning.errors import CheckpointError, ConfigError, one_line
+from genre_lightning.files import draft_folder_beside, file_digest
 
 _WEIGHTS, _OPTIMIZER = "weights", "optimizer"
 
@@ -56,15 +56,14 @@ def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ())
         SaveError: on all ranks, if one of them could not write; what was there before is untouched.
     """
     facts, tensors = _split(content)
-    part = path.with_name(f".{path.name}.part")
+    draft = [""]  # rank 0 makes it, and its name reaches the others
     first = dist.get_rank() == 0
     needed = [0] * dist.get_world_size()
     dist.all_gather_object(needed, sum(map(_local_bytes, tensors.values())))
 
     def make_room() -> None:
-        discard(part)
-        part.mkdir(parents=True)
-        check_space(part, sum(needed) + tensor_bytes(facts))
+        draft[0] = str(draft_folder_beside(path))
+        check_space(Path(draft[0]), sum(needed) + tensor_bytes(facts))
 
     def write() -> None:
         with _quiet():
@@ -78,14 +77,16 @@ def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ())
 
     try:
         _together(path, make_room if first else None)
+        dist.broadcast_object_list(draft)
+        part = Path(draft[0])
         _together(path, write)
         gathered: list[dict[str, str]] = [{} for _ in needed]
         mine = {file.name: file_digest(file) for file in part.glob(f"__{dist.get_rank()}_*")}
         dist.all_gather_object(gathered, mine)
         _together(path, finish if first else None)
     finally:
-        if first:
-            discard(part)
+        if first and draft[0]:
+            shutil.rmtree(draft[0], ignore_errors=True)
 
 
 def _together(path: Path, work: Callable[[], None] | None) -> None:
@@ -94,7 +95,7 @@ def _together(path: Path, work: Callable[[], None] | None) -> None:
     try:
         if work is not None:
             work()
-    except (OSError, RuntimeError, CheckpointException) as error:
+    except (OSError, RuntimeError, ConfigError, CheckpointException) as error:
         failure = one_line(error.failures if isinstance(error, CheckpointException) else error)
     failures = [""] * dist.get_world_size()
     dist.all_gather_object(failures, failure)

@@ -17,7 +17,10 @@ from genre_lightning.files import replacing
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6b7280"
 INK, FAINT = "#1f2937", "#e5e7eb"
 DOTS_PER_INCH = 150
+# matplotlib reads a matplotlibrc of the working directory, by which a stranger's folder could have TeX run
+_DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith(("backend", "webagg."))}
 _SETTINGS = {
+    **_DEFAULTS,
     "font.size": 9,
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,

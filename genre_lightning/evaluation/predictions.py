@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_lightning.errors import CheckpointError, DataError
-from genre_lightning.files import REMAKE, damaged, parse_json, replacing
+from genre_lightning.files import REMAKE, damaged, parse_json, read_parquet, replacing
 from genre_lightning.metrics import BoolArray
 from genre_lightning.shapes import require_shape, text
 
@@ -164,12 +163,7 @@ def read_stored_predictions(path: str | os.PathLike[str], fix: str = REMAKE) -> 
         CheckpointError: the file is missing or damaged, or is not a predictions file.
         DataError: its values are not usable (NaN, shapes).
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path} is missing: {fix}")
-    try:
-        table = pq.read_table(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise CheckpointError(f"{path} is not a readable Parquet file ({_first_line(error)}): {fix}") from None
+    table = read_parquet(path, fix=fix)
     try:
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         missing = [column for column in COLUMNS if column not in table.column_names]
@@ -249,7 +243,3 @@ def _unfixed(column: pa.ChunkedArray, shape: tuple[int, int]) -> NDArray:
 def _storable(text: str) -> str:
     """Replace lone surrogates, which are no UTF-8 and which Parquet refuses."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -29,7 +29,7 @@ from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
-from genre_lightning.files import read_json, write_text
+from genre_lightning.files import read_bytes, read_json, write_text
 from genre_lightning.metrics import BoolArray
 
 MISTAKES = 20
@@ -224,7 +224,7 @@ def _figures(directory: Path) -> list[dict[str, str]]:
     for name, title in FIGURES.items():
         path = directory / f"{name}.png"
         if path.is_file():
-            encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+            encoded = base64.b64encode(read_bytes(path)).decode("ascii")
             found.append({"name": name, "title": title, "uri": f"data:image/png;base64,{encoded}"})
     return found
 

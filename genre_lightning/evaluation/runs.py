@@ -128,6 +128,7 @@ def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:
 
     Raises:
         CheckpointError: the directory is missing, is no run, or has not been evaluated on one of the splits.
+        ConfigError: a link in it leads out of it, or it holds a pipe or the like.
     """
     path = Path(directory)
     if not path.is_dir():
@@ -137,6 +138,7 @@ def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:
     if not any(mark.exists() for mark in marks):
         names = " or ".join(mark.name for mark in marks)
         raise CheckpointError(f"{path} is no run directory (no {names}): give the --run_dir of a run")
+    run.files.check_links()
     for split in splits:
         if not run.has(split):
             raise CheckpointError(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from genre_lightning.errors import CheckpointError
 from genre_lightning.escapes import original_cell
 from genre_lightning.evaluation.options import POLICIES
-from genre_lightning.files import REMAKE, damaged, read_json
+from genre_lightning.files import REMAKE, damaged, read_json, read_text
 from genre_lightning.metrics import POLICY_METRICS, THRESHOLD_FREE_METRICS
 from genre_lightning.shapes import Shape, count, maybe_number, number, text
 
@@ -125,13 +124,10 @@ def read_csv(path: str | os.PathLike[str], fix: str = REMAKE) -> tuple[list[str]
     Raises:
         CheckpointError: the file is missing, may not be read, or has rows of another length than its header.
     """
+    content = io.StringIO(read_text(path, fix), newline="")
     try:
-        with Path(path).open(newline="", encoding="utf-8") as handle:
-            header, *lines = [list(map(original_cell, row)) for row in csv.reader(handle, strict=True)] or [[]]
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: {fix}") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): fix its permissions") from None
+        cells = csv.reader(content, strict=True)
+        header, *lines = [list(map(original_cell, row)) for row in cells] or [[]]
     except (ValueError, csv.Error) as error:
         raise damaged(path, error, fix) from None
     for number_of_row, line in enumerate(lines, start=2):

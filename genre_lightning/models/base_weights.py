@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genre_lightning.data.cache import default_cache_dir
 from genre_lightning.errors import CheckpointError, ConfigError, one_line
-from genre_lightning.files import file_digest, parse_json
+from genre_lightning.files import file_digest, read_json, write_json
 from genre_lightning.foreign import HOW_TO_GET, model_file, read_object
+from genre_lightning.shapes import text
 
 if TYPE_CHECKING:
     import torch
@@ -225,31 +226,30 @@ def _file_digest(file: Path, cache_dir: Path | None) -> str:
     try:
         state = target.stat()
         key = hashlib.sha256(f"{target}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()
-        note = (cache_dir or _default_cache()) / "weights" / f"{key}.json"
-        if note.is_file() and _SHA256.fullmatch(
-            digest := parse_json(note.read_text(encoding="utf-8")).get("sha256", "")
-        ):
-            return digest
+        note = (cache_dir or default_cache_dir()) / "weights" / f"{key}.json"
+        if (known := _noted(note)) is not None:
+            return known
         digest = file_digest(target)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error}): mend its permissions, or fetch the model again") from None
     _remember(note, digest)
     return digest
 
 
-def _remember(note: Path, digest: str) -> None:
-    draft = note.with_name(f".{note.name}.{os.getpid()}")
+def _noted(note: Path) -> str | None:
+    if not note.is_file():
+        return None
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"sha256": digest}), encoding="utf-8")
-        draft.replace(note)
-    except OSError:
-        draft.unlink(missing_ok=True)  # without a cache the file is read again the next time
+        digest = read_json(note, {"sha256": text})["sha256"]
+    except CheckpointError:
+        return None
+    return digest if _SHA256.fullmatch(digest) else None
 
 
-def _default_cache() -> Path:
-    root = os.environ.get("GENRE_LIGHTNING_CACHE")
-    return Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genre_lightning"
+def _remember(note: Path, digest: str) -> None:
+    # without a cache the file is read again the next time
+    with contextlib.suppress(OSError, ConfigError):
+        write_json(note, {"sha256": digest})
 
 
 def check_same_base(theirs: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -102,5 +102,5 @@ def test_a_damaged_table_is_refused(runs, tmp_path, capfd):
     table = other / "evaluation" / "test" / "predictions.parquet"
     table.write_bytes(table.read_bytes()[:200])
     before = everything_under(tmp_path)
-    refused(capfd, ["compare", runs[0], other, "--out", tmp_path / "out"], "is not a readable Parquet file", "again")
+    refused(capfd, ["compare", runs[0], other, "--out", tmp_path / "out"], "is damaged", "again")
     assert everything_under(tmp_path) == before

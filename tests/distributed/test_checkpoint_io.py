@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +18,14 @@ from malicious import Malicious
 from genre_lightning.distributed import checkpoint_io
 from genre_lightning.distributed.checkpoint_io import (
     AtomicCheckpointIO,
+    load_safely,
     read_checkpoint,
     update_checkpoint,
     write_checkpoint,
 )
 from genre_lightning.distributed.manifests import manifest_path, newest_good, verify_checkpoint
-from genre_lightning.errors import CheckpointError
+from genre_lightning.errors import CheckpointError, SaveError
+from genre_lightning.files import remove_temporaries
 
 
 def content(step):
@@ -237,6 +240,7 @@ def test_at_every_moment_of_a_save_a_whole_checkpoint_is_vouched_for(saved, monk
     assert step in ((4,) if finished else (3, 4))
     assert verify_checkpoint(saved)["global_step"] == step
     # the run goes on, and may be killed again
+    remove_temporaries(saved.parent)
     for next_step in (5, 6):
         write_checkpoint(content(next_step), saved)
         assert verify_checkpoint(saved)["global_step"] == next_step
@@ -289,3 +293,49 @@ def test_lightnings_door(tmp_path):
     door.remove_checkpoint(str(path))
     door.remove_checkpoint(str(path))
     assert list(path.parent.iterdir()) == []
+
+
+def test_drafts_have_names_that_nobody_foresees(saved, tmp_path):
+    """A link or a pipe at a name that was once used for drafts is neither followed nor waited for."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for name in (".last.ckpt.part", ".last.ckpt.manifest.json.part"):
+        (saved.parent / name).symlink_to(precious)
+    write_checkpoint(content(4), saved)
+    assert read_checkpoint(saved)["global_step"] == 4
+    assert precious.read_text() == "mine"
+
+
+def test_a_link_at_the_place_of_a_checkpoint_is_replaced_not_followed(saved, tmp_path):
+    precious = tmp_path / "precious"
+    saved.rename(precious)
+    saved.symlink_to(precious)
+    before = precious.read_bytes()
+    write_checkpoint(content(4), saved)
+    assert not saved.is_symlink()
+    assert precious.read_bytes() == before
+
+
+def test_a_link_at_the_place_of_a_manifest_is_refused(saved, tmp_path):
+    precious = tmp_path / "precious"
+    manifest_path(saved).rename(precious)
+    manifest_path(saved).symlink_to(precious)
+    before = precious.read_bytes()
+    with pytest.raises(SaveError, match="is a link"):
+        write_checkpoint(content(4), saved)
+    assert precious.read_bytes() == before
+
+
+def test_a_small_file_that_expands_is_refused(tmp_path):
+    """torch reads archives whose parts are compressed; it writes none."""
+    torch.save({"state_dict": {"weight": torch.zeros(1 << 20)}}, tmp_path / "plain.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.ckpt") as plain,
+        zipfile.ZipFile(tmp_path / "packed.ckpt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    assert (tmp_path / "packed.ckpt").stat().st_size < 1 << 16
+    with pytest.raises(CheckpointError, match="expands"):
+        load_safely(tmp_path / "packed.ckpt")
+    assert load_safely(tmp_path / "plain.ckpt").keys() == {"state_dict"}

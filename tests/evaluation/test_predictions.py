@@ -91,7 +91,7 @@ def test_missing_damaged_and_foreign_files_are_refused(predictions, tmp_path):
     write(predictions, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"is not a readable Parquet file .*run the command"):
+    with pytest.raises(CheckpointError, match=r"is damaged .*run the command"):
         read_predictions(path)
     pq.write_table(pq.read_table(_restore(path, whole)).drop_columns(["logits"]), path)
     with pytest.raises(CheckpointError, match="lacks logits"):

@@ -15,6 +15,7 @@ from made_runs import everything_under, make_run, refused, trained_baseline, wit
 
 from genre_lightning.__main__ import main
 from genre_lightning.commands.continuing import locked
+from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.decisions import read_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.files import read_json, replacing_folder, write_json
@@ -181,6 +182,9 @@ def test_temporary_files_of_killed_commands_are_removed_and_links_not_followed(n
         path.write_text("")
     (nb / ".tmp-link").symlink_to(other)
     (nb / "evaluation" / "link").symlink_to(other)
+    with pytest.raises(ConfigError, match="leads out of the run directory"), locked(RunDirectory(nb)):
+        pass
+    (nb / "evaluation" / "link").unlink()
     with locked(RunDirectory(nb)):
         pass
     assert not [path for path in left if path.exists()]

@@ -15,6 +15,7 @@ from word_pieces import LETTERS, SPECIAL, WORDS, word_pieces
 from genre_lightning.__main__ import main
 from genre_lightning.commands.fit import fit
 from genre_lightning.data.tokenizers import load_tokenizer
+from genre_lightning.data.tokens import encode, encode_with_places
 from genre_lightning.errors import ConfigError
 from genre_lightning.models import chat_format, chat_renderer
 from genre_lightning.models.distilbert import DistilBertClassifier
@@ -321,3 +322,53 @@ def test_a_chat_format_that_waits(llama, monkeypatch):
     monkeypatch.setattr(chat_format, "_WALL_SECONDS", 0.01)
     with pytest.raises(ConfigError, match="does not end"):
         ask(llama, CHAT + "never rendered before")
+
+
+# Texts that a tokenizer makes huge, or never ends with
+
+LONG = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+EVERYWHERE = {"type": "Replace", "pattern": {"Regex": "x*"}, "content": "y" * 1000}
+TOKEN = {"SpecialToken": {"id": "[CLS]", "type_id": 0}}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("normalizer", {"type": "Sequence", "normalizers": [LONG] * 6}, "lengthen a text"),
+        ("normalizer", EVERYWHERE, "lengthen a text"),
+        ("normalizer", {"type": "Prepend", "prepend": "y" * 1000}, "lengthen a text"),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFKC"}] * 1000}, "more than 64"),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}] * 1000}, "more than 64"),
+        (
+            "post_processor",
+            {"type": "TemplateProcessing", "single": [TOKEN] * 1000, "pair": [], "special_tokens": {}},
+            "adds more than 64 tokens",
+        ),
+        (
+            "post_processor",
+            {
+                "type": "TemplateProcessing",
+                "single": [TOKEN, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [],
+                "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2] * 1000, "tokens": ["[CLS]"] * 1000}},
+            },
+            "adds more than 64 tokens",
+        ),
+    ],
+)
+def test_a_text_that_grows_without_limit(folder, monkeypatch, part, value, words):
+    monkeypatch.setattr(
+        "transformers.AutoTokenizer.from_pretrained", lambda *arguments, **options: pytest.fail("it was loaded")
+    )
+    change(folder / "tokenizer.json", **{part: value})
+    not_loaded(folder, "tokenizer.json is refused", words)
+
+
+def test_a_pattern_that_backtracks_without_end(folder):
+    endless = {"type": "Replace", "pattern": {"Regex": "(a|aa)+$"}, "content": "a"}
+    change(folder / "tokenizer.json", normalizer=endless)
+    known = load_tokenizer(str(folder))
+    for read in (lambda text: encode([text], known, 16), lambda text: encode_with_places(text, known, 16)):
+        with pytest.raises(ConfigError, match="fails on a text") as error:
+            read("a" * 60 + "b")
+        assert "\n" not in str(error.value)
