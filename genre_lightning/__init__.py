@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from genre_lightning.models.base import GenreClassifier
     from genre_lightning.models.distilbert import DistilBertClassifier
     from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
+    from genre_lightning.models.options import ClassifierOptions
     from genre_lightning.models.zero_shot import ZeroShotLlama
     from genre_lightning.tagger import Tagger
     from genre_lightning.types import Batch, DataSpec
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Batch": "types",
+    "ClassifierOptions": "models.options",
     "DataSpec": "types",
     "DistilBertClassifier": "models.distilbert",
     "GenreClassifier": "models.base",
@@ -30,6 +32,7 @@ _PUBLIC = {
 
 __all__ = [
     "Batch",
+    "ClassifierOptions",
     "DataSpec",
     "DistilBertClassifier",
     "GenreClassifier",

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 import typing
@@ -100,14 +101,16 @@ def test_batches_are_packed_for_a_model_that_packs(parts, trainer):
 
 
 def test_resumed_fit_is_the_unbroken_one_to_the_bit(parts, trainer, tmp_path):
-    def saving(folder):
-        return ModelCheckpoint(tmp_path / folder, every_n_train_steps=4, save_top_k=-1, filename="{step}")
+    def saving():
+        return ModelCheckpoint(tmp_path / "saved", every_n_train_steps=4, save_top_k=-1, filename="{step}")
 
     whole, rest = Seen(), Seen()
     model, data = parts()
-    trainer(whole, saving("saved"), max_epochs=2).fit(model, data)
+    trainer(whole, saving(), max_epochs=2).fit(model, data)
     again, data = parts()
-    trainer(rest, saving("again"), max_epochs=2).fit(again, data, ckpt_path=tmp_path / "saved/step=4.ckpt")
+    middle = (tmp_path / "saved/step=4.ckpt").rename(tmp_path / "middle.ckpt")
+    shutil.rmtree(tmp_path / "saved")
+    trainer(rest, saving(), max_epochs=2).fit(again, data, ckpt_path=middle)
     assert rest.by_step() == whole.by_step(first=4)
     assert rest.losses == whole.losses[4:]
     for name, value in model.state_dict().items():
@@ -132,8 +135,9 @@ def test_a_model_is_loaded_from_a_checkpoint_of_plain_values(parts, trainer, tmp
     assert loaded.spec.genres == model.spec.genres
     for mine, theirs in zip(plain.predict(model, data), plain.predict(loaded, data), strict=True):
         assert torch.equal(mine["logits"], theirs["logits"])
-    tested = plain.test(loaded, data, verbose=False)
-    assert tested == plain.test(model, data, verbose=False)
+    assert plain.test(loaded, data, verbose=False)[0] == pytest.approx(
+        plain.test(model, data, verbose=False)[0], rel=0, abs=0, nan_ok=True
+    )
 
 
 def test_adapters_are_loaded_over_their_base(sample_csv, trainer, tmp_path):
@@ -155,8 +159,8 @@ def test_frozen_weights_take_the_trainers_precision(sample_csv, trainer, tmp_pat
     )
     model = LlamaQLoraClassifier("random", architecture={**TINY, "kv_heads": 1}, lora={"rank": 2}, quantization="none")
     trainer(max_steps=1, precision=precision).fit(model, data)
-    frozen = {p.dtype for p in model.backbone.parameters() if not p.requires_grad}
-    assert frozen == {dtype}
+    linear = {p.dtype for name, p in model.named_parameters() if name.endswith("proj.weight")}
+    assert linear == {dtype}
 
 
 def test_options_stand_in_the_signature_and_in_hparams():
@@ -195,7 +199,7 @@ def test_what_a_trainer_must_not_do_is_refused(parts, trainer, options, named):
 def test_a_model_without_a_data_module_is_refused(parts, trainer):
     model, _ = parts()
     with pytest.raises(ConfigError, match="knows no genres: give the trainer a data module"):
-        trainer().fit(model, DataLoader([1, 2]))
+        trainer().fit(model, DataLoader([1, 2]), DataLoader([1, 2]))
 
 
 def test_a_loss_that_is_not_a_number_names_step_films_and_checkpoint(parts, trainer, tmp_path):

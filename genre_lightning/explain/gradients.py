@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genre_lightning.data.tokens import encode_with_places
+from genre_lightning.errors import ConfigError
 from genre_lightning.explain.attribution import Attribution
 from genre_lightning.explain.words import split_words
 from genre_lightning.scoring import ModelScorer, require_finite
@@ -43,6 +44,11 @@ class GradientAttributor:
         found = (tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
         self.replacement: int = next((number for number in found if number is not None), 0)
         self.baseline = f"{tokenizer.convert_ids_to_tokens(self.replacement)} in place of each word piece"
+        if not hasattr(scorer.model.backbone, "get_input_embeddings"):
+            raise ConfigError(
+                f"{type(scorer.model).__name__} cannot be explained: its backbone needs get_input_embeddings(), as "
+                "models of transformers have it, whose layer the words are attributed to"
+            )
         # the gradients of the weights would cost a third of the work
         scorer.model.requires_grad_(requires_grad=False)
         embeddings = scorer.model.backbone.get_input_embeddings()  # type: ignore[operator]  # of transformers

@@ -548,6 +548,16 @@ class GenreClassifier(LightningModule):
 
             self.bind(spec_of(metadata), np.array(metadata["pos_weight"], dtype=np.float32))
 
+    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that was trained over another base; comes once the model is built.
+
+        Args:
+            metadata: What `checkpoint_metadata` gave.
+
+        Raises:
+            CheckpointError: With what differs.
+        """
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained part of the weights, and the metadata.
 
@@ -571,6 +581,7 @@ class GenreClassifier(LightningModule):
             self.read_metadata(metadata)
             self.configure_model()
         assert self.spec is not None
+        self.check_metadata(metadata)
         check_same_genres(metadata["genres"], self.spec.genres)
         check_same_tensors(self, checkpoint["state_dict"], self.trained_names())
         self.decision = metadata["decision"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import backbone_config, check_positions, check_vocabulary, empty_shape
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.base_weights import StoredWeights, check_same_base, weight_files, weights_digest
-from genre_lightning.models.checkpoint import CHECKPOINT_KEY
 from genre_lightning.models.options import RANDOM, DecoderOptions, LlamaArchitecture
 from genre_lightning.models.quantization import (
     FrozenWeights,
@@ -235,14 +235,11 @@ class FrozenDecoder(GenreClassifier):
         """See `GenreClassifier.checkpoint_metadata`; with the base."""
         return {**super().checkpoint_metadata(), "base": self.base_metadata()}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See `GenreClassifier.on_load_checkpoint`; refuses one that was trained over another base too."""
-        facts = checkpoint.get(CHECKPOINT_KEY) or {}
-        if CHECKPOINT_KEY in checkpoint and "base" not in facts:
+    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """See `GenreClassifier.check_metadata`."""
+        if "base" not in metadata:
             raise CheckpointError("the checkpoint is of another kind of model: use the configuration of its run")
-        if "base" in facts:
-            check_same_base(facts["base"], self.base_metadata())
-        super().on_load_checkpoint(checkpoint)
+        check_same_base(metadata["base"], self.base_metadata())
 
     def trained_names(self) -> set[str]:
         """Names of what a checkpoint holds: all that trains, and nothing of the frozen base."""

@@ -26,7 +26,6 @@ from genre_lightning.models.backbones import (
 )
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
-from genre_lightning.models.checkpoint import CHECKPOINT_KEY
 from genre_lightning.models.lora import add_lora
 from genre_lightning.models.options import SMALL, Architecture, EncoderOptions, LoraOptions
 from genre_lightning.models.packing import FULL_ATTENTION, encoder_inputs, packs, register_attention
@@ -210,12 +209,11 @@ class DistilBertClassifier(GenreClassifier):
             except ConfigError as error:
                 raise CheckpointError(f"the checkpoint cannot be used: {error}") from None
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See `GenreClassifier.on_load_checkpoint`; refuses adapters that were trained over another base too."""
-        theirs = (checkpoint.get(CHECKPOINT_KEY) or {}).get("backbone") or {}
-        if self.adapters and "sha256" in theirs:
-            check_same_base(theirs, self.base_metadata())
-        super().on_load_checkpoint(checkpoint)
+    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """See `GenreClassifier.check_metadata`."""
+        base = metadata.get("backbone") or {}
+        if self.adapters and "sha256" in base:
+            check_same_base(base, self.base_metadata())
 
     def checkpoint_metadata(self) -> dict[str, Any]:
         """See `GenreClassifier.checkpoint_metadata`; with the backbone's name and configuration."""
