@@ -120,6 +120,6 @@ def check_encoding(name: str) -> None:
         ConfigError: with the fix.
     """
     try:
-        b"".decode(name)
+        "a".encode(name)
     except (LookupError, ValueError):
         raise ConfigError(f"data.encoding is {name!r}: give a text encoding such as utf-8 or windows-1252") from None

@@ -225,6 +225,27 @@ def test_an_unclosed_quote_at_the_end_costs_one_row(tmp_path):
     assert (films.audit.rows, films.audit.kept) == (FILMS, FILMS - 1)
 
 
+@pytest.mark.parametrize("ids", [str, "tt{:07}".format, None], ids=["numbers", "text", "none"])
+@pytest.mark.parametrize("end", [7, 40])
+def test_an_unclosed_quote_that_another_row_closes_costs_one_row(tmp_path, ids, end):
+    table = [[*row[:2], f"A road, number {row[0]}.".replace(",", ""), row[3]] for row in rows(ids=ids or str)]
+    if not ids:
+        # only many lines are certainly rows if no id says so
+        table, end = [[f"The {'x' * n} film", *row[2:]] for n, row in enumerate(table)], 40
+    lines = as_csv(table, HEADER if ids else HEADER[1:]).splitlines(keepends=True)
+    lines[5] = lines[5].replace("A road", '"A road')
+    lines[end] = lines[end].replace('.,', '.",')
+    films = load(write(tmp_path, "".join(lines)))
+    assert (films.audit.rows, films.audit.malformed, films.audit.kept) == (FILMS, 1, FILMS - 1)
+
+
+def test_a_text_of_lines_with_commas_is_no_damage(tmp_path):
+    table = rows()
+    for row in table:
+        row[2] = f"Red, green, and,\nblue, gold, and, grey\na, b, c, number {row[0]}."
+    check_whole(load(write(tmp_path, as_csv(table))))
+
+
 def test_quotes_behind_backslashes(tmp_path):
     table = rows()
     table[3][2] = 'She says "run, now" and they go, number 4.'
