@@ -149,6 +149,19 @@ def test_a_separator_may_come_late(tmp_path, monkeypatch):
     assert {name for names in films.genres() for name in names} == {*GENRES, "Drama, Old"} - {"Drama"}
 
 
+@pytest.mark.parametrize("separator", ["/", " & ", "#", "\t", "<br>"])
+def test_an_unusual_separator_is_found_and_reported(tmp_path, separator):
+    films = load(write(tmp_path, as_csv(rows(separator.join))))
+    check_whole(films)
+    assert films.notes == (
+        f"genres are separated at {separator.strip(' ')!r}: name another with --data.genre_separator",
+    )
+    table = [[*row[:3], "Sci-Fi & Fantasy" if row[3] == "Drama" else row[3].partition("|")[0]] for row in rows()]
+    films = load(write(tmp_path, as_csv(table)))
+    assert ["Sci-Fi & Fantasy"] in films.genres()
+    assert films.notes == ()
+
+
 @pytest.mark.parametrize("form", ["pipes", "entries"])
 def test_placeholder_genres_are_no_genres(tmp_path, form):
     table = rows(CELLS[form])
@@ -234,7 +247,7 @@ def test_an_unclosed_quote_that_another_row_closes_costs_one_row(tmp_path, ids, 
         table, end = [[f"The {'x' * n} film", *row[2:]] for n, row in enumerate(table)], 40
     lines = as_csv(table, HEADER if ids else HEADER[1:]).splitlines(keepends=True)
     lines[5] = lines[5].replace("A road", '"A road')
-    lines[end] = lines[end].replace('.,', '.",')
+    lines[end] = lines[end].replace(".,", '.",')
     films = load(write(tmp_path, "".join(lines)))
     assert (films.audit.rows, films.audit.malformed, films.audit.kept) == (FILMS, 1, FILMS - 1)
 
