@@ -83,8 +83,8 @@ class CsvRows:
 
     def _read_header(self, needed: Sequence[str]) -> list[str]:
         line = self._header_line()
-        if line[:4].lower() == "sep=" and len(line.rstrip("\r\n")) == 5:
-            delimiters = line[4]
+        if named := re.fullmatch(r'"?sep=([^"])"?[\r\n]*', line, re.IGNORECASE):
+            delimiters = named[1]
             line = self._header_line()
         else:
             delimiters = _DELIMITERS

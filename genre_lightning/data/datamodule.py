@@ -91,7 +91,7 @@ class MovieDataModule(DataOptions, LightningDataModule):
     """Films, their texts as tokens and their genres, split and batched.
 
     Args:
-        csv: the movies file: .csv, .csv.gz or .parquet.
+        csv: the movies file.
         kwargs: see `DataOptions`.
     """
 

@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from genre_lightning.data.cache import build_once, key_of
+from genre_lightning.data.file_kinds import file_kind
 from genre_lightning.data.movies import Audit, FilmSource, Movie, Reading, guess_shapes, read_movies
 from genre_lightning.data.shapes import Shapes
-from genre_lightning.data.tables import FileState, ReadShare, file_kind
+from genre_lightning.data.tables import FileState, ReadShare
 from genre_lightning.errors import DataError
 from genre_lightning.files import file_digest
 

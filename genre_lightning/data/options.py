@@ -20,7 +20,7 @@ class DataOptions:
     These are the options of `MovieDataModule`, which inherits them, so that they can be made and checked alone too.
 
     Args:
-        csv: the movies file: .csv, .tsv, either with .gz, or .parquet.
+        csv: the movies file: .csv, .tsv or .jsonl (an object a line), each also with .gz, or .parquet.
         columns: names of the file's columns.
         genre_format: of the genres column: "literal" for Python lists, "json", "separated", "one_hot" for a column of
             0 and 1 for each genre (those listed in columns.genres, else all columns of 0 and 1), or "auto", the
@@ -29,7 +29,7 @@ class DataOptions:
         merge_genre_case: count genres that differ in upper and lower case only as one, under the most frequent
             spelling; false, the default, keeps and reports them.
         max_malformed: fraction of the rows that may be malformed, 0.05 by default; a file with more is refused.
-        encoding: of the text of a CSV, "utf-8" by default; such as windows-1252.
+        encoding: of a file that is not Parquet, "utf-8" by default; such as windows-1252.
         text: template over the columns of what the model reads, such as "{title}. {overview}".
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.

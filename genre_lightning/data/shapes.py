@@ -98,7 +98,8 @@ class Shapes:
             return number if self.ids == "number" else str(number)
         text = "" if cell is None else str(cell if number is None else number).strip()
         # a cell that is a number by its type but no whole one is no text either
-        if self.ids == "number" or not text or len(text) > _LONGEST_ID or not isinstance(cell, str | int):
+        is_text = isinstance(cell, str | int) and not is_placeholder_genre(text) and len(text) <= _LONGEST_ID
+        if self.ids == "number" or not is_text:
             raise MalformedCellError(f"id {text[:40]!r}")
         return text
 
@@ -153,9 +154,9 @@ class Tally:
     def add(self, id_cell: Any, genres_cell: Any) -> None:
         """Count the cells of a row."""
         if isinstance(id_cell, str):
-            if id_cell.isdecimal() or whole_number(id_cell) is not None:
+            if whole_number(id_cell) is not None:
                 self.number_ids += 1
-            elif stripped := id_cell.strip():
+            elif not is_placeholder_genre(stripped := id_cell.strip()):
                 self.text_ids += 1
                 self.text_id = self.text_id or stripped[:40]
         elif id_cell is not None:

@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from genre_lightning.data.cache import default_cache_dir
+from genre_lightning.data.file_kinds import kind_by_name
 from genre_lightning.data.new_films import NewFilm
-from genre_lightning.data.tables import kind_by_name
 from genre_lightning.errors import ConfigError
 from genre_lightning.escapes import cell, join_names
 from genre_lightning.evaluation.decisions import Decision
