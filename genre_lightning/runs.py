@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +15,11 @@ import yaml
 from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.files import check_folder, damaged, read_json, write_json, write_text
+from genre_lightning.locks import HeldLock, locked
 from genre_lightning.shapes import Shape, count, number, one_of, require_shape, text
 
 ENSEMBLE = "ensemble"
 """The section that the configuration of an ensemble has in place of all others."""
-
-_LOCK_POLL_SECONDS = 0.1
 
 Status = Literal["new", "training", "evaluating", "finished"]
 
@@ -64,86 +59,11 @@ _WITHOUT_EFFECT = (
     "model.activation_checkpointing",
 )  # fmt: skip
 
+_ADDED = {"data.encoding": "utf-8", "data.merge_genre_case": False}
+"""Options that configurations of earlier versions lack, and the value that does what those versions did."""
+
 _OF_SPLITS = ("data.seed", "data.split", "data.max_films")
 """Settings that would move films between splits."""
-
-
-class DirectoryLock:
-    """A lock on a directory that the system drops with its holder, on whatever machine that was.
-
-    A file whose presence is the lock would outlive a killed job on another machine, and is never used: on a file system
-    without locks of any kind the directory stays unlocked, and the user is told.
-
-    Args:
-        directory: holds the file that is locked.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._descriptor: int | None = None
-
-    def acquire(self, patience: float) -> None:
-        """Take the lock, or wait for it.
-
-        Args:
-            patience: seconds to wait for another process at most.
-
-        Raises:
-            ConfigError: another process has it, or the file cannot be locked; with the fix.
-        """
-        path = self.directory / ".lock"
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            deadline = time.monotonic() + patience
-            while not self._taken():
-                if time.monotonic() >= deadline:
-                    raise ConfigError(
-                        f"another process is working in {self.directory}: wait for it, stop it, or name another "
-                        "--run_dir"
-                    )
-                time.sleep(_LOCK_POLL_SECONDS)
-        except OSError as error:
-            self.release()
-            raise ConfigError(
-                f"{path} cannot be locked ({error.strerror}): delete it, or name another --run_dir"
-            ) from None
-        except BaseException:
-            self.release()
-            raise
-
-    def _taken(self) -> bool:
-        """Try once; True too on a file system that has no locks."""
-        assert self._descriptor is not None
-        # Lustre without -o flock has neither kind, some others have one of them
-        for lock in (fcntl.flock, fcntl.lockf):
-            try:
-                lock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EACCES):
-                    return False
-                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
-            else:
-                return True
-        print(
-            f"the file system of {self.directory} has no locks: start no second command in it meanwhile",
-            file=sys.stderr,
-        )
-        return True
-
-    def release(self) -> None:
-        """Let others in."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __enter__(self) -> DirectoryLock:
-        """Hold the lock that has been acquired for the block."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Let others in."""
-        self.release()
 
 
 @dataclass(frozen=True)
@@ -400,8 +320,8 @@ class RunDirectory:
                         f"{path} is a link that leads out of the run directory: replace it with what it points to"
                     )
 
-    def locked(self, patience: float = 1.0) -> DirectoryLock:
-        """Keep other processes out until it is released; the system drops the lock with its holder.
+    def locked(self, patience: float = 1.0) -> HeldLock:
+        """Keep other processes out until it is released; the lock is dropped with its holder.
 
         Args:
             patience: seconds to wait for another process to leave; `is_locked` is there for a moment.
@@ -410,16 +330,15 @@ class RunDirectory:
             ConfigError: another process is working here, or nothing can be locked here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = DirectoryLock(self.path)
-        lock.acquire(patience)
-        return lock
+        busy = f"another process is working in {self.path}: wait for it, stop it, or name another --run_dir"
+        return locked(self.path / ".lock", patience, busy)
 
     def is_locked(self) -> bool:
         """Whether a process is working here."""
         if not (self.path / ".lock").is_file():
             return False
         try:
-            self.locked().release()
+            self.locked(patience=0).release()
         except ConfigError:
             return True
         return False
@@ -493,9 +412,14 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def training_digest(config_text: str) -> str:
     """SHA-256 of the settings that the training depends on, of a resolved configuration in YAML."""
-    settings = flatten(yaml.safe_load(config_text))
+    settings = _without_defaults(flatten(yaml.safe_load(config_text)))
     kept = {key: value for key, value in sorted(settings.items()) if not _is_ignored(key, _WITHOUT_EFFECT)}
     return hashlib.sha256(json.dumps(kept, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def _without_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that a run of an earlier version lacks, if they have the value that it worked by."""
+    return {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
 
 
 def _is_ignored(key: str, ignored: Sequence[str]) -> bool:
@@ -512,7 +436,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effec
         without_effect: settings that this kind of run does not read, beside those that none does.
     """
     ignored = (*_WITHOUT_EFFECT, *without_effect)
-    old, new = flatten(before), flatten(now)
+    old, new = _without_defaults(flatten(before)), _without_defaults(flatten(now))
     changed = []
     for key in sorted(set(old) | set(new)):
         if old.get(key) != new.get(key) and not _is_ignored(key, ignored):
