@@ -31,7 +31,7 @@ def _job_id(value: Any) -> bool:
 
 _STATE: Shape = {
     "status": one_of(*get_args(Status)),
-    "data?": {"films": text, "splits?": {"*": text}},
+    "data?": {"films": text, "reading?": count, "splits?": {"*": text}},
     "overridden?": [text],
     "train_seconds?": number,
     "trainable_parameters?": count,
