@@ -16,7 +16,30 @@ LEASE_SECONDS = 60.0
 _NO_FLOCK = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK})
 
 
-def locked(path: Path, patience_seconds: float, what: str, *, group_writable: bool = False) -> BaseFileLock:
+class HeldLock:
+    """A lock that is held until `release`, or until the end of a `with` block.
+
+    Args:
+        lock: Acquired, once.
+    """
+
+    def __init__(self, lock: BaseFileLock) -> None:
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let other processes in."""
+        self._lock.release()
+
+    def __enter__(self) -> HeldLock:
+        """Keep the lock for the block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let other processes in."""
+        self.release()
+
+
+def locked(path: Path, patience_seconds: float, what: str, *, group_writable: bool = False) -> HeldLock:
     """Take a lock that keeps other processes out until it is released.
 
     The lock is the system's own, which disappears with its holder. A file system that has none gets a lease instead:
@@ -30,12 +53,12 @@ def locked(path: Path, patience_seconds: float, what: str, *, group_writable: bo
             as a dead holder's lease stands.
         what: What is locked and the fix, as the message to show if another process holds the lock:
             "another process is working in runs/a: wait for it, stop it, or name another --run_dir".
-        group_writable: Let other members of the file's group take the lock too.
+        group_writable: Let other members of the file's group take the lock too, whatever the umask.
 
     Raises:
         ConfigError: Another process holds the lock for all of that time, or no lock file can be made there.
     """
-    mode = 0o664 if group_writable else 0o644
+    mode = 0o664 if group_writable else -1
     try:
         try:
             return _acquired(FileLock(path, timeout=patience_seconds, mode=mode, fallback_to_soft=False))
@@ -56,6 +79,6 @@ def locked(path: Path, patience_seconds: float, what: str, *, group_writable: bo
         ) from None
 
 
-def _acquired(lock: BaseFileLock) -> BaseFileLock:
+def _acquired(lock: BaseFileLock) -> HeldLock:
     lock.acquire()
-    return lock
+    return HeldLock(lock)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import stat
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +12,7 @@ from typing import Any, Literal, get_args
 from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.files import check_folder, damaged, read_json, write_json, write_text
+from genre_lightning.locks import HeldLock, locked
 from genre_lightning.shapes import Shape, count, number, one_of, require_shape, text
 
 ENSEMBLE = "ensemble"
@@ -23,8 +20,6 @@ ENSEMBLE = "ensemble"
 
 _OF_RUN = {ENSEMBLE, "baseline", "data", "model"}
 """Sections of which every run's configuration has one; many other programs have a config.yaml too."""
-
-_LOCK_POLL_SECONDS = 0.1
 
 Status = Literal["new", "training", "evaluating", "finished"]
 
@@ -36,7 +31,7 @@ def _job_id(value: Any) -> bool:
 
 _STATE: Shape = {
     "status": one_of(*get_args(Status)),
-    "data?": {"films": text, "splits?": {"*": text}},
+    "data?": {"films": text, "reading?": count, "splits?": {"*": text}},
     "overridden?": [text],
     "train_seconds?": number,
     "trainable_parameters?": count,
@@ -50,85 +45,6 @@ _DEEPEST_ENSEMBLE = 8
 _JOB: Shape = {"job": _job_id}
 _WEIGHT_TOLERANCE = 1e-6
 """How far the weights of an ensemble may be from the sum 1: they are kept as decimals."""
-
-
-# Settings that change how or where a run is done, never what is trained; data.csv is compared by its content.
-class DirectoryLock:
-    """A lock on a directory that the system drops with its holder, on whatever machine that was.
-
-    A file whose presence is the lock would outlive a killed job on another machine, and is never used: on a file system
-    without locks of any kind the directory stays unlocked, and the user is told.
-
-    Args:
-        directory: holds the file that is locked.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._descriptor: int | None = None
-
-    def acquire(self, patience: float) -> None:
-        """Take the lock, or wait for it.
-
-        Args:
-            patience: seconds to wait for another process at most.
-
-        Raises:
-            ConfigError: another process has it, or the file cannot be locked; with the fix.
-        """
-        path = self.directory / ".lock"
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            deadline = time.monotonic() + patience
-            while not self._taken():
-                if time.monotonic() >= deadline:
-                    raise ConfigError(
-                        f"another process is working in {self.directory}: wait for it, stop it, or name another "
-                        "--run_dir"
-                    )
-                time.sleep(_LOCK_POLL_SECONDS)
-        except OSError as error:
-            self.release()
-            raise ConfigError(
-                f"{path} cannot be locked ({error.strerror}): delete it, or name another --run_dir"
-            ) from None
-        except BaseException:
-            self.release()
-            raise
-
-    def _taken(self) -> bool:
-        """Try once; True too on a file system that has no locks."""
-        assert self._descriptor is not None
-        # Lustre without -o flock has neither kind, some others have one of them
-        for lock in (fcntl.flock, fcntl.lockf):
-            try:
-                lock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EACCES):
-                    return False
-                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
-            else:
-                return True
-        print(
-            f"the file system of {self.directory} has no locks: start no second command in it meanwhile",
-            file=sys.stderr,
-        )
-        return True
-
-    def release(self) -> None:
-        """Let others in."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __enter__(self) -> DirectoryLock:
-        """Hold the lock that has been acquired for the block."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Let others in."""
-        self.release()
 
 
 @dataclass(frozen=True)
@@ -396,8 +312,8 @@ class RunDirectory:
             if Path(folder) == self.path and "wandb" in folders:
                 folders.remove("wandb")
 
-    def locked(self, patience: float = 1.0) -> DirectoryLock:
-        """Keep other processes out until it is released; the system drops the lock with its holder.
+    def locked(self, patience: float = 1.0) -> HeldLock:
+        """Keep other processes out until it is released; the lock is dropped with its holder.
 
         Args:
             patience: seconds to wait for another process to leave; `is_locked` is there for a moment.
@@ -406,16 +322,15 @@ class RunDirectory:
             ConfigError: another process is working here, or nothing can be locked here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = DirectoryLock(self.path)
-        lock.acquire(patience)
-        return lock
+        busy = f"another process is working in {self.path}: wait for it, stop it, or name another --run_dir"
+        return locked(self.path / ".lock", patience, busy)
 
     def is_locked(self) -> bool:
         """Whether a process is working here."""
         if not (self.path / ".lock").is_file():
             return False
         try:
-            self.locked().release()
+            self.locked(patience=0).release()
         except ConfigError:
             return True
         return False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.commands.build import is_first_rank, tell
+from genre_lightning.data.films import READING_VERSION
 from genre_lightning.data.kept_splits import KeptSplits, read_if_there
 from genre_lightning.data.prepare import PreparedFilms
 from genre_lightning.distributed.slurm import lock_patience
@@ -19,7 +20,7 @@ from genre_lightning.errors import CheckpointError, ConfigError, DataError, Genr
 from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.files import remove_temporaries, replacing, restore_folder, write_json
+from genre_lightning.files import read_json, remove_temporaries, replacing, restore_folder, write_json
 from genre_lightning.runs import RunDirectory
 
 EVALUATED = ("validation", "test")
@@ -62,6 +63,8 @@ def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override:
     before, now = run.facts().get("data"), _noted(data)
     if not before or before == now:
         return bool(before != now)
+    if before.get("reading") != now["reading"] and before.get("splits") == now["splits"] and _same_genres(run, data):
+        return False
     moved = run.has_trained and before.get("splits") != now["splits"]
     if moved or not override:
         way_on = "" if moved else ", or use --override to train this one with them"
@@ -72,8 +75,17 @@ def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override:
     return True
 
 
+def _same_genres(run: RunDirectory, data: PreparedFilms) -> bool:
+    """Whether the splits have the genres that an earlier version read, whose digests of films are others."""
+    return run.audit.is_file() and read_json(run.audit).get("splits") == data.audit["splits"]
+
+
 def _noted(data: PreparedFilms) -> dict[str, Any]:
-    return {"films": data.films.digest, "splits": {name: split.sha256 for name, split in data.splits.items()}}
+    return {
+        "films": data.films.digest,
+        "reading": READING_VERSION,
+        "splits": {name: split.sha256 for name, split in data.splits.items()},
+    }
 
 
 def begin(run: RunDirectory, config_text: str, data: PreparedFilms, *, anew: bool) -> None:

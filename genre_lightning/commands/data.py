@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from genre_lightning.bounds import SEED, at_least
@@ -95,7 +94,7 @@ def _distinct(splits: dict[str, Any]) -> list[Any]:
 def _print(facts: dict[str, Any], console: Console) -> None:
     from genre_lightning.data.movies import REASONS
 
-    rows = Table(title=f"{escape(facts['file'])}: {facts['rows']:,} rows", title_justify="left", box=box.ASCII)
+    rows = Table(title=f"{facts['file']}: {facts['rows']:,} rows", title_justify="left", box=box.ASCII)
     rows.add_column("what became of them")
     rows.add_column("rows", justify="right")
     rows.add_column("share", justify="right")
@@ -103,7 +102,7 @@ def _print(facts: dict[str, Any], console: Console) -> None:
         rows.add_row(reason, f"{facts[reason]:,}", f"{facts[reason] / max(facts['rows'], 1):.2%}")
     console.print(rows)
     for note in facts["notes"]:
-        console.print(escape(note), highlight=False)
+        console.print(note, highlight=False)
 
     splits = facts["splits"]
     genres = Table(title="films of each genre", title_justify="left", box=box.ASCII)
@@ -115,7 +114,7 @@ def _print(facts: dict[str, Any], console: Console) -> None:
     totals = {genre: sum(splits[s]["genres"][genre] for s in shown) for genre in splits["train"]["genres"]}
     for genre, total in sorted(totals.items(), key=lambda item: -item[1]):
         counts = [f"{splits[name]['genres'][genre]:,}" for name in splits]
-        genres.add_row(escape(genre), f"{total:,}", *counts, f"{total / facts['films_used']:.1%}")
+        genres.add_row(genre, f"{total:,}", *counts, f"{total / facts['films_used']:.1%}")
     genres.add_section()
     genres.add_row("films", f"{facts['films_used']:,}", *(f"{splits[name]['films']:,}" for name in splits), "")
     console.print(genres)

@@ -137,14 +137,15 @@ def _source(
     trained = ColumnNames(**(data.get("columns") or {}))
     columns = replace(trained, **renamed)
     template = str(data.get("text", "{overview}"))
+    genre_format, separator = getattr(options, "data.genre_format"), getattr(options, "data.genre_separator")
     for name, column in renamed.items():
         template = template.replace(f"{{{getattr(trained, name)}}}", f"{{{column}}}")
     return FilmSource(
         file,
         columns,
         TextTemplate(template),
-        getattr(options, "data.genre_format") or "auto",
-        getattr(options, "data.genre_separator"),
+        genre_format or data.get("genre_format") or "auto",
+        separator if separator is not None or genre_format else data.get("genre_separator"),
         encoding=str(data.get("encoding") or "utf-8"),
     )
 

@@ -90,7 +90,12 @@ def _open(run: RunDirectory) -> Source:
     facts = restore_alone(model, run.best, tokenizer=tokenizer)
     tokenizer = plain_tokenizer(tokenizer, facts["max_tokens"])
     return Source(
-        run, model, decision.for_genres(facts["genres"]), facts, tokenizer, instances.data.source.template.template
+        run,
+        model,
+        decision.for_genres(facts["genres"]),
+        facts,
+        tokenizer,
+        instances.data.options.source.template.template,
     )
 
 

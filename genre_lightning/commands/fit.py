@@ -61,14 +61,13 @@ def _fit(setup: Setup, changed: list[str]) -> int:
             changed
         )
         with undone_if_refused(setup.run):
-            accepted = _accepted_settings(setup)
-            if (older := accepted - {training_digest(setup.config_text)}) and is_first_rank():
-                setup.run.set_status(setup.run.status, overridden=sorted(older))
+            if changed and is_first_rank():
+                _accept_older_checkpoints(setup)
             begin(setup.run, setup.config_text, data, anew=anew)
             _keep_tokenizer(setup, data)
             results = None if changed else finished_results(setup.run)
             if results is None:
-                results = _train_and_evaluate(setup, data, changed, accepted)
+                results = _train_and_evaluate(setup, data, changed)
         if is_first_rank():
             show(setup.run, results, as_json=setup.config.json)
     return 0
@@ -80,24 +79,16 @@ def _keep_tokenizer(setup: Setup, data: PreparedData) -> None:
             data.tokenizer.save_pretrained(draft)
 
 
-def _train_and_evaluate(
-    setup: Setup, data: PreparedData, changed: list[str], accepted: set[str]
-) -> dict[str, dict[str, Any]]:
+def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) -> dict[str, dict[str, Any]]:
     for difference in changed:
         tell(f"overriding {difference}")
     trainer, checkpoints = build_trainer(setup)
     with closing(trainer.loggers):
-        return _train(setup, data, trainer, checkpoints, accepted, anew=bool(changed))
+        return _train(setup, data, trainer, checkpoints, anew=bool(changed))
 
 
 def _train(
-    setup: Setup,
-    data: PreparedData,
-    trainer: Trainer,
-    checkpoints: RunCheckpoint,
-    accepted: set[str],
-    *,
-    anew: bool,
+    setup: Setup, data: PreparedData, trainer: Trainer, checkpoints: RunCheckpoint, *, anew: bool
 ) -> dict[str, dict[str, Any]]:
     if setup.run.status not in ("evaluating", "finished") or anew:
         candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
@@ -106,7 +97,7 @@ def _train(
             tell(complaint)
         step = 0
         if resume and manifest:
-            _check_same_settings(setup, resume, manifest, accepted)
+            _check_same_settings(setup, resume, manifest)
             step = int(manifest["global_step"])
             tell(f"resuming {setup.run.path} after optimizer step {step:,}")
         resume_loggers(trainer.loggers, step)
@@ -150,20 +141,17 @@ def _training_facts(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _accepted_settings(setup: Setup) -> set[str]:
-    """Name the settings whose checkpoints the run may resume from; comes before its configuration is written.
-
-    Those are its own, those of its configuration so far, which may lack options that are newer, and, until the next
-    save, those that `--override` has left behind.
-    """
+def _accept_older_checkpoints(setup: Setup) -> None:
+    """Note which settings `--override` has left behind: until the next save, the run's checkpoint is of those."""
     run = setup.run
-    digests = {training_digest(setup.config_text), *run.facts().get("overridden", [])}
-    return digests | {training_digest(run.config.read_text(encoding="utf-8"))} if run.config.is_file() else digests
+    older = {*run.facts().get("overridden", []), training_digest(run.config.read_text(encoding="utf-8"))}
+    run.set_status(run.status, overridden=sorted(older))
 
 
-def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest, accepted: set[str]) -> None:
+def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> None:
     """Refuse a checkpoint that other settings made than those that the run directory stands for."""
-    if manifest.get("config_sha256") in (None, *accepted):
+    theirs = manifest.get("config_sha256")
+    if theirs in (None, training_digest(setup.config_text), *setup.run.facts().get("overridden", [])):
         return
     if not setup.config.override:
         raise ConfigError(

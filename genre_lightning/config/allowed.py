@@ -77,7 +77,7 @@ sent the user's key.
 
 _GROUPS = (
     "genre_lightning.callbacks.options.WandbOptions",
-    "genre_lightning.data.movies.ColumnNames",
+    "genre_lightning.data.templates.ColumnNames",
     "genre_lightning.models.options.Architecture",
     "genre_lightning.models.options.LlamaArchitecture",
     "genre_lightning.models.options.LoraOptions",

@@ -5,16 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
 from typing import Any
 
 import yaml
 
-from genre_lightning.callbacks.options import CheckpointOptions, EarlyStoppingOptions
-from genre_lightning.data.options import DataOptions
 from genre_lightning.errors import ConfigError
-from genre_lightning.evaluation.options import DecisionOptions
-from genre_lightning.models.options import OPTIONS
 from genre_lightning.runs import RunDirectory
 
 _WITHOUT_EFFECT = (
@@ -28,6 +23,11 @@ _WITHOUT_EFFECT = (
     "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
     "model.activation_checkpointing",
 )  # fmt: skip
+
+_ADDED = {
+    "data.encoding": "utf-8", "data.merge_genre_case": False, "data.reader": None, "model.init_args.seed": None,
+}  # fmt: skip
+"""Options that configurations of earlier versions lack, and the value that does what those versions did."""
 
 _OF_SPLITS = ("data.seed", "data.split", "data.max_films")
 """Settings that would move films between splits."""
@@ -47,9 +47,14 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def training_digest(config_text: str) -> str:
     """SHA-256 of the settings that the training depends on, of a resolved configuration in YAML."""
-    settings = flatten(yaml.safe_load(config_text))
+    settings = _without_defaults(flatten(yaml.safe_load(config_text)))
     kept = {key: value for key, value in sorted(settings.items()) if not _is_ignored(key, _WITHOUT_EFFECT)}
     return hashlib.sha256(json.dumps(kept, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def _without_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a run of an earlier version lacks, if it has the value that that version worked by."""
+    return {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
 
 
 def _is_ignored(key: str, ignored: Sequence[str]) -> bool:
@@ -57,24 +62,18 @@ def _is_ignored(key: str, ignored: Sequence[str]) -> bool:
     return any(short == name or short.startswith(f"{name}.") for name in ignored)
 
 
-def differences(
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    without_effect: Sequence[str] = (),
-    defaults: Mapping[str, Any] | None = None,
-) -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effect: Sequence[str] = ()) -> list[str]:
     """The settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
 
     Args:
         before: the configuration that the run was started with.
         now: the one that it would go on with.
         without_effect: settings that this kind of run does not read, beside those that none does.
-        defaults: of settings that the older configuration may lack, as it was made before they existed.
     """
     ignored = (*_WITHOUT_EFFECT, *without_effect)
-    old, new = {**flatten(defaults or {}), **flatten(before)}, flatten(now)
+    old, new = _without_defaults(flatten(before)), _without_defaults(flatten(now))
     changed = []
-    for key in sorted(set(flatten(before)) | set(new)):
+    for key in sorted(set(old) | set(new)):
         if old.get(key) != new.get(key) and not _is_ignored(key, ignored):
             short = key.replace(".init_args.", ".")
             changed.append(f"{short}: {_shown(old.get(key))} → {_shown(new.get(key))}")
@@ -106,8 +105,7 @@ def check_same_training(
     """
     if not run.config.is_file():
         return []
-    now = yaml.safe_load(config_text)
-    changed = differences(run.settings(), now, without_effect, default_settings(now))
+    changed = differences(run.settings(), yaml.safe_load(config_text), without_effect)
     moving = [line for line in changed if line.partition(":")[0] in _OF_SPLITS]
     if moving and run.has_trained:
         raise ConfigError(
@@ -120,28 +118,3 @@ def check_same_training(
             "take those back, name another --run_dir, or go on with the new ones by --override"
         )
     return changed
-
-
-def default_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of a configuration's options, which an older one lacks if they came after it.
-
-    Args:
-        settings: A whole configuration.
-    """
-    sections: dict[str, Any] = {
-        "data": DataOptions, "checkpoint": CheckpointOptions, "early_stopping": EarlyStoppingOptions,
-        "decision": DecisionOptions,
-    }  # fmt: skip
-    found: dict[str, Any] = {name: _defaults(kind) for name, kind in sections.items()}
-    model = settings.get("model")
-    if isinstance(model, Mapping) and model.get("class_path") in OPTIONS:
-        found["model"] = {"init_args": _defaults(OPTIONS[model["class_path"]])}
-    return found
-
-
-def _defaults(kind: Any) -> dict[str, Any]:
-    return {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(kind)
-        if field.default is not MISSING or field.default_factory is not MISSING
-    }

@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 GenreFormat = Literal["auto", "literal", "json", "separated", "one_hot"]
@@ -39,10 +39,17 @@ _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _ANY_NAME = re.compile(rf"(?:'name'|\"name\")\s*:\s*({_STRING})")
 
 _TOKEN = re.compile(
-    rf"\s*(?:(?P<string>{_STRING})|(?P<mark>[\[\](){{}},:])|(?P<bare>[^\[\](){{}},:'\"\s](?:[^\[\](){{}},:'\"]*[^\[\](){{}},:'\"\s])?))"
+    rf"\s*(?:(?P<string>[uUbB]?{_STRING})|(?P<mark>[\[\](){{}},:=])"
+    rf"|(?P<bare>[^\[\](){{}},:='\"\s](?:[^\[\](){{}},:='\"]*[^\[\](){{}},:='\"\s])?))"
 )
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_CONTAINER = re.compile(r"\s*(?:array|frozenset|set|tuple|list|List|WrappedArray|ArraySeq|Array|Set)\s*(?=\()")
+_NUMBERS = re.compile(rf"{_NUMBER.pattern}(?:\s+{_NUMBER.pattern})+")
+_CALL = re.compile(r"[A-Za-z][\w.]*")  # np.str_('Drama') or Row(name='Drama'), as NumPy and Spark write entries
+_CONTAINER = re.compile(
+    r"\s*(?:(?:array|frozenset|set|tuple|list|List|WrappedArray|ArraySeq|Array|Set)\s*(?=\()"
+    rf"|{_CALL.pattern}\s*(?=\(\s*[\[({{'\"]))"
+)
+_NAME_KEYS = ("name", "genre", "label", "description")
 _DTYPE = re.compile(r"\s*,\s*dtype\s*=\s*[\w'<>|]+\s*\)\s*$")
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _DEPTH = 4
@@ -76,7 +83,7 @@ def parse_genres(
     if len(cell) > MAX_CELL_CHARACTERS:
         raise MalformedCellError(f"a genres cell of {len(cell)} characters")
     if style == "separated":
-        return distinct_names(cell.split(separator))
+        return split_names(cell, separator)
     if is_placeholder_genre(cell):
         return ()
     if _LIST_OF_ENTRIES.fullmatch(cell):
@@ -100,7 +107,19 @@ def looks_like_list(cell: str) -> bool:
         return False
     if _CONTAINER.match(text) and text.endswith(")"):
         return True
-    return _CLOSING.get(text[0]) == text[-1] or (text[0] == text[-1] == '"' and text[1] in "[{")
+    return _CLOSING.get(text[0]) == text[-1] or (text[0] == text[-1] and text[0] in "\"'" and text[1] in "[{")
+
+
+def split_names(cell: str, separator: str) -> tuple[str, ...]:
+    """Read the names between separators; quotes around a name or around all of them are no part of it."""
+    return distinct_names(map(_unquoted, _unquoted(cell).split(separator)))
+
+
+def _unquoted(text: str) -> str:
+    stripped = text.strip()
+    mark = stripped[:1]
+    in_quotes = len(stripped) > 1 and mark in "\"'" and stripped[-1] == mark and stripped.count(mark) == 2
+    return stripped[1:-1] if in_quotes else text
 
 
 def _literal(cell: str) -> Any:
@@ -136,7 +155,8 @@ def _value(cell: str, nested: bool = False) -> Any:
     value = _bracketed(tokens, 1)
     if tokens:
         raise MalformedCellError("a genres cell with something behind its list")
-    return value[0] if container and len(value) == 1 and isinstance(value[0], list) else value
+    is_nested = container and len(value) == 1 and isinstance(value[0], list) and _name_in_pair(value[0]) is None
+    return value[0] if is_nested else value
 
 
 def _tokens(cell: str) -> Iterator[tuple[str, str]]:
@@ -147,7 +167,11 @@ def _tokens(cell: str) -> Iterator[tuple[str, str]]:
         found = _TOKEN.match(cell, place, end)
         if found is None or found.lastgroup is None:
             raise MalformedCellError("a genres cell with an open quote")
-        yield found.lastgroup, found[found.lastgroup]
+        text = found[found.lastgroup]
+        if found.lastgroup == "bare" and _NUMBERS.fullmatch(text):
+            yield from (("bare", number) for number in text.split())
+        else:
+            yield found.lastgroup, text
         place = found.end()
     raise MalformedCellError("a genres cell of too many parts")
 
@@ -166,11 +190,12 @@ def _bracketed(tokens: list[tuple[str, str]], depth: int) -> Any:
                 break
             return pairs if pairs or (opening == "{" and not items) else items
         item = _item(tokens, depth)
-        if tokens and tokens[-1] == ("mark", ":") and opening == "{":
+        if tokens and tokens[-1] in _BETWEEN_PAIRS[opening]:
             tokens.pop()
             if not isinstance(item, str | int | float) or not tokens:
                 break
-            pairs[str(item)] = _item(tokens, depth, bare=False)
+            # Java, Spark and YAML leave out all quotes; Python and JSON none
+            pairs[str(item)] = _item(tokens, depth, bare=isinstance(item, _Bare))
         else:
             items.append(item)
         if not tokens:
@@ -178,11 +203,20 @@ def _bracketed(tokens: list[tuple[str, str]], depth: int) -> Any:
         if tokens[-1] == ("mark", ","):
             tokens.pop()
             continue
-        # NumPy puts no commas between strings
-        next_string = opening == "[" and type(item) is str and tokens[-1][0] == "string" and not pairs
-        if not next_string and tokens[-1] != ("mark", _CLOSING[opening]):
+        follows = opening == "[" and not pairs and _follows(item, *tokens[-1])
+        if not follows and tokens[-1] != ("mark", _CLOSING[opening]):
             break
     raise MalformedCellError("a genres cell whose brackets do not match")
+
+
+_BETWEEN_PAIRS = {"[": (), "{": (("mark", ":"), ("mark", "=")), "(": (("mark", "="),)}
+
+
+def _follows(item: Any, kind: str, text: str) -> bool:
+    """Return whether a token may follow an item without a comma, as NumPy writes strings, dicts and numbers."""
+    if isinstance(item, dict):
+        return text == "{"
+    return kind == ("string" if type(item) is str else "bare" if type(item) in (int, float) else "")
 
 
 def _item(tokens: list[tuple[str, str]], depth: int, *, bare: bool = True) -> Any:
@@ -193,7 +227,10 @@ def _item(tokens: list[tuple[str, str]], depth: int, *, bare: bool = True) -> An
         return _bracketed(tokens, depth + 1)
     tokens.pop()
     if kind == "string":
-        return _literal(text)
+        return _text(_literal(text))
+    if tokens and tokens[-1] == ("mark", "(") and _CALL.fullmatch(text):
+        inner = _bracketed(tokens, depth + 1)
+        return inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
     if _NUMBER.fullmatch(text):
         return float(text) if set(text) & set(".eE") else int(text)
     if text.casefold() in PLACEHOLDER_GENRES:
@@ -203,6 +240,13 @@ def _item(tokens: list[tuple[str, str]], depth: int, *, bare: bool = True) -> An
     if not bare:
         raise MalformedCellError(f"a genres cell with the bare word {text[:40]!r}")
     return _Bare(text)
+
+
+def _text(value: str | bytes) -> str:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError as error:
+        raise MalformedCellError(f"bytes that are not UTF-8 text ({error.reason})") from None
 
 
 def _names_in(value: Any, numbers: bool = False) -> list[str]:
@@ -221,9 +265,10 @@ def _names_of_entry(entry: Any, numbers: bool) -> list[str]:
             raise MalformedCellError("a genres cell with an entry without a name")
         return [name]
     if isinstance(entry, list | tuple):  # (id, name)
-        texts = [part for part in entry if isinstance(part, str)]
-        if len(entry) > 1 and len(texts) == 1 and all(isinstance(part, str | int | float) for part in entry):
-            return texts
+        if (name := _name_in_pair(entry)) is not None:
+            return [name]
+    elif isinstance(entry, bytes):
+        return [_text(entry)]
     elif isinstance(entry, str):
         if entry.lstrip()[:2] in ('{"', "{'", '["', "['"):  # JSON in a string of JSON
             return _names_in(_value(entry, nested=True))
@@ -235,10 +280,20 @@ def _names_of_entry(entry: Any, numbers: bool) -> list[str]:
     raise MalformedCellError(f"a genres cell with a value of type {type(entry).__name__} in it")
 
 
+def _name_in_pair(entry: Sequence[Any]) -> str | None:
+    """The name in an entry such as (18, 'Drama')."""
+    texts = [part for part in entry if isinstance(part, str)]
+    is_pair = len(entry) > 1 and len(texts) == 1 and all(isinstance(part, str | int | float) for part in entry)
+    return texts[0] if is_pair else None
+
+
 def _name_of(entry: Mapping[str, Any]) -> str | None:
-    """The name in an entry such as {'id': 18, 'name': 'Drama'}, or its one text."""
-    named = [value for key, value in entry.items() if str(key).casefold() == "name"]
-    texts = [value for value in named or (entry.values() if len(entry) > 1 else ()) if isinstance(value, str)]
+    """The name in an entry such as {'id': 18, 'name': 'Drama'}, or its one text; empty for the name None."""
+    values = {str(key).casefold(): value for key, value in entry.items()}
+    named = [values[key] for key in _NAME_KEYS if key in values][:1]
+    if named and (named[0] is None or named[0] != named[0]):
+        return ""
+    texts = [value for value in named or (values.values() if len(entry) > 1 else ()) if isinstance(value, str)]
     return texts[0] if len(texts) == 1 else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TextIO
@@ -12,6 +13,8 @@ MAX_ROW_CHARACTERS = 16 * 2**20
 
 _DELIMITERS = ",;\t|"
 _LINES_BETWEEN_REPORTS = 4096
+_CERTAINLY_ROWS = 20
+"""Lines of one cell that have as many cells as a row: no text has so many."""
 
 
 class TooLargeError(ValueError):
@@ -80,8 +83,8 @@ class CsvRows:
 
     def _read_header(self, needed: Sequence[str]) -> list[str]:
         line = self._header_line()
-        if line[:4].lower() == "sep=" and len(line.rstrip("\r\n")) == 5:
-            delimiters = line[4]
+        if named := re.fullmatch(r'"?sep=([^"])"?[\r\n]*', line, re.IGNORECASE):
+            delimiters = named[1]
             line = self._header_line()
         else:
             delimiters = _DELIMITERS
@@ -110,7 +113,7 @@ class CsvRows:
             reader = csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
             try:
                 for cells in reader:
-                    if len(cells) == width:
+                    if len(cells) == width and (len(taken) == 1 or not self._is_several_rows()):
                         yield dict(zip(header, cells, strict=True))
                     elif cells:
                         yield self._repaired(cells)
@@ -119,7 +122,7 @@ class CsvRows:
             except csv.Error as error:
                 row = self._repaired(None, str(error))
             except TooLargeError:
-                if len(taken) == 1:
+                if not any(map(self._is_row, taken[1:])):
                     raise
                 row = self._repaired(None)
             yield row
@@ -161,6 +164,18 @@ class CsvRows:
             return next(reader, None), reader.line_num
         except csv.Error:
             return None, 0
+
+    def _is_several_rows(self) -> bool:
+        """Return whether most lines of a parsed row are rows: its quote is damaged, and closed by that of another."""
+        first, *others = (line for line in self._taken if line.strip())
+        rows = [line for line in others if self._is_row(line)]
+        # a line of a text may have as many commas as a row, but hardly an id too
+        alike = bool(rows) and self._form_of_id(rows[0]) == self._form_of_id(first)
+        return 2 * len(rows) > len(others) and (alike or len(rows) >= _CERTAINLY_ROWS)
+
+    def _form_of_id(self, line: str) -> str:
+        """The first cell of a line, each number in it as 0."""
+        return re.sub(r"[0-9]+", "0", line.partition(self._delimiter)[0].strip(' "'))
 
     def _is_row(self, line: str) -> bool:
         cells, _ = self._parsed([line], strict=True)

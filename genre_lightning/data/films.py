@@ -13,15 +13,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from genre_lightning.data.cache import build_once, key_of
+from genre_lightning.data.file_kinds import file_kind
 from genre_lightning.data.movies import Audit, FilmSource, Movie, Reading, guess_shapes, read_movies
 from genre_lightning.data.shapes import Shapes
-from genre_lightning.data.tables import FileState, ReadShare, file_kind
+from genre_lightning.data.tables import FileState, ReadShare
 from genre_lightning.errors import DataError
 from genre_lightning.files import file_digest
 
 __all__ = ["FilmSource", "FilmTable", "load_films"]
 
-_FORMAT = 2  # raised when what is kept of a film, or how it is read, changes
+READING_VERSION = 2
+"""Raised when what is kept of a film, or how it is read, changes: digests of films are of one version."""
 _SCHEMA = pa.schema(
     {"id": pa.string(), "title": pa.large_string(), "overview": pa.large_string(), "text": pa.large_string(),
      "genres": pa.list_(pa.string())}
@@ -108,7 +110,13 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
     kind = file_kind(source.path)
     state = FileState.of(source.path)
     digest = file_digest(source.path)
-    settings = {"format": _FORMAT, "kind": kind, "file": digest, **asdict(source), "template": source.template.template}
+    settings = {
+        "format": READING_VERSION,
+        "kind": kind,
+        "file": digest,
+        **asdict(source),
+        "template": source.template.template,
+    }
     # neither changes what is kept of a film
     for name in ("path", "max_malformed"):
         del settings[name]

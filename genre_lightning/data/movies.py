@@ -121,6 +121,15 @@ class FilmSource:
         return read_rows(self.path, needed, share, optional=optional, encoding=self.encoding)
 
 
+_FIXES = {
+    "cells": ": export the file again with quoted fields",
+    "id": ": name the column of ids with --data.columns.id, or leave it out of the file to number the rows",
+    "genres": f"; a genres column may hold {SHAPES_READ}: name the right columns or data.genre_format and "
+    "data.genre_separator",
+}
+"""For each kind of malformed rows."""
+
+
 class Reading:
     """What is learnt of a file while it is read: the shapes of its cells, and what is wrong with its rows.
 
@@ -158,8 +167,7 @@ class Reading:
             kind, _ = self.problems.most_common(1)[0]
             raise DataError(
                 f"{source.path}: {audit.malformed:,} of {audit.rows:,} rows are malformed, most for their {kind}, such "
-                f"as {self.examples[kind]}; a genres column may hold {SHAPES_READ}: name the right columns or "
-                "data.genre_format and data.genre_separator, or accept the loss with --data.max_malformed 1"
+                f"as {self.examples[kind]}{_FIXES[kind]}, or accept the loss with --data.max_malformed 1"
             )
         if audit.kept == 0:
             dropped = ", ".join(f"{count} {reason}" for reason, count in audit.as_dict().items() if count)

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from genre_lightning.data.cells import readable
+from genre_lightning.data.cells import is_placeholder_genre, readable
 from genre_lightning.data.csv_rows import MisfitRow
 from genre_lightning.data.movies import is_placeholder
 from genre_lightning.data.shapes import whole_number
@@ -39,7 +39,7 @@ class NewFilms:
     """Where films to be tagged come from.
 
     Attributes:
-        path: the file: .csv, .csv.gz or .parquet.
+        path: the file, in any format that `read_rows` reads.
         columns: names of its columns; those of ids, titles and genres may be missing.
         fields: the file's column for each name in a text template.
         encoding: of the text of a CSV.
@@ -100,6 +100,7 @@ def reason_not_to_tag(overview: str) -> str | None:
 
 
 def _id_text(cell: Any) -> str | None:
-    if (number := whole_number(cell)) is not None and not str(cell).strip().isdecimal():
-        return str(number)  # 862.0, as pandas writes numbers that may be missing
-    return (str(cell).strip() or None) if cell is not None else None
+    if (number := whole_number(cell)) is not None:
+        return str(number)  # of 862.0 too, as pandas writes numbers that may be missing
+    text = "" if cell is None else str(cell).strip()
+    return None if is_placeholder_genre(text) else text

@@ -25,7 +25,7 @@ class DataOptions:
     These are the options of `MovieDataModule`.
 
     Attributes:
-        csv: the movies file: .csv, .tsv, either with .gz, or .parquet.
+        csv: the movies file: .csv, .tsv or .jsonl (an object a line), each also with .gz, or .parquet.
         reader: Function of your own that is given csv and yields films, each a mapping of column names to values, such
             as my_package.read_films with --trust my_package; null, the default, reads the file.
         columns: names of the file's columns.
@@ -36,7 +36,7 @@ class DataOptions:
         merge_genre_case: count genres that differ in upper and lower case only as one, under the most frequent
             spelling; false, the default, keeps and reports them.
         max_malformed: fraction of the rows that may be malformed, 0.05 by default; a file with more is refused.
-        encoding: of the text of a CSV, "utf-8" by default; such as windows-1252.
+        encoding: of a file that is not Parquet, "utf-8" by default; such as windows-1252.
         text: template over the columns of what the model reads, such as "{title}. {overview}".
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
@@ -142,6 +142,6 @@ def check_encoding(name: str) -> None:
         ConfigError: with the fix.
     """
     try:
-        b"".decode(name)
+        "a".encode(name)
     except (LookupError, ValueError):
         raise ConfigError(f"data.encoding is {name!r}: give a text encoding such as utf-8 or windows-1252") from None

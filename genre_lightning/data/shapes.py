@@ -17,6 +17,7 @@ from genre_lightning.data.cells import (
     is_placeholder_genre,
     looks_like_list,
     parse_genres,
+    split_names,
 )
 
 IdKind = Literal["number", "text", "row"]
@@ -30,6 +31,8 @@ _MOST_CELLS = 20_000
 """Distinct genres cells that are looked at as a whole, some megabytes."""
 _LONGEST_CELL = 1000
 _LONGEST_ID = 200
+_SIGNS = re.compile(r"(?<=\w)[ ]*(<br */?>|\t|[^\w\s'’().-]+)[ ]*(?=\w)")
+"""What may separate names in a file without any of SEPARATORS."""
 _NUMBERS = re.compile(r"\s*[\[({]\s*-?[0-9][-0-9.,\s]*[\])}]\s*")
 _TRUE = frozenset(["1", "1.0", "true", "t", "yes", "y", "x"])
 _FALSE = frozenset(["0", "0.0", "false", "f", "no", "n"])
@@ -95,7 +98,8 @@ class Shapes:
             return number if self.ids == "number" else str(number)
         text = "" if cell is None else str(cell if number is None else number).strip()
         # a cell that is a number by its type but no whole one is no text either
-        if self.ids == "number" or not text or len(text) > _LONGEST_ID or not isinstance(cell, str | int):
+        is_text = isinstance(cell, str | int) and not is_placeholder_genre(text) and len(text) <= _LONGEST_ID
+        if self.ids == "number" or not is_text:
             raise MalformedCellError(f"id {text[:40]!r}")
         return text
 
@@ -150,9 +154,9 @@ class Tally:
     def add(self, id_cell: Any, genres_cell: Any) -> None:
         """Count the cells of a row."""
         if isinstance(id_cell, str):
-            if id_cell.isdecimal() or whole_number(id_cell) is not None:
+            if whole_number(id_cell) is not None:
                 self.number_ids += 1
-            elif stripped := id_cell.strip():
+            elif not is_placeholder_genre(stripped := id_cell.strip()):
                 self.text_ids += 1
                 self.text_id = self.text_id or stripped[:40]
         elif id_cell is not None:
@@ -192,12 +196,20 @@ class Tally:
         return Shapes(ids, "separated", separator, _odd_names(texts, separator) if self.separator is None else ())
 
     def notes(self) -> list[str]:
-        """What a reader of the audit should know of the ids."""
+        """What a reader of the audit should know of the ids and of an unusual separator."""
+        shapes = self.shapes()
+        if shapes.style == "separated" and not self.one_hot and shapes.separator not in (*SEPARATORS, self.separator):
+            separated = [f"genres are separated at {shapes.separator!r}: name another with --data.genre_separator"]
+        else:
+            separated = []
+        return [*self._notes_of_ids(shapes.ids), *separated]
+
+    def _notes_of_ids(self, ids: IdKind) -> list[str]:
         if not self.has_ids:
             return ["the file has no column of ids: its rows are numbered from 1"]
         if not self.text_ids or not self.number_ids:
             return []
-        kept = "those are malformed" if self.shapes().ids == "number" else "all are kept as text"
+        kept = "those are malformed" if ids == "number" else "all are kept as text"
         return [
             f"{self.text_ids:,} of {self.text_ids + self.number_ids:,} ids are no whole numbers, such as "
             f"{self.text_id!r}: {kept}"
@@ -206,7 +218,7 @@ class Tally:
 
 def _names(cell: str, separator: str) -> tuple[str, ...]:
     try:
-        return distinct_names(cell.split(separator))
+        return split_names(cell, separator)
     except MalformedCellError:
         return ()
 
@@ -218,10 +230,21 @@ def _best_separator(texts: Mapping[str, int]) -> str:
     """
     used = {mark: sum(times for cell, times in texts.items() if mark in cell.strip()) for mark in SEPARATORS}
     candidates = [mark for mark in SEPARATORS if used[mark]]
-    if len(candidates) < 2:
-        return candidates[0] if candidates else ","
-    names = {mark: len({name for cell in texts for name in _names(cell, mark)}) for mark in candidates}
+    if not candidates:
+        return _other_separator(texts) or ","
+    names = {mark: _count_names(texts, mark) for mark in candidates}
     return min(candidates, key=lambda mark: (names[mark], -used[mark], SEPARATORS.index(mark)))
+
+
+def _other_separator(texts: Mapping[str, int]) -> str | None:
+    """A sign such as / or # between names that recur: without it there would be far more of them."""
+    signs = Counter(sign for cell in texts for sign in set(_SIGNS.findall(cell)))
+    whole = _count_names(texts, "\n")
+    return next((sign for sign, _ in signs.most_common(5) if 3 * _count_names(texts, sign) <= 2 * whole), None)
+
+
+def _count_names(texts: Mapping[str, int], separator: str) -> int:
+    return len({name for cell in texts for name in _names(cell, separator)})
 
 
 def _odd_names(texts: Mapping[str, int], separator: str) -> tuple[tuple[str, tuple[str, ...]], ...]:

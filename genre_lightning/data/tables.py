@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 from operator import truediv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from genre_lightning.data.csv_rows import MAX_ROW_CHARACTERS, CsvRows, TooLargeError
+from genre_lightning.data.file_kinds import file_kind
+from genre_lightning.data.json_rows import JsonRows
 from genre_lightning.errors import DataError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-FileKind = Literal["csv", "csv.gz", "parquet", "tsv", "tsv.gz"]
 
 _BATCH_BYTES = 64 * 2**20
 _MAX_EXPANSION = 200
@@ -81,64 +81,6 @@ def _stamp(state: os.stat_result) -> tuple[int, int, int, int]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def kind_by_name(path: Path) -> FileKind | None:
-    """The format that a file's ending stands for, whether or not there is such a file; None for other endings."""
-    kinds: tuple[FileKind, ...] = get_args(FileKind)
-    return next((kind for kind in kinds if path.name.lower().endswith(f".{kind}")), None)
-
-
-def file_kind(path: Path) -> FileKind:
-    """The format of a movies file by its name, its content not speaking against it.
-
-    Raises:
-        DataError: no such file, a directory, another ending, or another content.
-    """
-    if not path.exists():
-        raise DataError(
-            f"no such file: {path}: give the path of a movies file with --data.csv "
-            "(movies_metadata.csv of The Movies Dataset), or write a sample with 'genre-lightning data sample FILE'"
-        )
-    if not path.is_file():
-        raise DataError(f"{path} is not a file: give a .csv, .csv.gz or .parquet file with --data.csv")
-    kind = kind_by_name(path)
-    if kind is None:
-        raise DataError(
-            f"{path} ends neither in .csv, .csv.gz nor .parquet (nor .tsv): rename it to its format, or convert it"
-        )
-    _check_content(path, kind)
-    return kind
-
-
-# the first bytes of a file, the kinds that begin so, and what else it is
-_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
-    (b"PK\x03\x04", "", "a zip archive (or an .xlsx workbook): unpack it and give the .csv in it"),
-    (b"\x1f\x8b", "csv.gz tsv.gz", "gzip data: rename it to .csv.gz"),
-    (b"PAR1", "parquet", "a Parquet file: rename it to .parquet"),
-    (b"BZh", "", "bzip2 data: unpack it with bunzip2 and give the .csv in it"),
-    (b"\xfd7zXZ", "", "xz data: unpack it with unxz and give the .csv in it"),
-    (b"\x28\xb5\x2f\xfd", "", "zstd data: unpack it with unzstd and give the .csv in it"),
-    (b"SQLite format 3", "", "an SQLite database: export its table as CSV"),
-    (b"version https://git-lfs", "", "a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'"),
-)
-
-
-def _check_content(path: Path, kind: FileKind) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(1024)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from None
-    if not head:
-        raise DataError(f"{path} is empty: download it again, or give another file with --data.csv")
-    for beginning, kinds, found in _SIGNATURES:
-        if head.startswith(beginning) and kind not in kinds.split():
-            raise DataError(f"{path} is {found}")
-    if re.match(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|\?xml)", head, re.IGNORECASE):
-        raise DataError(f"{path} is an HTML page, not a table: download the file itself")
-    if kind.startswith(("csv", "tsv")) and re.match(rb"(?:\xef\xbb\xbf)?\s*(?:\{\s*\"|\[\s*\{)", head):
-        raise DataError(f"{path} is JSON, not CSV: convert it with pandas.read_json(..., lines=True).to_csv(...)")
-
-
 def read_rows(
     path: Path,
     needed: Sequence[str],
@@ -150,11 +92,11 @@ def read_rows(
     """Yield each row of a movies file as its cells by column; a `MisfitRow` if its cells do not fit the header.
 
     Args:
-        path: a .csv, .csv.gz, .tsv, .tsv.gz or .parquet file.
+        path: a .csv, .tsv or .jsonl file, each with or without .gz, or a .parquet file.
         needed: columns that it must have, each once.
         share: told how far the reading has come.
         optional: columns that are read if the file has them; None for all others.
-        encoding: of the text of a CSV.
+        encoding: of the text of a file that is not Parquet.
 
     Raises:
         DataError: the file is missing, empty, not readable in its format, lacks a column, changes while it is read, or
@@ -184,19 +126,20 @@ def _text_rows(
         with path.open("rb") as raw, _as_text(raw, kind, encoding) as text:
             # of the file as it lies on disk, compressed or not
             share.measure = lambda: raw.tell() / size
-            rows = CsvRows(text, needed, share.count_rows)
+            is_json = kind.startswith("jsonl")
+            rows = JsonRows(text, share.count_rows) if is_json else CsvRows(text, needed, share.count_rows)
             check_header(path, rows.header, needed, optional)
-            yield from rows
+            yield from map(_plain_row, rows) if is_json else rows
             share.measure = lambda: 1.0
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not {encoding.upper()} text ({error.reason}): name its encoding with --data.encoding, such as "
-            "windows-1252, or convert it to UTF-8"
+            f"{_likely_encoding(path)}, or convert it to UTF-8"
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no whole gzip file ({error}): download or compress it again") from None
+        raise DataError(f"{path} is not a complete gzip file ({error}): download or compress it again") from None
     except (csv.Error, TooLargeError) as error:
-        raise DataError(f"{path} is no well-formed CSV ({error}): export it again with quoted fields") from None
+        raise DataError(f"{path} is not a well-formed table ({error}): export it again") from None
 
 
 def _as_text(raw: BinaryIO, kind: str, encoding: str) -> TextIO:
@@ -204,6 +147,14 @@ def _as_text(raw: BinaryIO, kind: str, encoding: str) -> TextIO:
     # utf-8-sig: spreadsheet programs put a byte-order mark before the first column's name
     plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
     return io.TextIOWrapper(content, encoding="utf-8-sig" if plain else encoding, newline="")
+
+
+def _likely_encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    return "utf-16-le" if head.endswith(b"\0") else "windows-1252"
 
 
 def _parquet_rows(
@@ -273,8 +224,20 @@ def _check_cells(path: Path, batch: pa.RecordBatch) -> None:
 
 def _plain_cells(column: pa.Array) -> list[Any]:
     """The cells of a Parquet column as a CSV would give them: text for bytes, nothing for NaN."""
+    import pyarrow as pa
+
     cells = column.to_pylist()
+    if pa.types.is_map(column.type):
+        return [cell if cell is None else dict(cell) for cell in cells]
     return [_plain(cell) if isinstance(cell, bytes | float) else cell for cell in cells]
+
+
+def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The cells of a JSON object likewise; a `MisfitRow` stays one."""
+    for name, cell in row.items():
+        if isinstance(cell, float):
+            row[name] = _plain(cell)
+    return row
 
 
 def _plain(cell: bytes | float) -> Any:
@@ -293,6 +256,10 @@ def check_header(path: Path, header: Sequence[str], needed: Sequence[str], optio
     """
     missing = [name for name in dict.fromkeys(needed) if name not in header]
     if missing:
+        if any("\0" in name for name in header):
+            raise DataError(
+                f"{path} is binary data, or text in UTF-16: export it as CSV, or name --data.encoding utf-16-le"
+            )
         shown = ", ".join(header[:30]) or "nothing"
         if any(name.strip()[:1] in ("[", "{") or len(name) > 60 or re.fullmatch(r"[0-9]+", name) for name in header):
             raise DataError(
@@ -302,6 +269,7 @@ def check_header(path: Path, header: Sequence[str], needed: Sequence[str], optio
         raise DataError(
             f"{path} has no column {', '.join(map(repr, missing))}; its header is: {one_line(shown)[:400]}: "
             "name the right columns with --data.columns.id, .overview, .genres, .title, or give a movies file"
+            + (" whose columns are separated by commas, semicolons, tabs or |" if len(header) == 1 else "")
         )
     for name in dict.fromkeys([*needed, *(optional or ())]):
         if header.count(name) > 1:

@@ -18,18 +18,18 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from genre_lightning.data.cache import default_cache_dir
+from genre_lightning.data.file_kinds import kind_by_name
 from genre_lightning.data.new_films import NewFilm
-from genre_lightning.data.tables import kind_by_name
 from genre_lightning.errors import ConfigError
 from genre_lightning.escapes import cell, join_names
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.files import check_output, naming_the_fix, replacing
 from genre_lightning.folders import is_own_folder, new_folder
+from genre_lightning.locks import locked
 from genre_lightning.signing import read_key, signature
 
 _PART = re.compile(r"part-(\d{6})-([0-9a-f]{32})\.parquet")
@@ -73,19 +73,12 @@ class TaggedFile:
                 with new_folder(self.folder, private=True) as draft:
                     self._write_note(draft)
             self._require_own()
-            lock = FileLock(self.folder / ".lock", timeout=1)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise ConfigError(
-                    f"another process is writing {self.path}: wait for it, or name another --out"
-                ) from None
-        try:
+            busy = f"another process is writing {self.path}: wait for it, or name another --out"
+            lock = locked(self.folder / ".lock", 1, busy)
+        with lock:
             with naming_the_fix(self.path):
                 finished = self._resume()
             yield finished
-        finally:
-            lock.release()
 
     def _write_note(self, folder: Path) -> None:
         content = {"identity": self._identity.decode(), "signature": signature(self._key, self._identity)}

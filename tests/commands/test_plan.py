@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from specs import data_spec
 
 from genre_lightning.__main__ import main
 from genre_lightning.callbacks.dense_peaks import known_gpus
 from genre_lightning.commands.parser import parse
 from genre_lightning.data.steps import epoch_order, partition
-from genre_lightning.models.base import Labelling
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.planning import probe
 from genre_lightning.planning.memory import BatchShape, Setting, largest_micro_batch, memory
@@ -75,7 +75,7 @@ def test_the_probe_trains_the_runs_own_micro_batches(layout, monkeypatch):
     monkeypatch.setattr(probe, "_SECONDS", 0.01)
     model = DistilBertClassifier(backbone="small", packing=layout == "packed")
     genres = ("Drama", "War")
-    model.bind(Labelling(genres, np.ones(2, dtype=np.float32), vocab_size=50, pad_token_id=0, max_tokens=16))
+    model.bind(data_spec(genres, vocab_size=50, max_tokens=16))
     seen = []
     step = model.model_step
     monkeypatch.setattr(model, "model_step", lambda batch: seen.append(batch) or step(batch))

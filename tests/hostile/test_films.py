@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import tarfile
 import zipfile
 
 import numpy as np
@@ -91,6 +92,22 @@ def test_a_file_without_ids_is_numbered_by_row(tmp_path):
         load(path, columns=ColumnNames(id="imdb"))
 
 
+@pytest.mark.parametrize("empty", ["", "nan", "None"])
+def test_an_empty_id_is_malformed(tmp_path, empty):
+    for kind in (str, "tt{}".format):
+        path = write(tmp_path, as_csv(rows(ids=lambda n, kind=kind: empty if n == 7 else kind(n))))
+        assert load(path).audit.malformed == 1
+        assert [film.id for film in NewFilms(path, ColumnNames(), {}).read()][6] is None
+    path = write(tmp_path, as_csv(rows(ids=lambda n: empty if n % 2 else str(n))))
+    with pytest.raises(DataError, match=r"most for their id, such as row 1, 'id' = .*--data\.columns\.id, or leave it"):
+        load(path)
+
+
+def test_ids_of_more_digits_than_an_integer_has_are_text(tmp_path):
+    path = write(tmp_path, as_csv(rows(ids=lambda n: str(10**20 + n))))
+    assert load(path).ids.tolist()[0] == next(NewFilms(path, ColumnNames(), {}).read()).id == str(10**20 + 1)
+
+
 def test_ids_of_two_kinds_are_reported_with_value_and_count(tmp_path):
     films = load(write(tmp_path, as_csv(rows(ids=lambda n: f"tt{n}" if n % 2 else str(n)))))
     assert films.notes == ("30 of 60 ids are no whole numbers, such as 'tt1': all are kept as text",)
@@ -147,6 +164,19 @@ def test_a_separator_may_come_late(tmp_path, monkeypatch):
     table = [[*row[:3], row[3].replace("Drama", "Drama, Old")] for row in rows()]
     films = load(write(tmp_path, as_csv(table)))
     assert {name for names in films.genres() for name in names} == {*GENRES, "Drama, Old"} - {"Drama"}
+
+
+@pytest.mark.parametrize("separator", ["/", " & ", "#", "\t", "<br>"])
+def test_an_unusual_separator_is_found_and_reported(tmp_path, separator):
+    films = load(write(tmp_path, as_csv(rows(separator.join))))
+    check_whole(films)
+    assert films.notes == (
+        f"genres are separated at {separator.strip(' ')!r}: name another with --data.genre_separator",
+    )
+    table = [[*row[:3], "Sci-Fi & Fantasy" if row[3] == "Drama" else row[3].partition("|")[0]] for row in rows()]
+    films = load(write(tmp_path, as_csv(table)))
+    assert ["Sci-Fi & Fantasy"] in films.genres()
+    assert films.notes == ()
 
 
 @pytest.mark.parametrize("form", ["pipes", "entries"])
@@ -225,6 +255,27 @@ def test_an_unclosed_quote_at_the_end_costs_one_row(tmp_path):
     assert (films.audit.rows, films.audit.kept) == (FILMS, FILMS - 1)
 
 
+@pytest.mark.parametrize("ids", [str, "tt{:07}".format, None], ids=["numbers", "text", "none"])
+@pytest.mark.parametrize("end", [7, 40])
+def test_an_unclosed_quote_that_another_row_closes_costs_one_row(tmp_path, ids, end):
+    table = [[*row[:2], f"A road, number {row[0]}.".replace(",", ""), row[3]] for row in rows(ids=ids or str)]
+    if not ids:
+        # only many lines are certainly rows if no id says so
+        table, end = [[f"The {'x' * n} film", *row[2:]] for n, row in enumerate(table)], 40
+    lines = as_csv(table, HEADER if ids else HEADER[1:]).splitlines(keepends=True)
+    lines[5] = lines[5].replace("A road", '"A road')
+    lines[end] = lines[end].replace(".,", '.",')
+    films = load(write(tmp_path, "".join(lines)))
+    assert (films.audit.rows, films.audit.malformed, films.audit.kept) == (FILMS, 1, FILMS - 1)
+
+
+def test_a_text_of_lines_with_commas_is_no_damage(tmp_path):
+    table = rows()
+    for row in table:
+        row[2] = f"Red, green, and,\nblue, gold, and, grey\na, b, c, number {row[0]}."
+    check_whole(load(write(tmp_path, as_csv(table))))
+
+
 def test_quotes_behind_backslashes(tmp_path):
     table = rows()
     table[3][2] = 'She says "run, now" and they go, number 4.'
@@ -263,6 +314,37 @@ def test_tsv(tmp_path):
     check_whole(load(write(tmp_path, as_csv(rows(), delimiter="\t"), "films.tsv")))
 
 
+def as_json_lines(table):
+    objects = [{**dict(zip(HEADER, row, strict=True)), "genres": names_of(n)} for n, row in enumerate(table, 1)]
+    return "".join(json.dumps(each) + "\n" for each in objects)
+
+
+@pytest.mark.parametrize("name", ["films.jsonl", "films.jsonl.gz"])
+def test_json_lines(tmp_path, name):
+    content = as_json_lines(rows()).encode()
+    path = write(tmp_path, gzip.compress(content) if name.endswith("gz") else content, name)
+    check_whole(load(path))
+    assert [film.id for film in NewFilms(path, ColumnNames(), {}).read()] == [str(n) for n in range(1, FILMS + 1)]
+
+
+def test_lines_that_are_not_json_objects_are_malformed(tmp_path):
+    lines = as_json_lines(rows()).splitlines(keepends=True)
+    lines[4], lines[8] = '{"id": 5, "ov\n', '{"id": 9, "overview": NaN, "genres": null}\n'
+    films = load(write(tmp_path, "".join(lines), "films.jsonl"))
+    assert (films.audit.rows, films.audit.malformed, films.audit.missing_overview) == (FILMS, 1, 1)
+    assert films.notes == ("malformed: line 5 is not a JSON object",)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"), [("utf-16", "utf-16,"), ("utf-16-le", "utf-16-le"), ("latin-1", "windows-1252")]
+)
+def test_other_encodings_are_named(tmp_path, encoding, named):
+    path = write(tmp_path, as_csv(rows()).replace("boat", "boat in the \u00e9t\u00e9").encode(encoding))
+    with pytest.raises(DataError, match=rf"--data\.encoding.*{named}"):
+        load(path)
+    assert load(path, encoding=encoding).audit.kept == FILMS
+
+
 def test_windows_1252_by_option(tmp_path):
     table = rows()
     table[0][1] = "Café – noir"
@@ -272,6 +354,15 @@ def test_windows_1252_by_option(tmp_path):
     assert load(path, encoding="windows-1252").strings("title")[0] == "Café – noir"
     with pytest.raises(ConfigError, match=r"data\.encoding is 'klingon'"):
         DataOptions(path, encoding="klingon").check()
+
+
+def tarred(content):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo("films.csv")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content.encode()))
+    return packed.getvalue()
 
 
 def zipped(content):
@@ -289,12 +380,15 @@ def zipped(content):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
         (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "an HTML page"),
         (b'{"id": 1, "overview": "A man."}\n{"id": 2}\n', "is JSON, not CSV"),
+        (tarred(as_csv(rows())), "is a tar archive"),
+        (b"%PDF-1.4 ...", "a PDF document"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1....", "an old Excel workbook"),
         (b"PAR1....", r"a Parquet file: rename it to \.parquet"),
         (as_csv(rows()[1:], rows()[0]).encode(), "seems to have no header"),
         (as_csv([[*row[:3], *row[2:]] for row in rows()], (*HEADER[:3], *HEADER[2:])).encode(),
          r"2 columns 'overview' \(columns 3 and 4\)"),
     ],
-    ids=["zip", "gzip", "LFS", "HTML", "JSON lines", "Parquet", "no header", "header twice"],
+    ids=["zip", "gzip", "LFS", "HTML", "JSON lines", "tar", "PDF", "Excel", "Parquet", "no header", "header twice"],
 )  # fmt: skip
 def test_other_contents_are_named(tmp_path, content, words):
     with pytest.raises(DataError, match=words) as refused:
@@ -315,6 +409,26 @@ def test_parquet_cells_are_read_as_text(tmp_path):
     films = load(tmp_path / "films.parquet", text="{title} {year} {score}: {overview}")
     assert films.strings("text") == ["One 1999 7.5: A man.", "Caf\u00e9 : A dog."]
     assert films.ids.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([["Drama"], None, ["War"]], pa.large_list(pa.large_string())),
+        pa.array([[b"Drama"], [], [b"War"]]),
+        pa.array([[("18", "Drama")], None, [("10752", "War")]], pa.map_(pa.string(), pa.string())),
+        pa.array(["Drama", None, "War"]).dictionary_encode(),
+        pa.array([b"Drama", None, b"War"]),
+        pa.array([[{"id": 18, "name": "Drama"}], [{"id": 1, "name": None}], [{"id": 10752, "name": "War"}]]),
+    ],
+    ids=["large lists", "bytes", "map", "dictionary", "binary", "structs"],
+)
+def test_genres_of_parquet(tmp_path, column):
+    table = {"id": pa.array([1, 2, 3], pa.uint64()), "overview": ["A.", "Dogs.", "Cats."], "genres": column}
+    pq.write_table(pa.table(table), tmp_path / "films.parquet")
+    films = load(tmp_path / "films.parquet")
+    assert films.genres() == [["Drama"], ["War"]]
+    assert films.audit.no_genres == 1
 
 
 def test_parquet_strings_that_are_no_utf_8_are_one_line(tmp_path):

@@ -13,7 +13,7 @@ from genre_lightning.__main__ import main
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.sample import write_sample
-from genre_lightning.files import read_json
+from genre_lightning.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,31 @@ def test_a_run_of_a_version_that_kept_no_sides_still_opens(encoder, nb, monkeypa
         refused(capfd, [*command, f"--data.csv={other}", "--override"], "other films")
     assert main(["baseline", "tfidf_nb", f"--run_dir={nb}"]) == 0
     assert (nb / "splits.parquet").is_file()
+
+
+def as_an_earlier_version_left_it(run):
+    """Take out the options and the note of the reading that came later; its digest of the films is another."""
+    config = run / "config.yaml"
+    later = ("  encoding:", "  merge_genre_case:", "  max_malformed:", "  cache_group_writable:")
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith(later)))
+    state = read_json(run / "run_state.json")
+    state["data"].pop("reading", None)
+    write_json(run / "run_state.json", {**state, "data": {**state["data"], "films": "another"}})
+
+
+def test_a_run_of_an_earlier_reading_goes_on(nb, encoder, sample, monkeypatch, capfd):
+    without_pictures(monkeypatch)
+    for run, command in ((nb, ["baseline", "tfidf_nb"]), (encoder, ["test"]), (encoder, ["fit"])):
+        as_an_earlier_version_left_it(run)
+        assert main([*command, f"--run_dir={run}"]) == 0, capfd.readouterr().err
+
+
+def test_a_run_of_an_earlier_reading_refuses_other_genres(nb, sample, tmp_path, capfd):
+    as_an_earlier_version_left_it(nb)
+    other = tmp_path / "other.csv"
+    other.write_text(sample.read_text(encoding="utf-8").replace("'Drama'", "'Dramas'"), encoding="utf-8")
+    refused(capfd, ["baseline", "tfidf_nb", f"--run_dir={nb}", f"--data.csv={other}"], "started with other films")
 
 
 @pytest.mark.parametrize(

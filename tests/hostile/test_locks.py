@@ -36,7 +36,7 @@ def test_a_second_process_is_refused_and_a_released_lock_is_free(file_system, tm
 
 def die_locked(path):
     lock = locked(path, 0, "busy")
-    os._exit(int(not lock.is_locked))
+    os._exit(int(lock is None))
 
 
 def test_a_dead_holder_on_another_host_is_no_obstacle(file_system, tmp_path):
@@ -47,6 +47,13 @@ def test_a_dead_holder_on_another_host_is_no_obstacle(file_system, tmp_path):
     for lease in tmp_path.glob("*.lease"):  # of a host that cannot be asked whether the process lives
         lease.write_text(lease.read_text().replace(f"host={os.uname().nodename}", "host=elsewhere"))
     locked(tmp_path / ".lock", 0.01, "busy").release()
+
+
+def test_a_lock_kept_in_a_variable_ends_with_its_block(file_system, tmp_path):
+    lock = locked(tmp_path / ".lock", 0, "busy")
+    with lock:
+        pass
+    locked(tmp_path / ".lock", 0, "busy").release()
 
 
 def test_a_place_without_locks_is_one_line(tmp_path):
