@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from genre_lightning.config.model import ClassifierOptions
     from genre_lightning.data.datamodule import MovieDataModule
     from genre_lightning.distributed.sharded import ShardedStrategy
+    from genre_lightning.inference.tagger import Tagger
     from genre_lightning.models.base import GenreClassifier
     from genre_lightning.models.distilbert import DistilBertClassifier
     from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
-    from genre_lightning.models.options import ClassifierOptions
     from genre_lightning.models.zero_shot import ZeroShotLlama
-    from genre_lightning.tagger import Tagger
     from genre_lightning.types import Batch, DataSpec
 
 __version__ = "0.1.0"

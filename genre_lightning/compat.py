@@ -13,8 +13,8 @@ from jsonargparse import _loaders_dumpers, _optionals, _util, get_loader, set_lo
 from jsonargparse._common import parsing_settings  # 4.53: its settings can be made but not taken back
 from jsonargparse._paths import Path as ParserPath
 
-from genre_lightning.config.yaml_files import NOT_YAML, parse_yaml, read_text, well_formed
 from genre_lightning.errors import one_line
+from genre_lightning.yaml_files import NOT_YAML, parse_yaml, read_text, well_formed
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer

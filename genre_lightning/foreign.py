@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genre_lightning.errors import ConfigError, one_line
+
+if TYPE_CHECKING:
+    pass
 
 HOW_TO_GET = (
     "name a local directory that holds config.json, model.safetensors and the tokenizer's files, or, on a machine "
@@ -61,3 +64,31 @@ def read_object(path: Path, most_bytes: int = _LARGEST_FILE) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({one_line(error)[:120]}): download the model again") from None
     return content
+
+
+def check_folder(name: str, *, weights: bool = True) -> None:
+    """What can be told of a backbone in a local directory without reading it; of one of the hub nothing.
+
+    Args:
+        name: model of the hub or local directory.
+        weights: whether the weights are needed too.
+
+    Raises:
+        ConfigError: a path without a directory, or a directory without a model.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"model.backbone {name} has no config.json: {HOW_TO_GET.format(name='NAME')}")
+        if weights and (path / "adapter_config.json").exists():
+            raise ConfigError(
+                f"model.backbone {name} holds an adapter, adapter_config.json, which would be left out: merge it into "
+                "the model with peft's merge_and_unload and save that, or remove the file"
+            )
+        if weights and not any(path.glob("*.safetensors")):
+            raise ConfigError(
+                f"model.backbone {name} has no .safetensors weights (other formats can run code and are not read): "
+                "save the model again with save_pretrained"
+            )
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"model.backbone {name} is no directory: {HOW_TO_GET.format(name='NAME')}")

@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.models.options import LOSSES, LossFunction, PosWeight
-from genre_lightning.types import DataSpec
+from genre_lightning.types import LOSSES, DataSpec, LossFunction, PosWeight
 
 
 def bce(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
@@ -133,8 +131,6 @@ def loss_function(
             gamma_negative=asymmetric_gamma_negative,
             margin=asymmetric_margin,
         )
-    if isinstance(loss, str) and "." in loss:
-        return partial(_checked, function(loss, "model.loss"))
     raise ConfigError(
         f"model.loss is {loss!r}: choose one of {', '.join(LOSSES)}, or give a function of logits, targets and "
         "pos_weight"

@@ -7,14 +7,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from genre_lightning.data.tables import ReadShare
 from genre_lightning.errors import ConfigError, SaveError
 from genre_lightning.escapes import json_line, visible
+
+if TYPE_CHECKING:
+    pass
 
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -160,3 +163,17 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@dataclass
+class ReadShare:
+    """How much of a file has been read.
+
+    Attributes:
+        measure: gives the fraction, from 0 to 1; set by the reader.
+        count_rows: called by the reader with the number of rows (of a CSV, lines) read since the last call;
+            None if nobody asks.
+    """
+
+    measure: Callable[[], float] = lambda: 0.0
+    count_rows: Callable[[int], None] | None = None

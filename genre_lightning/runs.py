@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.files import check_folder, damaged, read_json, write_json, write_text
 from genre_lightning.locks import HeldLock, locked
 from genre_lightning.shapes import Shape, count, number, one_of, require_shape, text
+from genre_lightning.yaml_files import read_yaml
 
 ENSEMBLE = "ensemble"
 """The section that the configuration of an ensemble has in place of all others."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,3 +66,13 @@ class TextReader(Protocol):
     @property
     def seed(self) -> int:
         """Random seed of the training, and so of the order of the films."""
+
+
+LOSSES = ("bce", "focal", "asymmetric")
+
+
+LossFunction = Callable[[Any, Any, Any], Any]
+"""From logits and targets (films, genres) and pos_weight (genres,) or None to (films,), all tensors."""
+
+
+PosWeight = Literal["full", "sqrt", "none"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 
 # the hub's client reads it when a test module imports it, which is before any fixture
 os.environ["HF_HUB_OFFLINE"] = "1"

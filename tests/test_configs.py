@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genre_lightning.callbacks.tensorboard import RunTensorBoardLogger
-from genre_lightning.callbacks.wandb_run import RunWandbLogger, WandbOptions
-from genre_lightning.commands.build import build_trainer, check_setup
-from genre_lightning.commands.parser import parse
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.training.loggers.tensorboard import RunTensorBoardLogger
+from genre_lightning.training.loggers.wandb_run import RunWandbLogger, WandbOptions
+from genre_lightning.training.parser import parse
+from genre_lightning.training.setup import build_trainer, check_setup
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 ENCODERS = sorted(

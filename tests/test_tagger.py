@@ -10,7 +10,7 @@ from small_run import SMALL
 
 from genre_lightning import Tagger
 from genre_lightning.__main__ import main
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
 from genre_lightning.evaluation.predictions import read_stored_predictions
 
@@ -30,8 +30,8 @@ DECODER = [
 def quick():
     """Figures and page are most of a small run's time, and other tests' matter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.evaluation.figures.write_figures", lambda *a, **k: None)
-        patch.setattr("genre_lightning.commands.continuing.write_report", lambda *a, **k: None)
+        patch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *a, **k: None)
+        patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
         patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)
         yield
 
@@ -104,7 +104,7 @@ def test_a_template_of_several_columns_is_filled_from_a_mapping(runs):
 
 
 def test_a_list_and_a_stream_answer_in_order(tagger, monkeypatch):
-    monkeypatch.setattr("genre_lightning.tagger.WINDOW", 4)
+    monkeypatch.setattr("genre_lightning.inference.tagger.WINDOW", 4)
     texts = [f"A dog {'runs and ' * (7 * n % 5)}finds its way home." for n in range(11)]
     alone = [tagger(text).probabilities for text in texts]
     listed = tagger(texts)

@@ -11,8 +11,23 @@ from typing import Any
 import numpy as np
 from jsonargparse import Namespace
 
-from genre_lightning.commands.build import tell
-from genre_lightning.commands.continuing import (
+from genre_lightning.commands.baseline_options import baseline_parser
+from genre_lightning.commands.words import default_run_dir, with_run_config
+from genre_lightning.config.arguments import in_one_line
+from genre_lightning.config.changes import check_same_training
+from genre_lightning.config.data import DataOptions
+from genre_lightning.config.guard import check_arguments, instantiate
+from genre_lightning.data.movies import check_data
+from genre_lightning.data.prepare import PreparedFilms, prepare_films
+from genre_lightning.distributed.ranks import tell
+from genre_lightning.errors import check_all
+from genre_lightning.evaluation.decisions import fit_decision, write_decision
+from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.models.tfidf import TfidfBaseline
+from genre_lightning.provenance import device_name, made_by
+from genre_lightning.runs import RunDirectory
+from genre_lightning.training.evaluate import evaluate_split, predictions_of
+from genre_lightning.training.resume import (
     begin,
     check_films,
     finish,
@@ -22,19 +37,6 @@ from genre_lightning.commands.continuing import (
     show,
     undone_if_refused,
 )
-from genre_lightning.commands.evaluation import evaluate_split, predictions_of
-from genre_lightning.commands.options import baseline_parser, in_one_line
-from genre_lightning.commands.words import default_run_dir, with_run_config
-from genre_lightning.config.changes import check_same_training
-from genre_lightning.config.guard import check_arguments, instantiate
-from genre_lightning.data.options import DataOptions
-from genre_lightning.data.prepare import PreparedFilms, prepare_films
-from genre_lightning.errors import check_all
-from genre_lightning.evaluation.decisions import fit_decision, write_decision
-from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.models.tfidf import TfidfBaseline
-from genre_lightning.provenance import device_name, made_by
-from genre_lightning.runs import RunDirectory
 
 # data.* options that a model of words does not read; they are accepted so that one data section serves every model
 _OF_TOKENS = ("tokenizer", "revision", "vocab_size", "max_tokens", "global_batch_size")
@@ -94,7 +96,7 @@ def check_baseline(name: str, arguments: Sequence[str]) -> BaselineSetup:
     run = RunDirectory(Path(config.run_dir or default_run_dir(arguments)).expanduser().absolute())
     config.run_dir = run.path
     instances = instantiate(parser, config, run.path)
-    check_all((instances.data.check, instances.model.check, run.check_writable))
+    check_all((lambda: check_data(instances.data), instances.model.check, run.check_writable))
     return BaselineSetup(config, parser.dump(config, skip_none=False), run, instances.data, instances.model)
 
 

@@ -22,7 +22,7 @@ from genre_lightning.progress import answer, say
 
 def sample(arguments: Sequence[str]) -> int:
     """Writes the embedded sample."""
-    from genre_lightning.data.sample import write_sample
+    from genre_lightning.data.sample.generate import write_sample
 
     parser = CommandParser("data sample", "Writes a made-up movies file in The Movies Dataset's format.")
     parser.add_argument("file", type=Path, help="where to: a .csv or .csv.gz file")
@@ -58,9 +58,9 @@ def download(arguments: Sequence[str]) -> int:
 
 def inspect(arguments: Sequence[str]) -> int:
     """Prints the audit, the genres, the lengths and the splits of a file."""
-    from genre_lightning.commands.build import check_setup
-    from genre_lightning.commands.parser import parse
     from genre_lightning.commands.words import with_film_file, with_run_config
+    from genre_lightning.training.parser import parse
+    from genre_lightning.training.setup import check_setup
 
     config, parser = parse("data inspect", with_run_config(with_film_file(arguments)))
     if config.run_dir is None:

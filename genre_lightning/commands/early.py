@@ -13,25 +13,20 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from genre_lightning.commands.baseline_options import baseline_parser
 from genre_lightning.commands.export_options import export_parser
-from genre_lightning.commands.options import (
-    ABOUT,
-    TrainerOptions,
-    add_run_options,
-    add_training_options,
-    baseline_parser,
-    in_one_line,
-    option_problems,
-)
 from genre_lightning.commands.predict_options import read_options
 from genre_lightning.commands.words import default_run_dir, with_film_file, with_run_config, with_run_named
+from genre_lightning.config.arguments import ABOUT, add_run_options, add_training_options, in_one_line
+from genre_lightning.config.data import DataOptions
 from genre_lightning.config.guard import check_arguments
-from genre_lightning.config.yaml_files import read_yaml
-from genre_lightning.data.options import DataOptions
+from genre_lightning.config.model import OPTIONS, ClassifierOptions
+from genre_lightning.config.trainer import TrainerOptions, option_problems
+from genre_lightning.data.movies import check_data
 from genre_lightning.errors import check_all
 from genre_lightning.folders import check_new_folder
-from genre_lightning.models.options import OPTIONS, ClassifierOptions
 from genre_lightning.runs import RunDirectory
+from genre_lightning.yaml_files import read_yaml
 
 _OBJECTS = tuple(
     f"trainer.{name}" for name in ("accelerator", "strategy", "logger", "callbacks", "profiler", "plugins")
@@ -68,7 +63,7 @@ def _check_run(command: str, words: Sequence[str], run_dir: Path) -> None:
     if config is None:
         return
     run = RunDirectory(Path(config.run_dir or run_dir).expanduser().absolute())
-    checks = [config.data.check, run.check_writable]
+    checks = [lambda: check_data(config.data), run.check_writable]
     if "model" in config:
         checks[:0] = [config.model.check_options, *([config.model.check_files] if command == "fit" else [])]
     check_all(checks, option_problems(config))
@@ -80,7 +75,7 @@ def _check_baseline(command: str, words: Sequence[str], run_dir: Path) -> None:
     config = in_one_line(command, words, parser.parse_args)
     run = RunDirectory(Path(config.run_dir or run_dir).expanduser().absolute())
     made = in_one_line(command, [], lambda _: parser.instantiate(config))
-    check_all((made.data.check, made.model.check, run.check_writable))
+    check_all((lambda: check_data(made.data), made.model.check, run.check_writable))
 
 
 def _parse(command: str, words: Sequence[str]) -> Namespace | None:

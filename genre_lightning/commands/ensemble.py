@@ -18,10 +18,10 @@ def ensemble(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="of thresholds and bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(list(arguments))
-    from genre_lightning.commands.continuing import finish, locked, show, stored_results
     from genre_lightning.evaluation.ensemble import write_ensemble
     from genre_lightning.progress import say
     from genre_lightning.runs import RunDirectory
+    from genre_lightning.training.resume import finish, locked, show, stored_results
 
     run = RunDirectory(options.run_dir.expanduser().absolute())
     with ExitStack() as until_the_end:

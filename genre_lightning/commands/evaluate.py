@@ -7,28 +7,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from genre_lightning.callbacks.loggers import closing
-from genre_lightning.callbacks.tracking import log_evaluation
-from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
-from genre_lightning.commands.continuing import check_films, kept_splits, locked
-from genre_lightning.commands.evaluation import (
-    evaluate_split,
-    fit_and_store_decision,
-    load_decision,
-    predict_split,
-    restore_weights,
-    steps_done,
-)
-from genre_lightning.commands.parser import parse
 from genre_lightning.commands.words import with_run_config, with_run_named
 from genre_lightning.config.changes import check_same_training
 from genre_lightning.data.prepare import PreparedData
+from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import CheckpointError, one_line
 from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.report import write_report
+from genre_lightning.models.restore import restore_weights
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.evaluate import (
+    evaluate_split,
+    fit_and_store_decision,
+    load_decision,
+    predict_split,
+    steps_done,
+)
+from genre_lightning.training.loggers.build import closing
+from genre_lightning.training.loggers.tracking import log_evaluation
+from genre_lightning.training.parser import parse
+from genre_lightning.training.resume import check_films, kept_splits, locked
+from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
 
 
 def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> Setup:

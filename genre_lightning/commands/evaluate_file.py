@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from genre_lightning.commands.arguments import CommandParser
-from genre_lightning.data.cells import GenreFormat
+from genre_lightning.config.columns import ColumnNames, GenreFormat, TextTemplate
 from genre_lightning.data.movies import check_columns
-from genre_lightning.data.templates import ColumnNames, TextTemplate, columns_to_tag
+from genre_lightning.data.templates import columns_to_tag
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
     from genre_lightning.data.films import FilmSource
-    from genre_lightning.scoring import Scorer
+    from genre_lightning.inference.scoring import Scorer
 
 _RESERVED = ("train", "validation", "test")
 _NAME = re.compile(r"[^\W_][\w.-]*")
@@ -41,15 +41,15 @@ def evaluate(arguments: Sequence[str]) -> int:
     run.check_writable()
     _check_place(run, name, file)
 
-    from genre_lightning.commands.continuing import locked
-    from genre_lightning.commands.evaluation import provenance_of
-    from genre_lightning.data.cache import default_cache_dir
+    from genre_lightning.cache import default_cache_dir
     from genre_lightning.evaluation.evaluate import write_evaluation
     from genre_lightning.evaluation.films import describe_films
-    from genre_lightning.evaluation.other_films import other_films
     from genre_lightning.evaluation.report import write_report
+    from genre_lightning.inference.other_films import other_films
+    from genre_lightning.inference.scoring import open_scorer
     from genre_lightning.progress import file_progress, say, task_progress
-    from genre_lightning.scoring import open_scorer
+    from genre_lightning.training.evaluate import provenance_of
+    from genre_lightning.training.resume import locked
 
     cache_dir = getattr(options, "data.cache_dir") or default_cache_dir()
     films = other_films(source, run, cache_dir, file_progress, same_ids=not options.other_ids)

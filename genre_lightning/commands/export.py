@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 
-from genre_lightning.commands.build import tell
-from genre_lightning.commands.evaluation import restore_alone
 from genre_lightning.commands.export_options import export_parser
-from genre_lightning.commands.parser import parse
 from genre_lightning.commands.words import with_run_config
 from genre_lightning.config.guard import instantiate
 from genre_lightning.data.tokenizers import load_tokenizer
-from genre_lightning.distributed.manifests import verify_checkpoint
+from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
+from genre_lightning.distributed.ranks import tell
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
 from genre_lightning.export.adapter import plain_attention, write_adapter
@@ -34,8 +32,10 @@ from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.lora import merge_adapters
 from genre_lightning.models.quantization import known_warnings
+from genre_lightning.models.restore import restore_alone
 from genre_lightning.progress import answer
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.parser import parse
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _COMPARED_TEXTS = 16

@@ -10,10 +10,25 @@ from typing import Any
 import yaml
 from lightning.pytorch import Trainer
 
-from genre_lightning.callbacks.checkpoints import RunCheckpoint
-from genre_lightning.callbacks.loggers import closing, describe_run, keep_best, resume_loggers
-from genre_lightning.commands.build import Setup, bind_model, build_trainer, check_setup, is_first_rank, tell
-from genre_lightning.commands.continuing import (
+from genre_lightning.commands.words import default_run_dir, with_run_config
+from genre_lightning.config.changes import check_same_training, training_digest
+from genre_lightning.data.prepare import PreparedData
+from genre_lightning.distributed.checkpoint.io import previous_names
+from genre_lightning.distributed.checkpoint.manifests import Manifest, manifest_path, newest_good
+from genre_lightning.distributed.launch import has_company
+from genre_lightning.distributed.ranks import is_first_rank, tell
+from genre_lightning.distributed.signals import FLAG
+from genre_lightning.distributed.watch import explaining_failures, watch_ranks
+from genre_lightning.errors import ConfigError, DivergedError
+from genre_lightning.files import read_json
+from genre_lightning.folders import new_folder
+from genre_lightning.models.restore import restore_weights
+from genre_lightning.provenance import device_name, git_commit, made_by
+from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
+from genre_lightning.training.evaluate import evaluate_run, keep_untrained
+from genre_lightning.training.loggers.build import closing, describe_run, keep_best, resume_loggers
+from genre_lightning.training.parser import parse
+from genre_lightning.training.resume import (
     begin,
     check_films,
     finish,
@@ -23,20 +38,7 @@ from genre_lightning.commands.continuing import (
     show,
     undone_if_refused,
 )
-from genre_lightning.commands.evaluation import evaluate_run, keep_untrained, restore_weights
-from genre_lightning.commands.parser import parse
-from genre_lightning.commands.words import default_run_dir, with_run_config
-from genre_lightning.config.changes import check_same_training, training_digest
-from genre_lightning.data.prepare import PreparedData
-from genre_lightning.distributed.checkpoint_io import previous_names
-from genre_lightning.distributed.launch import has_company
-from genre_lightning.distributed.manifests import Manifest, manifest_path, newest_good
-from genre_lightning.distributed.signals import FLAG
-from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import ConfigError, DivergedError
-from genre_lightning.files import read_json
-from genre_lightning.folders import new_folder
-from genre_lightning.provenance import device_name, git_commit, made_by
+from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
 
 
 def fit(arguments: Sequence[str]) -> int:

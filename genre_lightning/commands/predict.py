@@ -14,25 +14,28 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from genre_lightning import __version__
-from genre_lightning.commands.build import build_trainer, is_first_rank, tell
 from genre_lightning.commands.evaluate import open_run
-from genre_lightning.commands.evaluation import load_decision, restore_alone
 from genre_lightning.commands.predict_options import PredictOptions, read_options
-from genre_lightning.commands.tagging_stream import ChunkBatches, ChunkWriter
 from genre_lightning.commands.words import kind_of
+from genre_lightning.config.columns import ColumnNames, TextTemplate
 from genre_lightning.data.new_films import NewFilm, NewFilms
-from genre_lightning.data.tables import FileState, ReadShare
-from genre_lightning.data.templates import ColumnNames, TextTemplate, columns_to_tag
+from genre_lightning.data.tables import FileState
+from genre_lightning.data.templates import columns_to_tag
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.distributed.precision import accelerator_of, inference_precision
+from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.decisions import Decision
-from genre_lightning.evaluation.tagged_files import TaggedFile
 from genre_lightning.files import file_digest, naming_the_fix
-from genre_lightning.progress import answer, file_progress
-from genre_lightning.scoring import open_scorer, require_finite
+from genre_lightning.inference.scoring import open_scorer, require_finite
+from genre_lightning.inference.stream import ChunkBatches, ChunkWriter
+from genre_lightning.inference.tagged_files import TaggedFile
+from genre_lightning.models.restore import restore_alone
+from genre_lightning.progress import ReadShare, answer, file_progress
+from genre_lightning.training.evaluate import load_decision
+from genre_lightning.training.setup import build_trainer
 
 CHUNK_ROWS = 8192
 """Rows that are read, tagged and written at a time: what a start that is cut off loses, and what memory must hold."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from genre_lightning.config.columns import ColumnNames
 from genre_lightning.data.file_kinds import kind_by_name
-from genre_lightning.data.templates import ColumnNames
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_output
 from genre_lightning.runs import RunDirectory

@@ -18,11 +18,11 @@ def report(arguments: Sequence[str]) -> int:
         help="write paper.html instead: the paper's Tables I and II beside its published figures",
     )
     options = parser.parse_args(list(arguments))
-    from genre_lightning.commands.continuing import locked
     from genre_lightning.evaluation.paper import write_paper_report
     from genre_lightning.evaluation.report import write_report
     from genre_lightning.evaluation.runs import open_run
     from genre_lightning.files import check_folder
+    from genre_lightning.training.resume import locked
 
     run = open_run(options.run).require_finished()
     check_folder(options.run, "RUN")

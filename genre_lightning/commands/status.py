@@ -3,60 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from genre_lightning.commands.arguments import CommandParser
-from genre_lightning.distributed.batch import JobState, job_state
-from genre_lightning.errors import CheckpointError
+from genre_lightning.commands.run_status import _SHOWN, RunStatus, read_status
+from genre_lightning.distributed.batch import JobState
 from genre_lightning.evaluation.console import console_of
-from genre_lightning.evaluation.curves import read_curves
-from genre_lightning.files import read_json
 from genre_lightning.metrics import json_value
 from genre_lightning.runs import RunDirectory
-
-_JOB = r"\d+(_\d+)?"
-"""A job's id, or that of an array with the task's number."""
-
-_OF_START = ("step", "time", "job")
-
-_SHOWN = ("train/loss", "val/loss", "val/f1_micro_tuned", "val/map_macro")
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """Where a run stands.
-
-    Attributes:
-        run_dir: its directory.
-        state: "queued", "running", "evaluating", "stopped", "finished", or SLURM's word for a job that ended badly.
-        job: id of its last job; None for a run that no job did.
-        slurm: what SLURM says of the job; None where it says nothing.
-        step: optimizer steps done; steps: of the whole training, None before it has begun.
-        saved_step: optimizer steps of the last checkpoint, where the run goes on if it is cut off now.
-        steps_per_second: of the last start, validations and saves included; None before it has logged anything.
-        seconds_left: of the training at that rate; None where it does not train.
-        restarts: starts of the training after the first one.
-        metrics: the last value of each curve.
-    """
-
-    run_dir: str
-    state: str
-    job: str | None
-    slurm: JobState | None
-    step: int
-    steps: int | None
-    saved_step: int | None
-    steps_per_second: float | None
-    seconds_left: float | None
-    restarts: int
-    metrics: dict[str, float]
 
 
 def status(arguments: Sequence[str]) -> int:
@@ -82,94 +41,6 @@ def status(arguments: Sequence[str]) -> int:
     else:
         console_of(None).print(_table(found))
     return 0
-
-
-def read_status(run: RunDirectory) -> RunStatus:
-    """Reads where a run stands.
-
-    Raises:
-        CheckpointError: the directory is no run, and none was submitted in it.
-        ConfigError: a link in it leads out of it, or it holds a pipe or the like.
-    """
-    run.check_links()
-    submitted = run.job()
-    if submitted is None:
-        run.require_run()
-    facts = run.facts()
-    start = _start(facts)
-    job = start.get("job")
-    if submitted is not None:
-        job = _later(job, submitted)
-    slurm = job_state(job) if job else None
-    rows = read_curves(run.curves)[1] if run.curves.is_file() else []
-    saved = _saved_step(run)
-    # a row of step 0 is written after the first optimizer step
-    step = max([saved or 0, *(int(row["step"]) + 1 for row in rows if "step" in row)])
-    rate = _rate(run, start, step)
-    steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
-    state = _state(run, slurm)
-    left = (steps - step) / rate if rate and steps and state == "running" else None
-    return RunStatus(
-        run_dir=str(run.path),
-        state=state,
-        job=job,
-        slurm=slurm,
-        step=step,
-        steps=steps,
-        saved_step=saved,
-        steps_per_second=None if rate is None else round(rate, 4),
-        seconds_left=None if left is None else round(left, 1),
-        restarts=max(0, int(start.get("starts", 0)) - 1),
-        metrics=_last_values(rows),
-    )
-
-
-def _start(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run's state says of its last start, as far as it can be read; a damaged file says nothing."""
-    start = facts.get("start")
-    found = {name: value for name, value in start.items() if name in _OF_START} if isinstance(start, dict) else {}
-    whole = all(isinstance(found.get(name), int | float) for name in ("step", "time"))
-    if not re.fullmatch(_JOB, str(found.get("job", ""))):
-        found.pop("job", None)
-    if not whole:
-        found = {name: value for name, value in found.items() if name == "job"}
-    starts = facts.get("starts")
-    return {**found, "starts": starts if isinstance(starts, int) else 0}
-
-
-def _later(started: str | None, submitted: str) -> str:
-    """The later of two jobs by their ids: a run may be submitted again, or started by hand after it was."""
-    return submitted if started is None or int(started.split("_")[0]) <= int(submitted.split("_")[0]) else started
-
-
-def _state(run: RunDirectory, slurm: JobState | None) -> str:
-    if run.status == "finished":
-        return "finished"
-    if slurm and slurm.state == "PENDING":
-        return "queued"
-    if (slurm and slurm.state == "RUNNING") or run.is_locked():
-        return "evaluating" if run.status == "evaluating" else "running"
-    return slurm.state.lower() if slurm and slurm.state != "COMPLETED" else "stopped"
-
-
-def _last_values(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: value for row in rows for name, value in row.items() if name not in ("epoch", "step")}
-
-
-def _saved_step(run: RunDirectory) -> int | None:
-    manifest = run.last.with_name(f"{run.last.name}.manifest.json")
-    try:
-        return int(read_json(manifest)["global_step"])
-    except (CheckpointError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _rate(run: RunDirectory, start: dict[str, Any], step: int) -> float | None:
-    """Optimizer steps a second from the last start of the training to the last row of its curves."""
-    if "step" not in start or not run.curves.is_file() or step <= start["step"]:
-        return None
-    seconds = run.curves.stat().st_mtime - start["time"]
-    return (step - start["step"]) / seconds if seconds > 0 else None
 
 
 def _table(found: RunStatus) -> Table:

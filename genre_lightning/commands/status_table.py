@@ -13,7 +13,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from genre_lightning.commands.status import RunStatus, read_status
+from genre_lightning.commands.run_status import RunStatus, read_status
 from genre_lightning.errors import CheckpointError, one_line
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.evaluation.curves import read_curves

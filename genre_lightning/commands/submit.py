@@ -24,7 +24,7 @@ from genre_lightning.runs import RunDirectory
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from genre_lightning.commands.build import Setup
+    from genre_lightning.training.setup import Setup
 
 _MAX_REQUEUES = 50
 
@@ -38,8 +38,8 @@ def submit(arguments: Sequence[str]) -> int:
     from genre_lightning.commands.early import check_early
 
     check_early("fit", words)
-    from genre_lightning.commands.build import check_setup
-    from genre_lightning.commands.parser import parse
+    from genre_lightning.training.parser import parse
+    from genre_lightning.training.setup import check_setup
 
     config, parser = parse("fit", with_run_config(words))
     if config.run_dir is None:

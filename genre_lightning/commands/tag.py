@@ -23,7 +23,7 @@ from genre_lightning.progress import answer, answer_json, require_output, say
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
-    from genre_lightning.tagger import TaggedText, Tagger
+    from genre_lightning.inference.tagger import TaggedText, Tagger
 
 _BAR_WIDTH = 24
 _RUNNERS_UP = 2
@@ -43,7 +43,7 @@ def tag(arguments: Sequence[str]) -> int:
         raise ConfigError("the standard input is closed: give a TEXT, or a file with --file")
     if options.file and not options.file.is_file():
         raise DataError(f"no such file: {options.file}: give a text file with one text a line")
-    from genre_lightning.tagger import Tagger
+    from genre_lightning.inference.tagger import Tagger
 
     tagger = Tagger(options.run, options.device)
     _answer(tagger, options)

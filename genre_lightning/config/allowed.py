@@ -8,8 +8,8 @@ call functions given to them (`LambdaCallback`), that change which films make a 
 
 from __future__ import annotations
 
+from genre_lightning.config.model import OPTIONS
 from genre_lightning.config.trust import trusted_classes
-from genre_lightning.models.options import OPTIONS
 
 _LIGHTNING = {
     "trainer.accelerator": ("accelerators", {"cpu": ["CPUAccelerator"], "cuda": ["CUDAAccelerator"],
@@ -76,11 +76,11 @@ sent the user's key.
 
 
 _GROUPS = (
-    "genre_lightning.callbacks.options.WandbOptions",
-    "genre_lightning.data.templates.ColumnNames",
-    "genre_lightning.models.options.Architecture",
-    "genre_lightning.models.options.LlamaArchitecture",
-    "genre_lightning.models.options.LoraOptions",
+    "genre_lightning.config.run.WandbOptions",
+    "genre_lightning.config.columns.ColumnNames",
+    "genre_lightning.config.model.Architecture",
+    "genre_lightning.config.model.LlamaArchitecture",
+    "genre_lightning.config.model.LoraOptions",
 )
 """Groups of plain options, such as model.lora: the parser imports their classes by path, a configuration names none."""
 

@@ -21,8 +21,8 @@ from jsonargparse import ArgumentParser, Namespace
 from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import ALLOWED, PASSED_ON, class_names, import_paths
 from genre_lightning.config.trust import KINDS, check_class, is_trusted
-from genre_lightning.config.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read_yaml
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read_yaml
 
 FILE_OPTIONS = (*ALLOWED, "trainer", "data", "data.columns", "decision", "checkpoint", "early_stopping")
 """Options for which the parser takes the name of a file with their settings."""

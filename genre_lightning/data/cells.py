@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-GenreFormat = Literal["auto", "literal", "json", "separated", "one_hot"]
 GenreStyle = Literal["list", "separated"]
 
 SHAPES_READ = (

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from genre_lightning.compat import set_hyperparameters, use_own_sampler
 from genre_lightning.config.constructors import plain, takes
+from genre_lightning.config.data import DataOptions
 from genre_lightning.data.collate import Padding, TokenisedFilms
 from genre_lightning.data.kept_splits import KeptSplits
-from genre_lightning.data.options import DataOptions
 from genre_lightning.data.prepare import PreparedData, PreparedFilms, prepare_films, tokenised
 from genre_lightning.data.steps import (
     EvaluationSampler,

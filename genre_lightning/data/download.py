@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from genre_lightning.data.movies import Audit, FilmSource, Reading, guess_shapes, read_movies
-from genre_lightning.data.templates import ColumnNames, TextTemplate
+from genre_lightning.config.columns import ColumnNames, FilmSource, TextTemplate
+from genre_lightning.data.movies import Audit, Reading, guess_shapes, read_movies
 from genre_lightning.errors import ConfigError, DataError, one_line
 from genre_lightning.files import replacing
 

@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from genre_lightning.data.cache import build_once, key_of
+from genre_lightning.cache import build_once, key_of
+from genre_lightning.config.columns import FilmSource
 from genre_lightning.data.file_kinds import file_kind
-from genre_lightning.data.movies import Audit, FilmSource, Movie, Reading, guess_shapes, read_movies
+from genre_lightning.data.movies import Audit, Movie, Reading, guess_shapes, read_movies
 from genre_lightning.data.shapes import Shapes
-from genre_lightning.data.tables import FileState, ReadShare
+from genre_lightning.data.tables import FileState
 from genre_lightning.errors import DataError
 from genre_lightning.files import file_digest
+from genre_lightning.progress import ReadShare
 
 __all__ = ["FilmSource", "FilmTable", "load_films"]
 

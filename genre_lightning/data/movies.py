@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
-from genre_lightning.data.cells import SHAPES_READ, GenreFormat, MalformedCellError, readable
+from genre_lightning.config.columns import ColumnNames, FilmSource
+from genre_lightning.config.data import DataOptions
+from genre_lightning.data.cells import SHAPES_READ, MalformedCellError, readable
 from genre_lightning.data.csv_rows import MisfitRow
 from genre_lightning.data.shapes import Shapes, Tally, one_hot_columns
-from genre_lightning.data.tables import ReadShare, read_rows
-from genre_lightning.data.templates import ColumnNames, TextTemplate
+from genre_lightning.data.tables import read_rows
 from genre_lightning.errors import DataError, one_line
+from genre_lightning.progress import ReadShare
 
 REASONS = ("malformed", "duplicate_id", "missing_overview", "placeholder_overview", "no_genres")
 
@@ -69,56 +70,6 @@ class Audit:
     def as_dict(self) -> dict[str, int]:
         """The counts in the order of the file format's contract."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class FilmSource:
-    """Where films come from and how they are read.
-
-    Attributes:
-        path: the movies file.
-        columns: names of its columns.
-        template: of the text that the model reads.
-        genre_format: of the genres column.
-        genre_separator: of names in it, where it is "separated"; None to find out.
-        require_genres: drop films without genres.
-        encoding: of the text of a CSV.
-        max_malformed: fraction of the rows that may be malformed.
-
-    Raises:
-        ConfigError: the text holds the labels.
-    """
-
-    path: Path
-    columns: ColumnNames
-    template: TextTemplate
-    genre_format: GenreFormat = "auto"
-    genre_separator: str | None = None
-    require_genres: bool = True
-    encoding: str = "utf-8"
-    max_malformed: float = 0.05
-
-    def __post_init__(self) -> None:
-        self.template.columns(self.columns)
-
-    @property
-    def finds_labels(self) -> bool:
-        """Whether the columns of 0 and 1 are to be found."""
-        return self.genre_format == "one_hot" and isinstance(self.columns.genres, str)
-
-    def rows(self, share: ReadShare | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the rows with the columns that are read of them.
-
-        Raises:
-            DataError: see `read_rows`.
-        """
-        columns = self.columns
-        labels = columns.label_columns if self.require_genres and not self.finds_labels else []
-        needed = [columns.overview, *labels, *self.template.columns(columns).values()]
-        if columns.id != ColumnNames().id:  # only the column that the user has not named may be missing
-            needed.append(columns.id)
-        optional = None if self.finds_labels else [columns.id, columns.title, *columns.label_columns]
-        return read_rows(self.path, needed, share, optional=optional, encoding=self.encoding)
 
 
 _FIXES = {
@@ -274,7 +225,7 @@ def _counted_rows(reading: Reading, share: ReadShare | None) -> Iterator[dict[st
     """Yield the rows, their ids and genres noted in the tally."""
     source, tally = reading.source, reading.tally
     columns = source.columns
-    rows = source.rows(share)
+    rows = source_rows(source, share)
     head = list(islice(rows, _HEAD_ROWS))
     whole = [row for row in head if not isinstance(row, MisfitRow)]
     tally.has_ids = any(columns.id in row for row in whole) or not whole
@@ -295,10 +246,38 @@ def _counted_rows(reading: Reading, share: ReadShare | None) -> Iterator[dict[st
         yield row
 
 
+def source_rows(source: FilmSource, share: ReadShare | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows with the columns that are read of them.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    columns = source.columns
+    labels = columns.label_columns if source.require_genres and not source.finds_labels else []
+    needed = [columns.overview, *labels, *source.template.columns(columns).values()]
+    if columns.id != ColumnNames().id:  # only the column that the user has not named may be missing
+        needed.append(columns.id)
+    optional = None if source.finds_labels else [columns.id, columns.title, *columns.label_columns]
+    return read_rows(source.path, needed, share, optional=optional, encoding=source.encoding)
+
+
 def check_columns(source: FilmSource) -> None:
     """Open the file and check its header: cheap, for use before any work.
 
     Raises:
         DataError: as `read_movies`.
     """
-    next(source.rows(), None)
+    next(source_rows(source), None)
+
+
+def check_data(options: DataOptions) -> None:
+    """Check everything about the options and the file that can be known without reading more than its header.
+
+    Raises:
+        ConfigError, DataError: With the option and the fix.
+    """
+    options.check_options()
+    if options.reader is None:
+        check_columns(options.source)
+    else:
+        _ = options.own_reader

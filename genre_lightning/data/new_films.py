@@ -8,12 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from genre_lightning.config.columns import ColumnNames
 from genre_lightning.data.cells import is_placeholder_genre, readable
 from genre_lightning.data.csv_rows import MisfitRow
 from genre_lightning.data.movies import is_placeholder
 from genre_lightning.data.shapes import whole_number
-from genre_lightning.data.tables import ReadShare, read_rows
-from genre_lightning.data.templates import ColumnNames
+from genre_lightning.data.tables import read_rows
+from genre_lightning.progress import ReadShare
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
-from genre_lightning.data.cache import build_once, key_of, share_with_group
+from genre_lightning.cache import build_once, key_of, share_with_group
+from genre_lightning.config.data import DataOptions
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
-from genre_lightning.data.options import DataOptions
+from genre_lightning.data.movies import check_data
 from genre_lightning.data.own_reader import read_rows
 from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
 from genre_lightning.data.texts import LazyTexts
@@ -104,7 +105,7 @@ def prepare_films(options: DataOptions, kept: KeptSplits | None = None) -> Prepa
     Raises:
         ConfigError, DataError: The options or the file cannot be used.
     """
-    options.check()
+    check_data(options)
     if options.cache_group_writable:
         share_with_group(options.cache)
     source = options.source

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from genre_lightning.config.columns import GenreFormat
 from genre_lightning.data.cells import (
-    GenreFormat,
     GenreStyle,
     MalformedCellError,
     distinct_names,

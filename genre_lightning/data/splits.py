@@ -11,22 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.errors import ConfigError
-
 SPLIT_NAMES = ("train", "validation", "test")
-
-
-def check_fractions(fractions: Sequence[float]) -> None:
-    """Refuses fractions that are not (train, validation, test) or (train, rest).
-
-    Raises:
-        ConfigError: with the option's name and the cure.
-    """
-    if len(fractions) not in (2, 3) or not all(f > 0 for f in fractions) or not abs(sum(fractions) - 1) <= 1e-6:
-        raise ConfigError(
-            f"data.split is {list(fractions)}: give three positive shares of train, validation and test that add up "
-            "to 1 ([0.8, 0.1, 0.1]), or two for the paper's protocol ([0.8, 0.2])"
-        )
 
 
 def normalised_text(text: str) -> str:

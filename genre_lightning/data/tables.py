@@ -9,7 +9,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import truediv
@@ -20,6 +20,7 @@ from genre_lightning.data.csv_rows import MAX_ROW_CHARACTERS, CsvRows, TooLargeE
 from genre_lightning.data.file_kinds import file_kind
 from genre_lightning.data.json_rows import JsonRows
 from genre_lightning.errors import DataError, one_line
+from genre_lightning.progress import ReadShare
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,20 +29,6 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 64 * 2**20
 _MAX_EXPANSION = 200
 """Times that a column of a Parquet file may grow when it is unpacked: text packs ten-fold at most."""
-
-
-@dataclass
-class ReadShare:
-    """How much of a file has been read.
-
-    Attributes:
-        measure: gives the fraction, from 0 to 1; set by the reader.
-        count_rows: called by the reader with the number of rows (of a CSV, lines) read since the last call;
-            None if nobody asks.
-    """
-
-    measure: Callable[[], float] = lambda: 0.0
-    count_rows: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_lightning.data.cache import build_once, key_of
+from genre_lightning.cache import build_once, key_of
 from genre_lightning.data.sentencepiece import bare_tokenizer
 from genre_lightning.data.tokenizer_limits import check_growth
 from genre_lightning.errors import ConfigError, one_line

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from genre_lightning.data.cache import build_once, key_of
+from genre_lightning.cache import build_once, key_of
 from genre_lightning.errors import ConfigError, one_line
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from genre_lightning.distributed.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from genre_lightning.distributed.checkpoint.io import AtomicCheckpointIO, read_checkpoint
+from genre_lightning.distributed.checkpoint.shards import read_facts, read_shards, read_whole, write_shards
 from genre_lightning.distributed.scaling import ScaledPrecision
-from genre_lightning.distributed.shards import read_facts, read_shards, read_whole, write_shards
 from genre_lightning.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from genre_lightning.config.decision import SHIPPED_POLICY
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.escapes import markdown as in_markdown
 from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
-from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.report import duration, render
 from genre_lightning.evaluation.runs import Run, open_run

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from genre_lightning.config.decision import POLICIES, SHIPPED_POLICY
 from genre_lightning.escapes import visible
-from genre_lightning.evaluation.options import POLICIES, SHIPPED_POLICY
 from genre_lightning.progress import printing
 
 HEADLINES = (

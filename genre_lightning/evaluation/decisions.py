@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.config.decision import POLICIES, SHRINKAGE, Calibration, Policy
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.calibration import (
     calibrated_probabilities,
@@ -17,7 +18,6 @@ from genre_lightning.evaluation.calibration import (
     fit_platt,
     fit_temperature,
 )
-from genre_lightning.evaluation.options import POLICIES, SHRINKAGE, Calibration, Policy
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.thresholds import (
     PAPER_GRID,

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from genre_lightning.config.decision import SHIPPED_POLICY
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.decisions import POLICIES, Decision, Policy, threshold_grid
-from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.files import replacing_folder, write_csv, write_json
 from genre_lightning.metrics import (
@@ -226,7 +226,7 @@ def write_evaluation(
         write_csv(files.confusion, confusion_rows(predictions, decision))
         if figures:
             # matplotlib takes a second to import, and not every evaluation draws
-            from genre_lightning.evaluation.figures import write_figures
+            from genre_lightning.evaluation.plots.figures import write_figures
 
             write_figures(files.figures, predictions, decision, curves_csv=curves_csv)
         write_json(files.metrics, result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from genre_lightning.config.yaml_files import NOT_YAML, TooLargeError, parse_yaml
+from genre_lightning.yaml_files import NOT_YAML, TooLargeError, parse_yaml
 
 _TITLES = {
     "model": "Model",

@@ -9,8 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from genre_lightning.config.decision import POLICIES
 from genre_lightning.escapes import original_cell
-from genre_lightning.evaluation.options import POLICIES
 from genre_lightning.files import REMAKE, damaged, read_json, read_text
 from genre_lightning.metrics import POLICY_METRICS, THRESHOLD_FREE_METRICS
 from genre_lightning.shapes import Shape, count, maybe_number, number, text

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from genre_lightning.config.decision import SHRINKAGE
 from genre_lightning.errors import DataError
-from genre_lightning.evaluation.options import SHRINKAGE
 from genre_lightning.metrics import BoolArray, FloatArray, IntArray, policy_metrics
 
 RESAMPLES = 50

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.commands.words import kind_of
 from genre_lightning.errors import ConfigError
 from genre_lightning.explain.attribution import LARGEST_STEPS, Attribution, Attributor
 from genre_lightning.explain.words import Words
-from genre_lightning.runs import ENSEMBLE, RunDirectory
-from genre_lightning.scoring import BaselineScorer, ModelScorer
-from genre_lightning.tagger import TaggedText, Tagger, Text
+from genre_lightning.inference.scoring import BaselineScorer, ModelScorer
+from genre_lightning.inference.tagger import TaggedText, Tagger, Text
+from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
 
 __all__ = ["Explainer", "Explanation", "GenreExplanation"]
 

@@ -14,7 +14,7 @@ from genre_lightning.data.tokens import encode_with_places
 from genre_lightning.errors import ConfigError
 from genre_lightning.explain.attribution import Attribution
 from genre_lightning.explain.words import split_words
-from genre_lightning.scoring import ModelScorer, require_finite
+from genre_lightning.inference.scoring import ModelScorer, require_finite
 
 FIRST_STEPS, MOST_STEPS = 16, 512
 LEAST_CHANGE = 0.5

@@ -12,11 +12,11 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from genre_lightning import __version__
+from genre_lightning.config.decision import SHIPPED_POLICY
 from genre_lightning.escapes import markdown, markdown_code, markdown_table
 from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text, headline_lines
 from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.films import describe_films, describe_provenance
-from genre_lightning.evaluation.options import SHIPPED_POLICY
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source

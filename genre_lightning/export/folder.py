@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from genre_lightning.distributed.checkpoint_io import check_space
+from genre_lightning.distributed.checkpoint.files import check_space
 from genre_lightning.errors import ConfigError, SaveError, one_line
 from genre_lightning.folders import new_folder
 

@@ -14,7 +14,7 @@ from genre_lightning.data.collate import Padding, pad_rows
 from genre_lightning.data.tokens import encode
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.models.base import GenreClassifier
-from genre_lightning.models.pooling import pool
+from genre_lightning.models.layers.pooling import pool
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_lightning.errors import ConfigError, one_line
-from genre_lightning.foreign import HOW_TO_GET
+from genre_lightning.foreign import check_folder
 from genre_lightning.models.backbone_config import check_encoder, read_config
 from genre_lightning.models.base_weights import StoredWeights, WeightReport, sorted_out, weight_files
 from genre_lightning.models.published import published_config
@@ -16,34 +16,6 @@ from genre_lightning.models.published import published_config
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
-
-
-def check_folder(name: str, *, weights: bool = True) -> None:
-    """What can be told of a backbone in a local directory without reading it; of one of the hub nothing.
-
-    Args:
-        name: model of the hub or local directory.
-        weights: whether the weights are needed too.
-
-    Raises:
-        ConfigError: a path without a directory, or a directory without a model.
-    """
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ConfigError(f"model.backbone {name} has no config.json: {HOW_TO_GET.format(name='NAME')}")
-        if weights and (path / "adapter_config.json").exists():
-            raise ConfigError(
-                f"model.backbone {name} holds an adapter, adapter_config.json, which would be left out: merge it into "
-                "the model with peft's merge_and_unload and save that, or remove the file"
-            )
-        if weights and not any(path.glob("*.safetensors")):
-            raise ConfigError(
-                f"model.backbone {name} has no .safetensors weights (other formats can run code and are not read): "
-                "save the model again with save_pretrained"
-            )
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ConfigError(f"model.backbone {name} is no directory: {HOW_TO_GET.format(name='NAME')}")
 
 
 def backbone_config(name: str, revision: str | None, *, weights: bool = True) -> PretrainedConfig:

@@ -17,6 +17,8 @@ from torch.distributed.tensor import DTensor
 
 from genre_lightning.compat import keep_buffers_per_rank, set_hyperparameters
 from genre_lightning.config.constructors import plain
+from genre_lightning.config.model import ClassifierOptions, LoraOptions
+from genre_lightning.config.trust import function
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
 from genre_lightning.errors import ConfigError, DivergedError
@@ -28,22 +30,21 @@ from genre_lightning.models.checkpoint import (
     metadata_of,
     spec_of,
 )
-from genre_lightning.models.dropout import replace_dropout
-from genre_lightning.models.embedding import keep_embedding_gradients
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.flops import TrainingCost, training_cost
-from genre_lightning.models.host_memory import keep_freed_memory
+from genre_lightning.models.layers.cpu_dropout import replace_dropout
+from genre_lightning.models.layers.cpu_embedding import keep_embedding_gradients
+from genre_lightning.models.layers.cpu_memory import keep_freed_memory
+from genre_lightning.models.layers.packing import avoid_plans_per_shape
 from genre_lightning.models.optimizer import (
     HEAD_LEARNING_RATE_FACTOR,
     default_learning_rate,
     parameter_groups,
     schedule_factor,
 )
-from genre_lightning.models.options import ClassifierOptions, LoraOptions, LossFunction
-from genre_lightning.models.packing import avoid_plans_per_shape
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.validation import EvaluationMetrics
-from genre_lightning.types import Batch, DataSpec, Layout
+from genre_lightning.types import Batch, DataSpec, Layout, LossFunction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +113,10 @@ class GenreClassifier(LightningModule):
         Raises:
             ConfigError: There is no such loss, or it is a function of a package that is not trusted.
         """
-        return loss_function(self.options.loss, **self.options.loss_options)
+        loss = self.options.loss
+        if isinstance(loss, str) and "." in loss:
+            loss = function(loss, "model.loss")
+        return loss_function(loss, **self.options.loss_options)
 
     # What a subclass provides
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_lightning.data.cache import default_cache_dir
+from genre_lightning.cache import default_cache_dir
 from genre_lightning.errors import CheckpointError, ConfigError, one_line
 from genre_lightning.files import file_digest, read_json, write_json
 from genre_lightning.foreign import HOW_TO_GET, model_file, read_object

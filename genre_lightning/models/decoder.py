@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from genre_lightning.config.model import RANDOM, DecoderOptions, LlamaArchitecture
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import backbone_config, check_positions, check_vocabulary, empty_shape
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.base_weights import StoredWeights, check_same_base, weight_files, weights_digest
-from genre_lightning.models.options import RANDOM, DecoderOptions, LlamaArchitecture
 from genre_lightning.models.quantization import (
     FrozenWeights,
     WeightFormat,

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from genre_lightning.config.constructors import takes
+from genre_lightning.config.model import SMALL, Architecture, EncoderOptions, LoraOptions
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbone_config import check_encoder, config_of
 from genre_lightning.models.backbones import (
@@ -26,10 +27,9 @@ from genre_lightning.models.backbones import (
 )
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.base_weights import check_same_base, weight_files, weights_digest
+from genre_lightning.models.layers.packing import FULL_ATTENTION, encoder_inputs, packs, register_attention
+from genre_lightning.models.layers.pooling import pool, pool_packed
 from genre_lightning.models.lora import add_lora
-from genre_lightning.models.options import SMALL, Architecture, EncoderOptions, LoraOptions
-from genre_lightning.models.packing import FULL_ATTENTION, encoder_inputs, packs, register_attention
-from genre_lightning.models.pooling import pool, pool_packed
 from genre_lightning.progress import say
 from genre_lightning.types import Batch, DataSpec, Layout
 from genre_lightning.vocabulary import vocabulary_size

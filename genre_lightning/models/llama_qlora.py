@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from genre_lightning.config.constructors import takes
+from genre_lightning.config.model import LlamaQLoraOptions, LoraOptions
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import checkpoint_activations
 from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.layers.packing import last_tokens, text_ends
 from genre_lightning.models.lora import add_lora
-from genre_lightning.models.options import LlamaQLoraOptions, LoraOptions
-from genre_lightning.models.packing import last_tokens, text_ends
 from genre_lightning.models.quantization import known_warnings
 from genre_lightning.types import Batch, DataSpec, Layout
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from genre_lightning.config.model import LoraOptions
 from genre_lightning.errors import ConfigError, one_line
-from genre_lightning.models.options import LoraOptions
 
 __all__ = ["LoraOptions", "add_lora", "merge_adapters", "trained_size"]
 

@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from torch import nn
 
+from genre_lightning.config.model import Schedule
 from genre_lightning.errors import ConfigError
-from genre_lightning.models.options import Schedule
 
 HEAD_LEARNING_RATE_FACTOR = 10.0
 """A new head learns this many times faster than the pretrained backbone below it."""

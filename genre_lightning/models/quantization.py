@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from genre_lightning.models.options import Quantization
-from genre_lightning.models.packing import CAUSAL_ATTENTION, register_attention
+from genre_lightning.config.model import Quantization
+from genre_lightning.models.layers.packing import CAUSAL_ATTENTION, register_attention
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from genre_lightning.models.packing import packed_lengths
+from genre_lightning.models.layers.packing import packed_lengths
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks."""

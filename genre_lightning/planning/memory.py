@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from genre_lightning.models.text_attention import neighbours_of_like_length
+from genre_lightning.models.layers.cpu_attention import neighbours_of_like_length
 from genre_lightning.planning.shape import Adapter, ModelShape, Weight
 
 Strategy = Literal["single", "ddp", "fsdp"]

@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from genre_lightning.callbacks.dense_peaks import Gpu, Precision, dense_peak
-from genre_lightning.commands.build import Setup
 from genre_lightning.data.datamodule import default_micro_batch_tokens
 from genre_lightning.distributed.strategies import SHARDED, check_strategy, is_sharded
 from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.hardware import Gpu, Precision, dense_peak
 from genre_lightning.models.backbones import backbone_config
 from genre_lightning.planning.memory import (
     BatchShape,
@@ -28,6 +27,7 @@ from genre_lightning.planning.probe import MOST_PARAMETERS, measure_cpu
 from genre_lightning.planning.shape import ModelShape, build_empty, shape_of
 from genre_lightning.planning.steps import StepPlan, Texts, plan_steps, read_texts
 from genre_lightning.provenance import device_name
+from genre_lightning.training.setup import Setup
 from genre_lightning.types import DataSpec
 
 _GENRES = 20

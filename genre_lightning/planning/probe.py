@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
 from genre_lightning.data.steps import epoch_order, films_of_step, partition
-from genre_lightning.models.host_memory import keep_freed_memory
+from genre_lightning.models.layers.cpu_memory import keep_freed_memory
 from genre_lightning.models.optimizer import parameter_groups
 
 if TYPE_CHECKING:

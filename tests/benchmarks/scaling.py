@@ -23,7 +23,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NVLINK, NODE_LINKS = 450e9, 400e9

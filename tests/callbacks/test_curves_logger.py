@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from genre_lightning.callbacks.curves import CurvesLogger
+from genre_lightning.training.loggers.curves import CurvesLogger
 
 
 def rows_of(path):

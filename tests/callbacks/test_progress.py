@@ -6,9 +6,9 @@ import pytest
 import torch
 from rich.text import Text
 
-from genre_lightning.callbacks import progress
-from genre_lightning.callbacks.progress import LogFileProgress, TerminalProgress, progress_bar
 from genre_lightning.progress import clock, task_progress
+from genre_lightning.training.callbacks import progress
+from genre_lightning.training.callbacks.progress import LogFileProgress, TerminalProgress, progress_bar
 
 
 def test_a_long_task_in_a_log_file_says_how_far_it_is(monkeypatch, capsys):

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from genre_lightning.callbacks import checkpoints
-from genre_lightning.callbacks.checkpoints import RunCheckpoint
-from genre_lightning.distributed import checkpoint_io
+from genre_lightning.distributed.checkpoint import io as checkpoint_io
 from genre_lightning.errors import ConfigError, SaveError
 from genre_lightning.metrics import better_is_higher
+from genre_lightning.training.callbacks import checkpoints
+from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
 
 
 class FakeTrainer:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from genre_lightning.callbacks.starts import NoteStart
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.callbacks.starts import NoteStart
 
 
 def start(run, step, job, *, first_rank=True):

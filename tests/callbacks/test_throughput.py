@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DistilBertConfig, DistilBertModel, LlamaConfig, LlamaModel
 
 from genre_lightning.__main__ import main
-from genre_lightning.callbacks import throughput
-from genre_lightning.callbacks.dense_peaks import dense_peak
+from genre_lightning.hardware import dense_peak
 from genre_lightning.models.flops import training_cost
+from genre_lightning.training.callbacks import throughput
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_rates_padding_and_utilisation_over_the_steps_since_the_last_row(sample_
         return now
 
     monkeypatch.setattr(throughput.time, "perf_counter", clock)
-    monkeypatch.setattr("genre_lightning.callbacks.progress._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("genre_lightning.training.callbacks.progress._SECONDS_BETWEEN_LINES", 0.0)
     on_train_start = throughput.Throughput.on_train_start
     costs = []
 

@@ -9,12 +9,12 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
 from genre_lightning.__main__ import main
-from genre_lightning.callbacks.curves import CurvesLogger
-from genre_lightning.callbacks.tracking import headline_metrics, log_evaluation
 from genre_lightning.evaluation.decisions import fit_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.runs import EvaluationDirectory
+from genre_lightning.training.loggers.curves import CurvesLogger
+from genre_lightning.training.loggers.tracking import headline_metrics, log_evaluation
 
 GENRES = ("A|B", "War")
 

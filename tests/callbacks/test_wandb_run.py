@@ -17,9 +17,9 @@ from small_run import SMALL
 from wandb_double import wandb_double
 
 from genre_lightning.__main__ import main
-from genre_lightning.callbacks.wandb_files import next_step, read_records
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.loggers.wandb_files import next_step, read_records
 
 # wandb's own start-up opens files and sockets that it leaves to the interpreter's end
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -245,7 +245,7 @@ def test_no_key_or_no_server_is_said_in_one_line_and_the_key_is_nowhere(sample_c
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     wandb.teardown()
-    monkeypatch.setattr("genre_lightning.evaluation.figures.write_figures", lambda *arguments, **options: [])
+    monkeypatch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *arguments, **options: [])
     fit(sample_csv, run)
     captured = capfd.readouterr()
     said = [line for line in captured.err.splitlines() if "W&B" in line or "wandb" in line]
@@ -267,7 +267,7 @@ def test_disabled_is_no_logger(sample_csv, tmp_path, monkeypatch):
 
 
 def test_training_goes_on_when_wandbs_process_dies(sample_csv, tmp_path, monkeypatch, capfd):
-    from genre_lightning.callbacks import wandb_run
+    from genre_lightning.training.loggers import wandb_run
 
     original = wandb_run.RunWandbLogger.log_metrics
 
@@ -306,7 +306,7 @@ def test_two_starts_in_one_second_are_both_read(interrupted, tmp_path):
 
 
 def test_the_id_is_made_once(tmp_path):
-    from genre_lightning.callbacks.wandb_run import wandb_run_id
+    from genre_lightning.training.loggers.wandb_run import wandb_run_id
 
     run = RunDirectory(Path(tmp_path))
     run.set_status("training", data={"films": "x"})
@@ -321,7 +321,7 @@ def test_online_the_server_has_every_step_once(sample_csv, tmp_path, monkeypatch
     run = tmp_path / "run"
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr("genre_lightning.callbacks.wandb_run._FINISH_SECONDS", 2.0)
+    monkeypatch.setattr("genre_lightning.training.loggers.wandb_run._FINISH_SECONDS", 2.0)
     with wandb_double() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         wandb.teardown()  # it keeps what it has read of the environment

@@ -53,19 +53,19 @@ def make_run(place, noise=1.0, *, seed=0, genres=GENRES, first_id=0, status="fin
 
 def without_figures(monkeypatch):
     """Leaves the drawing out, which takes most of an evaluation's time, where a test does not look at it."""
-    monkeypatch.setattr("genre_lightning.evaluation.figures.write_figures", lambda *arguments, **options: [])
+    monkeypatch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *arguments, **options: [])
 
 
 def without_pictures(monkeypatch):
     """Leaves the drawing and the page out, which are most of a small run's time."""
     without_figures(monkeypatch)
-    monkeypatch.setattr("genre_lightning.commands.continuing.write_report", lambda *arguments, **options: None)
+    monkeypatch.setattr("genre_lightning.training.resume.write_report", lambda *arguments, **options: None)
 
 
 def trained_baseline(place):
     """A run that is trained and loaded in no time; `place` gets it and its film file."""
     from genre_lightning.__main__ import main
-    from genre_lightning.data.sample import write_sample
+    from genre_lightning.data.sample.generate import write_sample
 
     sample = write_sample(place / "sample.csv", films=200, seed=3)
     with pytest.MonkeyPatch.context() as patch:

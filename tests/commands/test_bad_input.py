@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from genre_lightning.__main__ import main
-from genre_lightning.data.sample import COLUMNS, write_sample
+from genre_lightning.data.sample.generate import COLUMNS, write_sample
 
 
 @pytest.fixture(scope="module")

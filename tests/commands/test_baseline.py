@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 from genre_lightning.__main__ import main
 from genre_lightning.commands.baseline import check_baseline
 from genre_lightning.data.datamodule import MovieDataModule
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.evaluation.predictions import read_stored_predictions
 from genre_lightning.models.tfidf import read_baseline
 

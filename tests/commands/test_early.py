@@ -13,11 +13,12 @@ import yaml
 from genre_lightning import models
 from genre_lightning.cli import COMMANDS
 from genre_lightning.commands.early import _OBJECTS, _parse, check_early
-from genre_lightning.commands.options import TrainerOptions, for_parser
-from genre_lightning.commands.parser import GenreTrainer, parse
+from genre_lightning.config.arguments import for_parser
+from genre_lightning.config.model import OPTIONS
+from genre_lightning.config.trainer import TrainerOptions
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.models.base import GenreClassifier
-from genre_lightning.models.options import OPTIONS
+from genre_lightning.training.parser import GenreTrainer, parse
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if "tfidf" not in path.stem)

@@ -28,10 +28,10 @@ from transformers import (
 )
 
 from genre_lightning.__main__ import main
-from genre_lightning.data.sample import write_sample
-from genre_lightning.distributed.checkpoint_io import read_checkpoint, update_checkpoint
-from genre_lightning.distributed.manifests import verify_checkpoint
-from genre_lightning.distributed.shards import write_shards
+from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.distributed.checkpoint.io import read_checkpoint, update_checkpoint
+from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
+from genre_lightning.distributed.checkpoint.shards import write_shards
 from genre_lightning.evaluation.decisions import read_decision, write_decision
 from genre_lightning.files import read_json, write_json
 from genre_lightning.models.base import CHECKPOINT_KEY

@@ -15,8 +15,8 @@ from small_run import SMALL
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.datamodule import MovieDataModule
-from genre_lightning.data.sample import write_sample
-from genre_lightning.distributed.checkpoint_io import read_checkpoint
+from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.distributed.checkpoint.io import read_checkpoint
 from genre_lightning.models.base import GenreClassifier
 
 

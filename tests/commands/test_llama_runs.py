@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig
 
 from genre_lightning.__main__ import main
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.models.base import GenreClassifier
 
 OPTIONS = [
@@ -31,8 +31,8 @@ OPTIONS = [
 def quick():
     """Figures and page are most of a small run's time, and other tests' matter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.evaluation.figures.write_figures", lambda *a, **k: None)
-        patch.setattr("genre_lightning.commands.continuing.write_report", lambda *a, **k: None)
+        patch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *a, **k: None)
+        patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
         yield patch
 
 

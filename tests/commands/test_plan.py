@@ -9,13 +9,13 @@ import torch
 from specs import data_spec
 
 from genre_lightning.__main__ import main
-from genre_lightning.callbacks.dense_peaks import known_gpus
-from genre_lightning.commands.parser import parse
 from genre_lightning.data.steps import epoch_order, partition
+from genre_lightning.hardware import known_gpus
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.planning import probe
 from genre_lightning.planning.memory import BatchShape, Setting, largest_micro_batch, memory
 from genre_lightning.planning.shape import ModelShape, Weight
+from genre_lightning.training.parser import parse
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 

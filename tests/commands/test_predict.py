@@ -14,9 +14,9 @@ from small_run import SMALL
 
 from genre_lightning import Tagger
 from genre_lightning.__main__ import main
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.signals import FLAG
-from genre_lightning.evaluation.tagged_files import TaggedFile
+from genre_lightning.inference.tagged_files import TaggedFile
 
 ROWS = [
     # id, title, overview, reason

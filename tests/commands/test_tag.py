@@ -13,7 +13,7 @@ from rich.console import Console
 from genre_lightning import Tagger
 from genre_lightning.__main__ import main
 from genre_lightning.commands.tag import print_bars
-from genre_lightning.tagger import Genre, TaggedText
+from genre_lightning.inference.tagger import Genre, TaggedText
 
 TEXTS = ["A dog finds its way home over the mountains.", "Two soldiers fall in love with the same nurse in a war."]
 

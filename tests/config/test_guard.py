@@ -13,14 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonargparse._actions import _ActionConfigLoad
 
-from genre_lightning.commands import options, parser
-from genre_lightning.commands.parser import parse
+from genre_lightning.commands import options
 from genre_lightning.config import guard
 from genre_lightning.config.allowed import ALLOWED
 from genre_lightning.config.guard import FILE_OPTIONS, check_arguments, instantiate
-from genre_lightning.config.yaml_files import read_yaml
 from genre_lightning.errors import ConfigError
-from genre_lightning.tagger import Tagger
+from genre_lightning.inference.tagger import Tagger
+from genre_lightning.training import parser
+from genre_lightning.training.parser import parse
+from genre_lightning.yaml_files import read_yaml
 
 CALLBACK = "trainer: {callbacks: [{class_path: %s, init_args: {}}]}"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from genre_lightning.config.yaml_files import MAX_BYTES, MAX_NODES, parse_yaml, read_yaml
 from genre_lightning.errors import ConfigError
+from genre_lightning.yaml_files import MAX_BYTES, MAX_NODES, parse_yaml, read_yaml
 
 
 def bomb(levels, width=10):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_lightning.data.cache import MANIFEST, build_once, default_cache_dir, key_of
+from genre_lightning.cache import MANIFEST, build_once, default_cache_dir, key_of
 from genre_lightning.errors import DataError
 from genre_lightning.files import file_digest
 

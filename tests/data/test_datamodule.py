@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from genre_lightning.data.datamodule import MovieDataModule, padding_of
 from genre_lightning.data.films import load_films
-from genre_lightning.data.movies import Audit
+from genre_lightning.data.movies import Audit, check_data
 from genre_lightning.data.splits import ids_digest
 from genre_lightning.data.texts import LazyTexts
 from genre_lightning.errors import ConfigError, DataError
@@ -98,16 +98,16 @@ def test_a_subset(sample_csv, data):
 )
 def test_impossible_options_are_refused(sample_csv, options, words):
     with pytest.raises(ConfigError, match=words):
-        module(sample_csv, **options).options.check()
+        check_data(module(sample_csv, **options).options)
 
 
 def test_the_file_is_checked_and_nothing_read(sample_csv, tmp_path):
-    module(sample_csv, cache_dir=tmp_path / "cache").options.check()
+    check_data(module(sample_csv, cache_dir=tmp_path / "cache").options)
     assert not (tmp_path / "cache").exists()
     with pytest.raises(DataError, match="no such file"):
-        module(tmp_path / "none.csv").options.check()
+        check_data(module(tmp_path / "none.csv").options)
     with pytest.raises(DataError, match="'tagline_x'"):
-        module(sample_csv, text="{tagline_x}").options.check()
+        check_data(module(sample_csv, text="{tagline_x}").options)
     with pytest.raises(ConfigError, match=r"data\.text"):
         module(sample_csv, text="{overview")
 

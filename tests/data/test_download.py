@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from genre_lightning.__main__ import main
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from genre_lightning.data.familiarity import Familiar, familiar_of
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genre_lightning.config.columns import ColumnNames, TextTemplate
 from genre_lightning.data.films import FilmSource, load_films
 from genre_lightning.data.movies import REASONS, Reading, check_columns, find_shapes, is_placeholder, read_movies
-from genre_lightning.data.sample import planted_counts
-from genre_lightning.data.templates import ColumnNames, TextTemplate
+from genre_lightning.data.sample.generate import planted_counts
 from genre_lightning.errors import ConfigError, DataError
 
 DRAMA = "[{'id': 18, 'name': 'Drama'}]"

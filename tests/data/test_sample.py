@@ -20,8 +20,8 @@ from sklearn.metrics import f1_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from genre_lightning.data.sample import COLUMNS, GENRE_IDS, generate_rows, planted_counts, write_sample
-from genre_lightning.data.sample_phrases import KINDS, phrases
+from genre_lightning.data.sample.generate import COLUMNS, GENRE_IDS, generate_rows, planted_counts, write_sample
+from genre_lightning.data.sample.phrases import KINDS, phrases
 from genre_lightning.errors import ConfigError
 
 Film = tuple[str, str, list[str]]  # title, overview, genres
@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path):
     assert gzip.decompress(zipped.read_bytes()) == one
     assert write_sample(tmp_path / "two.csv.gz", 200, 3).read_bytes() == zipped.read_bytes()
     # in another process too, whatever order its sets and dicts of strings hash to
-    code = "import sys; from pathlib import Path; from genre_lightning.data.sample import write_sample; "
+    code = "import sys; from pathlib import Path; from genre_lightning.data.sample.generate import write_sample; "
     code += "write_sample(Path(sys.argv[1]), 200, 3); assert 'torch' not in sys.modules"
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "apart.csv")]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "123"})

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genre_lightning.data.splits import check_fractions, ids_digest, normalised_text, split_films, text_groups
+from genre_lightning.config.data import check_fractions
+from genre_lightning.data.splits import ids_digest, normalised_text, split_films, text_groups
 from genre_lightning.errors import ConfigError
 
 FRACTIONS = st.sampled_from([(0.8, 0.1, 0.1), (0.8, 0.2), (0.5, 0.25, 0.25), (0.34, 0.33, 0.33)])

@@ -69,8 +69,8 @@ def _commands(rank: int, world_size: int, commands: list[list[str]], quick: bool
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     from genre_lightning import __main__
-    from genre_lightning.commands import continuing
-    from genre_lightning.evaluation import figures
+    from genre_lightning.evaluation.plots import figures
+    from genre_lightning.training import resume as continuing
 
     # as torchrun tells them; Lightning then starts no ranks, and takes the group that is there
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "GROUP_RANK": "0",

@@ -10,7 +10,7 @@ from ranks import run_command_on_ranks
 from test_runs_on_ranks import same_training
 from transformers import DistilBertConfig, DistilBertModel
 
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 
 OPTIONS = [
     "--data.tokenizer=wordpiece",

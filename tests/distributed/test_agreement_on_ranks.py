@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from ranks import run_on_ranks
 
-from genre_lightning.callbacks.checkpoints import RunCheckpoint
 from genre_lightning.distributed.preemption import StopAgreement
 from genre_lightning.distributed.signals import StopFlag
 from genre_lightning.errors import CheckpointError
+from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
 
 
 def checkpoint_on_a_nodes_disk(folder, rank, step):

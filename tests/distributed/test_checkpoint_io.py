@@ -15,15 +15,10 @@ import pytest
 import torch
 from malicious import Malicious
 
-from genre_lightning.distributed import checkpoint_io
-from genre_lightning.distributed.checkpoint_io import (
-    AtomicCheckpointIO,
-    load_safely,
-    read_checkpoint,
-    update_checkpoint,
-    write_checkpoint,
-)
-from genre_lightning.distributed.manifests import manifest_path, newest_good, verify_checkpoint
+from genre_lightning.distributed.checkpoint import io as checkpoint_io
+from genre_lightning.distributed.checkpoint.files import load_safely, write_checkpoint
+from genre_lightning.distributed.checkpoint.io import AtomicCheckpointIO, read_checkpoint, update_checkpoint
+from genre_lightning.distributed.checkpoint.manifests import manifest_path, newest_good, verify_checkpoint
 from genre_lightning.errors import CheckpointError, SaveError
 from genre_lightning.files import remove_temporaries
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.launch import Ranks, has_company, leave_last_words, speaks, torchrun_ranks
 from genre_lightning.errors import ConfigError, PreemptedError, RankLostError
 

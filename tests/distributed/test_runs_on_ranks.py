@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_run import SMALL
 
-from genre_lightning.data.sample import write_sample
-from genre_lightning.distributed.checkpoint_io import read_checkpoint
+from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.distributed.checkpoint.io import read_checkpoint
 
 sys.path.append(str(Path(__file__).parent.parent / "faults"))
 

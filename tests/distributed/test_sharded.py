@@ -12,7 +12,6 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from genre_lightning.commands.parser import parse
 from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.distributed.sharded import (
     ShardedPrecision,
@@ -25,6 +24,7 @@ from genre_lightning.distributed.sharded import (
 )
 from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy, rank_count
 from genre_lightning.errors import ConfigError
+from genre_lightning.training.parser import parse
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -13,9 +13,11 @@ from test_sharded import Blocks
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from genre_lightning.distributed import manifests, shards
-from genre_lightning.distributed.checkpoint_io import FACTS, read_checkpoint, update_checkpoint
-from genre_lightning.distributed.manifests import manifest_path, newest_good, verify_checkpoint
+from genre_lightning.distributed.checkpoint import manifests, shards
+from genre_lightning.distributed.checkpoint.files import FACTS
+from genre_lightning.distributed.checkpoint.io import read_checkpoint, update_checkpoint
+from genre_lightning.distributed.checkpoint.manifests import manifest_path, newest_good, verify_checkpoint
+from genre_lightning.distributed.checkpoint.shards import read_facts, read_shards, write_shards
 from genre_lightning.distributed.sharded import (
     load_optimizer_state,
     open_checkpoint,
@@ -23,7 +25,6 @@ from genre_lightning.distributed.sharded import (
     shard,
     whole,
 )
-from genre_lightning.distributed.shards import read_facts, read_shards, write_shards
 from genre_lightning.errors import CheckpointError
 
 

@@ -7,7 +7,7 @@ from small_run import SMALL
 
 from genre_lightning import Tagger
 from genre_lightning.__main__ import main
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.explain.explainer import Explainer
 
@@ -48,8 +48,8 @@ def runs(tmp_path_factory):
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.evaluation.figures.write_figures", lambda *a, **k: None)
-        patch.setattr("genre_lightning.commands.continuing.write_report", lambda *a, **k: None)
+        patch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *a, **k: None)
+        patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
         yield make
 
 

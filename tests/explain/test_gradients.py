@@ -13,9 +13,9 @@ from genre_lightning.data.tokenizers import train_wordpiece
 from genre_lightning.data.tokens import encode_with_places
 from genre_lightning.explain.gradients import FIRST_STEPS, LEAST_CHANGE, MOST_STEPS, GradientAttributor
 from genre_lightning.models.distilbert import Architecture, DistilBertClassifier
+from genre_lightning.models.layers.packing import last_tokens
+from genre_lightning.models.layers.pooling import pool
 from genre_lightning.models.lora import LoraOptions
-from genre_lightning.models.packing import last_tokens
-from genre_lightning.models.pooling import pool
 
 TEXT = "A boy finds a map, and pirates are after him."
 GENRES = tuple("abcd")

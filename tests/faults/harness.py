@@ -235,7 +235,7 @@ class Table:
 
 def make_setting(place: Path, strategy: str, ranks: int, model: str, options: list[str]) -> Setting:
     """The run of a campaign: a small encoder, or NF4 weights of a small Llama with LoRA."""
-    from genre_lightning.data.sample import write_sample
+    from genre_lightning.data.sample.generate import write_sample
 
     setting = Setting(write_sample(place / "sample.csv", films=165, seed=1), place, ranks)
     if model == "qlora":

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from genre_lightning.distributed.checkpoint_io import read_checkpoint
+from genre_lightning.distributed.checkpoint.io import read_checkpoint
 
 # what a clock or the system says, and names that hold a digest of such a value
 _CLOCKS = ("made_by", "date", "seconds", "checkpoint/seconds", "checkpoint_sha256", "sha256")

@@ -38,7 +38,7 @@ class Moment:
 
 
 _MODEL = "genre_lightning.models.base:GenreClassifier"
-_SAVE = "genre_lightning.callbacks.checkpoints:RunCheckpoint._write"
+_SAVE = "genre_lightning.training.callbacks.checkpoints:RunCheckpoint._write"
 
 MOMENTS: dict[str, Moment] = {
     "start-up": Moment("genre_lightning.commands.fit:check_setup"),
@@ -56,7 +56,7 @@ MOMENTS: dict[str, Moment] = {
     "in validation": Moment(f"{_MODEL}.validation_step"),
     "end of validation": Moment(f"{_MODEL}.on_validation_epoch_end"),
     "end of an epoch": Moment(f"{_MODEL}.on_train_epoch_end"),
-    "writing the curves": Moment("genre_lightning.callbacks.curves:CurvesLogger.save"),
+    "writing the curves": Moment("genre_lightning.training.loggers.curves:CurvesLogger.save"),
     "before a save": Moment(_SAVE),
     "keeping the last one": Moment("os:link", "/checkpoints"),
     "half of a save written": Moment("torch:save", "/checkpoints"),
@@ -65,7 +65,7 @@ MOMENTS: dict[str, Moment] = {
     "after a save's rename": Moment("os:replace", "/checkpoints", after=True),
     "after a save": Moment(_SAVE, after=True),
     "in evaluation": Moment(f"{_MODEL}.predict_step"),
-    "fitting the decision": Moment("genre_lightning.commands.evaluation:fit_decision"),
+    "fitting the decision": Moment("genre_lightning.training.evaluate:fit_decision"),
     "writing the decision": Moment("os:replace", "/decision.json"),
     "writing the results": Moment("os:replace", "/evaluation/"),
     "after the results": Moment("os:replace", "/metrics.json", after=True),
@@ -214,7 +214,7 @@ def _journal_steps(journal: Journal) -> None:
 def run(words: Sequence[str], family: Sequence[int] = ()) -> int:
     """Runs the command of `words` with the fault and the journal that the environment names."""
     from genre_lightning.__main__ import main
-    from genre_lightning.evaluation import figures
+    from genre_lightning.evaluation.plots import figures
 
     # drawing takes ten times as long as a small run, and no later step reads what is drawn
     figures.write_figures = lambda *args, **kwargs: None  # type: ignore[assignment]

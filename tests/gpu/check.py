@@ -26,7 +26,8 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from genre_lightning import __version__
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
-from genre_lightning.distributed.checkpoint_io import read_checkpoint, write_checkpoint
+from genre_lightning.distributed.checkpoint.files import write_checkpoint
+from genre_lightning.distributed.checkpoint.io import read_checkpoint
 from genre_lightning.distributed.sharded import ShardedPrecision, load_weights, shard
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier

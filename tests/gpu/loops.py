@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from genre_lightning.commands.build import bind_model, build_trainer, check_setup
-from genre_lightning.commands.parser import parse
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
-from genre_lightning.data.sample import write_sample
-from genre_lightning.models import packing
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.models.distilbert import Architecture, DistilBertClassifier
+from genre_lightning.models.layers import packing
+from genre_lightning.training.parser import parse
+from genre_lightning.training.setup import bind_model, build_trainer, check_setup
 from genre_lightning.types import DataSpec
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from filelock import FileLock
 from made_runs import everything_under, make_run, refused, trained_baseline, without_figures, without_pictures
 
 from genre_lightning.__main__ import main
-from genre_lightning.commands.continuing import locked
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.decisions import read_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.files import read_json, replacing_folder, write_json
+from genre_lightning.inference.scoring import open_scorer
 from genre_lightning.runs import RunDirectory
-from genre_lightning.scoring import open_scorer
+from genre_lightning.training.resume import locked
 
 DEEP = "[" * 100_000
 
@@ -583,8 +583,8 @@ def test_files_that_may_not_be_read_are_named(nb, capfd, monkeypatch, name, comm
 def test_json_that_is_nested_deeply_is_damaged_wherever_it_is(nb, tmp_path, capfd):
     from safetensors.numpy import load_file, save_file
 
-    from genre_lightning.data.cache import MANIFEST, build_once
-    from genre_lightning.distributed.manifests import manifest_path, verify_checkpoint
+    from genre_lightning.cache import MANIFEST, build_once
+    from genre_lightning.distributed.checkpoint.manifests import manifest_path, verify_checkpoint
     from genre_lightning.errors import CheckpointError
 
     checkpoint = tmp_path / "last.ckpt"

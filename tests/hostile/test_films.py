@@ -14,15 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from genre_lightning.__main__ import main
-from genre_lightning.commands.options import column_options
+from genre_lightning.config.arguments import column_options
+from genre_lightning.config.columns import ColumnNames
+from genre_lightning.config.data import DataOptions
 from genre_lightning.data.csv_rows import MAX_ROW_CHARACTERS
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.films import load_films
 from genre_lightning.data.new_films import NewFilms
-from genre_lightning.data.options import DataOptions
-from genre_lightning.data.tables import ReadShare, read_rows
-from genre_lightning.data.templates import ColumnNames
+from genre_lightning.data.tables import read_rows
 from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.progress import ReadShare
 
 HEADER = ("id", "title", "overview", "genres")
 GENRES = ("Action", "Comedy", "Drama", "Horror", "Western")
@@ -353,7 +354,7 @@ def test_windows_1252_by_option(tmp_path):
         load(path)
     assert load(path, encoding="windows-1252").strings("title")[0] == "Café – noir"
     with pytest.raises(ConfigError, match=r"data\.encoding is 'klingon'"):
-        DataOptions(path, encoding="klingon").check()
+        DataOptions(path, encoding="klingon").check_options()
 
 
 def tarred(content):

@@ -12,7 +12,7 @@ from small_run import SMALL
 from genre_lightning.__main__ import main
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.kept_splits import KeptSplits
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.files import read_json, write_json
 
 
@@ -227,7 +227,7 @@ def test_no_room_for_checkpoints_changes_nothing(encoder, sample, tmp_path, capf
     def full(folder, needed):
         raise OSError("it needs 9 GB and the disk has 1 GB free")
 
-    monkeypatch.setattr("genre_lightning.callbacks.checkpoints.check_space", full)
+    monkeypatch.setattr("genre_lightning.training.callbacks.checkpoints.check_space", full)
     before = everything_under(encoder)
     assert main(["fit", f"--run_dir={encoder}", "--trainer.max_epochs=2", "--override"]) == 2
     assert everything_under(encoder) == before

@@ -13,9 +13,9 @@ from small_run import SMALL
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.kept_splits import KeptSplits
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.files import read_json
-from genre_lightning.scoring import open_scorer
+from genre_lightning.inference.scoring import open_scorer
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import pytest
 from made_runs import everything_under, make_run, refused, trained_baseline
 
 from genre_lightning.__main__ import main
+from genre_lightning.cache import default_cache_dir
 from genre_lightning.commands.fit import _keep_tokenizer
-from genre_lightning.data.cache import default_cache_dir
 from genre_lightning.errors import ConfigError, SaveError
-from genre_lightning.evaluation.tagged_files import TaggedFile
 from genre_lightning.explain.explainer import Explainer
 from genre_lightning.export.folder import whole_folder
 from genre_lightning.files import check_output, replacing
 from genre_lightning.folders import check_new_folder, new_folder
+from genre_lightning.inference.tagged_files import TaggedFile
 from genre_lightning.runs import RunDirectory
 
 
@@ -307,7 +307,7 @@ def full(*arguments, **options):
 
 def test_a_full_disk_is_one_line(run, films, tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch:
-        patch.setattr("genre_lightning.evaluation.tagged_files._text_of", full)
+        patch.setattr("genre_lightning.inference.tagged_files._text_of", full)
         assert predict(run, films, tmp_path) == 1
     assert "No space left" in capfd.readouterr().err.splitlines()[-1]
     monkeypatch.setattr("genre_lightning.explain.page.write_text", full)
@@ -359,18 +359,18 @@ def test_steps_of_an_explanation_have_a_limit(run, capfd):
 
 def test_tag_reads_long_lines_in_bounded_memory(tmp_path, monkeypatch):
     from genre_lightning.commands.tag import _lines_of_file
-    from genre_lightning.tagger import _windows
+    from genre_lightning.inference.tagger import _windows
 
     monkeypatch.setattr("genre_lightning.commands.tag._LONGEST_LINE", 10)
     for encoding in ("utf-8", "utf-16"):
         (tmp_path / "texts").write_text("a" * 95 + "\r\nb\n" + "c" * 10 + "\nd", encoding=encoding)
         assert list(_lines_of_file(tmp_path / "texts")) == ["a" * 10, "b", "c" * 10, "d"]
-    monkeypatch.setattr("genre_lightning.tagger._WINDOW_CHARACTERS", 10)
+    monkeypatch.setattr("genre_lightning.inference.tagger._WINDOW_CHARACTERS", 10)
     assert [len(window) for window in _windows(iter(["aaaa"] * 7))] == [3, 3, 1]
 
 
 def test_curves_do_not_follow_a_link(tmp_path):
-    from genre_lightning.callbacks.curves import CurvesLogger
+    from genre_lightning.training.loggers.curves import CurvesLogger
 
     precious = tmp_path / "precious"
     precious.write_text("mine")

@@ -11,15 +11,15 @@ import pytest
 from small_run import SMALL
 
 from genre_lightning.bounds import Bounds, bound_problems, bounds_of
-from genre_lightning.callbacks.options import CheckpointOptions, EarlyStoppingOptions
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.early import check_early
-from genre_lightning.commands.options import TrainerOptions
-from genre_lightning.data.options import DataOptions
+from genre_lightning.config.data import DataOptions
+from genre_lightning.config.decision import DecisionOptions
+from genre_lightning.config.model import OPTIONS, Architecture, LlamaArchitecture, LoraOptions
+from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions
+from genre_lightning.config.trainer import TrainerOptions
 from genre_lightning.distributed.precision import accelerator_of
 from genre_lightning.errors import ConfigError
-from genre_lightning.evaluation.options import DecisionOptions
-from genre_lightning.models.options import OPTIONS, Architecture, LlamaArchitecture, LoraOptions
 from genre_lightning.models.tfidf import BASELINES
 
 KINDS = [
@@ -146,8 +146,8 @@ def test_numbers_of_plain_parsers(text):
     ],
 )
 def test_what_this_machine_does_not_have_is_refused(sample_csv, tmp_path, monkeypatch, words, named):
-    from genre_lightning.commands.build import check_setup
-    from genre_lightning.commands.parser import parse
+    from genre_lightning.training.parser import parse
+    from genre_lightning.training.setup import check_setup
 
     access = os.access
     monkeypatch.setattr(
@@ -177,8 +177,8 @@ def test_accelerators_that_are_not_there_are_refused(monkeypatch, name):
     ],
 )
 def test_a_training_ends_with_a_validation(sample_csv, tmp_path, monkeypatch, words, steps):
-    from genre_lightning.commands.build import bind_model, build_trainer, check_setup
-    from genre_lightning.commands.parser import parse
+    from genre_lightning.training.parser import parse
+    from genre_lightning.training.setup import bind_model, build_trainer, check_setup
 
     config, parser = parse("fit", [f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", *SMALL, *words])
     setup = check_setup(config, parser)

@@ -3,7 +3,7 @@
 import pytest
 
 from genre_lightning.__main__ import main
-from genre_lightning.commands.status import read_status
+from genre_lightning.commands.run_status import read_status
 from genre_lightning.errors import CheckpointError
 from genre_lightning.files import write_json
 from genre_lightning.runs import RunDirectory

@@ -13,7 +13,7 @@ import pytest
 
 from genre_lightning import streams
 from genre_lightning.__main__ import main
-from genre_lightning.distributed.checkpoint_io import not_written
+from genre_lightning.distributed.checkpoint.files import not_written
 from genre_lightning.errors import DataError
 from genre_lightning.failures import machine_error
 from genre_lightning.streams import GuardedStream, OutputError, ReaderGoneError

@@ -11,15 +11,15 @@ import pytest
 from made_runs import everything_under, make_run, refused, trained_baseline
 
 from genre_lightning.__main__ import main
-from genre_lightning.callbacks.curves import CurvesLogger
-from genre_lightning.data.cache import share_with_group
-from genre_lightning.distributed.manifests import manifest_path, verify_checkpoint
+from genre_lightning.cache import share_with_group
+from genre_lightning.distributed.checkpoint.manifests import manifest_path, verify_checkpoint
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.evaluation.figures import FIGURES
+from genre_lightning.evaluation.plots.figures import FIGURES
 from genre_lightning.files import read_parquet, replacing_folder
+from genre_lightning.inference.tagger import Tagger
 from genre_lightning.models.base_weights import weights_digest
 from genre_lightning.runs import RunDirectory
-from genre_lightning.tagger import Tagger
+from genre_lightning.training.loggers.curves import CurvesLogger
 
 BOMB = "x0: &x0 [a, a, a, a, a, a, a, a, a, a]\n" + "".join(
     f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 9)

@@ -28,7 +28,7 @@ from genre_lightning.escapes import (
 from genre_lightning.evaluation.console import SafeConsole, print_headlines
 from genre_lightning.evaluation.decisions import fit_decision, read_decision
 from genre_lightning.evaluation.figure_fonts import drawable
-from genre_lightning.evaluation.figures import write_figures
+from genre_lightning.evaluation.plots.figures import write_figures
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.card import CardFacts, model_card
 from genre_lightning.export.source import Source

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from genre_lightning.__main__ import main
-from genre_lightning.callbacks.wandb_settings import check_local_settings
 from genre_lightning.errors import ConfigError
+from genre_lightning.training.loggers.wandb_settings import check_local_settings
 
 
 @pytest.mark.parametrize("name", ["wandb", ".wandb"])

@@ -43,12 +43,12 @@ from transformers import (
 )
 from word_pieces import word_pieces
 
-from genre_lightning.commands.evaluation import restore_alone
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import positions_of
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.lora import LoraOptions
+from genre_lightning.models.restore import restore_alone
 from genre_lightning.models.zero_shot import ZeroShotLlama
 
 LONG = {**SMALL, "max_position_embeddings": 42}

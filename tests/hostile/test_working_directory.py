@@ -59,7 +59,7 @@ def test_figures_do_not_obey_a_matplotlibrc(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\ntext.latex.preamble: \\\\input{/etc/passwd}\n")
     code = (
         "import matplotlib as mpl; assert mpl.rcParams['text.usetex']\n"
-        "from genre_lightning.evaluation.figure_style import one_axes, save_figure\n"
+        "from genre_lightning.evaluation.plots.style import one_axes, save_figure\n"
         "figure, axes = one_axes('title'); axes.set_title('x'); save_figure(figure, 'f.png')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -7,9 +7,9 @@ import torch
 from specs import data_spec
 from torch import nn
 
-from genre_lightning.models import embedding
 from genre_lightning.models.distilbert import DistilBertClassifier
-from genre_lightning.models.embedding import Embedding, keep_embedding_gradients
+from genre_lightning.models.layers import cpu_embedding as embedding
+from genre_lightning.models.layers.cpu_embedding import Embedding, keep_embedding_gradients
 
 WORDS, WIDTH = 4096, 256
 

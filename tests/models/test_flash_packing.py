@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from genre_lightning.data.collate import pack_rows
-from genre_lightning.models import packing
+from genre_lightning.models.layers import packing
 
 CALLS = []
 

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from genre_lightning.models.host_memory import keep_freed_memory
+from genre_lightning.models.layers.cpu_memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

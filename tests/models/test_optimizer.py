@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from genre_lightning.models.layers.pooling import pool, pool_packed
 from genre_lightning.models.optimizer import default_learning_rate, parameter_groups, schedule_factor
-from genre_lightning.models.pooling import pool, pool_packed
 
 
 def test_groups():

@@ -11,10 +11,10 @@ from torch.testing import assert_close
 from transformers import AutoConfig
 
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
-from genre_lightning.models import packing
 from genre_lightning.models.distilbert import DistilBertClassifier
-from genre_lightning.models.dropout import Dropout, keep_mask, keep_scale, masked
-from genre_lightning.models.text_attention import attention_in_groups, group_texts
+from genre_lightning.models.layers import packing
+from genre_lightning.models.layers.cpu_attention import attention_in_groups, group_texts
+from genre_lightning.models.layers.cpu_dropout import Dropout, keep_mask, keep_scale, masked
 
 PAD = 1
 """The pad token; RoBERTa's positions start after it."""

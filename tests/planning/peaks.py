@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
-from genre_lightning.commands.build import bind_model, build_trainer, check_setup
-from genre_lightning.commands.parser import parse
+from genre_lightning.training.parser import parse
+from genre_lightning.training.setup import bind_model, build_trainer, check_setup
 
 
 class PeakOfTensors(TorchDispatchMode):

@@ -10,8 +10,8 @@ import yaml
 from conftest import HERE
 from small_run import SMALL
 
-from genre_lightning.callbacks.wandb_files import read_records
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.training.loggers.wandb_files import read_records
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 

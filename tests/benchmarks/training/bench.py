@@ -39,7 +39,7 @@ from suites import (
     turns_of,
 )
 
-from genre_lightning.callbacks.dense_peaks import dense_peak
+from genre_lightning.hardware import dense_peak
 
 sys.path.append(str(Path(__file__).parent.parent))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sides import FILMS_ONLY, OURS, PEER_FORMS, Job
 
-from genre_lightning.data.sample import write_sample
+from genre_lightning.data.sample.generate import write_sample
 
 WORKER = Path(__file__).with_name("sides.py")
 CONFIGS = Path(__file__).parents[3] / "configs"

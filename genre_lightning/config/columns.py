@@ -1,0 +1,137 @@
+"""Where films are in a file: names of its columns, and how its genres are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from genre_lightning.errors import ConfigError
+
+GenreFormat = Literal["auto", "literal", "json", "separated", "one_hot"]
+
+
+@dataclass
+class ColumnNames:
+    """Names of the columns in the file.
+
+    Attributes:
+        id: a number or text for each film; a file without the column has its rows numbered from 1.
+        title: shown beside predictions; the file may lack it.
+        overview: the plot summary.
+        genres: the film's genres; or a list of columns, each named after a genre, that hold 1 for films of it.
+    """
+
+    id: str = "id"
+    title: str = "title"
+    overview: str = "overview"
+    genres: str | list[str] = "genres"
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns of the genres."""
+        return [self.genres] if isinstance(self.genres, str) else list(self.genres)
+
+
+# doubled braces stand for themselves; a name may hold anything but braces
+_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+_ROLES = ("id", "title", "overview")
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """A text made of columns, such as "{title}. {overview}".
+
+    Attributes:
+        template: as the user has written it.
+        fields: the names in braces: a role of `ColumnNames` (title, overview, id), or a column of the file.
+
+    Raises:
+        ConfigError: no name in braces, or a brace without its other.
+    """
+
+    template: str
+    fields: tuple[str, ...] = field(init=False)
+    _parts: tuple[tuple[str, bool], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = list(_PART.finditer(self.template))
+        names = [part[1] for part in parts if part[1] is not None]
+        if not names or not all(map(str.strip, names)) or any(part[0] in ("{", "}") for part in parts):
+            raise ConfigError(
+                f"data.text is {self.template!r}: it needs column names in braces, such as '{{title}}. {{overview}}' "
+                "({{ and }} stand for braces)"
+            )
+        object.__setattr__(self, "fields", tuple(dict.fromkeys(names)))
+        cut, end = [], 0
+        for part in parts:
+            cut += [(self.template[end : part.start()], False), (part[1] or part[0][0], part[1] is not None)]
+            end = part.end()
+        object.__setattr__(self, "_parts", (*cut, (self.template[end:], False)))
+
+    def columns(self, names: ColumnNames) -> dict[str, str]:
+        """The file's column for each field.
+
+        Args:
+            names: of the columns with a role.
+
+        Raises:
+            ConfigError: a field is a column of the labels.
+        """
+        roles = asdict(names)
+        labels = names.label_columns
+        found = {name: roles[name] if name in _ROLES else name for name in self.fields}
+        if leaks := [name for name, column in found.items() if column in labels or name == "genres"]:
+            raise ConfigError(
+                f"data.text {self.template!r} holds {{{leaks[0]}}}, the genres that the model is to predict: "
+                "take them out of the text"
+            )
+        return found
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """Make the text; the punctuation that an empty column leaves behind is dropped."""
+        text = " ".join("".join([values[part] if is_field else part for part, is_field in self._parts]).split())
+        if all(values[name] for name in self.fields):
+            return text
+        text = re.sub(r"([.,:;!?-])(?:\s+[.,:;-])+", r"\1", text)
+        return text.lstrip(" .,:;-").rstrip(" ,:;-")
+
+
+@dataclass(frozen=True)
+class FilmSource:
+    """Where films come from and how they are read.
+
+    Attributes:
+        path: the movies file.
+        columns: names of its columns.
+        template: of the text that the model reads.
+        genre_format: of the genres column.
+        genre_separator: of names in it, where it is "separated"; None to find out.
+        require_genres: drop films without genres.
+        encoding: of the text of a CSV.
+        max_malformed: fraction of the rows that may be malformed.
+
+    Raises:
+        ConfigError: the text holds the labels.
+    """
+
+    path: Path
+    columns: ColumnNames
+    template: TextTemplate
+    genre_format: GenreFormat = "auto"
+    genre_separator: str | None = None
+    require_genres: bool = True
+    encoding: str = "utf-8"
+    max_malformed: float = 0.05
+
+    def __post_init__(self) -> None:
+        self.template.columns(self.columns)
+
+    @property
+    def finds_labels(self) -> bool:
+        """Whether the columns of 0 and 1 are to be found."""
+        return self.genre_format == "one_hot" and isinstance(self.columns.genres, str)

@@ -1,0 +1,153 @@
+"""The options of the data and what can be told of them and of the file's header: read without loading torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
+from genre_lightning.cache import default_cache_dir
+from genre_lightning.config.columns import ColumnNames, FilmSource, GenreFormat, TextTemplate
+from genre_lightning.config.trust import function
+from genre_lightning.errors import ConfigError, problems_of
+
+
+@dataclass
+class DataOptions:
+    """Films, their texts as tokens and their genres, split and batched.
+
+    These are the options of `MovieDataModule`.
+
+    Attributes:
+        csv: the movies file: .csv, .tsv or .jsonl (an object a line), each also with .gz, or .parquet.
+        reader: Function of your own that is given csv and yields films, each a mapping of column names to values, such
+            as my_package.read_films with --trust my_package; null, the default, reads the file.
+        columns: names of the file's columns.
+        genre_format: of the genres column: "literal" for Python lists, "json", "separated", "one_hot" for a column of
+            0 and 1 for each genre (those listed in columns.genres, else all columns of 0 and 1), or "auto", the
+            default, to find out from all rows.
+        genre_separator: text between the names of a "separated" column; null, the default, finds out.
+        merge_genre_case: count genres that differ in upper and lower case only as one, under the most frequent
+            spelling; false, the default, keeps and reports them.
+        max_malformed: fraction of the rows that may be malformed, 0.05 by default; a file with more is refused.
+        encoding: of a file that is not Parquet, "utf-8" by default; such as windows-1252.
+        text: template over the columns of what the model reads, such as "{title}. {overview}".
+        tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
+            trained on the training split; null takes the backbone's.
+        revision: of the tokenizer on the hub; null takes the backbone's.
+        vocab_size: tokens of a trained vocabulary.
+        max_tokens: of a text, special tokens included; longer texts are cut.
+        split: shares of train, validation and test; two shares give the paper's protocol, in which one part
+            serves as validation and as test.
+        seed: of the subset and the splits.
+        max_films: use a seeded random subset of so many films; null uses all.
+        global_batch_size: films of one optimizer step, over all devices.
+        micro_batch_tokens: processed tokens that a device takes at once, padding included; it changes the speed and
+            the memory of a run, never its training. null chooses by device and layout, 16,384 on an accelerator.
+        num_workers: processes that load batches; loading is cheap, so 0 is right for most.
+        cache_dir: where films and tokens are kept between runs; null takes $GENRE_LIGHTNING_CACHE or ~/.cache.
+        cache_group_writable: let the group of cache_dir read and write what is kept there; false, the default, keeps
+            it to the user. Who may write to a cache can change what others train on.
+    """
+
+    csv: Path
+    reader: str | Callable[..., Any] | None = None
+    columns: ColumnNames | None = None
+    genre_format: GenreFormat = "auto"
+    genre_separator: str | None = None
+    merge_genre_case: bool = False
+    max_malformed: Annotated[float, Bounds(0, 1)] = 0.05
+    encoding: str = "utf-8"
+    text: str = "{overview}"
+    tokenizer: str | None = None
+    revision: str | None = None
+    vocab_size: Annotated[int, at_least(1, 10**7)] = 8000
+    max_tokens: Annotated[int, at_least(3, 10**6)] = 256
+    split: list[float] = field(default_factory=lambda: [0.8, 0.1, 0.1])
+    seed: Annotated[int, SEED] = 0
+    max_films: Annotated[int | None, at_least(1)] = None
+    global_batch_size: Annotated[int, at_least(1, 10**7)] = 32
+    micro_batch_tokens: Annotated[int | None, at_least(1, 10**9)] = None
+    num_workers: Annotated[int, at_least(0, 1024)] = 0
+    cache_dir: Path | None = None
+    cache_group_writable: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a template that cannot be read.
+
+        Raises:
+            ConfigError: With what is wrong in it.
+        """
+        TextTemplate(self.text)
+
+    @cached_property
+    def source(self) -> FilmSource:
+        """The file and how it is read."""
+        return FilmSource(
+            Path(self.csv),
+            self.columns or ColumnNames(),
+            TextTemplate(self.text),
+            self.genre_format,
+            self.genre_separator,
+            encoding=self.encoding,
+            max_malformed=self.max_malformed,
+        )
+
+    @property
+    def own_reader(self) -> Callable[..., Any] | None:
+        """The function that yields the films; None if the file is read.
+
+        Raises:
+            ConfigError: It is of a package that is not trusted, or is not there.
+        """
+        return function(self.reader, "data.reader") if isinstance(self.reader, str) else self.reader
+
+    @property
+    def cache(self) -> Path:
+        """Where films and tokens are kept between runs."""
+        return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+
+    @property
+    def is_paper_protocol(self) -> bool:
+        """Whether validation and test are the same films."""
+        return len(self.split) == 2
+
+    def check_options(self) -> None:
+        """Check everything that can be known of the options by themselves.
+
+        Raises:
+            ConfigError: With the option and the fix.
+        """
+        problems = problems_of([lambda: check_fractions(self.split), lambda: check_encoding(self.encoding)])
+        if self.genre_separator == "":
+            problems.append("data.genre_separator is empty: give the text between genres, or null to find out")
+        if problems := [*problems, *bound_problems(DataOptions, vars(self), "data")]:
+            raise ConfigError("; and ".join(problems))
+
+
+def check_encoding(name: str) -> None:
+    """Refuse a text encoding that Python does not know.
+
+    Raises:
+        ConfigError: with the fix.
+    """
+    try:
+        "a".encode(name)
+    except (LookupError, ValueError):
+        raise ConfigError(f"data.encoding is {name!r}: give a text encoding such as utf-8 or windows-1252") from None
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Refuses fractions that are not (train, validation, test) or (train, rest).
+
+    Raises:
+        ConfigError: with the option's name and the cure.
+    """
+    if len(fractions) not in (2, 3) or not all(f > 0 for f in fractions) or not abs(sum(fractions) - 1) <= 1e-6:
+        raise ConfigError(
+            f"data.split is {list(fractions)}: give three positive shares of train, validation and test that add up "
+            "to 1 ([0.8, 0.1, 0.1]), or two for the paper's protocol ([0.8, 0.2])"
+        )

@@ -1,0 +1,373 @@
+"""The options of every model and what can be told of them by themselves: read, and refused, without loading torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from genre_lightning.bounds import FRACTION_BELOW_ONE, SEED, Bounds, above, at_least, bound_problems
+from genre_lightning.errors import ConfigError
+from genre_lightning.foreign import check_folder
+from genre_lightning.types import LOSSES, LossFunction, PosWeight
+
+Schedule = Literal["linear", "cosine", "constant"]
+Pooling = Literal["mean", "cls"]
+Quantization = Literal["none", "nf4", "int8"]
+ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
+QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
+OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+
+VALIDATION_METRICS = (
+    "f1_micro",
+    "f1_macro",
+    "precision_micro",
+    "recall_micro",
+    "subset_accuracy",
+    "map_macro",
+    "auroc_macro",
+    "f1_micro_tuned",
+)
+
+
+SMALL = "small"
+"""The value of `model.backbone` that asks for a small encoder with random weights."""
+
+RANDOM = "random"
+"""The value of `model.backbone` that asks for a Llama of `model.architecture` with random weights."""
+
+# a hundred times what the largest models have
+LAYERS = at_least(1, 10**4)
+WIDTH = at_least(1, 10**6)
+HEADS = at_least(1, 10**4)
+
+GAMMA = Bounds(0, 100)
+"""Exponents of the focal losses: (1 - p) ** 100 is nothing for any p that is not close to 0."""
+
+PROMPT = "Overview of a film:\n{text}\n\nIs {genre} a genre of this film? Answer yes or no.\nAnswer:"
+
+
+@dataclass
+class LoraOptions:
+    """Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021).
+
+    Attributes:
+        rank: of the update's matrices.
+        alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with rslora).
+        dropout: on the input of the adapters.
+        targets: names of the linear layers that get one; null takes the attention projections.
+        rslora: rank-stabilised scaling.
+        dora: weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
+            the base stands whole on every rank while the model is built.
+    """
+
+    rank: Annotated[int, at_least(1, 10**5)] = 16
+    alpha: Annotated[float, above(0, 1e6)] = 32.0
+    dropout: Annotated[float, FRACTION_BELOW_ONE] = 0.05
+    targets: list[str] | None = None
+    rslora: bool = False
+    dora: bool = False
+
+
+def check_lora(options: LoraOptions) -> None:
+    """Refuse adapters that have no place; their numbers are checked with the model's own.
+
+    Raises:
+        ConfigError: with the option and the fix.
+    """
+    if options.targets is not None and not options.targets:
+        raise ConfigError("model.lora.targets is empty: name linear layers, or leave it null for the attention")
+
+
+@dataclass
+class Architecture:
+    """The shape of a small encoder that is trained from random weights; its vocabulary is the tokenizer's.
+
+    Attributes:
+        layers: transformer blocks.
+        width: of a token's state; a multiple of `heads`.
+        heads: of the attention.
+        inner_width: of the feed-forward layers.
+    """
+
+    layers: Annotated[int, LAYERS] = 2
+    width: Annotated[int, WIDTH] = 128
+    heads: Annotated[int, HEADS] = 4
+    inner_width: Annotated[int, WIDTH] = 512
+
+
+@dataclass
+class LlamaArchitecture:
+    """The shape of a Llama that is made from random weights; its vocabulary is the tokenizer's.
+
+    Llama 2 7B is {layers: 32, width: 4096, heads: 32, inner_width: 11008}.
+
+    Attributes:
+        layers: transformer blocks.
+        width: of a token's state; a multiple of `heads`.
+        heads: of the attention.
+        kv_heads: heads of keys and values; null takes `heads`.
+        inner_width: of the feed-forward layers.
+        vocab_size: tokens; null takes the tokenizer's.
+    """
+
+    layers: Annotated[int, LAYERS] = 2
+    width: Annotated[int, WIDTH] = 64
+    heads: Annotated[int, HEADS] = 4
+    kv_heads: Annotated[int | None, HEADS] = None
+    inner_width: Annotated[int, WIDTH] = 172
+    vocab_size: Annotated[int | None, at_least(1, 10**7)] = None
+
+
+@dataclass(kw_only=True)
+class ClassifierOptions:
+    """Loss and optimizer of every model.
+
+    Attributes:
+        loss: "bce" with pos_weight, "focal" or "asymmetric"; or a function of your own of logits, targets and
+            pos_weight that gives one value for each film, such as my_package.my_loss with --trust my_package.
+        pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
+            square root, "none" one.
+        pos_weight_cap: largest such weight; null for no limit.
+        focal_gamma: exponent of the focal loss.
+        asymmetric_gamma_positive: exponent of the asymmetric loss for positives.
+        asymmetric_gamma_negative: exponent of the asymmetric loss for negatives.
+        asymmetric_margin: probability below which a negative counts nothing in the asymmetric loss.
+        lr: peak learning rate of the backbone; null chooses by its size.
+        head_lr: peak learning rate of the head; null is ten times the backbone's.
+        weight_decay: of AdamW; biases and norms are never decayed.
+        warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
+        schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
+        beta2: AdamW's second moment decay.
+        seed: Random seed for new weights, dropout and the order of the films; null takes that of the run (--seed; 0 in
+            Python).
+    """
+
+    loss: str | LossFunction = "bce"
+    pos_weight: PosWeight = "sqrt"
+    pos_weight_cap: Annotated[float | None, above(0)] = None
+    focal_gamma: Annotated[float, GAMMA] = 2.0
+    asymmetric_gamma_positive: Annotated[float, GAMMA] = 0.0
+    asymmetric_gamma_negative: Annotated[float, GAMMA] = 4.0
+    asymmetric_margin: Annotated[float, FRACTION_BELOW_ONE] = 0.05
+    lr: Annotated[float | None, above(0, 1e3)] = None
+    head_lr: Annotated[float | None, above(0, 1e3)] = None
+    weight_decay: Annotated[float, Bounds(0, 1e3)] = 0.01
+    warmup_fraction: Annotated[float, FRACTION_BELOW_ONE] = 0.1
+    schedule: Schedule = "linear"
+    beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999
+    seed: Annotated[int | None, SEED] = None
+
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """Arguments of `losses.loss_function`."""
+        names = ("focal_gamma", "asymmetric_gamma_positive", "asymmetric_gamma_negative", "asymmetric_margin")
+        return {name: getattr(self, name) for name in names}
+
+    def check_files(self) -> None:
+        """What can be told of the model's files without reading them.
+
+        Raises:
+            ConfigError: with the option and the cure.
+        """
+
+    def check_options(self) -> None:
+        """Everything that can be told of the options by themselves.
+
+        Raises:
+            ConfigError: with the option and the cure.
+        """
+        problems = bound_problems(type(self), vars(self), "model")
+        if not callable(self.loss) and self.loss not in LOSSES and "." not in str(self.loss):
+            problems.append(
+                f"model.loss is {self.loss!r}: choose one of {', '.join(LOSSES)}, or name a function of your own"
+            )
+        if problems:
+            raise ConfigError("; and ".join(problems))
+
+
+@dataclass
+class EncoderOptions(ClassifierOptions):
+    """An encoder of the hub or of a local directory, fine-tuned in full or by LoRA, with a linear head.
+
+    These are the options of `DistilBertClassifier`.
+
+    Attributes:
+        backbone: model of the hub (DistilBERT, BERT, RoBERTa, DeBERTa, MiniLM, ModernBERT, …) or local directory;
+            "small" makes `architecture` with random weights.
+        revision: commit or tag of the backbone on the hub.
+        pooling: "mean" over a text's tokens, or its first token's state ("cls").
+        dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
+        lora: train low-rank adapters in the attention and the head in full; null trains everything.
+        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
+            pass: a third more work for a fraction of the memory.
+        packing: lay texts one behind another in a row without padding, for backbones whose attention can keep them
+            apart (BERT, DistilBERT, ELECTRA, RoBERTa and its kin). Otherwise texts of like length are padded to the
+            longest of them. The logits are the same.
+        architecture: used with backbone "small".
+    """
+
+    backbone: str = "distilbert-base-uncased"
+    revision: str | None = None
+    pooling: Pooling = "mean"
+    dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
+    lora: LoraOptions | None = None
+    activation_checkpointing: bool = False
+    packing: bool = True
+    architecture: Architecture | None = None
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return self.backbone == SMALL
+
+    @property
+    def shape(self) -> Architecture:
+        """Of a small encoder."""
+        return self.architecture or Architecture()
+
+    def check_files(self) -> None:
+        """See `ClassifierOptions.check_files`."""
+        if not self.from_scratch:
+            check_folder(self.backbone)
+
+    def check_options(self) -> None:
+        """See `ClassifierOptions.check_options`."""
+        super().check_options()
+        if self.shape.width % self.shape.heads:
+            raise ConfigError(
+                f"model.architecture.width is {self.shape.width}, no multiple of its {self.shape.heads} "
+                "heads: change one of them"
+            )
+        if self.from_scratch and self.lora:
+            raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
+
+
+@dataclass
+class DecoderOptions(ClassifierOptions):
+    """A Llama-like decoder whose own weights never train.
+
+    These are the options of `FrozenDecoder`.
+
+    Attributes:
+        backbone: model of the hub (Llama 2 and 3, Mistral, Qwen 2 and 3) or local directory; "random" makes
+            `architecture` with random weights.
+        revision: commit or tag of the backbone on the hub.
+        random_weights: draw the weights of the backbone's configuration at random instead of loading them, for
+            benchmarks and planning.
+        architecture: used with backbone "random".
+        quantization: of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or "none".
+        compute_dtype: of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
+        quant_storage: dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
+            shards every parameter by itself; other sharding may need the float that it computes in.
+    """
+
+    backbone: str = "meta-llama/Llama-2-7b-hf"
+    revision: str | None = None
+    random_weights: bool = False
+    architecture: LlamaArchitecture | None = None
+    quantization: Quantization = "nf4"
+    compute_dtype: ComputeDtype = "auto"
+    quant_storage: QuantStorage = "uint8"
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return self.random_weights or self.backbone == RANDOM
+
+    @property
+    def shape(self) -> LlamaArchitecture:
+        """Of a decoder with random weights."""
+        return self.architecture or LlamaArchitecture()
+
+    def check_files(self) -> None:
+        """See `ClassifierOptions.check_files`."""
+        if self.backbone != RANDOM:
+            check_folder(self.backbone, weights=not self.from_scratch)
+
+    def check_options(self) -> None:
+        """See `ClassifierOptions.check_options`."""
+        super().check_options()
+        if self.quant_storage != "uint8" and self.quantization != "nf4":
+            raise ConfigError(
+                f"model.quant_storage is {self.quant_storage}, and only nf4 packs its weights: "
+                "leave it out, or set model.quantization=nf4"
+            )
+        if self.backbone != RANDOM:
+            return
+        shape = self.shape
+        kv_heads = shape.kv_heads or shape.heads
+        if shape.width % (2 * shape.heads) or shape.heads % kv_heads:
+            raise ConfigError(
+                f"model.architecture has width {shape.width}, {shape.heads} heads and {kv_heads} kv_heads: "
+                "make the width an even multiple of the heads, and the heads a multiple of the kv_heads"
+            )
+
+
+@dataclass(kw_only=True)
+class LlamaQLoraOptions(DecoderOptions):
+    """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
+
+    These are the options of `LlamaQLoraClassifier`.
+
+    Attributes:
+        lora: shape and place of the adapters; null takes the defaults.
+        packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
+            texts of like length are padded to the longest of them. The logits are the same.
+        dropout: before the head; null for none.
+        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
+            pass: a third more work for a fraction of the memory.
+        optimizer: "adamw" in float32, "adamw_8bit" with moments of 8 bits, or "paged_adamw_8bit", whose moments
+            move to the host when the GPU is full.
+    """
+
+    lora: LoraOptions | None = None
+    packing: bool = True
+    dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
+    activation_checkpointing: bool = False
+    optimizer: OptimizerName = "adamw"
+
+    def check_options(self) -> None:
+        """See `ClassifierOptions.check_options`."""
+        super().check_options()
+        if self.lora is not None:
+            check_lora(self.lora)
+
+
+@dataclass(kw_only=True)
+class ZeroShotOptions(DecoderOptions):
+    """The odds that a language model gives to yes against no when asked whether a film has a genre.
+
+    These are the options of `ZeroShotLlama`.
+
+    Attributes:
+        prompt: with {text}, and after it {genre}; where the tokenizer has a chat format, it is a user's message.
+        chat: use the chat format; null where the tokenizer has one.
+        yes: spellings of the answer that a genre fits.
+        no: spellings of the other.
+        batch_tokens: tokens that go through the model at once, questions and padding included.
+    """
+
+    prompt: str = PROMPT
+    chat: bool | None = None
+    yes: list[str] = field(default_factory=lambda: ["yes", "Yes", "YES"])
+    no: list[str] = field(default_factory=lambda: ["no", "No", "NO"])
+    batch_tokens: Annotated[int, at_least(1, 10**9)] = 8192
+
+    def check_options(self) -> None:
+        """See `ClassifierOptions.check_options`."""
+        for part in ("{text}", "{genre}"):
+            if self.prompt.count(part) != 1:
+                raise ConfigError(f"model.prompt holds {part} {self.prompt.count(part)} times: name it once")
+        if self.prompt.index("{genre}") < self.prompt.index("{text}"):
+            raise ConfigError("model.prompt has {genre} before {text}, whose states all genres share: put it after")
+        if not self.yes or not self.no:
+            raise ConfigError("model.yes or model.no is empty: give at least one spelling of each answer")
+        super().check_options()
+
+
+OPTIONS: dict[str, type[ClassifierOptions]] = {
+    "genre_lightning.models.distilbert.DistilBertClassifier": EncoderOptions,
+    "genre_lightning.models.llama_qlora.LlamaQLoraClassifier": LlamaQLoraOptions,
+    "genre_lightning.models.zero_shot.ZeroShotLlama": ZeroShotOptions,
+}
+"""The options of each model by its class path; the first model is the default."""

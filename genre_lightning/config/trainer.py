@@ -1,0 +1,205 @@
+"""The options of the trainer and of a run, and what is wrong with them on any machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from jsonargparse import Namespace
+
+from genre_lightning.bounds import SEED, BatchBounds, Bounds, at_least, bound_problems, check_number
+from genre_lightning.config.decision import DecisionOptions
+from genre_lightning.config.model import VALIDATION_METRICS
+from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions
+
+if TYPE_CHECKING:
+    pass
+
+
+Precision = Literal[
+    "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64",
+    32, 16, 64,
+]  # fmt: skip
+
+
+@dataclass
+class TrainerOptions:
+    """Lightning's Trainer with the defaults of this project.
+
+    Its own signature can be had only with torch; here are the same names and defaults. What may be an object of
+    Lightning's is left to Lightning's own parser.
+
+    Attributes:
+        precision: "auto" is fp16 on CUDA, bf16 on a CPU that has it, else 32 bits.
+        max_epochs: how often each film is seen.
+        gradient_clip_val: largest global norm of a step's gradient; null for no limit.
+        log_every_n_steps: optimizer steps between two rows of the curves.
+        num_sanity_val_steps: batches of validation before training; none are needed.
+        enable_model_summary: list the model's parts before training.
+        accelerator: "cpu", "gpu", "cuda", "mps", or "auto" for the fastest that is there.
+        strategy: "ddp" copies the model to every rank, "fsdp" shards it; "auto" is ddp on several ranks.
+        devices: how many of the accelerator's devices, a list of their numbers, or "auto".
+        num_nodes: machines.
+        logger: one of Lightning's loggers or a list of them, beside the run's own.
+        callbacks: one of Lightning's callbacks or a list of them, beside the run's own.
+        fast_dev_run: none here, as it saves nothing that could be evaluated: see data.max_films.
+        min_epochs: that are trained whatever stops early.
+        max_steps: optimizer steps after which training ends; -1 for no limit.
+        min_steps: that are trained whatever stops early.
+        max_time: after which training ends, as DD:HH:MM:SS.
+        limit_train_batches: none here, as it would break the plan of the steps: see data.max_films.
+        limit_val_batches: batches or fraction of each validation during training.
+        limit_test_batches: none here, as an evaluation counts each film once: see data.max_films.
+        limit_predict_batches: none here, as limit_test_batches.
+        overfit_batches: none here, as limit_train_batches.
+        val_check_interval: batches or share of an epoch between two validations.
+        check_val_every_n_epoch: epochs between two validations.
+        enable_checkpointing: whether Lightning may save checkpoints.
+        enable_progress_bar: whether progress is shown.
+        accumulate_grad_batches: none here, as it is planned from the data's options.
+        gradient_clip_algorithm: "norm", the only one here: the norm is over all ranks.
+        deterministic: use deterministic algorithms only; "warn" where there is none.
+        benchmark: let cuDNN look for the fastest convolutions.
+        inference_mode: evaluate under torch.inference_mode rather than torch.no_grad.
+        use_distributed_sampler: none here, as the films are dealt to ranks already.
+        profiler: "simple", "advanced", "pytorch" or one of Lightning's.
+        detect_anomaly: look for the operation behind a NaN; slow.
+        barebones: leave out whatever may cost time.
+        plugins: of Lightning, for precision, clusters or checkpoints.
+        sync_batchnorm: over ranks.
+        reload_dataloaders_every_n_epochs: none here, as limit_train_batches.
+        default_root_dir: of what Lightning writes; always the run directory.
+        enable_autolog_hparams: log the module's own hyper-parameters.
+        model_registry: name of a model in Lightning's registry.
+    """
+
+    precision: Precision = "auto"
+    max_epochs: Annotated[int | None, at_least(1, also=(-1,))] = 3
+    gradient_clip_val: Annotated[float | None, Bounds(0, 1e9)] = 1.0
+    log_every_n_steps: Annotated[int, at_least(1)] = 10
+    num_sanity_val_steps: Annotated[int, at_least(0, also=(-1,))] = 0
+    enable_model_summary: bool = False
+    accelerator: Any = "auto"
+    strategy: Any = "auto"
+    devices: list[int] | str | int = "auto"
+    num_nodes: Annotated[int, at_least(1, 10**6)] = 1
+    logger: Any = None
+    callbacks: Any = None
+    fast_dev_run: int | bool = False
+    min_epochs: Annotated[int | None, at_least(0)] = None
+    max_steps: Annotated[int, at_least(1, also=(-1,))] = -1
+    min_steps: Annotated[int | None, at_least(0)] = None
+    max_time: Any = None
+    limit_train_batches: int | float | None = None
+    limit_val_batches: Annotated[int | float | None, BatchBounds()] = None
+    limit_test_batches: int | float | None = None
+    limit_predict_batches: int | float | None = None
+    overfit_batches: int | float = 0.0
+    val_check_interval: Annotated[Any, BatchBounds()] = None
+    check_val_every_n_epoch: Annotated[int | None, at_least(1)] = 1
+    enable_checkpointing: bool | None = None
+    enable_progress_bar: bool | None = None
+    accumulate_grad_batches: int = 1
+    gradient_clip_algorithm: str | None = None
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    inference_mode: bool = True
+    use_distributed_sampler: bool = True
+    profiler: Any = None
+    detect_anomaly: bool = False
+    barebones: bool = False
+    plugins: Any = None
+    sync_batchnorm: bool = False
+    reload_dataloaders_every_n_epochs: int = 0
+    default_root_dir: str | Path | None = None
+    enable_autolog_hparams: bool = True
+    model_registry: str | None = None
+
+
+MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
+
+
+def option_problems(config: Namespace) -> list[str]:
+    """What is wrong with a run's options, apart from those of data and model and whatever the machine decides."""
+    trainer, saving = config.trainer, config.checkpoint
+    problems = check_number("seed", config.seed, SEED)
+    for kind, options, section in (
+        (TrainerOptions, trainer, "trainer"),
+        (CheckpointOptions, saving, "checkpoint"),
+        (EarlyStoppingOptions, config.early_stopping, "early_stopping"),
+        (DecisionOptions, config.decision, "decision"),
+    ):
+        problems += bound_problems(kind, vars(options), section)
+    problems += [*_devices_problems(trainer.devices), *_time_problems("max_time", trainer.max_time)]
+    if not isinstance(trainer.val_check_interval, int | float):
+        problems += _time_problems("val_check_interval", trainer.val_check_interval)
+    problems += step_problems(vars(trainer))
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        problems.append("trainer.max_epochs and trainer.max_steps are both -1: set one of them to end the training")
+    for name in ("limit_test_batches", "limit_predict_batches"):
+        if not is_all(trainer[name]):
+            problems.append(f"trainer.{name} would leave films without a prediction: use data.max_films instead")
+    if saving.monitor not in MONITORS:
+        problems.append(f"checkpoint.monitor is {saving.monitor}: choose one of {', '.join(MONITORS)}")
+    return problems
+
+
+def _devices_problems(devices: Any) -> list[str]:
+    """List what is wrong with `trainer.devices` on any machine."""
+    fix = 'give a number from 1, -1 for all, or a list of device numbers such as "0,1"'
+    numbers = devices
+    if isinstance(devices, str) and "," in devices:
+        numbers = [part.strip() for part in devices.split(",") if part.strip()]
+    if isinstance(numbers, list | tuple):
+        named = [str(number) for number in numbers]
+        right = named and all(number.isdecimal() for number in named) and len(set(named)) == len(named)
+    else:
+        right = str(numbers) in ("auto", "-1") or (str(numbers).isdecimal() and int(numbers) > 0)
+    return [] if right else [f"trainer.devices is {devices}: {fix}"]
+
+
+def _time_problems(option: str, value: Any) -> list[str]:
+    """List what is wrong with a duration as Lightning takes it."""
+    if isinstance(value, Mapping):  # such as {hours: 8}
+        units = ("weeks", "days", "hours", "minutes", "seconds")
+        right = set(value) <= set(units) and all(
+            isinstance(number, int | float) and 0 <= number <= 1e6 for number in value.values()
+        )
+        right = right and any(value.values())
+    else:
+        right = value is None or re.fullmatch(r"(?=.*[1-9])\d{1,6}:\d\d:\d\d:\d\d", str(value).strip()) is not None
+    return [] if right else [f"trainer.{option} is {value}: give it as days:hours:minutes:seconds, such as 00:08:00:00"]
+
+
+def step_problems(trainer: Mapping[str, Any], planned: int = 1) -> list[str]:
+    """List what options of a trainer would break the plan of the steps.
+
+    Args:
+        trainer: Its options by name.
+        planned: Micro-batches of a step that an earlier fit has planned.
+    """
+    problems = []
+    if trainer["accumulate_grad_batches"] not in (1, planned):
+        problems.append(
+            "trainer.accumulate_grad_batches is planned from data.global_batch_size and data.micro_batch_tokens: "
+            "leave it out and set those"
+        )
+    for name in ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs"):
+        if not (is_all(trainer[name]) if name.startswith("limit") else trainer[name] == 0):
+            problems.append(f"trainer.{name} would break the plan of the steps: use data.max_films for a quick try")
+    if trainer["fast_dev_run"] is not False:
+        problems.append("trainer.fast_dev_run saves nothing that could be evaluated: use data.max_films instead")
+    if trainer["gradient_clip_algorithm"] not in (None, "norm"):
+        problems.append(
+            f"trainer.gradient_clip_algorithm is {trainer['gradient_clip_algorithm']}, and gradients are clipped by "
+            "their norm over all ranks: leave it out"
+        )
+    return problems
+
+
+def is_all(limit: float | None) -> bool:
+    """Return whether a limit on batches is none: 1.0 is all of them, and 1 a single one."""
+    return limit is None or (isinstance(limit, float) and limit == 1)

@@ -1,0 +1,1 @@
+"""The embedded sample: films with invented plots, drawn from a grammar."""

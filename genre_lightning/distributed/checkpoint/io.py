@@ -1,0 +1,94 @@
+"""Checkpoints on disk: written beside their place, flushed, renamed, and vouched for by a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from typing_extensions import override
+
+from genre_lightning.distributed.checkpoint import manifests
+from genre_lightning.distributed.checkpoint.files import FACTS, load_safely, not_written, save_flushed, write_checkpoint
+from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
+from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.files import draft_beside
+
+
+def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """Changes what a checkpoint says beside its tensors, such as the decision.
+
+    Args:
+        path: a checkpoint, file or directory.
+        change: alters the content in place; of a directory it is given what lies in its file of facts.
+
+    Returns:
+        the SHA-256 of the changed checkpoint.
+
+    Raises:
+        CheckpointError: missing, damaged, or (a SaveError) the new one could not be written.
+    """
+    if not path.is_dir():
+        content = read_checkpoint(path)
+        change(content)
+        return write_checkpoint(content, path)
+    verify_checkpoint(path)
+    facts = load_safely(path / FACTS)
+    change(facts)
+    try:
+        with draft_beside(path) as part:
+            save_flushed(facts, part)
+            return str(manifests.replace_member(path, FACTS, part)["sha256"])
+    except (OSError, ConfigError) as error:
+        raise not_written(path, error) from error
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """A verified checkpoint's content, its shards put together; nothing in it is ever run.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding more than tensors and plain values.
+    """
+    verify_checkpoint(path)
+    if path.is_dir():
+        from genre_lightning.distributed.checkpoint.shards import read_whole
+
+        return read_whole(path)
+    return load_safely(path, map_location)
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's door to `write_checkpoint` and `read_checkpoint`.
+
+    Args:
+        keep_last: how many of the checkpoints written to one place are kept: the newest there, the older ones beside
+            it as previous.ckpt, previous-2.ckpt, …
+    """
+
+    def __init__(self, keep_last: int = 1) -> None:
+        super().__init__()
+        self.keep_last = keep_last
+
+    def kept(self, path: Path) -> list[Path]:
+        """Names for the checkpoints before the newest; a best one has none."""
+        return previous_names(path.parent, self.keep_last) if path.name == "last.ckpt" else []
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path), self.kept(Path(path)))
+
+    @override
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        if "://" in str(path):
+            raise CheckpointError(f"{path} is an address: fetch the checkpoint and give its local path")
+        return read_checkpoint(Path(path), map_location or "cpu")
+
+    @override
+    def remove_checkpoint(self, path: Any) -> None:
+        manifests.remove_checkpoint(Path(path))
+
+
+def previous_names(folder: Path, keep_last: int) -> list[Path]:
+    """Where the checkpoints before last.ckpt lie, from the newest to the oldest."""
+    return [folder / ("previous.ckpt" if age == 1 else f"previous-{age}.ckpt") for age in range(1, keep_last)]

@@ -1,0 +1,188 @@
+"""Films of another file than a run's own: read as the run reads its films, without those that it was trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.config.columns import ColumnNames, TextTemplate
+from genre_lightning.data.datamodule import MovieDataModule
+from genre_lightning.data.films import FilmSource, FilmTable, ReadingProgress, load_films
+from genre_lightning.data.kept_splits import KeptSplits, read_if_there
+from genre_lightning.data.splits import ids_digest, text_digests
+from genre_lightning.errors import CheckpointError, DataError, one_line
+from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.files import file_digest
+from genre_lightning.metrics import BoolArray
+from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
+
+_CHUNK = 4096
+"""Films whose cells are in memory at a time."""
+
+Logits = Callable[[Sequence[Mapping[str, str]]], NDArray[np.float32]]
+"""From films, each what text templates are filled with by column, to log-odds (films, genres)."""
+
+
+@dataclass(frozen=True)
+class OtherFilms:
+    """Films of a file that a run was not trained on.
+
+    Attributes:
+        table: of all films of the file.
+        rows: int64, ascending: positions of the films to evaluate.
+        facts: which films they are, as metrics.json says it.
+        source: the file, and how it is read.
+        cache_dir: root of the cache.
+    """
+
+    table: FilmTable
+    rows: NDArray[np.int64]
+    facts: dict[str, Any]
+    source: FilmSource
+    cache_dir: Path
+
+    def predictions(
+        self, genres: Sequence[str], fields: Mapping[str, str], logits: Logits, done: Callable[[int], None]
+    ) -> tuple[Predictions, dict[str, Any]]:
+        """Predict all films.
+
+        Args:
+            genres: that the run knows, in the order of its logits.
+            fields: the file's column for each name in the run's text templates.
+            logits: of the run.
+            done: told of the films that have been predicted.
+
+        Returns:
+            the predictions, and which films they are of, with the genres that the run does not know.
+
+        Raises:
+            DataError: the films have none of the run's genres.
+        """
+        cells = {name: self._column(column) for name, column in fields.items()}
+        parts = []
+        for start in range(0, len(self.rows), _CHUNK):
+            part = self.rows[start : start + _CHUNK]
+            strings = {name: table.strings("text", part) for name, table in cells.items()}
+            parts.append(logits([dict(zip(strings, row, strict=True)) for row in zip(*strings.values(), strict=True)]))
+            done(len(part))
+        labels, unknown, without = self._labels(genres)
+        facts = {**self.facts, "unknown_genres": unknown, "films_without_known_genres": without}
+        if not labels.any():
+            names = ", ".join(list(unknown)[:5])
+            raise DataError(
+                f"no film of {self.source.path} has a genre that the run knows (it has {names}): "
+                "rename the genres in the file to the run's own"
+            )
+        predictions = Predictions(
+            genres=tuple(genres),
+            ids=self.table.ids[self.rows],
+            titles=self.table.strings("title", self.rows),
+            texts=self.table.strings("text", self.rows),
+            labels=labels,
+            logits=np.concatenate(parts),
+        )
+        return predictions, facts
+
+    def _column(self, column: str) -> FilmTable:
+        return load_films(replace(self.source, template=TextTemplate(f"{{{column}}}")), self.cache_dir)
+
+    def _labels(self, genres: Sequence[str]) -> tuple[BoolArray, dict[str, int], int]:
+        place = {name: column for column, name in enumerate(genres)}
+        labels = np.zeros((len(self.rows), len(genres)), dtype=bool)
+        unknown: Counter[str] = Counter()
+        film = 0
+        for batch in self.table.batches("genres", self.rows):
+            for names in batch.to_pylist():
+                labels[film, [place[name] for name in names if name in place]] = True
+                unknown.update(name for name in names if name not in place)
+                film += 1
+        return labels, dict(unknown.most_common()), int((~labels.any(axis=1)).sum())
+
+
+def other_films(
+    source: FilmSource, run: RunDirectory, cache_dir: Path, progress: ReadingProgress, *, same_ids: bool = True
+) -> OtherFilms:
+    """Read a file's films, without those that a run was trained on.
+
+    Args:
+        source: the file.
+        run: the run; of an ensemble, the films of all its members are left out.
+        cache_dir: root of the cache.
+        progress: shows how far the reading has come.
+        same_ids: a film with the id of a training film is that film, whatever its text; without, films are the same
+            only if their texts are.
+
+    Raises:
+        DataError: the file cannot be read, or leaves no film that the run was not trained on.
+        CheckpointError: what the run was trained on is not known.
+    """
+    table = load_films(source, cache_dir, progress)
+    rows = np.arange(len(table))
+    ids, digests = table.ids, text_digests(table.strings("overview"))
+    sides = _sides_of(run)
+    found = {side: [kept.on_side(ids, digests, side) for kept in sides] for side in ("train", "validation", "test")}
+    by_text, either = (np.zeros(len(rows), dtype=bool) for _ in range(2))
+    for texts, names in found["train"]:
+        by_text |= texts
+        either |= texts | (names & same_ids)
+    left = rows[~either]
+    if not len(left):
+        raise DataError(
+            f"{source.path} has {len(rows):,} films, and {run.path} was trained on every one of them: "
+            "give a file with others"
+        )
+    held = {
+        side: np.logical_or.reduce([t | (n & same_ids) for t, n in found[side]])[left]
+        for side in ("validation", "test")
+    }
+    facts = {
+        "file": source.path.name,
+        "file_sha256": file_digest(source.path),
+        "audit": table.audit.as_dict(),
+        "n": len(left),
+        "ids_sha256": ids_digest(ids[left]),
+        "excluded_trained": int(either.sum()),
+        "excluded_by_id_alone": int((either & ~by_text).sum()),
+        "from_validation": int(held["validation"].sum()),
+        "from_test": int(held["test"].sum()),
+    }
+    return OtherFilms(table, left, facts, source, cache_dir)
+
+
+def _sides_of(run: RunDirectory) -> list[KeptSplits]:
+    """The splits of a run, or of all members of an ensemble.
+
+    Raises:
+        CheckpointError: a run of a version that did not keep them, whose file is not there or has changed.
+    """
+    settings = run.settings()
+    if kind_of(settings) == ENSEMBLE:
+        run.check_members()
+        return [sides for member, _ in run.members() for sides in _sides_of(member)]
+    kept = read_if_there(run.splits)
+    return [_drawn_again(run, settings) if kept is None else kept]
+
+
+def _drawn_again(run: RunDirectory, settings: Mapping[str, Any]) -> KeptSplits:
+    options = dict(settings.get("data") or {})
+    fix = "put the movies file back where the run was trained on it, as config.yaml names it"
+    try:
+        options["columns"] = ColumnNames(**(options.get("columns") or {}))
+        data = MovieDataModule(**options).prepare_films()
+    except (DataError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{run.path} does not say which films it was trained on ({one_line(error)}): {fix}"
+        ) from None
+    splits = {name: split.sha256 for name, split in data.splits.items()}
+    before = (run.facts().get("data") or {}).get("splits")
+    if before is not None and before != splits:
+        raise CheckpointError(
+            f"{run.path} does not say which films it was trained on, and {options.get('csv')} has changed: {fix}"
+        )
+    return data.sides

@@ -1,0 +1,283 @@
+"""Trained runs of any kind as functions from texts to log-odds, without a trainer: on one device, from a directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from numpy.typing import NDArray
+
+from genre_lightning.config.arguments import in_one_line
+from genre_lightning.config.columns import ColumnNames, TextTemplate
+from genre_lightning.config.guard import check_settings, instantiate
+from genre_lightning.data.collate import TokenisedFilms
+from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
+from genre_lightning.data.steps import MicroBatch, evaluation_shards
+from genre_lightning.data.tokenizers import load_tokenizer
+from genre_lightning.data.tokens import TokenLists, encode, no_panic
+from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
+from genre_lightning.distributed.precision import accelerator_of, inference_autocast, inference_precision
+from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
+from genre_lightning.evaluation.decisions import Decision, check_checkpoint, read_decision
+from genre_lightning.evaluation.ensemble import mean_log_odds
+from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.quantization import dtype_of_precision
+from genre_lightning.models.restore import restore_alone
+from genre_lightning.models.tfidf import read_baseline
+from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
+
+_MAX_MEMBERS = 64
+"""Runs of an ensemble, those of ensembles in it counted: each is a model in memory."""
+Cells = Mapping[str, str]
+"""What a text template is filled with, by column."""
+
+
+class Scorer(Protocol):
+    """A trained run at work.
+
+    Attributes:
+        decision: its calibration and thresholds.
+        columns: names of the columns of the file that it was trained on.
+        fields: columns that its text template names.
+        max_tokens: of a text, special tokens included; None where the model reads all of it.
+    """
+
+    decision: Decision
+    columns: ColumnNames
+    fields: tuple[str, ...]
+    max_tokens: int | None
+
+    def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
+        """Raw log-odds, float32 (films, genres)."""
+
+    def tokens(self, films: Sequence[Cells]) -> list[int | None]:
+        """How many tokens each text has before it is cut, special ones included; None where there are none."""
+
+
+def open_scorer(directory: str | os.PathLike[str], device: str | None = None, precision: str | None = None) -> Scorer:
+    """Opens a run of any kind.
+
+    Args:
+        directory: of a run of `fit`, `baseline` or `ensemble`.
+        device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
+        precision: such as "32-true"; None takes that of the training, where the device has it.
+
+    Raises:
+        CheckpointError: no run, an unfinished or a damaged one.
+        ConfigError: no such device, or a base that is not there.
+    """
+    return _open(RunDirectory(Path(directory).expanduser().absolute()), device, precision, [])
+
+
+def _open(run: RunDirectory, device: str | None, precision: str | None, opened: list[Path]) -> Scorer:
+    """Open a run; `opened` has the runs that were opened for the same ensemble, which may have ensembles in it."""
+    opened.append(run.path)
+    if len(opened) > _MAX_MEMBERS:
+        raise CheckpointError(
+            f"{opened[0]} is an ensemble that names itself, or more than {_MAX_MEMBERS} runs: make it again of fewer"
+        )
+    run.require_trained()
+    settings = run.settings()
+    check_settings(settings, str(run.config), run.path)
+    kind = kind_of(settings)
+    if kind == ENSEMBLE:
+        return EnsembleScorer(run, device, precision, opened)
+    return ModelScorer(run, settings, device, precision) if kind == "fit" else BaselineScorer(run, settings)
+
+
+class _TemplateReader:
+    """The part of a run's settings that says how its texts are made."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        data = settings.get("data") or {}
+        self.template = TextTemplate(data.get("text", "{overview}"))
+        self.columns = ColumnNames(**(data.get("columns") or {}))
+        self.fields = self.template.fields
+
+    def texts(self, films: Sequence[Cells]) -> list[str]:
+        """What the model reads of films."""
+        return [self.template.fill({name: film.get(name, "") for name in self.fields}) for film in films]
+
+
+class ModelScorer(_TemplateReader):
+    """The best checkpoint of a run of `fit`: encoder, adapted decoder, or one that is asked as it is.
+
+    Args:
+        run: its directory.
+        settings: its configuration.
+        device: see `open_scorer`.
+        precision: see `open_scorer`.
+    """
+
+    def __init__(
+        self, run: RunDirectory, settings: Mapping[str, Any], device: str | None = None, precision: str | None = None
+    ) -> None:
+        super().__init__(settings)
+        decision = read_decision(run.decision, run.again)
+        check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
+        if not run.tokenizer.is_dir():
+            raise CheckpointError(f"{run.tokenizer} is missing: copy the run directory whole")
+        self.tokenizer = load_tokenizer(str(run.tokenizer))
+        model = _configured_model(settings)
+        self.device = _device(device, model)
+        trained_in = str((settings.get("trainer") or {}).get("precision", "32-true"))
+        self.precision = inference_precision(precision or trained_in, self.device.type)
+        if precision and isinstance(model, FrozenDecoder):
+            # the products of its frozen weights have a dtype of their own, which may be narrower
+            model.options = replace(model.options, compute_dtype="auto", quant_storage="uint8")
+        model.runs_on(self.device.type, self.precision)
+        if model.adapters:  # others have all of their weights in the checkpoint
+            model.check(None)
+        facts = restore_alone(model, run.best, tokenizer=self.tokenizer)
+        self.decision = decision.for_genres(facts["genres"])
+        self.max_tokens: int | None = facts["max_tokens"]
+        model.eval().to(self.device)
+        if self.precision in ("bf16-true", "16-true"):
+            model.to(dtype_of_precision(self.precision))
+        self.model = model
+        micro = (settings.get("data") or {}).get("micro_batch_tokens")
+        self.micro_batch_tokens: int = micro or default_micro_batch_tokens(self.device.type, model.layout)
+        self.budget = EVALUATION_BUDGET_FACTOR * self.micro_batch_tokens
+
+    @torch.inference_mode()
+    def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
+        """See `Scorer`; in batches of like lengths."""
+        assert self.max_tokens is not None
+        logits = np.empty((len(films), len(self.decision.genres)), dtype=np.float32)
+        if not films:
+            return logits
+        layout = self.model.layout
+        rows = TokenLists(encode(self.texts(films), self.tokenizer, self.max_tokens))
+        dataset = TokenisedFilms(rows, np.arange(len(rows)), None, padding_of(self.tokenizer), layout)
+        for batch in evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1, layout=layout):
+            tensors = {name: t.to(self.device) for name, t in dataset[MicroBatch(batch, len(rows))].items()}
+            with inference_autocast(self.precision, self.device):
+                logits[batch] = self.model(tensors).float().cpu().numpy()
+        return require_finite(logits)
+
+    def tokens(self, films: Sequence[Cells]) -> list[int | None]:
+        """See `Scorer`."""
+        # nothing is cut: the tokenizer would warn of texts that are too long for the model
+        encoded = self.tokenizer.backend_tokenizer
+        encoded.no_truncation()
+        with no_panic(self.tokenizer):
+            return [len(text.ids) for text in encoded.encode_batch(self.texts(films))]
+
+
+class BaselineScorer(_TemplateReader):
+    """A model that counts words.
+
+    Args:
+        run: its directory.
+        settings: its configuration.
+    """
+
+    max_tokens: int | None = None
+
+    def __init__(self, run: RunDirectory, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        decision = read_decision(run.decision, run.again)
+        self.model = read_baseline(run.baseline, decision.checkpoint_sha256)
+        self.decision = decision.for_genres(self.model.fitted().genres)
+
+    def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
+        """See `Scorer`."""
+        return require_finite(self.model.logits(self.texts(films)))
+
+    def tokens(self, films: Sequence[Cells]) -> list[int | None]:
+        """See `Scorer`."""
+        return [None] * len(films)
+
+
+class EnsembleScorer:
+    """The weighted mean of runs.
+
+    Args:
+        run: directory of the ensemble.
+        device: see `open_scorer`.
+        precision: see `open_scorer`.
+        opened: Runs that were opened before, see `_open`.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        device: str | None = None,
+        precision: str | None = None,
+        opened: list[Path] | None = None,
+    ) -> None:
+        run.check_members()
+        members = run.members()
+        opened = [run.path] if opened is None else opened
+        self.weights = np.array([weight for _, weight in members], dtype=np.float64)
+        self.members = [_open(member, device, precision, opened) for member, _ in members]
+        genres = self.members[0].decision.genres
+        for (place, _), member in zip(members, self.members, strict=True):
+            if member.decision.genres != genres:
+                raise CheckpointError(
+                    f"{place.path} knows other genres than the ensemble's first run: make the ensemble again "
+                    "from runs on the same films"
+                )
+        self.decision = read_decision(run.decision, run.again).for_genres(genres)
+        self.columns = self.members[0].columns
+        self.fields = tuple(dict.fromkeys(name for member in self.members for name in member.fields))
+        limits = [member.max_tokens for member in self.members if member.max_tokens is not None]
+        self.max_tokens: int | None = min(limits) if limits else None
+
+    def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
+        """See `Scorer`."""
+        each = [member.decision.probabilities(member.logits(films)) for member in self.members]
+        return mean_log_odds(each, self.weights)
+
+    def tokens(self, films: Sequence[Cells]) -> list[int | None]:
+        """See `Scorer`; of the member that reads the least of a text."""
+        limited = [member for member in self.members if member.max_tokens is not None]
+        if not limited:
+            return [None] * len(films)
+        return min(limited, key=lambda member: member.max_tokens or 0).tokens(films)
+
+
+def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits, unless one of them is no number.
+
+    Raises:
+        DataError: with the cure.
+    """
+    if not np.isfinite(logits).all():
+        raise DataError(
+            "the model's answer is NaN or infinite: it diverged in training, or its precision is too narrow here; "
+            "train with a lower model.lr, or use it with trainer.precision=32-true"
+        )
+    return logits
+
+
+def _configured_model(settings: Mapping[str, Any]) -> GenreClassifier:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(GenreClassifier, "model")
+    model = {"model": settings.get("model")}
+    config = in_one_line("fit", [], lambda words: parser.parse_object(model))
+    made: GenreClassifier = instantiate(parser, config).model
+    made.take_seed(int(settings.get("seed", 0)))
+    return made
+
+
+def _device(name: str | None, model: GenreClassifier) -> torch.device:
+    if name is None:
+        kind = accelerator_of("auto")
+        # quantised weights are untried on Apple's GPUs
+        quantised = getattr(model.options, "quantization", "none") != "none"
+        return torch.device("cpu" if kind == "mps" and quantised else kind)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = one_line(str(error).splitlines()[0])[:120]
+        raise ConfigError(f"device {name!r} is not there ({reason}): name cpu, cuda, cuda:1 or mps") from None
+    return device

@@ -1,0 +1,228 @@
+"""Tagger: a trained run as a function from texts to genres."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from genre_lightning.config.decision import SHIPPED_POLICY
+from genre_lightning.data.cells import MAX_CELL_CHARACTERS, readable
+from genre_lightning.data.familiarity import familiar_of
+from genre_lightning.data.templates import field_for
+from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.inference.scoring import open_scorer
+from genre_lightning.runs import RunDirectory
+
+__all__ = ["Genre", "TaggedText", "Tagger"]
+
+WINDOW = 2048
+"""Texts that are sorted by length and computed together; results of a stream come by so many."""
+
+_WINDOW_CHARACTERS = 1 << 24
+"""Of a window's texts together, whatever their number: at most some 100 MB of memory."""
+
+Text = str | Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Genre:
+    """A genre of a text.
+
+    Attributes:
+        name: of the genre.
+        probability: that the text has it, calibrated.
+        threshold: that the probability has reached; None where the genre is one of the `top_k` asked for.
+    """
+
+    name: str
+    probability: float
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """What a run says of a text.
+
+    Attributes:
+        text: as it was given.
+        genres: decided, the likeliest first.
+        probabilities: of all genres, the likeliest first; empty for an empty text.
+        thresholds: of all genres.
+        notes: what a reader should know: that the text is empty, was cut, or is unlike those of the training.
+    """
+
+    text: str
+    genres: tuple[Genre, ...] = ()
+    probabilities: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the genres decided."""
+        return tuple(genre.name for genre in self.genres)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{genre.name} {genre.probability:.2f}" for genre in self.genres) or "-"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON holds."""
+        return {
+            "text": self.text,
+            "genres": [vars(genre) for genre in self.genres],
+            "probabilities": self.probabilities,
+            "notes": list(self.notes),
+        }
+
+
+class Tagger:
+    """A trained run, loaded once: `Tagger("runs/distilbert")("A boy finds a map …").names`.
+
+    Texts go through what the run's evaluation used: text template, tokenizer, largest length, precision, calibration
+    and the thresholds of each genre. A text is taken for an overview; a template over more columns is filled from a
+    mapping such as {"title": …, "overview": …}.
+
+    Args:
+        run: directory of a run of `fit`, `baseline` or `ensemble`.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU where there is one.
+        precision: such as "32-true"; None takes that of the training, where the device has it.
+
+    Raises:
+        CheckpointError: the directory is no run, or an unfinished or damaged one.
+        ConfigError: there is no such device, or the base of the run's adapters is not there.
+    """
+
+    def __init__(self, run: str | os.PathLike[str], device: str | None = None, precision: str | None = None) -> None:
+        self.scorer = open_scorer(run, device, precision)
+        self.decision = self.scorer.decision
+        self.genres = self.decision.genres
+        self._familiar = familiar_of(RunDirectory(Path(run)).evaluation("validation").predictions)
+
+    # a string is a sequence of strings to mypy; the first overload that fits is taken
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, texts: Text, *, top_k: int | None = None, threshold: float | None = None
+    ) -> TaggedText: ...
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, texts: Sequence[Text], *, top_k: int | None = None, threshold: float | None = None
+    ) -> list[TaggedText]: ...
+
+    @overload
+    def __call__(
+        self, texts: Iterable[Text], *, top_k: int | None = None, threshold: float | None = None
+    ) -> Iterator[TaggedText]: ...
+
+    def __call__(
+        self, texts: Text | Iterable[Text], *, top_k: int | None = None, threshold: float | None = None
+    ) -> TaggedText | list[TaggedText] | Iterator[TaggedText]:
+        """Tags a text, a list of texts, or a stream of them that may be endless.
+
+        Args:
+            texts: one text, a sequence, or an iterator, from which `WINDOW` are taken at a time.
+            top_k: decide on so many of the likeliest genres, whatever their thresholds.
+            threshold: in place of each genre's own; with `top_k`, that the likeliest must reach too.
+
+        Returns:
+            a result for a text, a list for a sequence, an iterator for anything else; in the order of the texts.
+
+        Raises:
+            ConfigError: an impossible `top_k` or `threshold`.
+        """
+        if top_k is not None and not 1 <= top_k <= len(self.genres):
+            raise ConfigError(f"top_k is {top_k}: give 1 to {len(self.genres)}, the number of genres")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold is {threshold}: give a probability from 0 to 1")
+        if isinstance(texts, str | Mapping):
+            return self._tag([texts], top_k, threshold)[0]
+        tagged = self._stream(iter(texts), top_k, threshold)
+        return list(tagged) if isinstance(texts, Sequence) else tagged
+
+    def _stream(self, texts: Iterator[Text], top_k: int | None, threshold: float | None) -> Iterator[TaggedText]:
+        for window in _windows(texts):
+            yield from self._tag(window, top_k, threshold)
+
+    def _tag(self, texts: Sequence[Text], top_k: int | None, threshold: float | None) -> list[TaggedText]:
+        films = [self.cells(text) for text in texts]
+        full = [place for place, film in enumerate(films) if any(film.values())]
+        asked = [films[place] for place in full]
+        probabilities = self.decision.probabilities(self.scorer.logits(asked))
+        counts = self.scorer.tokens(asked)
+        shown = [text if isinstance(text, str) else " ".join(filter(None, text.values())) for text in texts]
+        tagged = [TaggedText(text, notes=("the text is empty",)) for text in shown]
+        thresholds = self.decision.thresholds(SHIPPED_POLICY)
+        if threshold is not None:
+            thresholds = np.full(len(self.genres), threshold)
+        limits = dict(zip(self.genres, thresholds.tolist(), strict=True))
+        for row, place in enumerate(full):
+            order = np.argsort(-probabilities[row], kind="stable")
+            likeliest = {self.genres[genre]: float(probabilities[row, genre]) for genre in order}
+            tagged[place] = TaggedText(
+                shown[place],
+                _decide(likeliest, limits, top_k, whatever=threshold is None),
+                likeliest,
+                limits,
+                self._notes(shown[place], counts[row]),
+            )
+        return tagged
+
+    def cells(self, text: Text) -> dict[str, str]:
+        """What the template is filled with: of a plain text, its overview alone.
+
+        Raises:
+            DataError: neither a string nor a mapping of the run's columns.
+        """
+        fields = self.scorer.fields
+        if isinstance(text, str):
+            text = {field_for("overview", fields, self.scorer.columns) or fields[0]: text}
+        elif not isinstance(text, Mapping):
+            raise DataError(f"a text is a {type(text).__name__}: give a string, or a mapping of columns to strings")
+        known = {name: field_for(name, fields, self.scorer.columns) for name in text}
+        if unknown := [name for name, field in known.items() if field is None]:
+            raise DataError(f"a text has {', '.join(unknown)}, and the run reads {', '.join(fields)}: name those")
+        given = {known[name]: cell for name, cell in text.items()}
+        return {name: readable(given.get(name)) for name in fields}
+
+    def _notes(self, text: str, tokens: int | None) -> tuple[str, ...]:
+        notes = []
+        limit = self.scorer.max_tokens
+        if tokens is not None and limit is not None and tokens > limit:
+            more = "more than " if len(text) > MAX_CELL_CHARACTERS else ""
+            notes.append(f"the text has {more}{tokens:,} tokens, of which the model reads the first {limit}")
+        elif len(text) > MAX_CELL_CHARACTERS:
+            notes.append(f"the model reads the first {MAX_CELL_CHARACTERS:,} characters of the text")
+        if self._familiar and self._familiar.unlike(text[:MAX_CELL_CHARACTERS]):
+            notes.append(
+                "the text is unlike those of the training, perhaps in another language: its genres are a guess"
+            )
+        return tuple(notes)
+
+
+def _windows(texts: Iterator[Text]) -> Iterator[list[Text]]:
+    """Give texts by `WINDOW`, or by fewer where they are long."""
+    window: list[Text] = []
+    characters = 0
+    for text in texts:
+        window.append(text)
+        characters += len(text) if isinstance(text, str) else 0
+        if len(window) == WINDOW or characters >= _WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+def _decide(
+    likeliest: Mapping[str, float], thresholds: Mapping[str, float], top_k: int | None, *, whatever: bool
+) -> tuple[Genre, ...]:
+    if top_k is not None and whatever:
+        return tuple(Genre(name, probability, None) for name, probability in islice(likeliest.items(), top_k))
+    reached = (Genre(name, p, thresholds[name]) for name, p in likeliest.items() if p >= thresholds[name])
+    return tuple(islice(reached, top_k))

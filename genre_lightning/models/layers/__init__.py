@@ -1,0 +1,1 @@
+"""Parts of models: packing, attention, pooling, and kernels for the CPU."""

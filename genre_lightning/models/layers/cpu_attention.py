@@ -1,0 +1,201 @@
+"""Attention within each text of a packed row, for a CPU: few operations, and none on padding that costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from genre_lightning.models.layers.cpu_dropout import keep_mask, keep_scale, masked
+
+_SHORTEST = 0.8
+"""Length of the shortest text of a group as a share of the longest: what padding costs against more operations."""
+
+_ROUNDED_TO = 8
+"""Groups are padded to multiples of it: oneDNN compiles its kernels anew for each shape, so few shapes pay."""
+
+
+class TextGroups:
+    """Where the states of packed texts stand when neighbours of like length are brought side by side.
+
+    A state is of one token and one head, and all have one order before (token, head) and one after (group, text, head,
+    place in the text). The weights of all groups stand one behind another as well: (group, text, head, place, place).
+    Tokens behind the last text have states before and none after.
+
+    Attributes:
+        shapes: of each group: texts, heads, places of a text.
+        rows: int64 (states after,): which state before stands at each place; padding names some state of its text.
+        places: int64 (states before,): where each stands after; of the texts' tokens only.
+        masks: of each group, bool (texts, 1, 1, places): those that are no padding.
+    """
+
+    def __init__(self, shapes: tuple[tuple[int, int, int], ...], rows: Tensor, masks: tuple[Tensor, ...]) -> None:
+        self.shapes = shapes
+        self.rows = rows
+        self.masks = masks
+        self._real = torch.cat([self._for_all(mask, 1) for mask in masks])
+        (real,) = self._real.nonzero(as_tuple=True)
+        self.places = torch.empty_like(real)
+        self.places[rows[real]] = real
+        self._padding: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+    def _for_all(self, mask: Tensor, places: int) -> Tensor:
+        """A mask repeated for every head and so many places of a text, flat."""
+        (_, heads, _) = self.shapes[0]
+        return mask.expand(-1, heads, places, -1).reshape(-1)
+
+    def padding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Made once for all layers: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
+        if dtype not in self._padding:
+            biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in self.masks]
+            bias = torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
+            self._padding[dtype] = (self._real.to(dtype)[:, None], bias)
+        return self._padding[dtype]
+
+    def back(self, after: Tensor, states: int) -> Tensor:
+        """The states before, (states, width), of states after; 0 for tokens of no text."""
+        before = after.new_empty(states, after.shape[1])
+        real = len(self.places)
+        torch.index_select(after, 0, self.places, out=before[:real])
+        before[real:] = 0
+        return before
+
+    def split(self, states: Tensor) -> list[Tensor]:
+        """Each group's part of states after, (states after, width): (texts x heads, places, width)."""
+        parts = states.split([texts * heads * places for texts, heads, places in self.shapes])
+        return [part.view(-1, places, part.shape[-1]) for part, (_, _, places) in zip(parts, self.shapes, strict=True)]
+
+    def split_weights(self, weights: Tensor) -> list[Tensor]:
+        """Each group's part of what stands for the weights, (weights,): (texts x heads, places, places)."""
+        parts = weights.split([texts * heads * places**2 for texts, heads, places in self.shapes])
+        return [part.view(-1, places, places) for part, (_, _, places) in zip(parts, self.shapes, strict=True)]
+
+    @property
+    def weights(self) -> int:
+        """How many weights there are in all groups, with those of padding."""
+        return sum(texts * heads * places**2 for texts, heads, places in self.shapes)
+
+
+def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Texts in groups of like length: the first of each group, the one behind its last, and the places of its texts."""
+    groups = []
+    first = 0
+    while first < len(lengths):
+        end = first + 1
+        low = high = lengths[first]
+        while end < len(lengths) and min(low, lengths[end]) >= _SHORTEST * max(high, lengths[end]):
+            low, high = min(low, lengths[end]), max(high, lengths[end])
+            end += 1
+        groups.append((first, end, -(-high // _ROUNDED_TO) * _ROUNDED_TO))
+        first = end
+    return groups
+
+
+def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
+    """Groups neighbouring texts of like length.
+
+    Args:
+        lengths: tokens of each text, in the order of the row.
+        heads: of the attention.
+    """
+    shapes, rows, masks = [], [], []
+    first_token = 0
+    for first, end, places in neighbours_of_like_length(lengths):
+        own = np.asarray(lengths[first:end])
+        starts = first_token + own.cumsum() - own
+        place = np.arange(places)
+        tokens = starts[:, None] + np.minimum(place, own[:, None] - 1)
+        rows.append((tokens[:, None, :] * heads + np.arange(heads)[:, None]).ravel())
+        masks.append(torch.from_numpy(place < own[:, None])[:, None, None, :])
+        shapes.append((end - first, heads, places))
+        first_token += int(own.sum())
+    return TextGroups(tuple(shapes), torch.from_numpy(np.concatenate(rows)), tuple(masks))
+
+
+def attention_in_groups(
+    query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, *, dropout: float, scaling: float
+) -> Tensor:
+    """softmax(query keyᵀ · scaling) value within each text, every token seeing the whole of its text.
+
+    Args:
+        query: (tokens, heads, width of a head), texts one behind another; the result for tokens behind them is 0.
+        key: as `query`.
+        value: as `query`.
+        groups: of the texts.
+        dropout: of the attention weights.
+        scaling: of the products.
+
+    Returns:
+        as `query`.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        states = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]
+        if dropout:
+            # torch has no kernel with dropout for the CPU, and its detour takes a third of the step
+            return _DroppedAttention.apply(*states, groups, dropout, scaling).view_as(query)
+        parts = zip(*(groups.split(x.index_select(0, groups.rows)) for x in states), groups.masks, strict=True)
+        found = []
+        for *of_group, mask in parts:
+            q, k, v = (x.view(len(mask), -1, *x.shape[1:]) for x in of_group)
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+            found.append(mixed.flatten(0, 2))
+        before = torch.cat(found).index_select(0, groups.places)
+        if tail := len(states[0]) - len(before):
+            before = functional.pad(before, (0, 0, 0, tail))
+        return before.view_as(query)
+
+
+class _DroppedAttention(torch.autograd.Function):
+    """The attention with dropout of its weights; Srivastava et al., 2014, applied as in Vaswani et al., 2017.
+
+    Weights of all groups share one buffer: what is done to each weight alone is one operation, not one for each group.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, dropout: float, scaling: float
+    ) -> Tensor:
+        _, bias = groups.padding(query.dtype)
+        states = len(query)
+        query, key, value = (x.index_select(0, groups.rows) for x in (query, key, value))
+        query *= scaling
+        scores, weights, mixed = torch.empty_like(bias), torch.empty_like(bias), torch.empty_like(value)
+        of_groups = groups.split_weights(scores)
+        for q, k, score in zip(groups.split(query), groups.split(key), of_groups, strict=True):
+            torch.bmm(q, k.transpose(1, 2), out=score)
+        scores += bias
+        for score, weight in zip(of_groups, groups.split_weights(weights), strict=True):
+            torch.softmax(score, -1, out=weight)
+        kept = keep_mask((groups.weights,), dropout)
+        dropped = masked(weights, kept, out=scores)
+        for weight, v, out in zip(of_groups, groups.split(value), groups.split(mixed), strict=True):
+            torch.bmm(weight, v, out=out)
+        ctx.save_for_backward(query, key, value, kept, weights, dropped)
+        ctx.groups, ctx.dropout, ctx.scaling, ctx.states = groups, dropout, scaling, states
+        return groups.back(mixed, states).mul_(keep_scale(dropout))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, kept, weights, dropped = ctx.saved_tensors
+        groups: TextGroups = ctx.groups
+        real, _ = groups.padding(query.dtype)
+        gradient = gradients[0].index_select(0, groups.rows).mul_(keep_scale(ctx.dropout)).mul_(real)
+        of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
+        of_weights = torch.empty_like(weights)
+        g, q, k, v, of_q, of_k, of_v = map(groups.split, (gradient, query, key, value, of_query, of_key, of_value))
+        w, of_w, d = map(groups.split_weights, (weights, of_weights, dropped))
+        for i in range(len(groups.shapes)):
+            torch.bmm(d[i].transpose(1, 2), g[i], out=of_v[i])
+            torch.bmm(g[i], v[i].transpose(1, 2), out=of_w[i])
+        masked(of_weights, kept, out=of_weights)
+        for i in range(len(groups.shapes)):
+            of_scores = torch._softmax_backward_data(of_w[i], w[i], -1, weights.dtype)
+            torch.bmm(of_scores, k[i], out=of_q[i])
+            torch.bmm(of_scores.transpose(1, 2), q[i], out=of_k[i])
+        of_query *= ctx.scaling
+        return *(groups.back(x, ctx.states) for x in (of_query, of_key, of_value)), None, None, None

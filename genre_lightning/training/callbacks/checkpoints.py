@@ -1,0 +1,227 @@
+"""RunCheckpoint: keeps a run's last and best checkpoint under fixed names."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from typing_extensions import override
+
+from genre_lightning.distributed.checkpoint.files import check_space
+from genre_lightning.distributed.checkpoint.io import previous_names
+from genre_lightning.distributed.checkpoint.manifests import manifest_of
+from genre_lightning.errors import CheckpointError, ConfigError, SaveError
+from genre_lightning.metrics import better_is_higher
+
+
+class Agreement(Protocol):
+    """What RunCheckpoint asks of `distributed.preemption.StopAgreement`."""
+
+    def setup(self, trainer: Trainer) -> None: ...  # noqa: D102
+
+    def reached(self, trainer: Trainer) -> bool: ...  # noqa: D102
+
+    def reached_or(self, trainer: Trainer, *, due: bool) -> tuple[bool, bool]: ...  # noqa: D102
+
+    def stopped(self, where: str) -> Exception: ...  # noqa: D102
+
+
+def check_same_start(checkpoint: Any) -> None:
+    """Refuse a start for which ranks have found different checkpoints; a collective.
+
+    Each rank looks for itself. A node whose disk or cache shows an older file would train along on other films, or with
+    other moments of the optimizer, and nothing would show it.
+
+    Args:
+        checkpoint: Path of this rank's; None starts anew.
+
+    Raises:
+        CheckpointError: On all ranks, with what two of them have found.
+    """
+    mine = ("", 0)
+    if checkpoint is not None:
+        manifest = manifest_of(Path(checkpoint))
+        mine = (manifest["sha256"], int(manifest.get("global_step", 0)))
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, mine)
+    other = next((rank for rank, theirs in enumerate(found) if theirs != found[0]), None)
+    if other is not None:
+        raise CheckpointError(
+            f"rank 0 starts after optimizer step {found[0][1]:,} and rank {other} after step {found[other][1]:,}, from "
+            "different checkpoints: put --run_dir on a file system that all nodes share, or start again when they do"
+        )
+
+
+class RunCheckpoint(Checkpoint):
+    """Saves `last.ckpt` at the end of every epoch and at the chosen rhythm between, and `best.ckpt`.
+
+    Args:
+        directory: where the two lie.
+        monitor: metric of a validation that says which is best.
+        every_minutes: save last.ckpt at the next step's end when so much time has passed; None for no such rhythm.
+        every_steps: save last.ckpt after so many optimizer steps; None for no such rhythm.
+        agreement: whether a signal asks all ranks to save and stop; None never stops.
+        keep_last: how many last checkpoints are kept: last.ckpt, previous.ckpt, previous-2.ckpt, …
+        config_sha256: of the settings that the training depends on; stands in every manifest.
+        on_failure: what a save that fails does: "stop" the run, or "warn" and go on.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        monitor: str,
+        every_minutes: float | None = None,
+        every_steps: int | None = None,
+        agreement: Agreement | None = None,
+        keep_last: int = 2,
+        config_sha256: str | None = None,
+        on_failure: Literal["stop", "warn"] = "stop",
+    ) -> None:
+        super().__init__()
+        self.directory = directory
+        self.monitor = monitor
+        self.every_minutes = every_minutes
+        self.every_steps = every_steps
+        self.agreement = agreement
+        self.keep_last = keep_last
+        self.config_sha256 = config_sha256
+        self.on_failure = on_failure
+        self.seconds = 0.0
+        """Time that this process has spent on saving, in seconds."""
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self._last_saved = time.monotonic()
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a resumed run starts from."""
+        return self.directory / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that is evaluated and used."""
+        return self.directory / "best.ckpt"
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_step": self.best_step, "monitor": self.monitor}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["monitor"] == self.monitor:
+            self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.agreement:
+            self.agreement.setup(trainer)
+        if stage == "fit" and trainer.world_size > 1:
+            check_same_start(trainer.ckpt_path)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_room(pl_module)
+        self._last_saved = time.monotonic()
+
+    def _check_room(self, module: LightningModule) -> None:
+        """Refuses a disk without room for the checkpoints that will lie there at once, before any step is trained.
+
+        Raises:
+            ConfigError: with both sizes.
+        """
+        # a float32 weight and the two moments of AdamW
+        one = 12 * sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        places = [self.best, self.last, *previous_names(self.directory, self.keep_last)]
+        missing = sum(not place.exists() for place in places)
+        try:
+            # one more, for the one that is being written while the others are whole
+            self.directory.mkdir(parents=True, exist_ok=True)
+            check_space(self.directory, (missing + 1) * one)
+        except OSError as error:
+            raise ConfigError(
+                f"no room for the checkpoints in {self.directory} ({error}): free space, set checkpoint.keep_last=1, "
+                "or name another --run_dir"
+            ) from None
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        at_step_end = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # validation belongs to the epoch: its end saves by itself
+        if not at_step_end or trainer.is_last_batch:
+            return
+        # clocks differ between ranks, and a save that only some of them start would wait for ever
+        due = self._is_due(trainer)
+        if self.agreement is not None:
+            stopping, due = self.agreement.reached_or(trainer, due=due)
+        else:
+            stopping, due = False, bool(trainer.strategy.broadcast(due))
+        if stopping or due:
+            self._save_last(trainer)
+        if stopping:
+            self._stop(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if self.every_steps and trainer.global_step % self.every_steps == 0:
+            return True
+        if not self.every_minutes:
+            return False
+        return time.monotonic() - self._last_saved >= 60 * self.every_minutes
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metric = trainer.callback_metrics.get(self.monitor)
+        if metric is not None and self._improves(float(metric)):
+            self.best_score, self.best_step = float(metric), trainer.global_step
+            self._save(trainer, self.best)
+        self._save_last(trainer)
+        if self.agreement is not None and self.agreement.reached(trainer):
+            self._stop(trainer)
+
+    def _improves(self, score: float) -> bool:
+        if math.isnan(score):
+            return False
+        sign = 1 if better_is_higher(self.monitor) else -1
+        return self.best_score is None or sign * score > sign * self.best_score
+
+    def _save_last(self, trainer: Trainer) -> None:
+        self._save(trainer, self.last)
+        self._last_saved = time.monotonic()
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        started = time.monotonic()
+        for logger in trainer.loggers:
+            logger.save()  # what the checkpoint says is done must stand in the curves
+        failure = self._write(trainer, path)
+        if failure and self.on_failure == "stop":
+            raise SaveError(failure)
+        if failure and trainer.is_global_zero:
+            warnings.warn(f"{failure} (going on: checkpoint.on_failure is warn)", stacklevel=2)
+        self.seconds += time.monotonic() - started
+        for logger in trainer.loggers:
+            logger.log_metrics({"checkpoint/seconds": self.seconds}, step=trainer.global_step - 1)
+
+    def _write(self, trainer: Trainer, path: Path) -> str:
+        """Writes a checkpoint, and returns what went wrong, the same on all ranks; a collective."""
+        module: Any = trainer.lightning_module
+        module.check_finite()  # what is spoilt must not take the place of what is good
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        content["config_sha256"] = self.config_sha256
+        failure = ""
+        try:
+            trainer.strategy.save_checkpoint(content, path)
+        except SaveError as error:
+            failure = str(error)
+        # the others wait here for the rank that writes
+        return str(trainer.strategy.broadcast(failure))
+
+    def _stop(self, trainer: Trainer) -> None:
+        assert self.agreement is not None
+        raise self.agreement.stopped(f"after optimizer step {trainer.global_step:,}, its state saved")

@@ -1,0 +1,1 @@
+"""Where curves and evaluations go: CSV, TensorBoard, Weights & Biases."""

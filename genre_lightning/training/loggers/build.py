@@ -1,0 +1,88 @@
+"""The loggers of a run: made from the options, told where a run goes on, and closed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from genre_lightning.distributed.signals import StopNow
+from genre_lightning.errors import ConfigError, PreemptedError
+from genre_lightning.runs import RunDirectory
+from genre_lightning.training.loggers.curves import CurvesLogger
+from genre_lightning.training.loggers.tensorboard import RunTensorBoardLogger
+from genre_lightning.training.loggers.wandb_run import RunWandbLogger, WandbOptions
+from genre_lightning.training.loggers.wandb_settings import check_local_settings
+
+
+def check_loggers(*, wandb: bool, tensorboard: bool) -> None:
+    """Refuse loggers whose packages are not there, and W&B if the working directory would steer it.
+
+    Args:
+        wandb: Whether any logger is W&B's.
+        tensorboard: Whether TensorBoard's events are written.
+
+    Raises:
+        ConfigError: With the fix.
+    """
+    for wanted, package in ((wandb, "wandb"), (tensorboard, "tensorboard")):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{package} is not installed: run 'pip install {package}', or leave the option out")
+    if wandb:
+        check_local_settings(Path.cwd())
+
+
+def make_loggers(run: RunDirectory, wandb: WandbOptions | None, *, tensorboard: bool) -> list[Logger]:
+    """The run's own loggers; curves.csv is always among them, and first.
+
+    Args:
+        run: the directory, begun.
+        wandb: null for none; WANDB_MODE=disabled is none too.
+        tensorboard: whether to write TensorBoard's events.
+    """
+    loggers: list[Logger] = [CurvesLogger(run.curves)]
+    if wandb is not None and os.environ.get("WANDB_MODE") != "disabled":
+        loggers.append(RunWandbLogger(run, wandb))
+    if tensorboard:
+        loggers.append(RunTensorBoardLogger(run))
+    return loggers
+
+
+def resume_loggers(loggers: Iterable[Logger], step: int) -> None:
+    """Tells every logger that keeps its own rows that the run goes on after so many optimizer steps."""
+    for logger in loggers:
+        if isinstance(logger, CurvesLogger | RunTensorBoardLogger):
+            logger.resume_at(step)
+
+
+def describe_run(loggers: Iterable[Logger], facts: Mapping[str, Any]) -> None:
+    """Gives the loggers that keep such things what a run is: configuration, data audit, commit."""
+    for logger in loggers:
+        if isinstance(logger, RunWandbLogger):
+            logger.describe(facts)
+
+
+def keep_best(loggers: Iterable[Logger]) -> None:
+    """Gives the best checkpoint to the loggers that were asked to keep it."""
+    for logger in loggers:
+        if isinstance(logger, RunWandbLogger) and logger.options.log_model:
+            logger.log_best()
+
+
+@contextmanager
+def closing(loggers: Iterable[Logger]) -> Iterator[None]:
+    """Ends the loggers' work with the block, whatever ends the block."""
+    runs = [logger for logger in loggers if isinstance(logger, RunWandbLogger)]
+    try:
+        yield
+    except BaseException as error:
+        for logger in runs:
+            logger.close(preempted=isinstance(error, PreemptedError | StopNow), failed=True)
+        raise
+    for logger in runs:
+        logger.close()
