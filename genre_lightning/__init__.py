@@ -12,21 +12,24 @@ if TYPE_CHECKING:
     from genre_lightning.models.distilbert import DistilBertClassifier
     from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
     from genre_lightning.models.zero_shot import ZeroShotLlama
+    from genre_lightning.training.api import TrainedRun, train
     from genre_lightning.types import Batch, DataSpec
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "Batch": "types",
-    "ClassifierOptions": "models.options",
+    "ClassifierOptions": "config.model",
     "DataSpec": "types",
     "DistilBertClassifier": "models.distilbert",
     "GenreClassifier": "models.base",
     "LlamaQLoraClassifier": "models.llama_qlora",
     "MovieDataModule": "data.datamodule",
     "ShardedStrategy": "distributed.sharded",
-    "Tagger": "tagger",
+    "Tagger": "inference.tagger",
+    "TrainedRun": "training.api",
     "ZeroShotLlama": "models.zero_shot",
+    "train": "training.api",
 }
 """By public name, the module that defines it."""
 
@@ -40,8 +43,10 @@ __all__ = [
     "MovieDataModule",
     "ShardedStrategy",
     "Tagger",
+    "TrainedRun",
     "ZeroShotLlama",
     "__version__",
+    "train",
 ]
 
 

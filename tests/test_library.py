@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 import genre_lightning
-from genre_lightning import DistilBertClassifier, LlamaQLoraClassifier, MovieDataModule
+from genre_lightning import DistilBertClassifier, LlamaQLoraClassifier, MovieDataModule, train
 from genre_lightning.errors import ConfigError, DivergedError
 
 TINY = {"layers": 1, "width": 32, "heads": 2, "inner_width": 64}
@@ -260,6 +260,31 @@ def test_two_ranks_see_every_film_once_and_train_as_one(sample_csv, tmp_path):
         assert rank["losses"] == pytest.approx(one["losses"], rel=1e-4)
         assert rank["test"] == pytest.approx(one["test"], rel=1e-4)
         assert rank["f1"] == pytest.approx(one["f1"], abs=1e-6)
+
+
+def test_train_is_the_command_as_one_call(sample_csv, tmp_path):
+    settings = {
+        "data": {"csv": str(sample_csv), "vocab_size": 500, "max_tokens": 32, "cache_dir": str(tmp_path / "cache")},
+        "model": {
+            "class_path": "genre_lightning.DistilBertClassifier",
+            "init_args": {"backbone": "small", "architecture": TINY},
+        },
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+    }
+    run = train(settings, run_dir=tmp_path / "run", options={"model.lr": 0.01})
+    assert set(run.metrics) == {"validation", "test"}
+    assert run.checkpoint.is_file()
+    assert run.report.is_file()
+    again = train(run.path / "config.yaml", run_dir=run.path)
+    assert again.metrics == run.metrics
+    assert run.tagger().tag(["A sheriff hunts outlaws."])[0].probabilities
+    loaded = DistilBertClassifier.load_from_checkpoint(run.checkpoint, weights_only=True)
+    assert loaded.hparams["lr"] == 0.01
+    with pytest.raises(ConfigError, match=r"model\.lr"):
+        train("quickstart", csv=sample_csv, run_dir=run.path, options={"model.lr": -1})
+    with pytest.raises(ConfigError, match="'genre-lightning configs' lists"):
+        train("quickstarts", csv=sample_csv, run_dir=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_public_names_are_imported_when_asked_for():

@@ -1,186 +1,22 @@
-"""`genre-lightning fit`: trains, evaluates, and goes on where an earlier start of the same run stopped."""
+"""`genre-lightning fit`: train and evaluate a run, or resume it where an earlier start stopped."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import yaml
-from lightning.pytorch import Trainer
 
 from genre_lightning.commands.words import default_run_dir, with_run_config
-from genre_lightning.config.changes import check_same_training, training_digest
-from genre_lightning.data.prepare import PreparedData
-from genre_lightning.distributed.checkpoint.io import previous_names
-from genre_lightning.distributed.checkpoint.manifests import Manifest, manifest_path, newest_good
-from genre_lightning.distributed.launch import has_company
-from genre_lightning.distributed.ranks import is_first_rank, tell
-from genre_lightning.distributed.signals import FLAG
-from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import ConfigError, DivergedError
-from genre_lightning.files import read_json
-from genre_lightning.folders import new_folder
-from genre_lightning.models.restore import restore_weights
-from genre_lightning.provenance import device_name, git_commit, made_by
-from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
-from genre_lightning.training.evaluate import evaluate_run, keep_untrained
-from genre_lightning.training.loggers.build import closing, describe_run, keep_best, resume_loggers
+from genre_lightning.distributed.ranks import is_first_rank
+from genre_lightning.training.fit import fit_run
 from genre_lightning.training.parser import parse
-from genre_lightning.training.resume import (
-    begin,
-    check_films,
-    finish,
-    finished_results,
-    kept_splits,
-    locked,
-    show,
-    undone_if_refused,
-)
-from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
+from genre_lightning.training.resume import show
 
 
 def fit(arguments: Sequence[str]) -> int:
-    """Runs the command; returns its exit status."""
+    """Run the command; return its exit status."""
     config, parser = parse("fit", with_run_config(arguments))
     if config.run_dir is None:
         config.run_dir = default_run_dir(arguments)
-    setup = check_setup(config, parser)
-    changed = check_same_training(setup.run, setup.config_text, override=config.override)
-    watch_ranks()
-    setup.data.keep_splits(kept_splits(setup.run))
-    with explaining_failures():
-        return _fit(setup, changed)
-
-
-def _fit(setup: Setup, changed: list[str]) -> int:
-    data = bind_model(setup)
-    if not has_company():
-        FLAG.check()
-    with locked(setup.run):
-        anew = check_films(setup.run, data, setup.data.options.source.path, override=setup.config.override) or bool(
-            changed
-        )
-        with undone_if_refused(setup.run):
-            if changed and is_first_rank():
-                _accept_older_checkpoints(setup)
-            begin(setup.run, setup.config_text, data, anew=anew)
-            _keep_tokenizer(setup, data)
-            results = None if changed else finished_results(setup.run)
-            if results is None:
-                results = _train_and_evaluate(setup, data, changed)
-        if is_first_rank():
-            show(setup.run, results, as_json=setup.config.json)
-    return 0
-
-
-def _keep_tokenizer(setup: Setup, data: PreparedData) -> None:
-    if is_first_rank() and not setup.run.tokenizer.is_dir():
-        with new_folder(setup.run.tokenizer) as draft:
-            data.tokenizer.save_pretrained(draft)
-
-
-def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) -> dict[str, dict[str, Any]]:
-    for difference in changed:
-        tell(f"overriding {difference}")
-    trainer, checkpoints = build_trainer(setup)
-    with closing(trainer.loggers):
-        return _train(setup, data, trainer, checkpoints, anew=bool(changed))
-
-
-def _train(
-    setup: Setup, data: PreparedData, trainer: Trainer, checkpoints: RunCheckpoint, *, anew: bool
-) -> dict[str, dict[str, Any]]:
-    if setup.run.status not in ("evaluating", "finished") or anew:
-        candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
-        resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
-        for complaint in complaints:
-            tell(complaint)
-        step = 0
-        if resume and manifest:
-            _check_same_settings(setup, resume, manifest)
-            step = int(manifest["global_step"])
-            tell(f"resuming {setup.run.path} after optimizer step {step:,}")
-        resume_loggers(trainer.loggers, step)
-        _describe(setup, data)
-        facts = {**yaml.safe_load(setup.config_text), "data_audit": data.audit, "git_commit": git_commit()}
-        describe_run(trainer.loggers, facts)
-        started = time.monotonic()
-        if setup.model.trains:
-            ckpt_path = str(resume) if resume else None
-            trainer.fit(setup.model, datamodule=setup.data, ckpt_path=ckpt_path, weights_only=True)
-        else:
-            keep_untrained(setup)
-        if is_first_rank():
-            seconds = setup.run.facts().get("train_seconds", 0) + time.monotonic() - started
-            trained = sum(weight.numel() for weight in setup.model.parameters() if weight.requires_grad)
-            training = _training_facts(setup, trainer)
-            describe_run(trainer.loggers, training)
-            facts = {"train_seconds": round(seconds, 1), "trainable_parameters": trained, "steps": trainer.global_step}
-            setup.run.set_status("evaluating", **facts, training=training)
-    _restore_best(setup, trainer, checkpoints.best_score)
-    results = evaluate_run(setup, trainer)
+    run, results = fit_run(config, parser)
     if is_first_rank():
-        keep_best(trainer.loggers)
-        finish(setup.run)
-    return results
-
-
-def _training_facts(setup: Setup, trainer: Trainer) -> dict[str, Any]:
-    """What the training has settled: learning rates, the best checkpoint's epoch and step, and what trained it."""
-    lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
-    best = manifest_path(setup.run.best)
-    manifest = read_json(best) if best.is_file() else {}
-    epoch = manifest.get("epoch")
-    return {
-        **made_by(device_name(trainer.strategy.root_device)),
-        "devices": trainer.world_size,
-        "learning_rate": lr,
-        "head_learning_rate": head_lr,
-        "best_epoch": None if epoch is None or not setup.model.trains else epoch + 1,
-        "best_step": manifest.get("global_step"),
-    }
-
-
-def _accept_older_checkpoints(setup: Setup) -> None:
-    """Note which settings `--override` has left behind: until the next save, the run's checkpoint is of those."""
-    run = setup.run
-    older = {*run.facts().get("overridden", []), training_digest(run.config.read_text(encoding="utf-8"))}
-    run.set_status(run.status, overridden=sorted(older))
-
-
-def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> None:
-    """Refuse a checkpoint that other settings made than those that the run directory stands for."""
-    theirs = manifest.get("config_sha256")
-    if theirs in (None, training_digest(setup.config_text), *setup.run.facts().get("overridden", [])):
-        return
-    if not setup.config.override:
-        raise ConfigError(
-            f"{checkpoint} was trained with other settings than {setup.run.config}: put the run's own checkpoint back, "
-            "or go on with this one by --override"
-        )
-
-
-def _restore_best(setup: Setup, trainer: Trainer, score: float | None) -> None:
-    if not setup.run.best.exists():
-        raise DivergedError(
-            f"no validation gave a number for {setup.config.checkpoint.monitor}, so no checkpoint is best: "
-            "lower model.lr, or use trainer.precision=32-true"
-        )
-    trainer.strategy.barrier("best checkpoint")
-    restore_weights(setup.model, setup.run.best)
-
-
-def _describe(setup: Setup, data: PreparedData) -> None:
-    sizes = ", ".join(f"{len(split.films):,} {name}" for name, split in data.splits.items())
-    audit = data.films.audit
-    tell(f"data    {audit.rows:,} rows, {audit.kept:,} films kept; {sizes}; {len(data.vocabulary)} genres")
-    for note in data.audit["notes"]:
-        tell(f"note    {note}")
-    model = setup.model
-    name = getattr(model.options, "backbone", type(model).__name__)
-    tell(f"model   {name}, {type(model).__name__}; {setup.data.options.global_batch_size} films a step")
-    if model.weight_report is not None:
-        tell(f"weights {model.weight_report}")
-    tell(f"run     {setup.run.path}")
+        show(run, results, as_json=config.json)
+    return 0

@@ -10,7 +10,6 @@ from made_runs import everything_under, make_run, refused, trained_baseline
 
 from genre_lightning.__main__ import main
 from genre_lightning.cache import default_cache_dir
-from genre_lightning.commands.fit import _keep_tokenizer
 from genre_lightning.errors import ConfigError, SaveError
 from genre_lightning.explain.explainer import Explainer
 from genre_lightning.export.folder import whole_folder
@@ -18,6 +17,7 @@ from genre_lightning.files import check_output, replacing
 from genre_lightning.folders import check_new_folder, new_folder
 from genre_lightning.inference.tagged_files import TaggedFile
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.fit import _keep_tokenizer
 
 
 class KilledError(BaseException):
