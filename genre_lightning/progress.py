@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     pass
 
 _SECONDS_BETWEEN_LINES = 30.0
+_WORTH_A_LINE = 1.0
+"""Seconds of a task from which on a log file has its end."""
 
 
 def say(line: str) -> None:
@@ -85,7 +87,7 @@ def no_progress(task: str, total: int) -> AbstractContextManager[None]:
 def task_progress(task: str, total: int) -> Iterator[Any]:
     """A bar for a task of so many units on a terminal; lines now and then and at its end where there is none.
 
-    Nothing is shown for a task that never reports, such as one whose result lies in the cache.
+    Nothing is shown for a task that never reports, such as one whose result is in the cache, or that is soon done.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -100,8 +102,8 @@ def task_progress(task: str, total: int) -> Iterator[Any]:
                 say(f"{task}: {done:,} of {total:,}, {clock((now - started) / done * (total - done))} left")
 
         yield count
-        if done:
-            say(f"{task}: {done:,} done in {time.monotonic() - started:.1f} s")
+        if done and (seconds := time.monotonic() - started) >= _WORTH_A_LINE:
+            say(f"{task}: {done:,} done in {seconds:.1f} s")
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:

@@ -269,7 +269,7 @@ def test_train_is_the_command_as_one_call(sample_csv, tmp_path):
             "class_path": "genre_lightning.DistilBertClassifier",
             "init_args": {"backbone": "small", "architecture": TINY},
         },
-        "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False, "log_every_n_steps": 1},
     }
     run = train(settings, run_dir=tmp_path / "run", options={"model.lr": 0.01})
     assert set(run.metrics) == {"validation", "test"}

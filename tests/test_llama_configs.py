@@ -27,9 +27,10 @@ def test_the_configuration_is_valid(path, sample_csv, tmp_path):
     setup = check_setup(config, parser)
     assert isinstance(setup.model, FrozenDecoder)
     assert setup.data.layout == setup.model.layout
-    assert setup.data.max_tokens == 512
+    assert setup.data.options.max_tokens == 512
 
 
+@pytest.mark.slow
 def test_the_script_for_the_gpu_runs_at_a_small_size(monkeypatch, capsys, tmp_path):
     import importlib.util
     import json

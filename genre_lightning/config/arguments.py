@@ -156,6 +156,7 @@ def _nearest(message: str) -> str:
     if found is None:
         return ""
     by_last = {name: f"--{group}.{name}" for group, kind in _GROUPS.items() for name in _parameters(kind)}
+    by_last |= {name: f"--{name}" for name in ("run_dir", "seed", "override", "json")}
     given = found.group(1).rpartition(".")[2]
     near = [name for name in by_last if name == given] or [name for name in by_last if f"_{given}" in name]
     near = near or difflib.get_close_matches(given, by_last, n=1)

@@ -76,12 +76,12 @@ class DataOptions:
     cache_group_writable: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a template that cannot be read.
+        """Refuse a template that cannot be read, or that holds the labels.
 
         Raises:
             ConfigError: With what is wrong in it.
         """
-        TextTemplate(self.text)
+        _ = self.source
 
     @cached_property
     def source(self) -> FilmSource:

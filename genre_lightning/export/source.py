@@ -55,7 +55,7 @@ class Source:
     @property
     def pooled_by(self) -> PooledBy:
         """Which state of a text the head reads."""
-        return getattr(self.model, "pooling", "last")
+        return getattr(self.model.options, "pooling", "last")
 
     @property
     def max_tokens(self) -> int:

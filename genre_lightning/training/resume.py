@@ -184,5 +184,6 @@ def show(run: RunDirectory, results: dict[str, dict[str, Any]], *, as_json: bool
         return
     for result in results.values():
         print_headlines(result, sys.stdout)
-    print_headline(results["test"], sys.stdout)
+    if "test" in results:
+        print_headline(results["test"], sys.stdout)
     print(f"results in {run.path}, to be read in {run.report.name}")

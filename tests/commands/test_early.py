@@ -115,8 +115,8 @@ def test_both_parsers_read_the_same_of_a_configuration(path):
     settings = yaml.safe_load(parser.parser.dump(full))
     made = parser.parser.instantiate(full)
     kind = type(early.model)
-    assert vars(early.data) == {name: getattr(made.data, name) for name in vars(early.data)}
-    assert vars(early.model) == {name: getattr(made.model, name) for name in vars(early.model)}
+    assert vars(early.data) == {name: getattr(made.data.options, name) for name in vars(early.data)}
+    assert vars(early.model) == {name: getattr(made.model.options, name) for name in vars(early.model)}
     assert OPTIONS[settings["model"]["class_path"]] is kind
     for name, value in early.trainer.as_dict().items():
         assert f"trainer.{name}" in _OBJECTS or value == full.trainer[name], name
@@ -195,7 +195,7 @@ def test_a_text_is_taken_as_given(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("--lr", "model.lr"), ("--modle.lr", "model.lr"), ("--epochs", "trainer.max_epochs"), ("--seeed", "data.seed"),
+    [("--lr", "model.lr"), ("--modle.lr", "model.lr"), ("--epochs", "trainer.max_epochs"), ("--seeed", "seed"),
      ("--batch_size", "data.global_batch_size"), ("--max_films", "data.max_films"), ("--rubbish", None)],
 )  # fmt: skip
 def test_an_unknown_option_is_answered_with_the_nearest(sample_csv, given, meant):

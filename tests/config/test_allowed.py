@@ -29,7 +29,7 @@ TYPES = {
 def resolve(path):
     """Import the module by name and look the class up in it: no attribute of an attribute."""
     module, _, name = path.rpartition(".")
-    return vars(importlib.import_module(module))[name]
+    return getattr(importlib.import_module(module), name)
 
 
 @pytest.mark.parametrize("option", ALLOWED)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonargparse._actions import _ActionConfigLoad
 
-from genre_lightning.commands import options
+from genre_lightning.config import arguments as options
 from genre_lightning.config import guard
 from genre_lightning.config.allowed import ALLOWED
 from genre_lightning.config.guard import FILE_OPTIONS, check_arguments, instantiate

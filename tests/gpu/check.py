@@ -122,7 +122,7 @@ def training_step(options: Options, **settings: Any) -> Figures:
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {p.dtype for p in trained} == {torch.float32}, "trained parameters are float32"
     groups = [{"params": trained, "lr": 1e-4, "weight_decay": 0.0, "name": "all"}]
-    optimizer = torch.optim.AdamW(groups) if model.optimizer == "adamw" else model.new_optimizer(groups)
+    optimizer = torch.optim.AdamW(groups) if model.options.optimizer == "adamw" else model.new_optimizer(groups)
     scaler = torch.amp.GradScaler(options.device.type, enabled=options.precision == "16-mixed")
     rows = texts(options)
     batch, tokens = batch_of(rows, options, packed=True), sum(map(len, rows))

@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_swapped_stays(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["test"]
 
 
-@pytest.mark.parametrize("cut", ["evaluation.evaluate.write_json", "commands.continuing.write_report"])
+@pytest.mark.parametrize("cut", ["evaluation.evaluate.write_json", "training.resume.write_report"])
 def test_the_same_command_finishes_a_baseline_that_was_cut_off(trained, tmp_path, monkeypatch, cut):
     without_pictures(monkeypatch)
     place = tmp_path / "again"

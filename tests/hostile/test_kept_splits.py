@@ -125,7 +125,7 @@ def test_sides_are_not_drawn_again(nb, sample, monkeypatch):
     def drawn(*args):
         raise AssertionError("the splits were drawn again")
 
-    monkeypatch.setattr("genre_lightning.data.datamodule.split_films", drawn)
+    monkeypatch.setattr("genre_lightning.data.prepare.split_films", drawn)
     assert main(["baseline", "tfidf_nb", f"--run_dir={nb}"]) == 0
 
 

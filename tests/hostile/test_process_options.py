@@ -45,6 +45,8 @@ def numeric_options(kind):
 def numbers_in(hint):
     if get_origin(hint) is Annotated:
         return numbers_in(get_args(hint)[0])
+    if isinstance(hint, list):  # the parameters of a Callable
+        return set()
     return {hint}.union(*map(numbers_in, get_args(hint))) if inspect.isclass(hint) or get_args(hint) else {hint}
 
 

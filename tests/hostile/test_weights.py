@@ -465,7 +465,7 @@ def test_adapters_beside_the_weights(folder, decoder, tmp_path):
     for place, model in ((folder, encoder), (decoder, qlora)):
         (place / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": "x"}))
         refused(model(place), "adapter_config.json", "merge")
-        model(place, lora=LoraOptions(rank=2)).check_options()
+        model(place, lora=LoraOptions(rank=2)).options.check_options()
 
 
 def test_pickled_weights(folder):
@@ -494,7 +494,7 @@ def checkpoint_of(model):
 def restored(monkeypatch, content, known):
     monkeypatch.setattr("genre_lightning.distributed.sharded.open_checkpoint", lambda path: content)
     model = DistilBertClassifier(backbone="elsewhere")
-    restore_alone(model, Path("best.ckpt"), seed=0, tokenizer=known)
+    restore_alone(model, Path("best.ckpt"), tokenizer=known)
     return model
 
 
