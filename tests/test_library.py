@@ -277,7 +277,7 @@ def test_train_is_the_command_as_one_call(sample_csv, tmp_path):
     assert run.report.is_file()
     again = train(run.path / "config.yaml", run_dir=run.path)
     assert again.metrics == run.metrics
-    assert run.tagger().tag(["A sheriff hunts outlaws."])[0].probabilities
+    assert run.tagger()("A sheriff hunts outlaws.").probabilities
     loaded = DistilBertClassifier.load_from_checkpoint(run.checkpoint, weights_only=True)
     assert loaded.hparams["lr"] == 0.01
     with pytest.raises(ConfigError, match=r"model\.lr"):

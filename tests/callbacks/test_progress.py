@@ -39,7 +39,8 @@ def trainer(**changes):
     return SimpleNamespace(**{**values, **changes})
 
 
-def test_a_task_in_a_log_file(capsys):
+def test_a_task_in_a_log_file(monkeypatch, capsys):
+    monkeypatch.setattr("genre_lightning.progress._WORTH_A_LINE", 0.0)
     with task_progress("Tokenising", 2000) as count:
         count(1000)
         count(1000)

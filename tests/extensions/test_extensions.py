@@ -69,7 +69,7 @@ def test_a_model_of_ones_own_from_the_command_line(sample_csv, tmp_path, capsys)
     assert main(["plan", *words(sample_csv, tmp_path / "other")[1:], "--trainer.accelerator=cpu"]) == 0
     assert "memory and time are not planned for BagOfWords" in capsys.readouterr().out
     trust(["own_package"])
-    assert Tagger(run).tag([TEXT])[0].probabilities.keys() == tagged["probabilities"].keys()
+    assert Tagger(run)(TEXT).probabilities.keys() == tagged["probabilities"].keys()
 
 
 def settings_genres(run):

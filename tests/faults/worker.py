@@ -41,14 +41,14 @@ _MODEL = "genre_lightning.models.base:GenreClassifier"
 _SAVE = "genre_lightning.training.callbacks.checkpoints:RunCheckpoint._write"
 
 MOMENTS: dict[str, Moment] = {
-    "start-up": Moment("genre_lightning.commands.fit:check_setup"),
+    "start-up": Moment("genre_lightning.training.fit:check_setup"),
     "writing the configuration": Moment("os:replace", "/config.yaml"),
     "reading the films": Moment("genre_lightning.data.films:_write"),
     "tokenising": Moment("genre_lightning.data.tokens:encode"),
     "flushing the cache": Moment("os:fsync", "cache/"),
     "before the cache's rename": Moment("os:rename", "cache/"),
     "after the cache's rename": Moment("os:rename", "cache/", after=True),
-    "before training": Moment("genre_lightning.commands.fit:build_trainer"),
+    "before training": Moment("genre_lightning.training.fit:build_trainer"),
     "in a step": Moment(f"{_MODEL}.model_step"),
     "after backward": Moment(f"{_MODEL}.configure_gradient_clipping"),
     "after the weights' update": Moment("lightning.pytorch.core.optimizer:LightningOptimizer.step", after=True),
