@@ -10,8 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.bounds import Bounds
+from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.config.columns import ColumnNames, GenreFormat, TextTemplate
+from genre_lightning.config.data import check_encoding
 from genre_lightning.data.movies import check_columns
 from genre_lightning.data.templates import columns_to_tag
 from genre_lightning.errors import ConfigError
@@ -37,6 +39,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     settings = run.settings()
     renamed = {c: v for c in asdict(ColumnNames()) if (v := getattr(options, f"data.columns.{c}")) is not None}
     source = _source(settings, options, file, renamed)
+    check_encoding(source.encoding)
     check_columns(source)
     run.check_writable()
     _check_place(run, name, file)
@@ -96,6 +99,14 @@ def _parser() -> CommandParser:
         parser.add_argument(f"--data.columns.{column}", metavar="NAME", help=f"the file's column of {column}")
     parser.add_argument("--data.genre_format", choices=get_args(GenreFormat), help="of the genres column")
     parser.add_argument("--data.genre_separator", metavar="TEXT", help="of names in a genres column of plain text")
+    parser.add_argument("--data.encoding", metavar="NAME", help="of its text (default: that of the training file)")
+    parser.add_argument(
+        "--data.max_malformed",
+        type=within(float, Bounds(0, 1)),
+        default=0.05,
+        metavar="FRACTION",
+        help="of the rows that may be malformed (default: 0.05)",
+    )
     parser.add_argument("--data.cache_dir", type=Path, metavar="DIR", help="where films are kept between runs")
     parser.add_argument(
         "--other_ids",
@@ -146,7 +157,8 @@ def _source(
         TextTemplate(template),
         genre_format or data.get("genre_format") or "auto",
         separator if separator is not None or genre_format else data.get("genre_separator"),
-        encoding=str(data.get("encoding") or "utf-8"),
+        encoding=getattr(options, "data.encoding") or str(data.get("encoding") or "utf-8"),
+        max_malformed=getattr(options, "data.max_malformed"),
     )
 
 

@@ -60,7 +60,7 @@ def predict(arguments: Sequence[str]) -> int:
     template = TextTemplate(data.get("text", "{overview}"))
     columns = replace(trained, **options.columns)
     fields = columns_to_tag(template.fields, trained, columns)
-    films = NewFilms(options.films, columns, fields, str(data.get("encoding") or "utf-8"))
+    films = NewFilms(options.films, columns, fields, options.encoding or str(data.get("encoding") or "utf-8"))
     if kind_of(settings) == "fit":
         return _by_trainer(options, settings, films)
     return _by_scorer(options, settings, films)
@@ -111,7 +111,7 @@ def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewF
     if options.rest:
         raise ConfigError(
             f"{options.rest[0]} means nothing to a run of '{kind_of(settings)}': predict takes --data.csv, "
-            "--data.columns.* and --out for it"
+            "--data.columns.*, --data.encoding and --out for it"
         )
     if not is_first_rank():
         return 0
@@ -161,6 +161,7 @@ class _Writing:
                 "films": file_digest(films.path),
                 "columns": asdict(films.columns),
                 "fields": dict(films.fields),
+                "encoding": films.encoding,
                 "options": [word for word in options.rest if word.startswith(_CHANGING_LOGITS)],
                 "version": __version__,
                 "settings": repr(sorted(settings.items())),

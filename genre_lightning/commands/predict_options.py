@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from genre_lightning.config.columns import ColumnNames
+from genre_lightning.config.data import check_encoding
 from genre_lightning.data.file_kinds import kind_by_name
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_output
@@ -33,6 +34,7 @@ class PredictOptions:
         files: of --data.csv and --out.
         columns: names given by --data.columns.*.
         raw_cells: leave texts in a CSV as they are, even those that a spreadsheet program takes for formulas.
+        encoding: of the text of --data.csv; None for that of the training file.
         rest: the other arguments of the command line.
     """
 
@@ -40,6 +42,7 @@ class PredictOptions:
     files: dict[str, Path]
     columns: dict[str, str]
     raw_cells: bool
+    encoding: str | None
     rest: list[str]
 
     @property
@@ -64,6 +67,8 @@ class PredictOptions:
             raise ConfigError("--data.csv is missing: name the file of the films to tag")
         if kind_by_name(self.out) not in ("csv", "csv.gz", "parquet"):
             raise ConfigError(f"--out is {self.out}: name a .csv, .csv.gz or .parquet file")
+        if self.encoding is not None:
+            check_encoding(self.encoding)
         check_output(self.out, "--out")
         if self.out.exists() and self.films.exists() and self.out.samefile(self.films):
             raise ConfigError(f"--out {self.out} is the file of the films: name another")
@@ -78,19 +83,21 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
     files: dict[str, Path] = {}
     columns: dict[str, str] = {}
     run: Path | None = None
-    raw_cells = False
+    raw_cells, encoding = False, None
     rest: list[str] = []
     words = iter(arguments)
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if place == 0 and not word.startswith("-"):
             run = Path(word)
-        elif name in ("--data.csv", "--out", "--run_dir") or name.startswith("--data.columns."):
+        elif name in ("--data.csv", "--data.encoding", "--out", "--run_dir") or name.startswith("--data.columns."):
             value = value if equals else next(words, "")
             if not value:
                 raise ConfigError(f"{name} names nothing: give it a value")
             if name == "--run_dir":
                 run = Path(value)
+            elif name == "--data.encoding":
+                encoding = value
             elif name.startswith("--data.columns."):
                 columns[name.removeprefix("--data.columns.")] = value
             else:
@@ -107,8 +114,8 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
         if word.startswith("-") and not word.startswith(_ALLOWED):
             raise ConfigError(
                 f"{word.partition('=')[0]} is no option of predict, which uses a run as it was trained: "
-                "it takes --data.csv, --data.columns.*, --out, --raw_cells and --trainer.*"
+                "it takes --data.csv, --data.columns.*, --data.encoding, --out, --raw_cells and --trainer.*"
             )
     if unknown := set(columns) - set(asdict(ColumnNames())):
         raise ConfigError(f"--data.columns.{min(unknown)} is unknown: use .id, .title, .overview or .genres")
-    return PredictOptions(RunDirectory(run.expanduser().absolute()), files, columns, raw_cells, rest)
+    return PredictOptions(RunDirectory(run.expanduser().absolute()), files, columns, raw_cells, encoding, rest)

@@ -24,7 +24,7 @@ from genre_lightning.progress import ReadShare
 
 __all__ = ["FilmSource", "FilmTable", "load_films"]
 
-READING_VERSION = 2
+READING_VERSION = 3
 """Raised when what is kept of a film, or how it is read, changes: digests of films are of one version."""
 _SCHEMA = pa.schema(
     {"id": pa.string(), "title": pa.large_string(), "overview": pa.large_string(), "text": pa.large_string(),
@@ -51,6 +51,7 @@ class FilmTable:
         notes: what a reader of the audit should know beside the counts, a line each.
         digest: names the content of the table.
         path: of the Arrow stream that the table maps.
+        numbered: whether the ids are numbers of rows, as the file has none.
     """
 
     table: pa.Table
@@ -58,6 +59,7 @@ class FilmTable:
     notes: tuple[str, ...]
     digest: str
     path: Path
+    numbered: bool = False
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -130,12 +132,13 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
         state.check_unchanged()
         if file_digest(source.path) != digest:
             raise DataError(f"{source.path} has changed while it was read: run the command again")
-        return {"audit": reading.audit.as_dict(), "notes": reading.notes()}
+        return {"audit": reading.audit.as_dict(), "notes": reading.notes(), "numbered": not reading.tally.has_ids}
 
     folder, facts = build_once(cache_dir / "films", key, build)
     with pa.memory_map(str(folder / "films.arrow")) as file:
         table = pa.ipc.open_stream(file).read_all()
-    return FilmTable(table, Audit(**facts["audit"]), tuple(facts["notes"]), key, folder / "films.arrow")
+    notes = tuple(facts["notes"])
+    return FilmTable(table, Audit(**facts["audit"]), notes, key, folder / "films.arrow", facts["numbered"])
 
 
 def _read(source: FilmSource, path: Path, progress: ReadingProgress) -> Reading:

@@ -115,14 +115,15 @@ def other_films(
         run: the run; of an ensemble, the films of all its members are left out.
         cache_dir: root of the cache.
         progress: shows how far the reading has come.
-        same_ids: a film with the id of a training film is that film, whatever its text; without, films are the same
-            only if their texts are.
+        same_ids: a film with the id of a training film is that film, whatever its text; without, and in a file without
+            ids, films are the same only if their texts are.
 
     Raises:
         DataError: the file cannot be read, or leaves no film that the run was not trained on.
         CheckpointError: what the run was trained on is not known.
     """
     table = load_films(source, cache_dir, progress)
+    same_ids = same_ids and not table.numbered
     rows = np.arange(len(table))
     ids, digests = table.ids, text_digests(table.strings("overview"))
     sides = _sides_of(run)

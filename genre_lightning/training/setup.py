@@ -129,6 +129,11 @@ def prepare_checks(
         model.check(data.options.max_tokens)
         if films and data.tokenizer_name not in (None, TRAINED):
             _check_tokenizer(data, model)
+        elif films and data.tokenizer_name == TRAINED and model.tokenizer_source and not model.shape_only:
+            tell(
+                f"data.tokenizer {TRAINED} trains a vocabulary that {model.tokenizer_source} was not trained with, so "
+                "that the backbone reads other words: leave data.tokenizer out to use its own"
+            )
 
     checks: list[Callable[[], None]] = [strategy_fits]
     # a whole model lies in its checkpoint, adapters need their base too

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -103,6 +104,36 @@ def test_ids_of_another_file_can_be_told_apart(nb, sample, tmp_path, capfd):
     again = read_json(nb / "evaluation" / "other" / "metrics.json")["films"]
     assert again["excluded_trained"] == 0
     assert again["n"] == films["n"] + films["excluded_trained"]
+
+
+def test_rows_of_a_file_without_ids_are_other_films(nb, sample, tmp_path, monkeypatch):
+    monkeypatch.setattr("genre_lightning.data.kept_splits.KeptSplits.on_side", by_number(KeptSplits.on_side))
+    rows = [{k: v for k, v in row.items() if k != "id"} for row in rows_of(sample)]
+    evaluated(nb, written(tmp_path / "unnumbered.csv", rows), "--name=other")
+    films = read_json(nb / "evaluation" / "other" / "metrics.json")["films"]
+    assert films["excluded_trained"] > 0
+    assert films["excluded_by_id_alone"] == 0
+
+
+def by_number(on_side):
+    """The run's films as if their ids were the numbers from 1 on."""
+
+    def numbered(kept, *arguments):
+        return on_side(replace(kept, ids=[str(n) for n in range(1, len(kept.ids) + 1)]), *arguments)
+
+    return numbered
+
+
+def test_another_encoding_than_the_training_file_has(nb, sample, tmp_path, capfd):
+    rows = [{**row, "title": "Caf\u00e9"} for row in rows_of(sample)]
+    file = written(tmp_path / "latin.csv", rows)
+    file.write_bytes(file.read_text(encoding="utf-8").encode("windows-1252", "replace"))
+    for command in (["evaluate", nb], ["predict", nb, f"--out={tmp_path / 'out.csv'}"]):
+        refused(capfd, [*command, f"--data.csv={file}"], "--data.encoding, such as windows-1252")
+        refused(capfd, [*command, f"--data.csv={file}", "--data.encoding=klingon"], "data.encoding is 'klingon'")
+        assert main([*map(str, command), f"--data.csv={file}", "--data.encoding=windows-1252"]) == 0
+        capfd.readouterr()
+    assert {row["title"] for row in rows_of(tmp_path / "out.csv")} == {"Caf\u00e9"}
 
 
 def test_genres_that_the_run_does_not_know_are_reported(nb, tmp_path, capfd):

@@ -219,6 +219,9 @@ def test_a_foreign_tokenizer_is_reported(folder, tmp_path, sample_csv, capfd, mo
         raise StopError
 
     monkeypatch.setattr("genre_lightning.data.datamodule.MovieDataModule.prepare", stop)
+    with pytest.raises(StopError):
+        fit(fit_words(tmp_path, folder, sample_csv, **{"data.tokenizer": "wordpiece"})[1:])
+    assert "a vocabulary that" in capfd.readouterr().err
     for name, reported in ((other, True), (folder, False)):
         with pytest.raises(StopError):
             fit(fit_words(tmp_path, folder, sample_csv, **{"data.tokenizer": name})[1:])
