@@ -149,6 +149,8 @@ def test_texts_that_are_not_as_they_should_be(tagger):
     assert "more than" in huge.notes[0]
     assert "another language" in foreign.notes[-1]
     assert plain.notes == ()
+    # half of a character is read as the sign for an unknown one
+    assert tagger("A dog \ud800 home.").probabilities == tagger("A dog \ufffd home.").probabilities
     # what is cut is not read
     assert tagger("home " * 500).probabilities == pytest.approx(long.probabilities, abs=1e-6)
 

@@ -53,7 +53,7 @@ def tag(arguments: Sequence[str]) -> int:
 def _answer(tagger: Tagger, options: argparse.Namespace) -> None:
     write = _Writer(options)
     if options.texts:
-        texts: Iterator[str] = (decoded(os.fsencode(text), "the text") for text in options.texts)
+        texts: Iterator[str] = map(_given, options.texts)
     elif options.file:
         texts = _lines_of_file(options.file)
     else:
@@ -160,6 +160,14 @@ def _bar(share: float, *, ascii_only: bool) -> str:
 def _shortened(text: str, characters: int = _SHOWN_CHARACTERS) -> str:
     line = " ".join(text[: 4 * characters].split())
     return line if len(line) <= characters else f"{line[: characters - 1].rstrip()}…"
+
+
+def _given(text: str) -> str:
+    """Read a text of the command line: Python has kept bytes of it that are not UTF-8 as half characters."""
+    try:
+        return decoded(os.fsencode(text), "the text")
+    except UnicodeEncodeError:
+        return text  # half characters that no bytes have become: the tagger replaces them
 
 
 def decoded(content: bytes, name: str) -> str:

@@ -39,6 +39,13 @@ def test_one_line_for_each_text(run, tagger, capfd):
     assert err == ""
 
 
+def test_half_of_a_character_is_read_as_an_unknown_one(run, capfd):
+    assert main(["tag", str(run), "--json", "A dog \ud800 home."]) == 0
+    half = json.loads(capfd.readouterr().out)
+    assert main(["tag", str(run), "--json", "A dog \ufffd home."]) == 0
+    assert half["probabilities"] == json.loads(capfd.readouterr().out)["probabilities"]
+
+
 def test_json_lines_hold_all_that_is_known(run, tagger, capfd):
     assert main(["tag", str(run), "--json", "--top_k", "2", *TEXTS, ""]) == 0
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
