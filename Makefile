@@ -33,19 +33,19 @@ test-slurm: $(STAMP) ## jobs on a SLURM cluster of two nodes, brought up here; n
 	OMP_NUM_THREADS=1 tests/slurm/cluster.sh run $(BIN)/python -m pytest -s -m slurm tests/slurm
 
 faults: $(STAMP) ## strike small runs N times (default 100): STRATEGY=ddp DEVICES=2 for ranks, MODEL=qlora for NF4
-	$(BIN)/python tests/faults/harness.py --number $(or $(N),100) --strategy $(or $(STRATEGY),auto) --devices $(or $(DEVICES),1) --model $(or $(MODEL),encoder)
+	$(BIN)/python tools/faults/harness.py --number $(or $(N),100) --strategy $(or $(STRATEGY),auto) --devices $(or $(DEVICES),1) --model $(or $(MODEL),encoder)
 
 gpu-check: ## what only a GPU can show: needs PYTHON with the libraries and a CUDA GPU, not the lock
-	$(PYTHON) tests/gpu/check.py
+	$(PYTHON) tools/gpu/check.py
 
 bench: $(STAMP) ## training speed beside Hugging Face Trainer on this CPU: set MOVIES_CSV and ENCODER_DIR for real files
-	$(BIN)/python tests/benchmarks/training/bench.py
+	$(BIN)/python benchmarks/training/bench.py
 
 bench-quality: $(STAMP) ## validation mAP of an epoch of each side of the benchmark, over seeds: most of an hour
-	$(BIN)/python tests/benchmarks/training/quality.py
+	$(BIN)/python benchmarks/training/quality.py
 
 gpu-bench: ## training speed on a CUDA GPU, DistilBERT and a 7B Llama: needs PYTHON with the libraries, not the lock
-	$(PYTHON) tests/benchmarks/training/bench.py --device cuda --rounds 1
+	$(PYTHON) benchmarks/training/bench.py --device cuda --rounds 1
 
 outputs: $(STAMP) ## write what the commands print now into the documentation's console blocks
 	$(BIN)/python tools/shown_outputs.py --write

@@ -36,7 +36,7 @@ def test_the_script_for_the_gpu_runs_at_a_small_size(monkeypatch, capsys, tmp_pa
     import json
     import sys
 
-    file = Path(__file__).parent / "gpu" / "check.py"
+    file = Path(__file__).parents[1] / "tools" / "gpu" / "check.py"
     spec = importlib.util.spec_from_file_location("gpu_check", file)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "gpu_check", module)

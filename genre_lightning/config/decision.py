@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from genre_lightning.bounds import Bounds
 
 SHRINKAGE = 2.0
-"""Positives of prior weight; chosen by cross-validation, see tests/benchmarks/threshold_shrinkage.py."""
+"""Positives of prior weight; chosen by cross-validation, see benchmarks/threshold_shrinkage.py."""
 
 
 Policy = Literal["fixed_0.5", "global", "per_genre"]

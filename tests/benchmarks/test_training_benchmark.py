@@ -22,7 +22,7 @@ from torch.testing import assert_close
 from genre_lightning.data.steps import MicroBatch, steps_per_epoch
 from genre_lightning.training.parser import parse
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 PADDED, DYNAMIC, GROUPED = PEER_FORMS
 
 
@@ -125,7 +125,7 @@ def test_both_sides_have_one_loss_and_its_gradient(tmp_path):
 
 def run(script, *words):
     environment = {name: value for name, value in os.environ.items() if name not in ("MOVIES_CSV", "ENCODER_DIR")}
-    done = subprocess.run([sys.executable, str(HERE.parent / script), *map(str, words)], env=environment,
+    done = subprocess.run([sys.executable, str(ROOT / script), *map(str, words)], env=environment,
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -166,7 +166,7 @@ def test_synchronisation_at_small_size():
 
 @pytest.mark.slow
 def test_gpu_check_at_small_size():
-    report = json.loads(run("gpu/check.py", "--small", "--steps", 2).splitlines()[-1])
+    report = json.loads(run("tools/gpu/check.py", "--small", "--steps", 2).splitlines()[-1])
     assert all(check["passed"] for check in report["checks"].values())
 
 

@@ -3,18 +3,15 @@
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
+from outcome import differences
+from small_run import SMALL
+from starts import start_by_lightning, start_ranks
 
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.launch import Ranks, has_company, leave_last_words, speaks, torchrun_ranks
 from genre_lightning.errors import ConfigError, PreemptedError, RankLostError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
-from outcome import differences
-from small_run import SMALL
-from starts import start_by_lightning, start_ranks
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 

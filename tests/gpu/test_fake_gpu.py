@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-FOLDER = Path(__file__).parent / "fake"
+FOLDER = Path(__file__).parents[2] / "tools" / "gpu" / "fake"
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,7 +16,7 @@ from sides import FILMS_ONLY, OURS, PEER_FORMS, Job
 from genre_lightning.data.sample.generate import write_sample
 
 WORKER = Path(__file__).with_name("sides.py")
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 PADDED, DYNAMIC, GROUPED = PEER_FORMS
 SIDES = (OURS, *PEER_FORMS)
 

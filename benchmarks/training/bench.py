@@ -1,7 +1,7 @@
 """Trains the same model with this framework and with Hugging Face Trainer, in turns, and tells how fast each was.
 
-    python tests/benchmarks/training/bench.py                    (make bench)
-    python tests/benchmarks/training/bench.py --device cuda      (make gpu-bench)
+    python benchmarks/training/bench.py                    (make bench)
+    python benchmarks/training/bench.py --device cuda      (make gpu-bench)
 
 MOVIES_CSV and ENCODER_DIR name the film file and the encoder on a CPU; without them the embedded sample and a small
 encoder with random weights are used, and nothing is kept unless --out names a folder. On a GPU it is always the sample

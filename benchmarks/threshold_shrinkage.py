@@ -1,6 +1,6 @@
 """Cross-validated macro-F1 of threshold rules on a predictions.parquet: what chose the shrinkage that ships.
 
-    python tests/benchmarks/threshold_shrinkage.py RUN/evaluation/validation/predictions.parquet [--fit_films 1000]
+    python benchmarks/threshold_shrinkage.py RUN/evaluation/validation/predictions.parquet [--fit_films 1000]
 
 Rules are fitted on some films and scored on the rest: K folds, repeated with other shuffles. With --fit_films each fit
 sees that many films only, as a smaller validation split would.

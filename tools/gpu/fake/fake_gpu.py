@@ -1,7 +1,7 @@
 """Run `fit`'s whole trainer on pretended CUDA GPUs and print what would wait, break or be drawn elsewhere.
 
-    PYTHONPATH=. python tests/gpu/fake/fake_gpu.py --suite encoder --strategy auto [options of fit]
-    PYTHONPATH=. python tests/gpu/fake/fake_gpu.py --suite llama --strategy fsdp --world 64 --model.quantization=none
+    PYTHONPATH=. python tools/gpu/fake/fake_gpu.py --suite encoder --strategy auto [options of fit]
+    PYTHONPATH=. python tools/gpu/fake/fake_gpu.py --suite llama --strategy fsdp --world 64 --model.quantization=none
 
 Needs g++ (fake_cuda.py builds a device guard of sixty lines) and no GPU. A run takes 15 to 25 seconds. The exit status is 1 if
 something broke, or if a plain step waits for the device more often than --waits.

@@ -1,6 +1,6 @@
 """Times `tag` on one text and `predict` on many films, beside a loop over sorted batches as one would write it by hand.
 
-    python tests/benchmarks/tagging.py RUN FILM_FILE [--films 20000] [--rounds 3]
+    python benchmarks/tagging.py RUN FILM_FILE [--films 20000] [--rounds 3]
 
 RUN is a run of an encoder with mean pooling. The loop and `predict` take turns, and the best round of each counts, so
 that other work on the machine weighs on both alike. What `predict` needs on a file of one film, which is loading, is

@@ -1,6 +1,6 @@
 """Kills small real runs at many moments, starts them again until they end, and compares them with an unbroken run.
 
-`python tests/faults/harness.py --number 100 --strategy ddp --devices 2` prints a table of what was hit and lost.
+`python tools/faults/harness.py --number 100 --strategy ddp --devices 2` prints a table of what was hit and lost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 PLACE = Path(__file__).parent
-sys.path[:0] = [str(PLACE), str(PLACE.parent), str(PLACE.parent / "models")]
+TESTS = PLACE.parents[1] / "tests"
+sys.path[:0] = [str(PLACE), str(TESTS), *(str(TESTS / name) for name in ("models", "support"))]
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # one thread forks safely, and sums in one order
     os.environ[_name] = "1"
 

@@ -1,6 +1,6 @@
 """Times the commands from their start: help, a mistake, and the parts of the way to a training's first step.
 
-    python tests/benchmarks/start_up.py FILM_FILE BACKBONE [--starts 5]
+    python benchmarks/start_up.py FILM_FILE BACKBONE [--starts 5]
 
 BACKBONE is a model's directory. Every start is a process of its own; the median of the starts is shown. Files that a
 start reads are in the system's memory after the first one. Cold is a start without films and tokens in the cache.
@@ -145,7 +145,7 @@ def main():
         cached = parts_of_starts(file, backbone, options.starts, Path(name), cold=False)
     lines += ["", "| part of a `fit` | cold | cached |", "|---|---:|---:|"]
     lines += [f"| {part} | {cold[part]:.2f} s | {cached[part]:.2f} s |" for part in cold]
-    title = f"# tests/benchmarks/start_up.py, {datetime.date.today().isoformat()}"
+    title = f"# benchmarks/start_up.py, {datetime.date.today().isoformat()}"
     shape = f"Medians of {options.starts} starts; {file.name}, {file.stat().st_size / 2**20:.0f} MiB, {backbone.name}."
     text = "\n".join([title, "", f"{here}. {shape}", "", *lines, ""])
     print(text)

@@ -1,6 +1,6 @@
 """What efficiency to expect of many GPUs, on paper: sizes from `genre-lightning plan`, rates from data sheets.
 
-    python tests/benchmarks/scaling.py [FILM_FILE]
+    python benchmarks/scaling.py [FILM_FILE]
 
 Prints the table of the README's page on scaling. Nothing of it is measured. Each GPU takes the same number of tokens
 however many there are, and:
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from genre_lightning.data.sample.generate import write_sample
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 NVLINK, NODE_LINKS = 450e9, 400e9
 """Bytes a second in one direction: of a GPU inside a node (H100 data sheet: 900 GB/s both ways), and of a node's eight
 adapters of 400 Gb/s together (DGX H100 data sheet), which as many rings share."""

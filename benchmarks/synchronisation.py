@@ -1,6 +1,6 @@
 """What two ranks on this CPU pay for each other: the step of DDP and of FSDP beside two ranks that never meet.
 
-    python tests/benchmarks/synchronisation.py [--steps 40] [--rounds 3]
+    python benchmarks/synchronisation.py [--steps 40] [--rounds 3]
 
 MOVIES_CSV and ENCODER_DIR as in `make bench`. In each round two processes of one thread train at once, each with half
 the films of a step and no word between them; then two ranks share the steps by DDP, then by FSDP, over gloo. What a

@@ -1,6 +1,6 @@
 """Times and memory of auditing, splitting, tokenising, planning and resuming on files of ever more films.
 
-    MOVIES_CSV=movies_metadata.csv python tests/benchmarks/scale.py TOKENIZER FOLDER [--rows 45466 450000 4500000]
+    MOVIES_CSV=movies_metadata.csv python benchmarks/scale.py TOKENIZER FOLDER [--rows 45466 450000 4500000]
 
 The files are made in FOLDER from the rows of the real one, repeated under new ids and with a word of their own in each
 overview, so that no film is dropped as another's copy. Every stage runs in a process of its own, with what the stages
@@ -139,7 +139,7 @@ def report(here, results):
     missed = [s for s, bound in BOUNDS["seconds"].items() if largest[s]["seconds"] > bound]
     missed += [f"memory of {s}" for s in STAGES if largest[s]["peak_gib"] > BOUNDS["peak_gib"]]
     today = datetime.date.today().isoformat()
-    text = f"# tests/benchmarks/scale.py, {today}\n\n{here}.\n\n{table(results)}\n\n"
+    text = f"# benchmarks/scale.py, {today}\n\n{here}.\n\n{table(results)}\n\n"
     text += f"Missed: {', '.join(missed)}.\n" if missed else "Every bound is kept.\n"
     print(text, flush=True)
     write_text(RESULTS / "scale.md", text)

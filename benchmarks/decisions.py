@@ -1,4 +1,4 @@
-"""Times the fit of a decision and the bootstrap: python tests/benchmarks/decisions.py [films] [genres]."""
+"""Times the fit of a decision and the bootstrap: python benchmarks/decisions.py [films] [genres]."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Trains one epoch with each side and judges it on the validation films: whether what is faster learns as well.
 
-    python tests/benchmarks/training/quality.py [--films 8000] [--seeds 3]        (make bench-quality)
+    python benchmarks/training/quality.py [--films 8000] [--seeds 3]        (make bench-quality)
 
 MOVIES_CSV and ENCODER_DIR as in bench.py. The sides start from the same weights and train on the same films with the
 same optimizer; a seed gives each its order of films and its dropout. The noise is what seeds make: the standard error

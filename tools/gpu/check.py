@@ -1,4 +1,4 @@
-"""What only a GPU can show: `make gpu-check`, or `python tests/gpu/check.py --small` to try the script itself on a CPU.
+"""What only a GPU can show: `make gpu-check`, or `python tools/gpu/check.py --small` to try the script itself on a CPU.
 
 Each check is a function of `Options` that returns the figures it measured and raises AssertionError where something is
 wrong. All run; a table is printed, one JSON object is the last line of the output; the exit status is 1 if any failed.
