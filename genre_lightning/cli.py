@@ -76,6 +76,7 @@ def help_text() -> str:
             "options:",
             "  --help       show this, or the options of a command: genre-lightning fit --help",
             "  --version    show the version",
+            "  --trust PACKAGE   after any command: models, losses, readers and callbacks of this package may be named",
             "",
             "a first run:  genre-lightning data sample data/sample.csv && genre-lightning fit --config quickstart",
             "exit status:  0 done, 1 the run failed, 2 bad use, 75 stopped after saving its state",

@@ -99,7 +99,8 @@ def _parser(command: str, model: type[ClassifierOptions] | None) -> ArgumentPars
     names = ", ".join(path.rpartition(".")[2] for path in OPTIONS)
     about = (
         f"{ABOUT[command]} The model is one of {names}: --model names another than the first, and the options shown "
-        "are then its own. What one of Lightning's classes takes is shown by --trainer.callbacks.help CLASS."
+        "are then its own. Classes and functions of a package of your own may be named with --trust PACKAGE. What one "
+        "of Lightning's classes takes is shown by --trainer.callbacks.help CLASS."
     )
     parser = ArgumentParser(prog=f"genre-lightning {command}", description=about, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="A YAML file of these options; later ones overlay.")
