@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from made_runs import without_pictures
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 from small_run import SMALL
 
@@ -107,7 +108,7 @@ class PowerCutError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("cut_at", [3, 6, 19, 25])
+@pytest.mark.parametrize("cut_at", [3, 19, *(pytest.param(step, marks=pytest.mark.slow) for step in (6, 25))])
 def test_a_run_cut_off_and_started_again_is_the_unbroken_one_to_the_bit(sample, run, tmp_path, monkeypatch, cut_at):
     original = GenreClassifier.training_step
 
@@ -239,7 +240,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_films(sample, tmp_
     assert ", ".join(map(str, step[:8])) + " and 8 more)" in said
 
 
-def test_a_checkpoint_of_other_settings_is_refused(sample, tmp_path, capsys):
+def test_a_checkpoint_of_other_settings_is_refused(sample, tmp_path, capsys, monkeypatch):
+    without_pictures(monkeypatch)
     for name, lr in (("one", "1e-3"), ("two", "2e-3")):
         assert fit(sample, tmp_path / name, f"--model.lr={lr}", "--trainer.max_epochs=1") == 0
     place = tmp_path / "one"
@@ -253,6 +255,7 @@ def test_a_checkpoint_of_other_settings_is_refused(sample, tmp_path, capsys):
 
 
 def test_settings_that_were_overridden_stay_accepted_until_the_next_save(sample, tmp_path, capsys, monkeypatch):
+    without_pictures(monkeypatch)
     place = tmp_path / "run"
     assert fit(sample, place, "--trainer.max_epochs=1", "--model.lr=1e-3") == 0
 

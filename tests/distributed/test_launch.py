@@ -75,6 +75,7 @@ def test_last_words_are_where_torchrun_looks(torchrun, tmp_path):
     assert json.loads((tmp_path / "error.json").read_text())["message"]["message"] == "RankLostError: gone"
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_run_again_whose_rank_was_killed(tmp_path):
     sample = write_sample(tmp_path / "sample.csv", films=165, seed=1)
     environment = {"GENRE_LIGHTNING_CACHE": str(tmp_path / "cache")}

@@ -58,12 +58,20 @@ def lora_encoder(tmp_path):
     [
         pytest.param([*SMALL, FP32, LONG], id="encoder"),
         pytest.param([*SMALL, FP32, SHORT, "--model.dropout=0"], id="encoder-accumulated"),
-        pytest.param([*SMALL, BF16, LONG], id="encoder-bf16"),
-        pytest.param([*SMALL, BF16, LONG, "--model.activation_checkpointing=true"], id="encoder-checkpointed"),
+        pytest.param([*SMALL, BF16, LONG], id="encoder-bf16", marks=pytest.mark.slow),
+        pytest.param(
+            [*SMALL, BF16, LONG, "--model.activation_checkpointing=true"],
+            id="encoder-checkpointed",
+            marks=pytest.mark.slow,
+        ),
         pytest.param([*LLAMA, FP32, LONG, "--model.quantization=none"], id="llama"),
         pytest.param([*LLAMA, BF16, LONG], id="llama-nf4-bf16"),
-        pytest.param([*LLAMA, BF16, SHORT, "--model.packing=false"], id="llama-nf4-padded"),
-        pytest.param([*LLAMA, FP32, LONG, "--model.activation_checkpointing=true"], id="llama-nf4-checkpointed"),
+        pytest.param([*LLAMA, BF16, SHORT, "--model.packing=false"], id="llama-nf4-padded", marks=pytest.mark.slow),
+        pytest.param(
+            [*LLAMA, FP32, LONG, "--model.activation_checkpointing=true"],
+            id="llama-nf4-checkpointed",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_step_takes_what_was_planned(options, sample_csv, tmp_path, capsys):
@@ -74,7 +82,7 @@ def test_a_step_takes_what_was_planned(options, sample_csv, tmp_path, capsys):
     assert size == pytest.approx(peak, rel=WITHIN)
 
 
-@pytest.mark.parametrize("precision", [FP32, BF16])
+@pytest.mark.parametrize("precision", [FP32, pytest.param(BF16, marks=pytest.mark.slow)])
 def test_adapters_of_an_encoder(precision, sample_csv, tmp_path, capsys):
     words = words_of(sample_csv, tmp_path, *lora_encoder(tmp_path), precision, LONG)
     size, _ = planned(capsys, words)
