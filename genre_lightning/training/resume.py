@@ -100,13 +100,15 @@ def begin(run: RunDirectory, config_text: str, data: PreparedFilms, *, anew: boo
     if not is_first_rank():
         return
     starts = anew or run.status in ("new", "training")
+    if starts:
+        # first, as a folder with other files and no configuration is no run: ranks that are late may look at it now.
+        # The two options are asked of one call: kept, they would hold for every later one
+        run.write_config(re.sub(r"^(override|json): true$", r"\1: false", config_text, flags=re.MULTILINE))
     if starts or not run.audit.is_file():
         write_json(run.audit, data.audit)
     if starts or not run.splits.is_file():
         data.sides.write(run.splits)
     if starts:
-        # these are asked of one call: kept, they would hold for every later one
-        run.write_config(re.sub(r"^(override|json): true$", r"\1: false", config_text, flags=re.MULTILINE))
         run.set_status("training" if anew else run.status, data=_noted(data))
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from genre_lightning.distributed.checkpoint import io as checkpoint_io
+from genre_lightning.distributed.checkpoint import files as checkpoint_files
 from genre_lightning.errors import ConfigError, SaveError
 from genre_lightning.metrics import better_is_higher
 from genre_lightning.training.callbacks import checkpoints
@@ -133,7 +133,7 @@ def test_a_save_that_fails_can_be_a_warning(tmp_path):
 def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path, monkeypatch):
     module, trainer = torch.nn.Linear(1000, 1000), FakeTrainer()
     one = 12 * 1001 * 1000
-    monkeypatch.setattr(checkpoint_io.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * one - 1))
+    monkeypatch.setattr(checkpoint_files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * one - 1))
     with pytest.raises(ConfigError, match=r"no room .* needs 0.05 GB and the disk has 0.05 GB free.*keep_last=1"):
         RunCheckpoint(tmp_path, "val/loss").on_train_start(trainer, module)  # best, last, previous and the next
     RunCheckpoint(tmp_path, "val/loss", keep_last=1).on_train_start(trainer, module)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
-from made_runs import everything_under, refused, without_figures
+from made_runs import everything_under, refused, without_figures, without_pictures
 from sklearn.metrics import f1_score
 
 from genre_lightning.__main__ import main
@@ -17,7 +17,9 @@ from genre_lightning.commands.baseline import check_baseline
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.evaluation.predictions import read_stored_predictions
+from genre_lightning.files import write_json
 from genre_lightning.models.tfidf import read_baseline
+from genre_lightning.runs import RunDirectory
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -127,6 +129,20 @@ def test_override_trains_anew_and_is_not_kept(run, sample, tmp_path, capfd, monk
     kept = yaml.safe_load((place / "config.yaml").read_text())
     assert (kept["model"]["smoothing"], kept["override"]) == (0.7, False)
     refused(capfd, words(sample, place, "--model.smoothing", "0.6"), "model.smoothing: 0.7 → 0.6")
+
+
+def test_a_late_rank_finds_a_run_directory_at_every_moment(sample, tmp_path, capfd, monkeypatch):
+    without_pictures(monkeypatch)
+    seen = []
+
+    def write(path, content):
+        write_json(path, content)
+        RunDirectory(tmp_path / "run").check_writable()
+        seen.append(path.name)
+
+    monkeypatch.setattr("genre_lightning.training.resume.write_json", write)
+    assert main(words(sample, tmp_path / "run")) == 0, capfd.readouterr().err
+    assert seen == ["data_audit.json"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 import torch
 from malicious import Malicious
 
-from genre_lightning.distributed.checkpoint import io as checkpoint_io
+from genre_lightning.distributed.checkpoint import files as checkpoint_files
 from genre_lightning.distributed.checkpoint.files import load_safely, write_checkpoint
 from genre_lightning.distributed.checkpoint.io import AtomicCheckpointIO, read_checkpoint, update_checkpoint
 from genre_lightning.distributed.checkpoint.manifests import manifest_path, newest_good, verify_checkpoint
@@ -139,8 +139,8 @@ def test_damaged_ones_are_kept_aside_under_names_of_their_own(tmp_path):
 
 
 def test_a_disk_without_room_is_noticed_before_anything_is_written(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint_io.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
-    monkeypatch.setattr(checkpoint_io.torch, "save", None)
+    monkeypatch.setattr(checkpoint_files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(checkpoint_files.torch, "save", None)
     with pytest.raises(CheckpointError, match=r"needs 0\.00 GB and the disk has 0\.00 GB free"):
         write_checkpoint(content(9), saved)
     monkeypatch.undo()
@@ -188,7 +188,7 @@ def test_a_failed_save_leaves_the_old_one(saved, monkeypatch):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_io.torch, "save", full)
+    monkeypatch.setattr(checkpoint_files.torch, "save", full)
     with pytest.raises(CheckpointError, match=r"could not be written: No space left"):
         write_checkpoint(content(9), saved)
     monkeypatch.undo()

@@ -117,7 +117,8 @@ def test_tables_obey_neither_markup_nor_controls(console, tmp_path):
         assert part in shown
 
 
-def test_news_and_errors_obey_nothing(capfd, tmp_path):
+def test_news_and_errors_obey_nothing(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr("genre_lightning.progress._WORTH_A_LINE", 0.0)
     say(f"tagging {ESCAPES}\nforged line")
     with task_progress(ESCAPES, 1) as progress:
         progress(1)
@@ -213,7 +214,7 @@ def test_the_card_shows_names_as_they_are(run, tmp_path, monkeypatch):
     monkeypatch.setattr("genre_lightning.export.card._licence", lambda base: "[mit](javascript:alert(1))")
     directory = RunDirectory(run)
     hostile = "x\n```\n<script>alert(1)</script>"
-    model = SimpleNamespace(pooling="mean")
+    model = SimpleNamespace(options=SimpleNamespace(pooling="mean"))
     facts = {"backbone": {"name": f"{hostile}/|base"}, "max_tokens": 48, "backbone_config": {"model_type": "<b>"}}
     source = Source(directory, model, read_decision(directory.decision), facts, None, "{overview}`<b>")
     card = model_card(source, CardFacts("transformers", f'"{hostile}'))
