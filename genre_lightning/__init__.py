@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genre_lightning.config.model import ClassifierOptions
     from genre_lightning.data.datamodule import MovieDataModule
-    from genre_lightning.distributed.sharded import ShardedStrategy
+    from genre_lightning.distributed.sharded import ShardedPrecision, ShardedStrategy
     from genre_lightning.inference.tagger import Tagger
     from genre_lightning.models.base import GenreClassifier
     from genre_lightning.models.distilbert import DistilBertClassifier
@@ -25,6 +25,7 @@ _PUBLIC = {
     "GenreClassifier": "models.base",
     "LlamaQLoraClassifier": "models.llama_qlora",
     "MovieDataModule": "data.datamodule",
+    "ShardedPrecision": "distributed.sharded",
     "ShardedStrategy": "distributed.sharded",
     "Tagger": "inference.tagger",
     "TrainedRun": "training.api",
@@ -41,6 +42,7 @@ __all__ = [
     "GenreClassifier",
     "LlamaQLoraClassifier",
     "MovieDataModule",
+    "ShardedPrecision",
     "ShardedStrategy",
     "Tagger",
     "TrainedRun",

@@ -106,8 +106,6 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*", category=FutureWarning)
     # a fork after tokenising would warn; the tokenisers' threads are done by then
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # validation figures are summed over ranks before they are logged
-    warnings.filterwarnings("ignore", message=r".*sync_dist=True.*")
     # batches are slices of a mapped file: worker processes would only add start-up time
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
     # steps are counted over the whole run: an epoch shorter than the interval is no mistake

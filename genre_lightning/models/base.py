@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -210,6 +211,8 @@ class GenreClassifier(LightningModule):
         Raises:
             ConfigError: The trainer, or its data module, cannot serve the model.
         """
+        # they are summed over the ranks already
+        warnings.filterwarnings("ignore", message=r".*self\.log\('(train|val|test)[_/].*sync_dist=True.*")
         trainer = self.trainer
         self.runs_on(trainer.strategy.root_device.type, str(trainer.precision))
         self.check_trainer(trainer.strategy)
