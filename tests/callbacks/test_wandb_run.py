@@ -350,7 +350,7 @@ def test_online_the_server_has_every_step_once(sample_csv, tmp_path, monkeypatch
 
 
 def test_on_two_ranks_one_of_them_talks_and_the_run_goes_on_on_one(sample_csv, tmp_path):
-    worker = Path(__file__).parent.parent / "faults" / "worker.py"
+    worker = Path(__file__).parents[2] / "tools" / "faults" / "worker.py"
     run = tmp_path / "run"
     words = ["fit", f"--data.csv={sample_csv}", f"--run_dir={run}", *OPTIONS]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}

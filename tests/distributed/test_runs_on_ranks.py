@@ -1,21 +1,16 @@
 """Whole runs on 1, 2 and 3 ranks, by DDP and FSDP: one training, stopped, killed and moved between numbers of ranks."""
 
 import csv
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from small_run import SMALL
+from starts import start_by_lightning, start_ranks  # tests are no package
 
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.checkpoint.io import read_checkpoint
-
-sys.path.append(str(Path(__file__).parent.parent / "faults"))
-
-from starts import start_by_lightning, start_ranks  # tests are no package
 
 OPTIONS = [*SMALL, "--trainer.log_every_n_steps=1", "--checkpoint.every_steps=6"]
 
