@@ -151,9 +151,11 @@ def make_setup(job: Job, folder: str) -> tuple[Setup, PreparedData]:
     """The checked configuration with its data, as `fit` makes it."""
     words = [*job.words, f"--run_dir={folder}/run", f"--seed={job.seed}", "--trainer.enable_progress_bar=false"]
     if job.steps:
-        words += ["--trainer.num_sanity_val_steps=0", "--trainer.limit_val_batches=0", "--early_stopping.patience=0"]
+        words += ["--trainer.num_sanity_val_steps=0", "--early_stopping.patience=0"]
     config, parser = parse("fit", words)
     setup = check_setup(config, parser)
+    if job.steps:
+        setup.trainer_options["limit_val_batches"] = 0  # which a run must not have: it chooses its best checkpoint
     return setup, bind_model(setup)
 
 
@@ -184,7 +186,9 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
 
     def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         tokens = {"input_ids": [sample["input_ids"] for sample in samples]}
-        fixed = {"padding": "max_length", "max_length": setup.data.max_tokens} if job.side == PEER_FORMS[0] else {}
+        fixed = (
+            {"padding": "max_length", "max_length": setup.data.options.max_tokens} if job.side == PEER_FORMS[0] else {}
+        )
         batch = data.tokenizer.pad(tokens, return_tensors="pt", **fixed)
         labels = torch.from_numpy(np.stack([sample["labels"] for sample in samples]))
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
@@ -195,18 +199,19 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
 
     precision = str(config.trainer.precision)
     arguments = transformers.TrainingArguments(
-        output_dir=f"{folder}/peer", per_device_train_batch_size=setup.data.global_batch_size, num_train_epochs=1,
+        output_dir=f"{folder}/peer", num_train_epochs=1,
+        per_device_train_batch_size=setup.data.options.global_batch_size,
         bf16=precision == "bf16-mixed", fp16=precision == "16-mixed", use_cpu=not on_gpu, optim="adamw_torch_fused",
         train_sampling_strategy="group_by_length" if job.side == PEER_FORMS[2] else "random",
-        learning_rate=lr, lr_scheduler_type="linear", warmup_steps=setup.model.warmup_fraction,
+        learning_rate=lr, lr_scheduler_type="linear", warmup_steps=setup.model.options.warmup_fraction,
         max_grad_norm=config.trainer.gradient_clip_val, seed=job.seed, save_strategy="no", logging_steps=50,
         report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=on_gpu,
     )  # fmt: skip
     groups = parameter_groups(
         peer.backbone.named_parameters(), peer.head.named_parameters(), lr=lr, head_lr=head_lr,
-        weight_decay=setup.model.weight_decay,
+        weight_decay=setup.model.options.weight_decay,
     )  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, setup.model.beta2), fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, setup.model.options.beta2), fused=True)
     trainer = transformers.Trainer(
         peer, arguments, train_dataset=films, data_collator=collate, callbacks=[Stop()], optimizers=(optimizer, None)
     )

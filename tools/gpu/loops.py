@@ -199,13 +199,13 @@ def no_waits(options: Options) -> Figures:
     with tempfile.TemporaryDirectory() as name:
         words = _fit_words(
             options, Path(name), "run", "--trainer.max_epochs=1", "--trainer.max_steps=20",
-            "--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0", "--early_stopping.patience=0",
+            "--trainer.num_sanity_val_steps=0", "--early_stopping.patience=0",
             "--trainer.log_every_n_steps=10",
         )  # fmt: skip
         setup = check_setup(*parse("fit", words[1:]))
         bind_model(setup)
         waits = _Waits()
-        setup.trainer_options["callbacks"] = [waits]
+        setup.trainer_options |= {"callbacks": [waits], "limit_val_batches": 0}
         trainer, _ = build_trainer(setup)
         trainer.fit(setup.model, datamodule=setup.data)
     steps = waits.LAST - waits.FIRST

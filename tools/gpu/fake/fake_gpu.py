@@ -158,13 +158,13 @@ def main() -> int:
             *shapes[options.suite], f"--data.csv={csv}", f"--data.cache_dir={folder}/cache", f"--run_dir={folder}/run",
             "--data.max_tokens=256", "--data.global_batch_size=128", "--model.pos_weight=none", "--early_stopping.patience=0",
             "--trainer.accelerator=cuda", "--trainer.max_epochs=1", f"--trainer.max_steps={options.steps}",
-            "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false", f"--trainer.strategy={options.strategy}",
+            "--trainer.enable_progress_bar=false", f"--trainer.strategy={options.strategy}",
             *([] if many else ["--trainer.devices=1"]), *fit_words,
         ])  # fmt: skip
         setup = check_setup(config, parser)
         bind_model(setup)
         steps = Steps(gpu.ledger)
-        setup.trainer_options["callbacks"] = [steps]
+        setup.trainer_options |= {"callbacks": [steps], "limit_val_batches": 0}
         trainer, _ = build_trainer(setup)
         gpu.ledger.on = True
         trainer.fit(setup.model, datamodule=setup.data)
