@@ -102,11 +102,6 @@ class MovieDataModule(LightningDataModule):
         """What a model must know of the data."""
         return self.prepare().spec
 
-    def prepare_data(self) -> None:
-        """Fill the cache, on one rank of each machine."""
-        self._connect_trainer()
-        self.prepare()
-
     def setup(self, stage: str) -> None:
         """Plan the steps of a fit, and have Lightning accumulate gradients over their micro-batches.
 
