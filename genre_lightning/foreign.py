@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genre_lightning.errors import ConfigError, one_line
-
-if TYPE_CHECKING:
-    pass
 
 HOW_TO_GET = (
     "name a local directory that holds config.json, model.safetensors and the tokenizer's files, or, on a machine "

@@ -8,16 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from genre_lightning.errors import ConfigError, SaveError
 from genre_lightning.escapes import json_line, visible
-
-if TYPE_CHECKING:
-    pass
 
 _SECONDS_BETWEEN_LINES = 30.0
 _WORTH_A_LINE = 1.0

@@ -1,4 +1,4 @@
-"""The options of the commands that work with a run, and what can be told of them by themselves, without torch."""
+"""The arguments of the commands that work with a run: options, help and one-line errors, without torch."""
 
 from __future__ import annotations
 

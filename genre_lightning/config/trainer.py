@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from jsonargparse import Namespace
 
@@ -14,10 +14,6 @@ from genre_lightning.bounds import SEED, BatchBounds, Bounds, at_least, bound_pr
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import VALIDATION_METRICS
 from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions
-
-if TYPE_CHECKING:
-    pass
-
 
 Precision = Literal[
     "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of, share_with_group
@@ -24,6 +23,7 @@ from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, spli
 from genre_lightning.data.texts import LazyTexts
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
 from genre_lightning.data.tokens import Progress, TokenStore, tokenise
+from genre_lightning.distributed.ranks import is_first_rank
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.progress import file_progress, no_progress, task_progress
 from genre_lightning.types import DataSpec
@@ -155,11 +155,11 @@ def tokenised(
 
 
 def _progress() -> ProgressBar:
-    return task_progress if getattr(rank_zero_only, "rank", 0) == 0 else no_progress
+    return task_progress if is_first_rank() else no_progress
 
 
 def _reading_progress() -> ReadingProgress:
-    return file_progress if getattr(rank_zero_only, "rank", 0) == 0 else no_reading_progress
+    return file_progress if is_first_rank() else no_reading_progress
 
 
 def _subset(films: int, options: DataOptions) -> NDArray[np.int64]:

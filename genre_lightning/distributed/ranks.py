@@ -11,8 +11,6 @@ from genre_lightning.progress import say
 
 if TYPE_CHECKING:
     pass
-if TYPE_CHECKING:
-    pass
 
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -48,7 +49,6 @@ from genre_lightning.models.validation import EvaluationMetrics
 from genre_lightning.types import Batch, DataSpec, Layout, LossFunction
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch.optim import Optimizer
     from transformers import PreTrainedTokenizerBase
@@ -551,8 +551,6 @@ class GenreClassifier(LightningModule):
             metadata: What `checkpoint_metadata` gave.
         """
         if self.spec is None:
-            import numpy as np
-
             self.bind(spec_of(metadata), np.array(metadata["pos_weight"], dtype=np.float32))
 
     def check_metadata(self, metadata: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from genre_lightning.config.packaged import packaged
 from genre_lightning.config.trust import trust as trust_packages
 from genre_lightning.errors import ConfigError
+from genre_lightning.runs import RunDirectory
 from genre_lightning.training.fit import fit_run
 from genre_lightning.training.parser import parse
 
@@ -36,12 +37,12 @@ class TrainedRun:
     @property
     def checkpoint(self) -> Path:
         """The best checkpoint, which `load_from_checkpoint` reads."""
-        return self.path / "checkpoints" / "best.ckpt"
+        return RunDirectory(self.path).best
 
     @property
     def report(self) -> Path:
         """The page about the run."""
-        return self.path / "report.html"
+        return RunDirectory(self.path).report
 
     def tagger(self, **options: Any) -> Tagger:
         """Open the run to tag texts; see `Tagger` for the options."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +25,6 @@ from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.loggers.tracking import log_evaluation
 from genre_lightning.training.setup import Setup
-
-if TYPE_CHECKING:
-    pass
 
 
 def keep_untrained(setup: Setup) -> None:
