@@ -113,7 +113,8 @@ def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
         csv = os.environ["MOVIES_CSV"]
     else:
         films = 400 if options.small else FILMS[suite, options.device]
-        csv = str(write_sample(folder / f"{films}_films.csv", films, seed=0))
+        path = folder / f"{films}_films.csv"  # written once: the suites of a run share the folder
+        csv = str(path if path.exists() else write_sample(path, films, seed=0))
     words = [f"--data.csv={csv}", f"--data.cache_dir={folder / 'cache'}", "--data.max_tokens=256",
              f"--data.global_batch_size={options.batch or (128 if on_gpu else 16)}", "--model.pos_weight=none",
              f"--trainer.precision={precision_of(options)}", f"--trainer.accelerator={options.device}",
