@@ -115,6 +115,9 @@ class TrainerOptions:
     model_registry: str | None = None
 
 
+OBJECTS = ("accelerator", "strategy", "logger", "callbacks", "profiler", "plugins")
+"""Options of the trainer that may be objects of Lightning's."""
+
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 
 
