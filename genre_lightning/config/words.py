@@ -42,14 +42,22 @@ def with_run_named(command: str, arguments: Sequence[str]) -> list[str]:
     words = list(arguments)
     if words and not words[0].startswith("-"):
         words[:1] = ["--run_dir", words[0]]
-    given = [w for w in words if w.split("=")[0] == "--run_dir"]
+    given = _values(words, "--run_dir")
     if not given and not WANTS_HELP & set(words):
         raise ConfigError(f"{command} needs a run: genre-lightning {command} --run_dir runs/NAME")
     if given:
-        place = words.index(given[0])
-        value = given[0].partition("=")[2] or (words[place + 1] if place + 1 < len(words) else "")
-        RunDirectory(Path(value)).require_run()
+        RunDirectory(Path(given[0])).require_run()
     return words
+
+
+def _values(words: Sequence[str], *names: str) -> list[str]:
+    """List the values of options, as `--name value` or `--name=value`; an empty text stands for a missing one."""
+    found = []
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in names:
+            found.append(value if equals else after)
+    return found
 
 
 def with_film_file(arguments: Sequence[str]) -> list[str]:
@@ -73,14 +81,11 @@ def with_run_config(arguments: Sequence[str], kind: str = "fit") -> list[str]:
         ConfigError: the directory holds a run of another kind.
     """
     words = list(arguments)
-    named = any(word in ("--config", "-c") or word.startswith("--config=") for word in words)
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name == "--run_dir":
-            run = RunDirectory(Path(value if equals else words[place + 1] if place + 1 < len(words) else ""))
-            if run.config.is_file():
-                _check_kind(run, kind)
-                return words if named else ["--config", str(run.config), *words]
+    for value in _values(words, "--run_dir")[:1]:
+        run = RunDirectory(Path(value))
+        if run.config.is_file():
+            _check_kind(run, kind)
+            return words if _values(words, *_CONFIG_OPTIONS) else ["--config", str(run.config), *words]
     return words
 
 
@@ -94,13 +99,11 @@ def _check_kind(run: RunDirectory, kind: str) -> None:
 
 def default_run_dir(arguments: Sequence[str]) -> Path:
     """`runs/NAME` after the first configuration file that the arguments name."""
-    for place, word in enumerate(arguments):
-        name, equals, value = word.partition("=")
-        if name in ("--config", "-c") and (equals or place + 1 < len(arguments)):
-            return Path("runs") / Path(value if equals else arguments[place + 1]).stem
-    return Path("runs/default")
+    files = [file for file in _values(arguments, *_CONFIG_OPTIONS) if file]
+    return Path("runs") / (Path(files[0]).stem if files else "default")
 
 
+_CONFIG_OPTIONS = ("--config", "-c")
 _COLUMNS = "--data.columns."
 
 

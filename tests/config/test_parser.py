@@ -1,4 +1,4 @@
-"""What can be told of a command line before torch is loaded is told then, and nothing is refused that would be done."""
+"""A command line is read once, and what is wrong with it is said before torch is loaded."""
 
 import importlib
 import inspect
@@ -60,6 +60,8 @@ def test_the_help_of_a_command_loads_no_library_that_computes(command):
         (["fit", "--model", "nosuch"], "use one of DistilBertClassifier"),
         (["fit", "--model.lrr", "1"], "unrecognized arguments: --model.lrr: did you mean --model.lr?"),
         (["fit", "--data.csv=a.csv", "--model.pooling=max"], '"model.pooling": Expected'),
+        (["fit", "--data.csv=a.csv", "--model.lora.rnk=3"], "unrecognized arguments: --model.lora.rnk"),
+        (["fit", "--data.csv=a.csv", "--trainer.callbacks=[{a: 1}]"], '"trainer.callbacks"'),
         (["fit", "--data.csv", "nosuch.csv", "--trainer.max_epohcs", "3"], "max_epohcs"),
         (["fit", "--data.csv", "nosuch.csv", "--trainer.num_nodes", "many"], "num_nodes"),
         (["fit", "--data.csv", "nosuch.csv", "--model", "LlamaQLoraClassifier", "--model.packing", "4"], "packing"),
@@ -163,6 +165,8 @@ def test_options_of_another_model_are_left_out(tmp_path):
         [f"-c{ROOT / 'configs/quickstart.yaml'}"],
         ["--trainer.limit_val_batches", "0.5", "--trainer.devices", "[0, 1]", "--trainer.max_time", "00:01:00:00"],
         ["--trainer.devices=2", "--trainer.devices+=3", "--trainer.enable_progress_bar", "null"],
+        ["--trainer.max_time", "10:00:00:00", "--trainer.logger=false", "--trainer.callbacks=[]"],
+        ["--trainer.max_time={hours: 8}", "--trainer.val_check_interval=3", "--trainer.profiler=simple"],
         ["--wandb.project", "films", "--tensorboard", "--json"],
     ],
 )
