@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from genre_lightning.config.parser import parse
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.training.loggers.tensorboard import RunTensorBoardLogger
 from genre_lightning.training.loggers.wandb_run import RunWandbLogger, WandbOptions
-from genre_lightning.training.parser import parse
 from genre_lightning.training.setup import build_trainer, check_setup
 
 CONFIGS = Path(__file__).parent.parent / "configs"

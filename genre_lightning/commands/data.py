@@ -58,13 +58,14 @@ def download(arguments: Sequence[str]) -> int:
 
 def inspect(arguments: Sequence[str]) -> int:
     """Prints the audit, the genres, the lengths and the splits of a file."""
-    from genre_lightning.commands.words import with_film_file, with_run_config
-    from genre_lightning.training.parser import parse
+    from genre_lightning.commands.checked import parse_checked
+    from genre_lightning.config.words import with_film_file, with_run_config
+
+    words = with_run_config(with_film_file(arguments))
+    config, parser = parse_checked("data inspect", words, Path("runs/inspect"))
+    # this loads torch, which takes seconds
     from genre_lightning.training.setup import check_setup
 
-    config, parser = parse("data inspect", with_run_config(with_film_file(arguments)))
-    if config.run_dir is None:
-        config.run_dir = Path("runs/inspect")
     setup = check_setup(config, parser)
     data = setup.data.prepare()
     lengths = data.tokens.lengths

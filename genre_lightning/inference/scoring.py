@@ -10,12 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
-from genre_lightning.config.arguments import in_one_line
 from genre_lightning.config.columns import ColumnNames, TextTemplate
 from genre_lightning.config.guard import check_settings, instantiate
+from genre_lightning.config.parser import parse_model
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
 from genre_lightning.data.steps import MicroBatch, evaluation_shards
@@ -259,10 +258,7 @@ def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _configured_model(settings: Mapping[str, Any]) -> GenreClassifier:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(GenreClassifier, "model")
-    model = {"model": settings.get("model")}
-    config = in_one_line("fit", [], lambda words: parser.parse_object(model))
+    config, parser = parse_model(settings.get("model"))
     made: GenreClassifier = instantiate(parser, config).model
     made.take_seed(int(settings.get("seed", 0)))
     return made

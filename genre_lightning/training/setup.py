@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from genre_lightning.config.changes import training_digest
+from genre_lightning.config.constructors import values
 from genre_lightning.config.guard import instantiate
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.data.datamodule import MovieDataModule
@@ -50,12 +51,9 @@ from genre_lightning.training.callbacks.starts import NoteStart
 from genre_lightning.training.callbacks.throughput import Throughput
 from genre_lightning.training.loggers.build import check_loggers, make_loggers
 from genre_lightning.training.loggers.wandb_run import WandbOptions
-from genre_lightning.training.parser import GenreTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from genre_lightning.training.parser import _Parser
 
 
 @dataclass
@@ -72,7 +70,9 @@ class Setup:
     wandb: WandbOptions | None = None
 
 
-def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None = None, *, films: bool = True) -> Setup:
+def check_setup(
+    config: Namespace, parser: ArgumentParser, planned: PlannedStep | None = None, *, films: bool = True
+) -> Setup:
     """Checks a configuration as a whole; every problem found is named at once.
 
     Args:
@@ -90,7 +90,7 @@ def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None 
 
 
 def prepare_checks(
-    config: Namespace, parser: _Parser, planned: PlannedStep | None = None, *, films: bool = True
+    config: Namespace, parser: ArgumentParser, planned: PlannedStep | None = None, *, films: bool = True
 ) -> tuple[Setup, list[str], list[Callable[[], None]]]:
     """What `check_setup` looks at, for commands that go on in spite of problems; see there.
 
@@ -109,9 +109,10 @@ def prepare_checks(
         problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, tasks)
     elif not ranks and not problems:
         problems += _machine_problems(config)
-    text = parser.parser.dump(config, skip_none=False)
-    instances = instantiate(parser.parser, config, run.path)
-    data, model = instances.data, instances.model
+    text = parser.dump(config, skip_none=False)
+    instances = instantiate(parser, config, run.path)
+    model: GenreClassifier = instances.model
+    data = MovieDataModule(**values(instances.data))
     model.take_seed(config.seed)
     model.runs_on(str(config.trainer.accelerator), str(config.trainer.precision))
     if run.tokenizer.is_dir():
@@ -264,7 +265,9 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
         options["precision"] = None
     # the loggers get the whole configuration, of which the model's hyperparameters are a part
     options |= {"default_root_dir": str(run.path), "enable_autolog_hparams": False}
-    trainer = GenreTrainer(**options, callbacks=callbacks, logger=loggers, plugins=plugins)
+    # the sampler already deals films to ranks: Lightning's would deal them again
+    options["use_distributed_sampler"] = False
+    trainer = Trainer(**options, callbacks=callbacks, logger=loggers, plugins=plugins)
     # behind the timer, which Lightning adds for max_time
     trainer.callbacks.append(LastValidation())  # type: ignore[attr-defined]  # set by a connector
     replace_signal_handling(trainer)

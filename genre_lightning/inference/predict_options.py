@@ -1,4 +1,4 @@
-"""The options of `genre-lightning predict`, which uses a run as it was trained: read without loading torch."""
+"""What tagging a file is asked for: a run as it was trained, the file, and the table; read without loading torch."""
 
 from __future__ import annotations
 
