@@ -131,7 +131,8 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
 def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int:
     """What will be written, roughly: quantised weights count as many as they stand for."""
     if form == "adapter":
-        return 4 * sum(p.numel() for p in source.model.parameters() if p.requires_grad) + _MARGIN
+        kept = source.model.trained_names()
+        return 4 * sum(p.numel() for name, p in source.model.named_parameters() if name in kept) + _MARGIN
     packed = {"nf4": 2}.get(source.base.get("quantization", "none"), 1)
     numbers = sum(p.numel() * (packed if p.dtype == torch.uint8 else 1) for p in source.model.parameters())
     return numbers * (dtype.itemsize + (4 if onnx else 0)) + _MARGIN

@@ -15,6 +15,7 @@ Pooling = Literal["mean", "cls"]
 Quantization = Literal["none", "nf4", "int8"]
 ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
+LoraInit = Literal["default", "pissa", "olora", "loftq"]
 OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 VALIDATION_METRICS = (
@@ -54,26 +55,51 @@ class LoraOptions:
         rank: of the update's matrices.
         alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with rslora).
         dropout: on the input of the adapters.
-        targets: names of the linear layers that get one; null takes the attention projections.
+        targets: names of the linear layers that get one, or "all-linear"; null takes the attention projections.
         rslora: rank-stabilised scaling.
         dora: weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
             the base stands whole on every rank while the model is built.
+        init: what the matrices start from: "default" (A random, B zero), "pissa" (the largest singular vectors of the
+            weights), "olora" (their QR decomposition) or "loftq" (the error of quantising them). All but the first
+            read the weights, as dora does.
+        lr_ratio_b: the learning rate of B is that of A times this (LoRA+); 1 for equal rates.
     """
 
     rank: Annotated[int, at_least(1, 10**5)] = 16
     alpha: Annotated[float, above(0, 1e6)] = 32.0
     dropout: Annotated[float, FRACTION_BELOW_ONE] = 0.05
-    targets: list[str] | None = None
+    targets: list[str] | Literal["all-linear"] | None = None
     rslora: bool = False
     dora: bool = False
+    init: LoraInit = "default"
+    lr_ratio_b: Annotated[float, above(0, 1e3)] = 1.0
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the adapters start from the weights below them."""
+        return self.dora or self.init != "default"
 
 
-def check_lora(options: LoraOptions) -> None:
-    """Refuse adapters that have no place; their numbers are checked with the model's own.
+def check_lora(options: LoraOptions, quantization: Quantization = "none") -> None:
+    """Refuse adapters that have no place or no start; their numbers are checked with the model's own.
+
+    Args:
+        options: The adapters.
+        quantization: Of the weights below them.
 
     Raises:
         ConfigError: with the option and the fix.
     """
+    if options.dora and options.init != "default":
+        raise ConfigError(
+            f"model.lora.init is {options.init} with model.lora.dora, whose magnitudes start from adapters of zero: "
+            "leave one of them out"
+        )
+    if options.init == "loftq" and quantization == "none":
+        raise ConfigError(
+            "model.lora.init is loftq, which makes up for the error of quantised weights, and these are not quantised: "
+            "set model.lora.init=pissa, or model.quantization=nf4 for a decoder"
+        )
     if options.targets is not None and not options.targets:
         raise ConfigError("model.lora.targets is empty: name linear layers, or leave it null for the attention")
 
@@ -240,6 +266,8 @@ class EncoderOptions(ClassifierOptions):
             )
         if self.from_scratch and self.lora:
             raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
+        if self.lora is not None:
+            check_lora(self.lora)
 
 
 @dataclass
@@ -330,7 +358,7 @@ class LlamaQLoraOptions(DecoderOptions):
         """See `ClassifierOptions.check_options`."""
         super().check_options()
         if self.lora is not None:
-            check_lora(self.lora)
+            check_lora(self.lora, self.quantization)
 
 
 @dataclass(kw_only=True)

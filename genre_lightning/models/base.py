@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genre_lightning.compat import keep_buffers_per_rank, set_hyperparameters
 from genre_lightning.config.constructors import plain
-from genre_lightning.config.model import ClassifierOptions, LoraOptions
+from genre_lightning.config.model import ClassifierOptions
 from genre_lightning.config.trust import function
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
@@ -32,6 +32,7 @@ from genre_lightning.models.layers.cpu_dropout import replace_dropout
 from genre_lightning.models.layers.cpu_embedding import keep_embedding_gradients
 from genre_lightning.models.layers.cpu_memory import keep_freed_memory
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
+from genre_lightning.models.lora import is_start
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.stepwise import StepOutput, StepwiseModule
 from genre_lightning.models.validation import EvaluationMetrics
@@ -145,11 +146,6 @@ class GenreClassifier(StepwiseModule):
     @property
     def tokenizer_revision(self) -> str | None:
         """Commit or tag of the tokenizer on the hub."""
-        return None
-
-    @property
-    def lora(self) -> LoraOptions | None:
-        """The adapters; None if there are none."""
         return None
 
     def take_seed(self, seed: int) -> None:
@@ -337,7 +333,7 @@ class GenreClassifier(StepwiseModule):
 
     def trained_names(self) -> set[str]:
         """Names of the parameters and persistent buffers that a checkpoint must hold."""
-        frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
+        frozen = {name for name, p in self.named_parameters() if not p.requires_grad and not is_start(name)}
         kept = set(self.state_dict()) - (frozen if self.adapters else set())
         return {name for name in kept if not name.startswith("evaluation_metrics.")}
 

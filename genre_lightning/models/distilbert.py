@@ -133,7 +133,9 @@ class DistilBertClassifier(GenreClassifier):
         if self.options.activation_checkpointing:
             checkpoint_activations(backbone)
         self.backbone_config, lora = config, self.options.lora
-        self.backbone: nn.Module = add_lora(backbone, lora, config.model_type) if lora else backbone
+        self.backbone: nn.Module = backbone
+        if lora:
+            self.backbone = add_lora(backbone, lora, config.model_type, shape_only=self.shape_only)
         width = config.hidden_size
         linear = nn.Linear(width, len(spec.genres))
         # small weights: the first logits are near 0, whatever the scale of the backbone's states

@@ -65,14 +65,20 @@ class LlamaQLoraClassifier(FrozenDecoder):
     def build(self, spec: DataSpec) -> None:
         """Makes the quantised backbone, puts adapters on it, and makes the head."""
         decoder = self.build_decoder(spec)
-        if self.lora.dora and not self.shape_only:
-            self.materialise(decoder)  # its adapters start from the norms of the weights
+        if self.lora.reads_weights and not self.shape_only:
+            self.materialise(decoder)
         if self.options.activation_checkpointing:
             checkpoint_activations(decoder)
         # loading may have drawn numbers: the new weights depend on the seed alone
         torch.manual_seed(self.seed)
         with known_warnings():
-            self.backbone = add_lora(decoder, self.lora, decoder.config.model_type)
+            self.backbone = add_lora(
+                decoder,
+                self.lora,
+                decoder.config.model_type,
+                weight_of=self.weight_of,
+                shape_only=self.shape_only,
+            )
         width = decoder.config.hidden_size
         linear = nn.Linear(width, len(spec.genres), dtype=torch.float32)
         # the first logits are of the order of 0.5, whatever the width: the last norm gives states of the order of 1

@@ -13,13 +13,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from genre_lightning.config.model import ClassifierOptions
+from genre_lightning.config.model import ClassifierOptions, LoraOptions
 from genre_lightning.errors import DivergedError
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.optimizer import (
     HEAD_LEARNING_RATE_FACTOR,
     default_learning_rate,
     parameter_groups,
+    parts_of_backbone,
     schedule_factor,
 )
 from genre_lightning.models.step_sums import StepSums
@@ -73,6 +74,11 @@ class StepwiseModule(LightningModule):
     def adapters(self) -> bool:
         """Whether only adapters of the backbone train."""
         return False
+
+    @property
+    def lora(self) -> LoraOptions | None:
+        """The adapters; None if there are none."""
+        return None
 
     @property
     def from_scratch(self) -> bool:
@@ -159,6 +165,7 @@ class StepwiseModule(LightningModule):
             lr=lr,
             head_lr=head_lr,
             weight_decay=self.options.weight_decay,
+            part_of=parts_of_backbone(self.backbone, lr, ratio_b=self.lora.lr_ratio_b if self.lora else 1.0),
         )
         optimizer = self.new_optimizer(groups)
         total = self._planned_steps()
