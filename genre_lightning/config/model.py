@@ -149,7 +149,7 @@ class ClassifierOptions:
     """Loss and optimizer of every model.
 
     Attributes:
-        loss: "bce" with pos_weight, "focal" or "asymmetric"; or a function of your own of logits, targets and
+        loss: "bce" with pos_weight, "focal", "asymmetric" or "zlpr"; or a function of your own of logits, targets and
             pos_weight that gives one value for each film, such as my_package.my_loss with --trust my_package.
         pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
             square root, "none" one.
@@ -158,8 +158,11 @@ class ClassifierOptions:
         asymmetric_gamma_positive: exponent of the asymmetric loss for positives.
         asymmetric_gamma_negative: exponent of the asymmetric loss for negatives.
         asymmetric_margin: probability below which a negative counts nothing in the asymmetric loss.
+        label_smoothing: of "bce": a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
         lr: peak learning rate of the backbone; null chooses by its size.
         head_lr: peak learning rate of the head; null is ten times the backbone's.
+        layer_lr_decay: each transformer block of the backbone learns this much slower than the one above it, and the
+            embeddings below the first; 1 for equal rates.
         weight_decay: of AdamW; biases and norms are never decayed.
         warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
         schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
@@ -175,8 +178,10 @@ class ClassifierOptions:
     asymmetric_gamma_positive: Annotated[float, GAMMA] = 0.0
     asymmetric_gamma_negative: Annotated[float, GAMMA] = 4.0
     asymmetric_margin: Annotated[float, FRACTION_BELOW_ONE] = 0.05
+    label_smoothing: Annotated[float, FRACTION_BELOW_ONE] = 0.0
     lr: Annotated[float | None, above(0, 1e3)] = None
     head_lr: Annotated[float | None, above(0, 1e3)] = None
+    layer_lr_decay: Annotated[float, above(0, 1)] = 1.0
     weight_decay: Annotated[float, Bounds(0, 1e3)] = 0.01
     warmup_fraction: Annotated[float, FRACTION_BELOW_ONE] = 0.1
     schedule: Schedule = "linear"
@@ -186,7 +191,8 @@ class ClassifierOptions:
     @property
     def loss_options(self) -> dict[str, float]:
         """Arguments of `losses.loss_function`."""
-        names = ("focal_gamma", "asymmetric_gamma_positive", "asymmetric_gamma_negative", "asymmetric_margin")
+        names = ("label_smoothing", "focal_gamma", "asymmetric_gamma_positive", "asymmetric_gamma_negative",
+                 "asymmetric_margin")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def check_files(self) -> None:
@@ -206,6 +212,11 @@ class ClassifierOptions:
         if not callable(self.loss) and self.loss not in LOSSES and "." not in str(self.loss):
             problems.append(
                 f"model.loss is {self.loss!r}: choose one of {', '.join(LOSSES)}, or name a function of your own"
+            )
+        if self.label_smoothing and self.loss != "bce":
+            problems.append(
+                f"model.label_smoothing is {self.label_smoothing} with model.loss {self.loss}: it is of bce alone, "
+                "leave one of them out"
             )
         if problems:
             raise ConfigError("; and ".join(problems))

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from torch import nn
 
 from genre_lightning.config.model import Schedule
+from genre_lightning.distributed.sharded import transformer_blocks
 from genre_lightning.errors import ConfigError
 
 HEAD_LEARNING_RATE_FACTOR = 10.0
@@ -78,21 +79,51 @@ def parameter_groups(
     ]
 
 
-def parts_of_backbone(backbone: nn.Module, lr: float, *, ratio_b: float = 1.0) -> Callable[[str], Part]:
+def parts_of_backbone(
+    backbone: nn.Module, lr: float, *, ratio_b: float = 1.0, layer_decay: float = 1.0
+) -> Callable[[str], Part]:
     """Say which part of a backbone a parameter belongs to, and the learning rate of that part.
 
     Args:
         backbone: With its adapters.
         lr: Peak learning rate of the backbone.
         ratio_b: The rate of LoRA's B over that of A (Hayou et al., "LoRA+", 2024).
+        layer_decay: The rate of a transformer block over that of the one above it (Howard and Ruder, "ULMFiT", 2018);
+            what is above the blocks has the rate of the last, and embeddings that of a block below the first.
+
+    Raises:
+        ConfigError: There are no blocks whose rates could differ.
     """
+    depth = _depths(backbone) if layer_decay != 1.0 else {}
 
     def part_of(name: str) -> Part:
+        part, rate = "backbone", lr
+        if below := depth.get(name, 0):
+            part, rate = f"backbone-{below}", rate * layer_decay**below
         if ratio_b != 1.0 and ".lora_B." in name:
-            return Part("lora.B", ratio_b * lr)
-        return Part("backbone", lr)
+            part, rate = f"{part}.B", rate * ratio_b
+        return Part(part, rate)
 
     return part_of
+
+
+def _depths(backbone: nn.Module) -> dict[str, int]:
+    """How many blocks a parameter lies below the last one; those above the blocks are left out."""
+    try:
+        blocks = transformer_blocks(backbone)
+    except ConfigError:
+        raise ConfigError(
+            f"model.layer_lr_decay is for transformer blocks, and {type(backbone).__name__} has no list of them: "
+            "leave it out"
+        ) from None
+    depth = {id(p): len(blocks) - 1 - place for place, block in enumerate(blocks) for p in block.parameters()}
+    found = {}
+    for name, p in backbone.named_parameters():
+        if id(p) in depth:
+            found[name] = depth[id(p)]
+        elif "embed" in name:
+            found[name] = len(blocks)
+    return found
 
 
 def schedule_factor(schedule: Schedule, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:

@@ -165,7 +165,12 @@ class StepwiseModule(LightningModule):
             lr=lr,
             head_lr=head_lr,
             weight_decay=self.options.weight_decay,
-            part_of=parts_of_backbone(self.backbone, lr, ratio_b=self.lora.lr_ratio_b if self.lora else 1.0),
+            part_of=parts_of_backbone(
+                self.backbone,
+                lr,
+                ratio_b=self.lora.lr_ratio_b if self.lora else 1.0,
+                layer_decay=self.options.layer_lr_decay,
+            ),
         )
         optimizer = self.new_optimizer(groups)
         total = self._planned_steps()
