@@ -164,6 +164,8 @@ class ClassifierOptions:
         layer_lr_decay: each transformer block of the backbone learns this much slower than the one above it, and the
             embeddings below the first; 1 for equal rates.
         weight_decay: of AdamW; biases and norms are never decayed.
+        ema_decay: evaluate, keep and export an exponential moving average of the trained weights with this decay; null
+            for the weights of the last step.
         warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
         schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
         beta2: AdamW's second moment decay.
@@ -183,6 +185,7 @@ class ClassifierOptions:
     head_lr: Annotated[float | None, above(0, 1e3)] = None
     layer_lr_decay: Annotated[float, above(0, 1)] = 1.0
     weight_decay: Annotated[float, Bounds(0, 1e3)] = 0.01
+    ema_decay: Annotated[float | None, FRACTION_BELOW_ONE] = None
     warmup_fraction: Annotated[float, FRACTION_BELOW_ONE] = 0.1
     schedule: Schedule = "linear"
     beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999

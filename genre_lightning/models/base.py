@@ -19,6 +19,7 @@ from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
 from genre_lightning.errors import ConfigError
 from genre_lightning.losses import loss_function, positive_weights
+from genre_lightning.models.average import exchange_in_checkpoint
 from genre_lightning.models.checkpoint import (
     CHECKPOINT_KEY,
     check_same_genres,
@@ -382,6 +383,8 @@ class GenreClassifier(StepwiseModule):
             self.check_finite()
         kept = self.trained_names()
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
+        if self.options.ema_decay is not None and checkpoint.get("optimizer_states"):
+            exchange_in_checkpoint(checkpoint, self.trainer.optimizers[0], self)
         checkpoint[CHECKPOINT_KEY] = self.checkpoint_metadata()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from genre_lightning.config.model import ClassifierOptions, LoraOptions
 from genre_lightning.errors import DivergedError
+from genre_lightning.models.average import exchange, follow, forget
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.optimizer import (
     HEAD_LEARNING_RATE_FACTOR,
@@ -24,6 +26,7 @@ from genre_lightning.models.optimizer import (
     schedule_factor,
 )
 from genre_lightning.models.step_sums import StepSums
+from genre_lightning.progress import say
 from genre_lightning.types import Batch
 
 if TYPE_CHECKING:
@@ -146,6 +149,31 @@ class StepwiseModule(LightningModule):
         self.log("train/loss_epoch", loss, logger=False)
         self._send({"train/loss_epoch": float(loss)}, self.trainer.global_step - 1)
 
+    # The moving average of the weights
+
+    def on_train_start(self) -> None:
+        """Go back from a checkpoint's averaged weights to those of its last step."""
+        for optimizer in self.trainer.optimizers:
+            exchange(optimizer)
+        if (decay := self.options.ema_decay) is not None:
+            rank_zero_only(say)(f"evaluated, kept and exported: the moving average of the weights (ema_decay {decay})")
+            return
+        for optimizer in self.trainer.optimizers:
+            forget(optimizer)  # of a run that goes on without one
+
+    def on_validation_start(self) -> None:
+        """Evaluate the averaged weights."""
+        self._exchange_average()
+
+    def on_validation_end(self) -> None:
+        """Train on with those of the last step."""
+        self._exchange_average()
+
+    def _exchange_average(self) -> None:
+        # outside of a training there are no optimizers, and weights are averaged already
+        for optimizer in self.trainer.optimizers if self.options.ema_decay is not None else []:
+            exchange(optimizer, self.backbone, self.head)
+
     # Optimisation
 
     def learning_rates(self) -> tuple[float, float]:
@@ -173,6 +201,8 @@ class StepwiseModule(LightningModule):
             ),
         )
         optimizer = self.new_optimizer(groups)
+        if self.options.ema_decay is not None:
+            follow(optimizer, self.options.ema_decay, lambda: self.trainer.global_step)
         total = self._planned_steps()
         warmup = round(self.options.warmup_fraction * total)
         factor = schedule_factor(self.options.schedule, warmup_steps=warmup, total_steps=total)

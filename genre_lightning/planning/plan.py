@@ -221,6 +221,7 @@ class Plan:
             fused=not (self.precision == "16-mixed" and setup.config.trainer.gradient_clip_val),
             micro_batches=steps.micro_batches if steps else 1,
             offload=_offloads(setup.config.trainer.strategy),
+            averaged=model.options.ema_decay is not None,
         )
         if not model.trains:
             taken = evaluation_memory(shape, configured, model.options.batch_tokens)
