@@ -109,6 +109,11 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
     form: str = options.form
     if (options.merge or form == "adapter") and not lora:
         raise ConfigError(f"{place} is no LoRA run, so it has no adapter: leave out --merge and --form adapter")
+    if decoder and not source.model.causal:
+        raise ConfigError(
+            f"{place} has model.attention full, and other programs run its decoder with causal attention: use it by "
+            "'genre-lightning tag' and 'genre-lightning predict'"
+        )
     if options.merge and form == "adapter":
         raise ConfigError("--merge and --form adapter exclude each other: leave one of them out")
     if form == "auto" and lora and not options.merge:

@@ -12,6 +12,8 @@ from genre_lightning.types import LOSSES, LossFunction, PosWeight
 
 Schedule = Literal["linear", "cosine", "constant"]
 Pooling = Literal["mean", "cls"]
+DecoderAttention = Literal["causal", "full"]
+DecoderPooling = Literal["last", "mean"]
 Quantization = Literal["none", "nf4", "int8"]
 ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
@@ -353,6 +355,8 @@ class LlamaQLoraOptions(DecoderOptions):
 
     Attributes:
         lora: shape and place of the adapters; null takes the defaults.
+        attention: "causal", as the decoder was trained, or "full": a token sees all of its text.
+        pooling: the state of a text's "last" token, or the "mean" over its tokens.
         packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
             texts of like length are padded to the longest of them. The logits are the same.
         dropout: before the head; null for none.
@@ -363,6 +367,8 @@ class LlamaQLoraOptions(DecoderOptions):
     """
 
     lora: LoraOptions | None = None
+    attention: DecoderAttention = "causal"
+    pooling: DecoderPooling = "last"
     packing: bool = True
     dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
     activation_checkpointing: bool = False

@@ -140,6 +140,11 @@ class GenreClassifier(StepwiseModule):
         return False
 
     @property
+    def decoder(self) -> bool:
+        """Whether the backbone is a Llama-like decoder, whatever its tokens see."""
+        return False
+
+    @property
     def tokenizer_source(self) -> str | None:
         """Model of the hub or directory with the backbone's tokenizer; None if one is trained on the texts."""
         return None

@@ -72,6 +72,11 @@ class FrozenDecoder(GenreClassifier):
         return True
 
     @property
+    def decoder(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def tokenizer_source(self) -> str | None:
         """The backbone, unless it is a shape alone."""
         return None if self.options.backbone == RANDOM else self.options.backbone

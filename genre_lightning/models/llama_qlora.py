@@ -1,4 +1,4 @@
-"""LlamaQLoraClassifier: a frozen, quantised decoder with LoRA and a head on each text's last token."""
+"""LlamaQLoraClassifier: a frozen, quantised decoder with LoRA and a head on each text's last token or their mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from genre_lightning.config.model import LlamaQLoraOptions, LoraOptions
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import checkpoint_activations
 from genre_lightning.models.decoder import FrozenDecoder
-from genre_lightning.models.layers.packing import last_tokens, text_ends
+from genre_lightning.models.layers.packing import full_attention_inputs, last_tokens, text_ends
+from genre_lightning.models.layers.pooling import pool, pool_packed
 from genre_lightning.models.lora import add_lora
 from genre_lightning.models.quantization import known_warnings
 from genre_lightning.types import Batch, DataSpec, Layout
@@ -26,7 +27,8 @@ class LlamaQLoraClassifier(FrozenDecoder):
     """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
 
     Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023. With quantization "none" it is plain LoRA.
-    The state of each text's last real token goes through the head, which is in float32 and trains in full.
+    The state of each text's last real token, or the mean of all, goes through the head, which is in float32 and trains in
+    full.
 
     Args:
         options: Those of `LlamaQLoraOptions`, each as an argument.
@@ -47,6 +49,11 @@ class LlamaQLoraClassifier(FrozenDecoder):
     def adapters(self) -> bool:
         """True: only adapters and the head train."""
         return True
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it."""
+        return self.options.attention == "causal"
 
     @property
     def layout(self) -> Layout:
@@ -92,9 +99,16 @@ class LlamaQLoraClassifier(FrozenDecoder):
         apart: dict[str, Tensor] = {name: batch[name] for name in names if name in batch}
         if (ends := text_ends(batch)) is not None:
             apart["ends"] = ends
+        if not self.causal:
+            apart |= full_attention_inputs(batch)
         with known_warnings():
             states = self.backbone(input_ids=batch["input_ids"], use_cache=False, **apart).last_hidden_state
-        pooled = last_tokens(states, batch)
+        if self.options.pooling == "last":
+            pooled = last_tokens(states, batch)
+        elif "last_tokens" in batch:
+            pooled = pool_packed(states[0], batch["last_tokens"], "mean")
+        else:
+            pooled = pool(states, batch["attention_mask"], "mean")
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled)
 

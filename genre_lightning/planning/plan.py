@@ -110,7 +110,7 @@ class Plan:
     def _texts(self) -> Texts | None:
         data, model = self.setup.data, self.setup.model
         try:
-            texts = read_texts(data, decoder=model.causal)
+            texts = read_texts(data, decoder=model.decoder)
         except (ConfigError, DataError) as error:
             self.conflicts.append(str(error))
             return None
@@ -146,8 +146,8 @@ class Plan:
             max_epochs=trainer.max_epochs,
             max_steps=trainer.max_steps,
             packed=model.layout == "packed",
-            encoder=not model.causal,
-            in_groups=not model.causal and self.machine.kind == "cpu",
+            encoder=not model.decoder,
+            in_groups=not model.decoder and self.machine.kind == "cpu",
         )
         self.facts["steps"] = {
             "films": plan.films,
@@ -278,7 +278,7 @@ class Plan:
 
     def _cpu_time(self, shape: ModelShape, texts: Texts, steps: StepPlan) -> None:
         model, data, machine = self.setup.model, self.setup.data, self.machine
-        if machine.ranks > 1 or model.causal or shape.quantised or shape.total > MOST_PARAMETERS:
+        if machine.ranks > 1 or model.decoder or shape.quantised or shape.total > MOST_PARAMETERS:
             self.facts["no_time"] = (
                 f"not estimated: on a CPU it is measured for one device and encoders of at most {MOST_PARAMETERS:,} "
                 "parameters"
