@@ -27,7 +27,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
     """A Llama-like decoder, fine-tuned by low-rank adapters over frozen 4-bit weights, with a linear head.
 
     Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023. With quantization "none" it is plain LoRA.
-    The state of each text's last real token, or the mean of all, goes through the head, which is in float32 and trains in
+    The state of each text's last real token, or the mean of all, goes through the head, which is float32 and trains in
     full.
 
     Args:

@@ -160,10 +160,8 @@ def full_attention_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     if "last_tokens" not in batch:
         return {"attention_mask": batch["attention_mask"].bool()[:, None, None, :]}
-    slots = batch["slots"]
-    return {
-        "slot_mask": torch.arange(slots.shape[1], device=slots.device) < packed_lengths(batch["last_tokens"])[:, None]
-    }
+    slots, lengths = batch["slots"], packed_lengths(batch["last_tokens"])
+    return {"slot_mask": torch.arange(slots.shape[1], device=slots.device) < lengths[:, None]}
 
 
 def text_ends(batch: dict[str, Tensor]) -> Tensor | None:
