@@ -116,6 +116,8 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
         )
     if options.merge and form == "adapter":
         raise ConfigError("--merge and --form adapter exclude each other: leave one of them out")
+    if getattr(source.model.options, "unfreeze", None) is not None and not options.merge:
+        raise ConfigError(f"{place} has trained whole layers too (model.unfreeze), which no adapter holds: add --merge")
     if form == "auto" and lora and not options.merge:
         form = "adapter"
     if form == "adapter" and options.onnx:

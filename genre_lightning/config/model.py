@@ -240,6 +240,9 @@ class EncoderOptions(ClassifierOptions):
         pooling: "mean" over a text's tokens, or its first token's state ("cls").
         dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
         lora: train low-rank adapters in the attention and the head in full; null trains everything.
+        unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null
+            trains adapters alone.
+        unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
         activation_checkpointing: keep only the states between layers and compute the rest again in the backward
             pass: a third more work for a fraction of the memory.
         packing: lay texts one behind another in a row without padding, for backbones whose attention can keep them
@@ -253,6 +256,8 @@ class EncoderOptions(ClassifierOptions):
     pooling: Pooling = "mean"
     dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
     lora: LoraOptions | None = None
+    unfreeze: Annotated[int | None, Bounds(0, 10**4)] = None
+    unfreeze_lr: Annotated[float | None, above(0, 1e3)] = None
     activation_checkpointing: bool = False
     packing: bool = True
     architecture: Architecture | None = None
@@ -284,6 +289,11 @@ class EncoderOptions(ClassifierOptions):
             raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
         if self.lora is not None:
             check_lora(self.lora)
+        elif self.unfreeze is not None:
+            raise ConfigError(
+                f"model.unfreeze is {self.unfreeze} without adapters, and all of the backbone trains then: leave it "
+                "out, or add model.lora"
+            )
 
 
 @dataclass
@@ -355,6 +365,9 @@ class LlamaQLoraOptions(DecoderOptions):
 
     Attributes:
         lora: shape and place of the adapters; null takes the defaults.
+        unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null
+            trains adapters alone. Quantised weights cannot be unfrozen.
+        unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
         attention: "causal", as the decoder was trained, or "full": a token sees all of its text.
         pooling: the state of a text's "last" token, or the "mean" over its tokens.
         packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
@@ -367,6 +380,8 @@ class LlamaQLoraOptions(DecoderOptions):
     """
 
     lora: LoraOptions | None = None
+    unfreeze: Annotated[int | None, Bounds(0, 10**4)] = None
+    unfreeze_lr: Annotated[float | None, above(0, 1e3)] = None
     attention: DecoderAttention = "causal"
     pooling: DecoderPooling = "last"
     packing: bool = True
@@ -379,6 +394,12 @@ class LlamaQLoraOptions(DecoderOptions):
         super().check_options()
         if self.lora is not None:
             check_lora(self.lora, self.quantization)
+        if self.unfreeze is not None and (self.quantization != "none" or self.compute_dtype != "auto"):
+            raise ConfigError(
+                f"model.unfreeze is {self.unfreeze} with model.quantization {self.quantization} and "
+                f"model.compute_dtype {self.compute_dtype}, whose weights are too coarse to train: set "
+                "model.quantization=none and model.compute_dtype=auto, or leave model.unfreeze out"
+            )
 
 
 @dataclass(kw_only=True)

@@ -135,7 +135,9 @@ class DistilBertClassifier(GenreClassifier):
         self.backbone_config, lora = config, self.options.lora
         self.backbone: nn.Module = backbone
         if lora:
-            self.backbone = add_lora(backbone, lora, config.model_type, shape_only=self.shape_only)
+            self.backbone = add_lora(
+                backbone, lora, config.model_type, unfreeze=self.options.unfreeze, shape_only=self.shape_only
+            )
         width = config.hidden_size
         linear = nn.Linear(width, len(spec.genres))
         # small weights: the first logits are near 0, whatever the scale of the backbone's states

@@ -72,7 +72,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
     def build(self, spec: DataSpec) -> None:
         """Makes the quantised backbone, puts adapters on it, and makes the head."""
         decoder = self.build_decoder(spec)
-        if self.lora.reads_weights and not self.shape_only:
+        if (self.lora.reads_weights or self.options.unfreeze is not None) and not self.shape_only:
             self.materialise(decoder)
         if self.options.activation_checkpointing:
             checkpoint_activations(decoder)
@@ -84,6 +84,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
                 self.lora,
                 decoder.config.model_type,
                 weight_of=self.weight_of,
+                unfreeze=self.options.unfreeze,
                 shape_only=self.shape_only,
             )
         width = decoder.config.hidden_size

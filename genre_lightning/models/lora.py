@@ -11,6 +11,8 @@ from torch import nn
 
 from genre_lightning.config.model import LoraInit, LoraOptions
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.models.unfreeze import pattern_of, top_blocks
+from genre_lightning.models.unfreeze import unfreeze as unfreeze_layers
 
 __all__ = ["START", "LoraOptions", "add_lora", "fold_start", "merge_adapters", "trained_size"]
 
@@ -43,6 +45,7 @@ def add_lora(
     model_type: str,
     *,
     weight_of: Callable[[str, torch.Size], torch.Tensor] | None = None,
+    unfreeze: int | None = None,
     shape_only: bool = False,
 ) -> nn.Module:
     """Freezes the backbone and puts trainable float32 adapters on it.
@@ -52,10 +55,11 @@ def add_lora(
         options: Of the adapters.
         model_type: transformers' name of its family.
         weight_of: The weight of a name and shape before it was quantised.
+        unfreeze: Top blocks that get no adapters and train in full, as all norms then do; None freezes everything.
         shape_only: Leave the adapters' values as they come.
 
     Raises:
-        ConfigError: no layer has one of the target names.
+        ConfigError: no layer has one of the target names, or none is left for an adapter.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -70,6 +74,7 @@ def add_lora(
         target_modules=targets,
         use_rslora=options.rslora,
         use_dora=options.dora,
+        exclude_modules=pattern_of(backbone, top_blocks(backbone, unfreeze)) if unfreeze else None,
     )
     try:
         wrapped = get_peft_model(backbone, config)
@@ -77,6 +82,8 @@ def add_lora(
         raise ConfigError(
             f"model.lora.targets {targets} fits no layer of {model_type} ({one_line(error)[:120]})"
         ) from error
+    if unfreeze is not None:
+        unfreeze_layers(backbone, unfreeze)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # a loss scaler refuses half-precision trainables

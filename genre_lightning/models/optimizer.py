@@ -80,7 +80,7 @@ def parameter_groups(
 
 
 def parts_of_backbone(
-    backbone: nn.Module, lr: float, *, ratio_b: float = 1.0, layer_decay: float = 1.0
+    backbone: nn.Module, lr: float, *, ratio_b: float = 1.0, layer_decay: float = 1.0, unfrozen_lr: float | None = None
 ) -> Callable[[str], Part]:
     """Say which part of a backbone a parameter belongs to, and the learning rate of that part.
 
@@ -88,6 +88,7 @@ def parts_of_backbone(
         backbone: With its adapters.
         lr: Peak learning rate of the backbone.
         ratio_b: The rate of LoRA's B over that of A (Hayou et al., "LoRA+", 2024).
+        unfrozen_lr: Peak learning rate of what trains in full beside adapters; None if there is no such part.
         layer_decay: The rate of a transformer block over that of the one above it (Howard and Ruder, "ULMFiT", 2018);
             what is above the blocks has the rate of the last, and embeddings that of a block below the first.
 
@@ -98,8 +99,10 @@ def parts_of_backbone(
 
     def part_of(name: str) -> Part:
         part, rate = "backbone", lr
+        if unfrozen_lr is not None and "lora_" not in name:
+            part, rate = "unfrozen", unfrozen_lr
         if below := depth.get(name, 0):
-            part, rate = f"backbone-{below}", rate * layer_decay**below
+            part, rate = f"{part}-{below}", rate * layer_decay**below
         if ratio_b != 1.0 and ".lora_B." in name:
             part, rate = f"{part}.B", rate * ratio_b
         return Part(part, rate)

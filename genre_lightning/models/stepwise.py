@@ -184,6 +184,14 @@ class StepwiseModule(LightningModule):
             return lr, self.options.head_lr
         return lr, min((1.0 if self.from_scratch else HEAD_LEARNING_RATE_FACTOR) * lr, 5e-3)
 
+    def unfrozen_learning_rate(self) -> float | None:
+        """Peak learning rate of what trains in full beside adapters; None if nothing does."""
+        options: Any = self.options
+        if getattr(options, "unfreeze", None) is None:
+            return None
+        size = sum(p.numel() for p in self.backbone.parameters())
+        return options.unfreeze_lr or default_learning_rate(size, adapters=False, from_scratch=False)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and decay over the steps of the whole run."""
         lr, head_lr = self.learning_rates()
@@ -198,6 +206,7 @@ class StepwiseModule(LightningModule):
                 lr,
                 ratio_b=self.lora.lr_ratio_b if self.lora else 1.0,
                 layer_decay=self.options.layer_lr_decay,
+                unfrozen_lr=self.unfrozen_learning_rate(),
             ),
         )
         optimizer = self.new_optimizer(groups)

@@ -195,6 +195,8 @@ class Plan:
         shape = shape_of(model)
         if model.lora is not None and model.lora.dora:
             self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")
+        if getattr(model.options, "unfreeze", None) is not None:
+            self.notes.append("what unfrozen blocks keep for their own gradients is not part of the memory")
         counts = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
         self.facts["parameters"] = {**counts, "blocks": shape.blocks}
         return shape
