@@ -27,6 +27,7 @@ from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
 from genre_lightning.files import read_parquet, write_json, write_text
 from genre_lightning.folders import check_new_folder
+from genre_lightning.models.adapter import merge_adapter
 from genre_lightning.models.backbones import QuietLoading
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
@@ -118,6 +119,9 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
         raise ConfigError("--merge and --form adapter exclude each other: leave one of them out")
     if getattr(source.model.options, "unfreeze", None) is not None and not options.merge:
         raise ConfigError(f"{place} has trained whole layers too (model.unfreeze), which no adapter holds: add --merge")
+    quantization = source.base.get("quantization", "none")
+    if lora and not source.model.lora and options.merge and quantization != "none":
+        raise ConfigError(f"adapters other than LoRA do not merge with weights in {quantization}: leave out --merge")
     if form == "auto" and lora and not options.merge:
         form = "adapter"
     if form == "adapter" and options.onnx:
@@ -154,7 +158,7 @@ def _write(source: Source, folder: Path, facts: CardFacts, *, dtype: torch.dtype
     expected = source.probabilities(texts) if facts.form == "transformers" else None
     backbone: Any = source.model.backbone
     if source.model.adapters:
-        backbone = merge_adapters(backbone, dtype)
+        backbone = (merge_adapters if source.model.lora else merge_adapter)(backbone, dtype)
         plain_attention(backbone.config)
     if facts.form == "transformers":
         write_classifier(source, backbone, folder)
@@ -188,7 +192,7 @@ def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
     write_json(
         folder / "genre_lightning.json",
         {
-            **{key: source.facts[key] for key in ("genres", "max_tokens", "lora") if key in source.facts},
+            **{key: source.facts[key] for key in ("genres", "max_tokens", "lora", "adapter") if key in source.facts},
             "base": base,
             "text": source.template,
             "merged": merged,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from genre_lightning.bounds import FRACTION_BELOW_ONE, SEED, Bounds, above, at_least, bound_problems
 from genre_lightning.errors import ConfigError
@@ -82,6 +82,20 @@ class LoraOptions:
         return self.dora or self.init != "default"
 
 
+@dataclass
+class AdapterOptions:
+    """Adapters of another of peft's methods, in place of LoRA.
+
+    Attributes:
+        method: its name in peft's table, such as IA3, OFT, MISS, VERA, HRA or LOHA.
+        arguments: of its configuration: numbers, names, and lists of them; the layers are the attention projections
+            where `target_modules` is not given.
+    """
+
+    method: str = "IA3"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
 def check_lora(options: LoraOptions, quantization: Quantization = "none") -> None:
     """Refuse adapters that have no place or no start; their numbers are checked with the model's own.
 
@@ -104,6 +118,18 @@ def check_lora(options: LoraOptions, quantization: Quantization = "none") -> Non
         )
     if options.targets is not None and not options.targets:
         raise ConfigError("model.lora.targets is empty: name linear layers, or leave it null for the attention")
+
+
+def check_one_kind(lora: LoraOptions | None, adapter: AdapterOptions | None, unfreeze: int | None) -> None:
+    """Refuse adapters of two kinds, and whole layers beside others than LoRA's.
+
+    Raises:
+        ConfigError: with the options.
+    """
+    if adapter is not None and lora is not None:
+        raise ConfigError("model.lora and model.adapter are both set: a backbone has adapters of one kind, drop one")
+    if adapter is not None and unfreeze is not None:
+        raise ConfigError("model.unfreeze is for adapters of model.lora, and model.adapter is set: drop one of them")
 
 
 @dataclass
@@ -240,6 +266,7 @@ class EncoderOptions(ClassifierOptions):
         pooling: "mean" over a text's tokens, or its first token's state ("cls").
         dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
         lora: train low-rank adapters in the attention and the head in full; null trains everything.
+        adapter: adapters of another method in place of LoRA; null for none.
         unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null
             trains adapters alone.
         unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
@@ -256,6 +283,7 @@ class EncoderOptions(ClassifierOptions):
     pooling: Pooling = "mean"
     dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
     lora: LoraOptions | None = None
+    adapter: AdapterOptions | None = None
     unfreeze: Annotated[int | None, Bounds(0, 10**4)] = None
     unfreeze_lr: Annotated[float | None, above(0, 1e3)] = None
     activation_checkpointing: bool = False
@@ -285,8 +313,12 @@ class EncoderOptions(ClassifierOptions):
                 f"model.architecture.width is {self.shape.width}, no multiple of its {self.shape.heads} "
                 "heads: change one of them"
             )
-        if self.from_scratch and self.lora:
-            raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
+        if self.from_scratch and (self.lora or self.adapter):
+            name = "lora" if self.lora else "adapter"
+            raise ConfigError(
+                f"model.{name} adapts pretrained weights, and backbone 'small' has none: drop one of them"
+            )
+        check_one_kind(self.lora, self.adapter, self.unfreeze)
         if self.lora is not None:
             check_lora(self.lora)
         elif self.unfreeze is not None:
@@ -365,6 +397,7 @@ class LlamaQLoraOptions(DecoderOptions):
 
     Attributes:
         lora: shape and place of the adapters; null takes the defaults.
+        adapter: adapters of another method in place of LoRA; null for none.
         unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null
             trains adapters alone. Quantised weights cannot be unfrozen.
         unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
@@ -380,6 +413,7 @@ class LlamaQLoraOptions(DecoderOptions):
     """
 
     lora: LoraOptions | None = None
+    adapter: AdapterOptions | None = None
     unfreeze: Annotated[int | None, Bounds(0, 10**4)] = None
     unfreeze_lr: Annotated[float | None, above(0, 1e3)] = None
     attention: DecoderAttention = "causal"
@@ -392,6 +426,7 @@ class LlamaQLoraOptions(DecoderOptions):
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
         super().check_options()
+        check_one_kind(self.lora, self.adapter, self.unfreeze)
         if self.lora is not None:
             check_lora(self.lora, self.quantization)
         if self.unfreeze is not None and (self.quantization != "none" or self.compute_dtype != "auto"):

@@ -76,6 +76,8 @@ class GenreClassifier(StepwiseModule):
         """Whether the model is looked at and never run: it is built without its weights, which need not be there."""
         self.weight_report: WeightReport | None = None
         """How the backbone's stored weights fit it; known after `check` if they are on this machine."""
+        self.adapter_state: frozenset[str] = frozenset()
+        """Names of the parameters and buffers of adapters that a checkpoint holds, whether they train or not."""
         self._built = False
 
     @cached_property
@@ -206,6 +208,11 @@ class GenreClassifier(StepwiseModule):
         named = {name: getattr(self.options, name) for name in _FOR_STRATEGY if hasattr(self.options, name)}
         if self.trains:
             _ = self.loss_function
+        if getattr(self.options, "adapter", None) is not None and is_sharded(strategy):
+            raise ConfigError(
+                "model.adapter cannot be sharded by trainer.strategy fsdp, as blocks may share its weights: set "
+                "trainer.strategy=ddp, or use model.lora"
+            )
         check_strategy(strategy, self.precision, self.accelerator, trains=self.trains, **named)
 
     def bind(self, spec: DataSpec, pos_weight: NDArray[np.float32] | None = None) -> None:
@@ -340,7 +347,7 @@ class GenreClassifier(StepwiseModule):
     def trained_names(self) -> set[str]:
         """Names of the parameters and persistent buffers that a checkpoint must hold."""
         frozen = {name for name, p in self.named_parameters() if not p.requires_grad and not is_start(name)}
-        kept = set(self.state_dict()) - (frozen if self.adapters else set())
+        kept = set(self.state_dict()) - (frozen - self.adapter_state if self.adapters else set())
         return {name for name in kept if not name.startswith("evaluation_metrics.")}
 
     def checkpoint_metadata(self) -> dict[str, Any]:

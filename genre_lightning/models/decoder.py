@@ -253,4 +253,5 @@ class FrozenDecoder(GenreClassifier):
 
     def trained_names(self) -> set[str]:
         """Names of what a checkpoint holds: all that trains, and nothing of the frozen base."""
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad or is_start(name)}
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad or is_start(name)}
+        return trained | self.adapter_state

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genre_lightning.config.constructors import takes
 from genre_lightning.config.model import LlamaQLoraOptions, LoraOptions
 from genre_lightning.errors import ConfigError
+from genre_lightning.models.adapter import add_adapter, check_adapter
 from genre_lightning.models.backbones import checkpoint_activations
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.layers.packing import full_attention_inputs, last_tokens, text_ends
@@ -21,6 +22,7 @@ from genre_lightning.types import Batch, DataSpec, Layout
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+    from transformers import PreTrainedModel
 
 
 class LlamaQLoraClassifier(FrozenDecoder):
@@ -41,9 +43,9 @@ class LlamaQLoraClassifier(FrozenDecoder):
         super().__init__(options)
 
     @property
-    def lora(self) -> LoraOptions:
-        """The adapters."""
-        return self.options.lora or LoraOptions()
+    def lora(self) -> LoraOptions | None:
+        """The low-rank adapters; None if there are those of another method."""
+        return None if self.options.adapter else self.options.lora or LoraOptions()
 
     @property
     def adapters(self) -> bool:
@@ -68,31 +70,44 @@ class LlamaQLoraClassifier(FrozenDecoder):
                 "set model.optimizer=adamw_8bit"
             )
         super().check(max_tokens)
+        if self.options.adapter:
+            check_adapter(self.options.adapter, self.options.quantization)
 
     def build(self, spec: DataSpec) -> None:
         """Makes the quantised backbone, puts adapters on it, and makes the head."""
         decoder = self.build_decoder(spec)
-        if (self.lora.reads_weights or self.options.unfreeze is not None) and not self.shape_only:
+        lora = self.lora
+        reads_weights = lora is None or lora.reads_weights or self.options.unfreeze is not None
+        if reads_weights and not self.shape_only:
             self.materialise(decoder)
         if self.options.activation_checkpointing:
             checkpoint_activations(decoder)
         # loading may have drawn numbers: the new weights depend on the seed alone
         torch.manual_seed(self.seed)
-        with known_warnings():
-            self.backbone = add_lora(
-                decoder,
-                self.lora,
-                decoder.config.model_type,
-                weight_of=self.weight_of,
-                unfreeze=self.options.unfreeze,
-                shape_only=self.shape_only,
-            )
+        self.backbone = self._adapted(decoder, lora)
         width = decoder.config.hidden_size
         linear = nn.Linear(width, len(spec.genres), dtype=torch.float32)
         # the first logits are of the order of 0.5, whatever the width: the last norm gives states of the order of 1
         nn.init.normal_(linear.weight, std=0.5 * width**-0.5)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(self.options.dropout or 0.0), linear)
+
+    def _adapted(self, decoder: PreTrainedModel, lora: LoraOptions | None) -> nn.Module:
+        family = decoder.config.model_type
+        with known_warnings():
+            if lora is not None:
+                return add_lora(
+                    decoder,
+                    lora,
+                    family,
+                    weight_of=self.weight_of,
+                    unfreeze=self.options.unfreeze,
+                    shape_only=self.shape_only,
+                )
+            assert self.options.adapter is not None
+            wrapped, names = add_adapter(decoder, self.options.adapter, family, self.seed)
+        self.adapter_state = frozenset(f"backbone.{name}" for name in names)
+        return wrapped
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
@@ -124,4 +139,6 @@ class LlamaQLoraClassifier(FrozenDecoder):
 
     def checkpoint_metadata(self) -> dict[str, Any]:
         """See `GenreClassifier.checkpoint_metadata`; with the adapters' options."""
-        return {**super().checkpoint_metadata(), "lora": asdict(self.lora)}
+        options = {"lora": self.lora, "adapter": self.options.adapter}
+        kinds = {name: asdict(kind) if kind else None for name, kind in options.items()}
+        return {**super().checkpoint_metadata(), **kinds}

@@ -39,6 +39,17 @@ _ATTENTION = {
 }
 
 
+def attention_layers(model_type: str, option: str) -> list[str]:
+    """Return the names of a family's attention projections.
+
+    Raises:
+        ConfigError: They are not known; with the option that may name them.
+    """
+    if model_type not in _ATTENTION:
+        raise ConfigError(f"no attention layers are known for {model_type!r}: name them with {option}")
+    return _ATTENTION[model_type]
+
+
 def add_lora(
     backbone: nn.Module,
     options: LoraOptions,
@@ -63,9 +74,7 @@ def add_lora(
     """
     from peft import LoraConfig, get_peft_model
 
-    targets = options.targets or _ATTENTION.get(model_type)
-    if not targets:
-        raise ConfigError(f"no attention layers are known for {model_type!r}: name them with model.lora.targets")
+    targets = options.targets or attention_layers(model_type, "model.lora.targets")
     # no task_type: with one, peft wraps the head too and decides for itself what trains
     config = LoraConfig(
         r=options.rank,

@@ -197,6 +197,8 @@ class Plan:
             self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")
         if getattr(model.options, "unfreeze", None) is not None:
             self.notes.append("what unfrozen blocks keep for their own gradients is not part of the memory")
+        if getattr(model.options, "adapter", None) is not None:
+            self.notes.append("what the adapters of model.adapter keep for their gradients is not part of the memory")
         counts = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
         self.facts["parameters"] = {**counts, "blocks": shape.blocks}
         return shape
