@@ -68,7 +68,7 @@ class TextReader(Protocol):
         """Random seed of the training, and so of the order of the films."""
 
 
-LOSSES = ("bce", "focal", "asymmetric")
+LOSSES = ("bce", "focal", "asymmetric", "zlpr")
 
 
 LossFunction = Callable[[Any, Any, Any], Any]

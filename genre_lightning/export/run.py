@@ -25,6 +25,7 @@ from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, w
 from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
 from genre_lightning.files import read_parquet, write_json, write_text
+from genre_lightning.models.adapter import merge_adapter
 from genre_lightning.models.backbones import QuietLoading
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
@@ -107,8 +108,18 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
     form: str = options.form
     if (options.merge or form == "adapter") and not lora:
         raise ConfigError(f"{place} is no LoRA run, so it has no adapter: leave out --merge and --form adapter")
+    if decoder and not source.model.causal:
+        raise ConfigError(
+            f"{place} has model.attention full, and other programs run its decoder with causal attention: use it by "
+            "'genre-lightning tag' and 'genre-lightning predict'"
+        )
     if options.merge and form == "adapter":
         raise ConfigError("--merge and --form adapter exclude each other: leave one of them out")
+    if getattr(source.model.options, "unfreeze", None) is not None and not options.merge:
+        raise ConfigError(f"{place} has trained whole layers too (model.unfreeze), which no adapter holds: add --merge")
+    quantization = source.base.get("quantization", "none")
+    if lora and not source.model.lora and options.merge and quantization != "none":
+        raise ConfigError(f"adapters other than LoRA do not merge with weights in {quantization}: leave out --merge")
     if form == "auto" and lora and not options.merge:
         form = "adapter"
     if form == "adapter" and options.onnx:
@@ -129,7 +140,8 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
 def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int:
     """What will be written, roughly: quantised weights count as many as they stand for."""
     if form == "adapter":
-        return 4 * sum(p.numel() for p in source.model.parameters() if p.requires_grad) + _MARGIN
+        kept = source.model.trained_names()
+        return 4 * sum(p.numel() for name, p in source.model.named_parameters() if name in kept) + _MARGIN
     packed = {"nf4": 2}.get(source.base.get("quantization", "none"), 1)
     numbers = sum(p.numel() * (packed if p.dtype == torch.uint8 else 1) for p in source.model.parameters())
     return numbers * (dtype.itemsize + (4 if onnx else 0)) + _MARGIN
@@ -144,7 +156,7 @@ def _write(source: Source, folder: Path, facts: CardFacts, *, dtype: torch.dtype
     expected = source.probabilities(texts) if facts.form == "transformers" else None
     backbone: Any = source.model.backbone
     if source.model.adapters:
-        backbone = merge_adapters(backbone, dtype)
+        backbone = (merge_adapters if source.model.lora else merge_adapter)(backbone, dtype)
         plain_attention(backbone.config)
     if facts.form == "transformers":
         write_classifier(source, backbone, folder)
@@ -178,7 +190,7 @@ def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
     write_json(
         folder / "genre_lightning.json",
         {
-            **{key: source.facts[key] for key in ("genres", "max_tokens", "lora") if key in source.facts},
+            **{key: source.facts[key] for key in ("genres", "max_tokens", "lora", "adapter") if key in source.facts},
             "base": base,
             "text": source.template,
             "merged": merged,

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from genre_lightning.compat import keep_buffers_per_rank, set_hyperparameters
 from genre_lightning.config.constructors import plain
-from genre_lightning.config.model import ClassifierOptions, LoraOptions
+from genre_lightning.config.model import ClassifierOptions
 from genre_lightning.config.trust import function
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
 from genre_lightning.errors import ConfigError
 from genre_lightning.losses import loss_function, positive_weights
+from genre_lightning.models.average import exchange_in_checkpoint
 from genre_lightning.models.checkpoint import (
     CHECKPOINT_KEY,
     check_same_genres,
@@ -32,6 +33,7 @@ from genre_lightning.models.layers.cpu_dropout import replace_dropout
 from genre_lightning.models.layers.cpu_embedding import keep_embedding_gradients
 from genre_lightning.models.layers.cpu_memory import keep_freed_memory
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
+from genre_lightning.models.lora import is_start
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.stepwise import StepOutput, StepwiseModule
 from genre_lightning.models.validation import EvaluationMetrics
@@ -74,6 +76,8 @@ class GenreClassifier(StepwiseModule):
         """Whether the model is looked at and never run: it is built without its weights, which need not be there."""
         self.weight_report: WeightReport | None = None
         """How the backbone's stored weights fit it; known after `check` if they are on this machine."""
+        self.adapter_state: frozenset[str] = frozenset()
+        """Names of the parameters and buffers of adapters that a checkpoint holds, whether they train or not."""
         self._built = False
 
     @cached_property
@@ -138,6 +142,11 @@ class GenreClassifier(StepwiseModule):
         return False
 
     @property
+    def decoder(self) -> bool:
+        """Whether the backbone is a Llama-like decoder, whatever its tokens see."""
+        return False
+
+    @property
     def tokenizer_source(self) -> str | None:
         """Model of the hub or directory with the backbone's tokenizer; None if one is trained on the texts."""
         return None
@@ -145,11 +154,6 @@ class GenreClassifier(StepwiseModule):
     @property
     def tokenizer_revision(self) -> str | None:
         """Commit or tag of the tokenizer on the hub."""
-        return None
-
-    @property
-    def lora(self) -> LoraOptions | None:
-        """The adapters; None if there are none."""
         return None
 
     def take_seed(self, seed: int) -> None:
@@ -204,6 +208,11 @@ class GenreClassifier(StepwiseModule):
         named = {name: getattr(self.options, name) for name in _FOR_STRATEGY if hasattr(self.options, name)}
         if self.trains:
             _ = self.loss_function
+        if getattr(self.options, "adapter", None) is not None and is_sharded(strategy):
+            raise ConfigError(
+                "model.adapter cannot be sharded by trainer.strategy fsdp, as blocks may share its weights: set "
+                "trainer.strategy=ddp, or use model.lora"
+            )
         check_strategy(strategy, self.precision, self.accelerator, trains=self.trains, **named)
 
     def bind(self, spec: DataSpec, pos_weight: NDArray[np.float32] | None = None) -> None:
@@ -337,8 +346,8 @@ class GenreClassifier(StepwiseModule):
 
     def trained_names(self) -> set[str]:
         """Names of the parameters and persistent buffers that a checkpoint must hold."""
-        frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
-        kept = set(self.state_dict()) - (frozen if self.adapters else set())
+        frozen = {name for name, p in self.named_parameters() if not p.requires_grad and not is_start(name)}
+        kept = set(self.state_dict()) - (frozen - self.adapter_state if self.adapters else set())
         return {name for name in kept if not name.startswith("evaluation_metrics.")}
 
     def checkpoint_metadata(self) -> dict[str, Any]:
@@ -386,6 +395,8 @@ class GenreClassifier(StepwiseModule):
             self.check_finite()
         kept = self.trained_names()
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
+        if self.options.ema_decay is not None and checkpoint.get("optimizer_states"):
+            exchange_in_checkpoint(checkpoint, self.trainer.optimizers[0], self)
         checkpoint[CHECKPOINT_KEY] = self.checkpoint_metadata()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from genre_lightning.config.constructors import takes
 from genre_lightning.config.model import SMALL, Architecture, EncoderOptions, LoraOptions
 from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.models.adapter import add_adapter, check_adapter
 from genre_lightning.models.backbone_config import check_encoder, config_of
 from genre_lightning.models.backbones import (
     backbone_config,
@@ -80,7 +81,7 @@ class DistilBertClassifier(GenreClassifier):
     @property
     def adapters(self) -> bool:
         """Whether only adapters of the backbone train."""
-        return self.lora is not None
+        return self.lora is not None or self.options.adapter is not None
 
     @property
     def layout(self) -> Layout:
@@ -102,6 +103,8 @@ class DistilBertClassifier(GenreClassifier):
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""
         super().check(max_tokens)
+        if self.options.adapter:
+            check_adapter(self.options.adapter)
         if not self.from_scratch:
             weights = not self.shape_only
             config = backbone_config(self.options.backbone, self.options.revision, weights=weights)
@@ -133,7 +136,14 @@ class DistilBertClassifier(GenreClassifier):
         if self.options.activation_checkpointing:
             checkpoint_activations(backbone)
         self.backbone_config, lora = config, self.options.lora
-        self.backbone: nn.Module = add_lora(backbone, lora, config.model_type) if lora else backbone
+        self.backbone: nn.Module = backbone
+        if lora:
+            self.backbone = add_lora(
+                backbone, lora, config.model_type, unfreeze=self.options.unfreeze, shape_only=self.shape_only
+            )
+        elif self.options.adapter:
+            self.backbone, names = add_adapter(backbone, self.options.adapter, config.model_type, self.seed)
+            self.adapter_state = frozenset(f"backbone.{name}" for name in names)
         width = config.hidden_size
         linear = nn.Linear(width, len(spec.genres))
         # small weights: the first logits are near 0, whatever the scale of the backbone's states
@@ -223,4 +233,5 @@ class DistilBertClassifier(GenreClassifier):
             "backbone": self.base_metadata(),
             "backbone_config": self.backbone_config.to_diff_dict(),
             "lora": asdict(self.options.lora) if self.options.lora else None,
+            "adapter": asdict(self.options.adapter) if self.options.adapter else None,
         }
