@@ -15,7 +15,7 @@ from genre_lightning.commands.baseline_options import baseline_parser
 from genre_lightning.commands.words import default_run_dir, with_run_config
 from genre_lightning.config.arguments import in_one_line
 from genre_lightning.config.changes import check_same_training
-from genre_lightning.config.data import DataOptions
+from genre_lightning.config.data import DataOptions, make_paths_absolute
 from genre_lightning.config.guard import check_arguments, instantiate
 from genre_lightning.data.movies import check_data
 from genre_lightning.data.prepare import PreparedFilms, prepare_films
@@ -92,7 +92,7 @@ def check_baseline(name: str, arguments: Sequence[str]) -> BaselineSetup:
     check_arguments(arguments)
     parser = baseline_parser(name)
     config = in_one_line(f"baseline {name}", arguments, parser.parse_args)
-    config.data.csv = str(Path(config.data.csv).expanduser().absolute())
+    make_paths_absolute(config.data)
     run = RunDirectory(Path(config.run_dir or default_run_dir(arguments)).expanduser().absolute())
     config.run_dir = run.path
     instances = instantiate(parser, config, run.path)

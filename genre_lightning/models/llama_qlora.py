@@ -44,6 +44,11 @@ class LlamaQLoraClassifier(FrozenDecoder):
         return self.options.lora or LoraOptions()
 
     @property
+    def takes_inputs(self) -> bool:
+        """True: the head reads the inputs of the data too."""
+        return True
+
+    @property
     def adapters(self) -> bool:
         """True: only adapters and the head train."""
         return True
@@ -78,7 +83,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
         # the first logits are of the order of 0.5, whatever the width: the last norm gives states of the order of 1
         nn.init.normal_(linear.weight, std=0.5 * width**-0.5)
         nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(nn.Dropout(self.options.dropout or 0.0), linear)
+        self.head = self.fused(nn.Sequential(nn.Dropout(self.options.dropout or 0.0), linear), spec)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
@@ -88,9 +93,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
             apart["ends"] = ends
         with known_warnings():
             states = self.backbone(input_ids=batch["input_ids"], use_cache=False, **apart).last_hidden_state
-        pooled = last_tokens(states, batch)
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self.head(pooled)
+        return self.classify(last_tokens(states, batch), batch)
 
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """See `GenreClassifier.new_optimizer`."""
