@@ -29,7 +29,7 @@ _ADDED = {
     "data.encoding": "utf-8", "data.merge_genre_case": False, "data.reader": None, "model.init_args.seed": None,
     "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,
     "model.init_args.fusion": "gate", "model.init_args.drop_input": 0.1, "model.init_args.input_width": 128,
-    "model.use_inputs": True, "model.input_weight": 1.0,
+    "model.input_weight": 1.0,
 }  # fmt: skip
 """Options that configurations of earlier versions lack, and the value that does what those versions did."""
 
