@@ -57,7 +57,8 @@ class FittedInput:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FittedInput:
         """Return the input of what `dataclasses.asdict` gave, perhaps by way of JSON."""
-        return cls(**{name: tuple(v) if isinstance(v, list | tuple) else v for name, v in content.items()})
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list | tuple) else v for n, v in content.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

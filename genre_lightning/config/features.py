@@ -135,3 +135,32 @@ def feature_problems(features: Sequence[Feature], joins: Sequence[JoinedFile], l
             f"data.features has {leaks[0]!r}, the genres that the model is to predict: take it out of the inputs"
         )
     return problems
+
+
+def features_in(data: Mapping[str, Any]) -> tuple[Feature, ...]:
+    """Return the features in use of a run's data section."""
+    features = as_features(data.get("features"))
+    return tuple(f for f in features if not (f.after_release and data.get("leave_out_after_release")))
+
+
+def with_files(joins: Sequence[JoinedFile], files: Sequence[Path]) -> tuple[JoinedFile, ...]:
+    """Return a run's joined files with others in their place.
+
+    Args:
+        joins: of the run.
+        files: each in the place of the one with the same name, or of the only one.
+
+    Raises:
+        ConfigError: a file is in the place of none.
+    """
+    found = {join.name: join for join in joins}
+    for file in files:
+        path = file.expanduser().absolute()
+        name = path.name.partition(".")[0]
+        if name not in found and len(joins) == len(files) == 1:
+            name = joins[0].name
+        if name not in found:
+            names = ", ".join(found) or "none"
+            raise ConfigError(f"--data.join is {file}, and the run joins {names}: give a file of the same name")
+        found[name] = JoinedFile(path, found[name].key, found[name].on)
+    return tuple(found.values())

@@ -40,13 +40,19 @@ class Columns:
     joined: tuple[dict[str, str], ...] = ()
 
 
-def find_columns(source: FilmSource) -> Columns:
+def find_columns(source: FilmSource, names: Sequence[str] | None = None) -> Columns:
     """Find the file that has each column of texts and inputs, by the headers alone.
+
+    Args:
+        source: the files.
+        names: of the columns; None for those of the template and the inputs.
 
     Raises:
         DataError: a file cannot be read, or none has a column.
     """
-    names = list(dict.fromkeys([*source.template.columns(source.columns).values(), *(f.column for f in source.inputs)]))
+    if names is None:
+        names = [*source.template.columns(source.columns).values(), *(f.column for f in source.inputs)]
+    names = list(dict.fromkeys(names))
     if not source.has_inputs:
         return Columns(tuple(names))
     header = header_of(source.path, [source.columns.overview], source.encoding)
@@ -188,15 +194,46 @@ def join_key(cell: object, *, imdb: bool = False) -> str | None:
     return None if is_placeholder_genre(text) else text[:200]
 
 
-def open_joins(source: FilmSource, cache_dir: Path) -> list[JoinIndex]:
+def joined_row(
+    joins: Sequence[JoinIndex], source: FilmSource, film_id: int | str | None, row: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a film's row with its cells of the joined files.
+
+    Args:
+        joins: the files' indexes, which count the films.
+        source: the movies file.
+        film_id: of the film; None if it has none.
+        row: of the movies file.
+
+    Raises:
+        DataError: the movies file has no ids to join by.
+    """
+    for join in joins:
+        if not join.join.on and source.columns.id not in row:
+            raise DataError(
+                f"{source.path} has no column {source.columns.id!r}, by which {join.join.file.name} is joined: name "
+                "its ids with --data.columns.id, or set on in data.join to another column"
+            )
+        if not join.example:
+            join.example = str(row.get(join.join.on) if join.join.on else film_id)[:40]
+        row = {**row, **join.cells(film_id, row)}
+    return row
+
+
+def open_joins(source: FilmSource, cache_dir: Path, names: Sequence[str] | None = None) -> list[JoinIndex]:
     """Index the joined files by their keys, or open what an earlier call left in the cache.
+
+    Args:
+        source: the files.
+        cache_dir: root of the cache.
+        names: see `find_columns`.
 
     Raises:
         DataError: a file cannot be read.
     """
     if not source.join:
         return []
-    columns = find_columns(source).joined
+    columns = find_columns(source, names).joined
     return [
         _open(join, of_file, source.encoding, cache_dir)
         for join, of_file in zip(source.join, columns, strict=True)

@@ -14,7 +14,7 @@ from genre_lightning.config.features import Feature
 from genre_lightning.data.cells import SHAPES_READ, MalformedCellError, readable
 from genre_lightning.data.csv_rows import MisfitRow
 from genre_lightning.data.features.read import Value, value_of
-from genre_lightning.data.joins import JoinIndex, find_columns
+from genre_lightning.data.joins import JoinIndex, find_columns, joined_row
 from genre_lightning.data.shapes import Shapes, Tally, one_hot_columns
 from genre_lightning.data.tables import read_rows
 from genre_lightning.errors import DataError, one_line
@@ -137,11 +137,7 @@ class Reading:
 
     def joined(self, film_id: int | str, row: dict[str, Any]) -> dict[str, Any]:
         """Return a film's row with its cells of the joined files."""
-        for join in self.joins:
-            if not join.example:
-                join.example = str(row.get(join.join.on) if join.join.on else film_id)[:40]
-            row = {**row, **join.cells(film_id, row)}
-        return row
+        return joined_row(self.joins, self.source, film_id, row)
 
     def inputs_of(self, row: dict[str, Any]) -> tuple[Value, ...]:
         """Return the values of the head's inputs in a row, and count them."""

@@ -180,7 +180,7 @@ class TfidfBaseline(ABC):
         }
         if not linear.inputs:
             del options["input_weight"]
-        content = {"baseline": self.name, "options": options, "genres": linear.genres}
+        content: dict[str, Any] = {"baseline": self.name, "options": options, "genres": linear.genres}
         if linear.inputs:
             content["inputs"] = [asdict(one) for one in linear.inputs]
         facts = json.dumps(content)

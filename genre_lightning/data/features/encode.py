@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.config.features import Feature
 from genre_lightning.data.features.fit import names_of, numbers_of
+from genre_lightning.data.features.read import value_or_none
 from genre_lightning.errors import DataError
 from genre_lightning.types import INPUT, FittedInput
 
@@ -124,6 +126,25 @@ def _standardised(
             row[:-1] = np.clip((numbers - mean) / std, -_LARGEST, _LARGEST)
             row[-1] = 1
         yield row
+
+
+def encode_cells(
+    fitted: Sequence[FittedInput], features: Sequence[Feature], films: Sequence[Mapping[str, Any]]
+) -> EncodedInputs | None:
+    """Encode the inputs of films that are given by their cells; None if there are no inputs.
+
+    Args:
+        fitted: the inputs.
+        features: likewise, as declared.
+        films: cells, or values of them, by column; what is missing or malformed is taken for missing.
+
+    Raises:
+        DataError: a vector has another length than those of the training films.
+    """
+    if not fitted:
+        return None
+    declared = {feature.column: feature for feature in features}
+    return encode_inputs(fitted, lambda name: [value_or_none(declared[name], film.get(name)) for film in films])
 
 
 def encode_inputs(fitted: Sequence[FittedInput], column: Callable[[str], Iterable[Any]]) -> EncodedInputs:

@@ -123,7 +123,7 @@ def find_leaks(column: str, values: Iterable[Any], labels: NDArray[np.bool_], ge
         if len(films) < LEAK_FILMS:
             continue
         with_genre = labels[films].sum(axis=0)
-        for genre in np.flatnonzero(with_genre > LEAK_PRECISION * len(films)):
+        for genre in np.flatnonzero(with_genre > LEAK_PRECISION * len(films)).tolist():
             leaks.append(Leak(column, name, genres[genre], len(films), int(with_genre[genre])))
     return leaks
 

@@ -82,8 +82,10 @@ class FusionHead(nn.Module):
         self, head: nn.Sequential, inputs: Sequence[FittedInput], *, fusion: Fusion, width: int, drop_input: float
     ) -> None:
         super().__init__()
-        self.dropout, self.text = head
-        text_width, genres = self.text.in_features, self.text.out_features
+        dropout, text = head
+        assert isinstance(text, nn.Linear)
+        self.dropout, self.text = dropout, text
+        text_width, genres = text.in_features, text.out_features
         self.input_names = tuple(one.name for one in inputs)
         self.encoders = nn.ModuleList(InputEncoder(one, width, drop_input) for one in inputs)
         self.fusion = fusion
