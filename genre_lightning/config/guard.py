@@ -24,7 +24,10 @@ from genre_lightning.config.trust import KINDS, check_class, imported, is_truste
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read_yaml
 
-FILE_OPTIONS = (*ALLOWED, "trainer", "data", "data.columns", "decision", "checkpoint", "early_stopping")
+FILE_OPTIONS = (
+    *ALLOWED, "trainer", "data", "data.columns", "data.features", "data.join", "decision", "checkpoint",
+    "early_stopping",
+)  # fmt: skip
 """Options for which the parser takes the name of a file with their settings."""
 
 _MAX_DEPTH = 20  # of files that name files, and of YAML within strings of YAML

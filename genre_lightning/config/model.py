@@ -14,6 +14,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 Pooling = Literal["mean", "cls"]
 DecoderAttention = Literal["causal", "full"]
 DecoderPooling = Literal["last", "mean"]
+Fusion = Literal["gate", "concat"]
 Quantization = Literal["none", "nf4", "int8"]
 ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
@@ -199,6 +200,10 @@ class ClassifierOptions:
         beta2: AdamW's second moment decay.
         seed: Random seed for new weights, dropout and the order of the films; null takes that of the run (--seed; 0 in
             Python).
+        fusion: how the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
+            side by side ("concat").
+        drop_input: probability that an input of a film is taken for missing in training, for each input by itself.
+        input_width: numbers of an input's state in the head.
     """
 
     loss: str | LossFunction = "bce"
@@ -218,6 +223,9 @@ class ClassifierOptions:
     schedule: Schedule = "linear"
     beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999
     seed: Annotated[int | None, SEED] = None
+    fusion: Fusion = "gate"
+    drop_input: Annotated[float, FRACTION_BELOW_ONE] = 0.1
+    input_width: Annotated[int, at_least(1, 10**5)] = 128
 
     @property
     def loss_options(self) -> dict[str, float]:

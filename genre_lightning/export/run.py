@@ -82,6 +82,12 @@ def _open(run: RunDirectory) -> Source:
         raise ConfigError(
             f"{run.path} is a {type(model).__name__}, which trains nothing: there are no weights of its own to export"
         )
+    if features := instances.data.options.used_features:
+        names = ", ".join(feature.column for feature in features)
+        raise ConfigError(
+            f"{run.path} reads {names} by data.features, and exported models read one text: use it by Tagger or "
+            "'genre-lightning predict', or export a run without data.features"
+        )
     decision = read_decision(run.decision, run.again)
     check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
     model.precision = str(config.trainer.precision)

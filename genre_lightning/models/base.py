@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from genre_lightning.models.average import exchange_in_checkpoint
 from genre_lightning.models.checkpoint import (
     CHECKPOINT_KEY,
     check_same_genres,
+    check_same_inputs,
     check_same_tensors,
     metadata_of,
     spec_of,
@@ -32,6 +34,7 @@ from genre_lightning.models.flops import TrainingCost, training_cost
 from genre_lightning.models.layers.cpu_dropout import replace_dropout
 from genre_lightning.models.layers.cpu_embedding import keep_embedding_gradients
 from genre_lightning.models.layers.cpu_memory import keep_freed_memory
+from genre_lightning.models.layers.fusion import FusionHead, inputs_of, no_inputs
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
 from genre_lightning.models.lora import is_start
 from genre_lightning.models.step_sums import StepSums
@@ -102,6 +105,22 @@ class GenreClassifier(StepwiseModule):
         """Logits, float32 (rows, genres), of a batch."""
         raise TypeError(f"{type(self).__name__} does not map a batch to logits: define forward(self, batch)")
 
+    def fused(self, head: nn.Sequential, spec: DataSpec) -> nn.Module:
+        """Return a head of dropout and linear layer, or one that reads the inputs of the data beside the text."""
+        if not spec.inputs:
+            return head
+        options = self.options
+        return FusionHead(
+            head, spec.inputs, fusion=options.fusion, width=options.input_width, drop_input=options.drop_input
+        )
+
+    def classify(self, pooled: Tensor, batch: Batch) -> Tensor:
+        """Return logits, float32 (texts, genres), of pooled texts and the inputs of a batch."""
+        assert self.spec is not None
+        # the head is a sliver of the work: in float32 its logits keep their digits under any precision
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(pooled, inputs_of(batch)) if self.spec.inputs else self.head(pooled)
+
     def materialise(self, part: nn.Module) -> None:
         """Put in those weights of a part of the backbone that `build()` has left out.
 
@@ -155,6 +174,11 @@ class GenreClassifier(StepwiseModule):
     def tokenizer_revision(self) -> str | None:
         """Commit or tag of the tokenizer on the hub."""
         return None
+
+    @property
+    def takes_inputs(self) -> bool:
+        """Whether the head reads further inputs beside the text."""
+        return False
 
     def take_seed(self, seed: int) -> None:
         """Take the seed of a run, unless the model has one of its own."""
@@ -224,7 +248,10 @@ class GenreClassifier(StepwiseModule):
 
         Raises:
             CheckpointError: The model is built for other genres.
+            ConfigError: The data have inputs that the model does not read.
         """
+        if spec.inputs and not self.takes_inputs:
+            raise ConfigError(no_inputs(type(self).__name__))
         if self._built and self.spec is not None:
             check_same_genres(self.spec.genres, spec.genres)
         self.spec = spec
@@ -361,6 +388,7 @@ class GenreClassifier(StepwiseModule):
             "vocab_size": self.spec.vocab_size,
             "pad_token_id": self.spec.pad_token_id,
             "max_tokens": self.spec.max_tokens,
+            **({"inputs": [asdict(one) for one in self.spec.inputs]} if self.spec.inputs else {}),
             "decision": self.decision,
             "epoch_sums": self.sums.epoch.tolist(),
             "skipped_steps": self.finite_steps.skipped,
@@ -412,6 +440,7 @@ class GenreClassifier(StepwiseModule):
         assert self.spec is not None
         self.check_metadata(metadata)
         check_same_genres(metadata["genres"], self.spec.genres)
+        check_same_inputs(metadata, self.spec.inputs)
         check_same_tensors(self, checkpoint["state_dict"], self.trained_names())
         self.decision = metadata["decision"]
         self.sums.epoch.copy_(torch.tensor(metadata["epoch_sums"], dtype=torch.float64))

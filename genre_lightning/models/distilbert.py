@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
@@ -79,6 +78,11 @@ class DistilBertClassifier(GenreClassifier):
         return self.options.lora
 
     @property
+    def takes_inputs(self) -> bool:
+        """True: the head reads the inputs of the data too."""
+        return True
+
+    @property
     def adapters(self) -> bool:
         """Whether only adapters of the backbone train."""
         return self.lora is not None or self.options.adapter is not None
@@ -149,7 +153,8 @@ class DistilBertClassifier(GenreClassifier):
         # small weights: the first logits are near 0, whatever the scale of the backbone's states
         nn.init.normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(nn.Dropout(0.1 if self.options.dropout is None else self.options.dropout), linear)
+        dropout = nn.Dropout(0.1 if self.options.dropout is None else self.options.dropout)
+        self.head = self.fused(nn.Sequential(dropout, linear), spec)
         if not (restored or self.from_scratch or self.shape_only):
             self._freeze_unused()
 
@@ -196,9 +201,7 @@ class DistilBertClassifier(GenreClassifier):
             assert self.backbone_config is not None
             states = self.backbone(**encoder_inputs(batch, self.backbone_config)).last_hidden_state
             pooled = pool_packed(states[0], batch["last_tokens"], self.options.pooling)
-        # the head is a sliver of the work: in float32 its logits keep their digits under any precision
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self.head(pooled)
+        return self.classify(pooled, batch)
 
     def base_metadata(self) -> dict[str, Any]:
         """What names the weights that the training starts from; frozen ones by their content too."""

@@ -48,6 +48,11 @@ class LlamaQLoraClassifier(FrozenDecoder):
         return None if self.options.adapter else self.options.lora or LoraOptions()
 
     @property
+    def takes_inputs(self) -> bool:
+        """True: the head reads the inputs of the data too."""
+        return True
+
+    @property
     def adapters(self) -> bool:
         """True: only adapters and the head train."""
         return True
@@ -90,7 +95,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
         # the first logits are of the order of 0.5, whatever the width: the last norm gives states of the order of 1
         nn.init.normal_(linear.weight, std=0.5 * width**-0.5)
         nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(nn.Dropout(self.options.dropout or 0.0), linear)
+        self.head = self.fused(nn.Sequential(nn.Dropout(self.options.dropout or 0.0), linear), spec)
 
     def _adapted(self, decoder: PreTrainedModel, lora: LoraOptions | None) -> nn.Module:
         family = decoder.config.model_type
@@ -125,8 +130,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
             pooled = pool_packed(states[0], batch["last_tokens"], "mean")
         else:
             pooled = pool(states, batch["attention_mask"], "mean")
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self.head(pooled)
+        return self.classify(pooled, batch)
 
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """See `GenreClassifier.new_optimizer`."""

@@ -181,6 +181,7 @@ class Plan:
                 vocab_size=vocab_size or self._own_vocabulary(),
                 pad_token_id=texts.pad_token_id if texts else 0,
                 max_tokens=setup.data.options.max_tokens,
+                inputs=texts.films.inputs if texts else (),
             )
             build_empty(model, spec)
         except ConfigError as error:

@@ -11,8 +11,9 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.config.changes import check_same_training
-from genre_lightning.config.data import DataOptions
+from genre_lightning.config.data import DataOptions, make_paths_absolute
 from genre_lightning.config.guard import instantiate
+from genre_lightning.data.features.matrix import input_matrix
 from genre_lightning.data.prepare import PreparedFilms, prepare_films
 from genre_lightning.distributed.ranks import tell
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
@@ -55,7 +56,7 @@ def set_up(config: Namespace, parser: ArgumentParser) -> BaselineSetup:
         parser: That parsed it.
     """
     config = config.clone()
-    config.data.csv = str(Path(config.data.csv).expanduser().absolute())
+    make_paths_absolute(config.data)
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     config.run_dir = run.path
     made = instantiate(parser, config, run.path)
@@ -98,7 +99,8 @@ def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, 
     if absent := [genres[column] for column in np.flatnonzero(~train.labels.any(axis=0))]:
         tell(f"no training film has {', '.join(absent)}: the model knows nothing of them")
     started = time.monotonic()
-    model.fit(data.films.strings("text", data.rows[train.films]), train.labels, genres, seed)
+    texts, columns = data.films.strings("text", data.rows[train.films]), input_matrix(data.encoded, train.films)
+    model.fit(texts, train.labels, genres, seed, data.inputs, columns)
     sha256 = model.write(run.baseline)
     seconds = time.monotonic() - started
     linear = model.fitted()
@@ -117,5 +119,6 @@ def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, 
 
 
 def _predict(model: TfidfBaseline, data: PreparedFilms, split: str) -> Predictions:
-    texts = data.films.strings("text", data.rows[data.splits[split].films])
-    return predictions_of(data, split, model.logits(texts))
+    films = data.splits[split].films
+    texts = data.films.strings("text", data.rows[films])
+    return predictions_of(data, split, model.logits(texts, input_matrix(data.encoded, films)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from genre_lightning import __version__
+from genre_lightning.cache import default_cache_dir
 from genre_lightning.config.columns import ColumnNames, TextTemplate
+from genre_lightning.config.features import as_joins, features_in, with_files
 from genre_lightning.config.parser import parse
 from genre_lightning.config.words import with_run_config
 from genre_lightning.data.new_films import NewFilm, NewFilms
@@ -34,7 +37,7 @@ from genre_lightning.inference.stream import ChunkBatches, ChunkWriter
 from genre_lightning.inference.tagged_files import TaggedFile
 from genre_lightning.models.restore import restore_alone
 from genre_lightning.progress import ReadShare, answer, file_progress
-from genre_lightning.runs import kind_of
+from genre_lightning.runs import ENSEMBLE, kind_of
 from genre_lightning.training.evaluate import load_decision
 from genre_lightning.training.reevaluate import open_run
 from genre_lightning.training.setup import build_trainer
@@ -62,8 +65,17 @@ def predict_file(options: PredictOptions) -> None:
     trained = ColumnNames(**(data.get("columns") or {}))
     template = TextTemplate(data.get("text", "{overview}"))
     columns = replace(trained, **options.columns)
-    fields = columns_to_tag(template.fields, trained, columns)
-    films = NewFilms(options.films, columns, fields, options.encoding or str(data.get("encoding") or "utf-8"))
+    features = features_in(data)
+    fields = columns_to_tag([*template.fields, *(f.column for f in features)], trained, columns)
+    films = NewFilms(
+        options.films,
+        columns,
+        fields,
+        options.encoding or str(data.get("encoding") or "utf-8"),
+        features,
+        with_files(as_joins(data.get("join")), options.joins) if kind_of(settings) != ENSEMBLE else (),
+        Path(data.get("cache_dir") or default_cache_dir()),
+    )
     if kind_of(settings) == "fit":
         _by_trainer(options, settings, films)
     else:
@@ -89,7 +101,16 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
         def text_of(film: NewFilm) -> str:
             return template.fill(film.cells)
 
-        stream = ChunkBatches(writing.chunks, text_of, tokenizer, facts["max_tokens"], setup.model.layout)
+        spec = setup.model.spec
+        stream = ChunkBatches(
+            writing.chunks,
+            text_of,
+            tokenizer,
+            facts["max_tokens"],
+            setup.model.layout,
+            films.features,
+            spec.inputs if spec else (),
+        )
         stream.budget = setup.data.evaluation_budget(trainer)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         callbacks.append(
@@ -122,7 +143,12 @@ def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewF
         return
     films.check()
     scorer = open_scorer(options.run.path)
-    films = replace(films, fields=columns_to_tag(scorer.fields, scorer.columns, films.columns))
+    films = replace(
+        films,
+        fields=columns_to_tag(scorer.fields, scorer.columns, films.columns),
+        features=scorer.features,
+        join=with_files(scorer.join, options.joins),
+    )
     films.check()
     with _Writing(options, scorer.decision, settings, films) as writing:
         writing.start_after(writing.finished)
@@ -167,6 +193,7 @@ class _Writing:
                 "columns": asdict(films.columns),
                 "fields": dict(films.fields),
                 "encoding": films.encoding,
+                **({"join": [[j.name, file_digest(j.file), j.key, j.on] for j in films.join]} if films.join else {}),
                 "options": [word for word in options.rest if word.startswith(_CHANGING_LOGITS)],
                 "version": __version__,
                 "settings": repr(sorted(settings.items())),

@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from genre_lightning.config.changes import training_digest
 from genre_lightning.config.constructors import values
+from genre_lightning.config.data import make_paths_absolute
 from genre_lightning.config.guard import instantiate
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.data.datamodule import MovieDataModule
@@ -43,6 +44,7 @@ from genre_lightning.distributed.strategies import (
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.metrics import better_is_higher
 from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.layers.fusion import no_inputs
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
 from genre_lightning.training.callbacks.last_validation import LastValidation
@@ -101,7 +103,7 @@ def prepare_checks(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     config = config.clone()
-    config.data.csv = str(Path(config.data.csv).expanduser().absolute())
+    make_paths_absolute(config.data)
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     problems = _trainer_problems(config, planned)
     step, ranks = current_step(), torchrun_ranks()
@@ -127,6 +129,8 @@ def prepare_checks(
         check_loggers(wandb=uses_wandb, tensorboard=config.tensorboard)
 
     def model_fits() -> None:
+        if data.options.source.inputs and not model.takes_inputs:
+            raise ConfigError(no_inputs(type(model).__name__))
         model.check(data.options.max_tokens)
         if films and data.tokenizer_name not in (None, TRAINED):
             _check_tokenizer(data, model)
