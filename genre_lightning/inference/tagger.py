@@ -87,7 +87,7 @@ class Tagger:
 
     Texts go through what the run's evaluation used: text template, tokenizer, largest length, precision, calibration
     and the thresholds of each genre. A text is taken for an overview; a template over more columns is filled from a
-    mapping such as {"title": …, "overview": …}.
+    mapping such as {"title": …, "overview": …}, and so are the inputs of the head: {"overview": …, "keywords": […]}.
 
     Args:
         run: directory of a run of `fit`, `baseline` or `ensemble`.
