@@ -53,7 +53,7 @@ def with_run_named(command: str, arguments: Sequence[str]) -> list[str]:
 def _values(words: Sequence[str], *names: str) -> list[str]:
     """List the values of options, as `--name value` or `--name=value`; an empty text stands for a missing one."""
     found = []
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         if name in names:
             found.append(value if equals else after)

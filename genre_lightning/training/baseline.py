@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.config.changes import check_same_training
-from genre_lightning.config.data import DataOptions, make_paths_absolute
+from genre_lightning.config.data import make_paths_absolute
 from genre_lightning.config.guard import instantiate
 from genre_lightning.data.features.matrix import input_matrix
 from genre_lightning.data.prepare import PreparedFilms, prepare_films
@@ -37,32 +36,6 @@ _OF_TOKENS = ("tokenizer", "revision", "vocab_size", "max_tokens", "global_batch
 _WITHOUT_EFFECT = tuple(f"data.{name}" for name in _OF_TOKENS)
 
 
-@dataclass
-class BaselineSetup:
-    """A checked configuration of a baseline; nothing is read or written yet."""
-
-    config: Namespace
-    config_text: str
-    run: RunDirectory
-    data: DataOptions
-    model: TfidfBaseline
-
-
-def set_up(config: Namespace, parser: ArgumentParser) -> BaselineSetup:
-    """Make the parts of a run from its configuration.
-
-    Args:
-        config: Parsed, with a run directory.
-        parser: That parsed it.
-    """
-    config = config.clone()
-    make_paths_absolute(config.data)
-    run = RunDirectory(Path(config.run_dir).expanduser().absolute())
-    config.run_dir = run.path
-    made = instantiate(parser, config, run.path)
-    return BaselineSetup(config, parser.dump(config, skip_none=False), run, made.data, made.model)
-
-
 def fit_baseline(config: Namespace, parser: ArgumentParser) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
     """Train and evaluate a baseline, resume it, or do nothing if it is finished.
 
@@ -76,24 +49,30 @@ def fit_baseline(config: Namespace, parser: ArgumentParser) -> tuple[RunDirector
     Raises:
         ConfigError, DataError, CheckpointError: Nothing has been changed.
     """
-    setup = set_up(config, parser)
-    run, override = setup.run, config.override
-    changed = check_same_training(run, setup.config_text, override=override, without_effect=_WITHOUT_EFFECT)
-    data = prepare_films(setup.data, kept_splits(run))
+    config = config.clone()
+    make_paths_absolute(config.data)
+    config.run_dir = Path(config.run_dir).expanduser().absolute()
+    run, override = RunDirectory(config.run_dir), config.override
+    made = instantiate(parser, config, run.path)
+    text = parser.dump(config, skip_none=False)
+    changed = check_same_training(run, text, override=override, without_effect=_WITHOUT_EFFECT)
+    data = prepare_films(made.data, kept_splits(run))
     with locked(run):
-        anew = check_films(run, data, setup.data.source.path, override=override) or bool(changed)
+        anew = check_films(run, data, made.data.source.path, override=override) or bool(changed)
         with undone_if_refused(run):
-            begin(run, setup.config_text, data, anew=anew)
+            begin(run, text, data, anew=anew)
             results = finished_results(run)
             if results is None:
                 for difference in changed:
                     tell(f"overriding {difference}")
-                results = _train_and_evaluate(setup, data)
+                results = _train_and_evaluate(run, made.model, config, data)
     return run, results
 
 
-def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, dict[str, Any]]:
-    run, model, seed = setup.run, setup.model, setup.config.seed
+def _train_and_evaluate(
+    run: RunDirectory, model: TfidfBaseline, config: Namespace, data: PreparedFilms
+) -> dict[str, dict[str, Any]]:
+    seed = config.seed
     train = data.splits["train"]
     genres = data.vocabulary.names
     if absent := [genres[column] for column in np.flatnonzero(~train.labels.any(axis=0))]:
@@ -108,7 +87,7 @@ def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, 
     facts = {"train_seconds": round(seconds, 1), "trainable_parameters": model.parameters}
     run.set_status("evaluating", **facts, training=made_by(device_name()))
     predicted = {split: _predict(model, data, split) for split in ("validation", "test")}
-    options = setup.config.decision.as_dict()
+    options = config.decision.as_dict()
     decision = fit_decision(predicted["validation"], "validation", seed=seed, checkpoint_sha256=sha256, **options)
     write_decision(decision, run.decision)
     results = {

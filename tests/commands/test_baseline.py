@@ -14,13 +14,13 @@ from sklearn.metrics import f1_score
 
 from genre_lightning.__main__ import main
 from genre_lightning.commands.checked import parse_checked_baseline
+from genre_lightning.config.guard import instantiate
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.evaluation.predictions import read_stored_predictions
 from genre_lightning.files import write_json
 from genre_lightning.models.tfidf import BASELINES, read_baseline
 from genre_lightning.runs import RunDirectory
-from genre_lightning.training.baseline import set_up
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -176,11 +176,11 @@ def test_all_problems_are_named_at_once(sample, tmp_path, capfd):
 def test_the_configuration_loads(kind, name, sample, tmp_path):
     path = CONFIGS / f"{kind}_{name}.yaml"
     words = ["--config", str(path), f"--data.csv={sample}"]
-    setup = set_up(*parse_checked_baseline(name, BASELINES[name], words, tmp_path / "run"))
-    assert setup.model.name == name
+    made = instantiate(*reversed(parse_checked_baseline(name, BASELINES[name], words, tmp_path / "run")))
+    assert made.model.name == name
     # the tuned settings are the defaults too
-    assert setup.model == type(setup.model)()
-    assert setup.data.is_paper_protocol is (kind == "paper")
+    assert made.model == type(made.model)()
+    assert made.data.is_paper_protocol is (kind == "paper")
     assert any(line.startswith("# genre-lightning") and path.name in line for line in path.read_text().splitlines())
 
 
