@@ -378,6 +378,18 @@ class RunDirectory:
         write_text(self.config, text)
 
 
+def open_run(path: str | os.PathLike[str]) -> RunDirectory:
+    """Open the directory of a run whose training has come to its end, whatever command made it.
+
+    Raises:
+        CheckpointError: it is not a run directory, or its training has not come to its end.
+        ConfigError: a link in it leads out of it, or it holds a pipe or the like.
+    """
+    run = RunDirectory(Path(path).expanduser().absolute())
+    run.require_trained()
+    return run
+
+
 def kind_of(settings: Mapping[str, Any]) -> str:
     """Name the command that made a run, "fit" or "ensemble" or "baseline tfidf_nb", by its settings."""
     if ENSEMBLE in settings:

@@ -25,7 +25,7 @@ from genre_lightning.config.trainer import TrainerOptions, option_problems
 from genre_lightning.data.movies import check_data
 from genre_lightning.errors import check_all
 from genre_lightning.folders import check_new_folder
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import RunDirectory, open_run
 from genre_lightning.yaml_files import read_yaml
 
 _OBJECTS = tuple(
@@ -47,7 +47,7 @@ def check_early(command: str, arguments: Sequence[str]) -> None:
     elif command in ("validate", "test"):
         config = _parse(command, with_run_config(with_run_named(command, arguments)))
         if config is not None:
-            RunDirectory(Path(config.run_dir)).require_trained()
+            open_run(config.run_dir)
     elif command.startswith("baseline "):
         _check_baseline(command, with_run_config(arguments, command), default_run_dir(arguments))
     elif command == "export":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from genre_lightning.commands.words import with_run_config, with_run_named
 from genre_lightning.config.changes import check_same_training
@@ -17,7 +16,7 @@ from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.models.restore import restore_weights
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import open_run
 from genre_lightning.training.evaluate import (
     evaluate_split,
     fit_and_store_decision,
@@ -32,7 +31,7 @@ from genre_lightning.training.resume import check_films, kept_splits, locked
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
 
 
-def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> Setup:
+def trained_setup(command: str, arguments: Sequence[str], *, films: bool = True) -> Setup:
     """The setup of a run that has been trained.
 
     Args:
@@ -45,7 +44,7 @@ def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> S
         ConfigError, CheckpointError: no run directory, no run in it, or one that has not finished training.
     """
     config, parser = parse(command, with_run_config(with_run_named(command, arguments)))
-    RunDirectory(Path(config.run_dir)).require_trained()
+    open_run(config.run_dir)
     setup = check_setup(config, parser, films=films)
     if films:
         check_same_training(setup.run, setup.config_text, override=config.override)
@@ -55,12 +54,12 @@ def open_run(command: str, arguments: Sequence[str], *, films: bool = True) -> S
 
 def validate(arguments: Sequence[str]) -> int:
     """Evaluates the validation split, and fits the decision on it where the run has none."""
-    return _evaluate("validation", open_run("validate", arguments))
+    return _evaluate("validation", trained_setup("validate", arguments))
 
 
 def test(arguments: Sequence[str]) -> int:
     """Evaluates the test split with the decision that was fitted on validation."""
-    return _evaluate("test", open_run("test", arguments))
+    return _evaluate("test", trained_setup("test", arguments))
 
 
 def _evaluate(split: str, setup: Setup) -> int:

@@ -17,7 +17,7 @@ from genre_lightning.config.data import check_encoding
 from genre_lightning.data.movies import check_columns
 from genre_lightning.data.templates import columns_to_tag
 from genre_lightning.errors import ConfigError
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import RunDirectory, open_run
 
 if TYPE_CHECKING:
     import argparse
@@ -32,8 +32,7 @@ _NAME = re.compile(r"[^\W_][\w.-]*")
 def evaluate(arguments: Sequence[str]) -> int:
     """Evaluates all films of a labelled file that the run was not trained on, and writes RUN/evaluation/NAME/."""
     options = _parser().parse_args(list(arguments))
-    run = RunDirectory(options.run.expanduser().absolute())
-    run.require_trained()
+    run = open_run(options.run)
     file = getattr(options, "data.csv").expanduser().absolute()
     name = _name(options.name, file)
     settings = run.settings()

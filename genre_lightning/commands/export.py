@@ -18,6 +18,7 @@ from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.distributed.ranks import tell
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
+from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.adapter import plain_attention, write_adapter
 from genre_lightning.export.card import CardFacts, Form, model_card
 from genre_lightning.export.classifier import difference, why_not_plain, write_classifier
@@ -34,7 +35,7 @@ from genre_lightning.models.lora import merge_adapters
 from genre_lightning.models.quantization import known_warnings
 from genre_lightning.models.restore import restore_alone
 from genre_lightning.progress import answer
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import RunDirectory, open_run
 from genre_lightning.training.parser import parse
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -48,8 +49,7 @@ def export(arguments: Sequence[str]) -> int:
     options = export_parser().parse_args(list(arguments))
     target: Path = options.dir.expanduser().absolute()
     check_new_folder(target, "the target")
-    run = RunDirectory(options.run)
-    run.require_run()
+    run = open_run(options.run)
     if options.onnx:
         check_onnx_installed()
     with known_warnings(), QuietLoading():
@@ -67,14 +67,11 @@ def export(arguments: Sequence[str]) -> int:
 
 def _open(run: RunDirectory) -> Source:
     """The run's model with its best checkpoint's weights: the films are not needed."""
-    if run.status == "finished" and not run.best.exists():
+    Run(run.path).require_finished()
+    if not run.best.exists():
         raise CheckpointError(
             f"{run.path} has no checkpoint of a model that can be exported: baselines and ensembles have none, give "
             "the directory of a 'fit'"
-        )
-    if run.status != "finished":
-        raise CheckpointError(
-            f"{run.path} has not finished: run 'genre-lightning fit --run_dir {run.path}' to its end first"
         )
     config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
     instances = instantiate(parser.parser, config, run.path)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from genre_lightning import __version__
-from genre_lightning.commands.evaluate import open_run
+from genre_lightning.commands.evaluate import trained_setup
 from genre_lightning.commands.predict_options import PredictOptions, read_options
 from genre_lightning.commands.words import kind_of
 from genre_lightning.config.columns import ColumnNames, TextTemplate
@@ -69,7 +69,7 @@ def predict(arguments: Sequence[str]) -> int:
 def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms) -> int:
     """Tags with a model that has a checkpoint, on as many ranks as there are."""
     films.check()
-    setup = open_run("predict", _trainer_words(options, settings), films=False)
+    setup = trained_setup("predict", _trainer_words(options, settings), films=False)
     decision = load_decision(setup)
     watch_ranks()
     with _Writing(options, decision, settings, films) as writing, explaining_failures():

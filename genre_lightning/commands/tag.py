@@ -20,7 +20,7 @@ from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.escapes import visible
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.progress import answer, answer_json, require_output, say
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import open_run
 
 if TYPE_CHECKING:
     from genre_lightning.inference.tagger import TaggedText, Tagger
@@ -37,7 +37,7 @@ def tag(arguments: Sequence[str]) -> int:
     """Prints the genres of each text."""
     options = _parser().parse_intermixed_args(list(arguments))
     # before the libraries and the model are loaded, which takes seconds
-    RunDirectory(options.run).require_trained()
+    run = open_run(options.run)
     require_output()
     if sys.stdin is None and not options.texts and not options.file:
         raise ConfigError("the standard input is closed: give a TEXT, or a file with --file")
@@ -45,7 +45,7 @@ def tag(arguments: Sequence[str]) -> int:
         raise DataError(f"no such file: {options.file}: give a text file with one text a line")
     from genre_lightning.inference.tagger import Tagger
 
-    tagger = Tagger(options.run, options.device)
+    tagger = Tagger(run.path, options.device)
     _answer(tagger, options)
     return 0
 

@@ -31,6 +31,7 @@ from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
 from genre_lightning.files import read_bytes, read_json, write_text
 from genre_lightning.metrics import BoolArray
+from genre_lightning.progress import duration
 
 MISTAKES = 20
 _LONGEST_TEXT = 1200
@@ -208,14 +209,6 @@ def _cost(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if metrics.get("trainable_parameters") is not None:
         rows.append(("parameters trained", f"{metrics['trainable_parameters']:,}"))
     return rows
-
-
-def duration(seconds: float) -> str:
-    """Write a time as a person says it: "84 s", "31 min", "2 h 05 min"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _figures(directory: Path) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.planning.memory import PARTS
+from genre_lightning.progress import duration
 
 _LABEL_WIDTH = 12
 _NAMES = {"single": "one device"}
@@ -42,10 +43,10 @@ def print_plan(facts: dict[str, Any], file: TextIO | None = None) -> None:
             basis = f"at {time['utilisation']:g} of {machine['ranks']} x {time['dense_peak_flops'] / 1e12:g} TFLOP/s"
         else:
             basis = (
-                f"{_clock(time['seconds_a_step'])} a step, as measured here in {_clock(time['probe_seconds'])} on "
+                f"{duration(time['seconds_a_step'])} a step, as measured here in {duration(time['probe_seconds'])} on "
                 f"{time['threads']} thread{'s' * (time['threads'] > 1)} ({time['tokens_per_second']:,.0f} tokens/s)"
             )
-        whole = f"{_clock(time['seconds_an_epoch'])} an epoch, {_clock(time['seconds'])} in all"
+        whole = f"{duration(time['seconds_an_epoch'])} an epoch, {duration(time['seconds'])} in all"
         _line(console, "time", f"{whole}, {basis}; validation and saving come on top")
     elif facts["no_time"]:
         _line(console, "time", facts["no_time"])
@@ -139,10 +140,3 @@ def _print_fit(console: Console, facts: dict[str, Any]) -> None:
             known = f"; largest data.micro_batch_tokens that fits: {largest}"
             text += known if largest else ", nor does the longest text alone"
         _line(console, _NAMES.get(name, name), text)
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
