@@ -114,7 +114,8 @@ def write_ensemble(
     held = sets["validation"]
     weights = fit_weights(_aligned(held), held[0].predictions.labels)
     named = {str(path): float(weight) for path, weight in zip(paths, weights, strict=True)}
-    decision = fit_decision(combine(held, weights), "validation", calibration=calibration, seed=seed)
+    combined = {split: combine(stored, weights) for split, stored in sets.items()}
+    decision = fit_decision(combined["validation"], "validation", calibration=calibration, seed=seed)
     audit = runs[0].audit()
     cost = {name: _sum([run.metrics("test").get(name) for run in runs]) for name in ("seconds", "trainable_parameters")}
     films = {split: runs[0].metrics(split).get("films") for split in sets}
@@ -128,7 +129,7 @@ def write_ensemble(
     for split, stored in sets.items():
         write_evaluation(
             files.evaluation(split).path,
-            combine(stored, weights),
+            combined[split],
             decision,
             split=split,
             figures=figures,

@@ -30,6 +30,7 @@ from genre_lightning.evaluation.decisions import fit_decision, read_decision
 from genre_lightning.evaluation.figure_fonts import drawable
 from genre_lightning.evaluation.plots.figures import write_figures
 from genre_lightning.evaluation.runs import Run
+from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.export.card import CardFacts, model_card
 from genre_lightning.export.source import Source
 from genre_lightning.files import read_json
@@ -254,7 +255,7 @@ def test_figures_of_any_script_are_drawn_without_a_warning(tmp_path):
     decision = fit_decision(predictions, "validation", resamples=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(write_figures(tmp_path, predictions, decision)) == 7
+        assert len(write_figures(tmp_path, ScoredSplit(predictions, decision))) == 7
 
 
 def test_a_font_that_has_the_characters_is_added(monkeypatch):
