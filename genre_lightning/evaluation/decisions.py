@@ -27,7 +27,7 @@ from genre_lightning.evaluation.thresholds import (
     best_global_threshold,
     threshold_grid,
 )
-from genre_lightning.files import REMAKE, damaged, read_json, write_json
+from genre_lightning.files import REMAKE, read_record, write_json
 from genre_lightning.metrics import BoolArray, FloatArray, policy_metrics
 from genre_lightning.shapes import Shape, count, maybe_number, number, require_shape, text
 
@@ -286,11 +286,7 @@ def read_decision(path: str | os.PathLike[str], fix: str = REMAKE) -> Decision:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    values = read_json(path, fix=fix)
-    try:
-        return Decision.from_dict(values)
-    except ValueError as error:
-        raise damaged(path, error, fix) from None
+    return read_record(path, Decision.from_dict, fix)
 
 
 def check_checkpoint(decision: Decision, sha256: str | None, fix: str = REMAKE) -> None:

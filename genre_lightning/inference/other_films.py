@@ -181,8 +181,8 @@ def _drawn_again(run: RunDirectory, settings: Mapping[str, Any]) -> KeptSplits:
             f"{run.path} does not say which films it was trained on ({one_line(error)}): {fix}"
         ) from None
     splits = {name: split.sha256 for name, split in data.splits.items()}
-    before = (run.facts().get("data") or {}).get("splits")
-    if before is not None and before != splits:
+    before = run.read_state().data
+    if before is not None and before.splits not in (None, splits):
         raise CheckpointError(
             f"{run.path} does not say which films it was trained on, and {options.get('csv')} has changed: {fix}"
         )

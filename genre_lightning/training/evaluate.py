@@ -30,9 +30,9 @@ from genre_lightning.training.setup import Setup
 def keep_untrained(setup: Setup) -> None:
     """Writes best.ckpt of a model that trains nothing: what it is, for its decision to be bound to."""
     setup.model.configure_model()
-    facts = {CHECKPOINT_KEY: setup.model.checkpoint_metadata(), "state_dict": {}, "global_step": 0, "epoch": 0}
+    content = {CHECKPOINT_KEY: setup.model.checkpoint_metadata(), "state_dict": {}, "global_step": 0, "epoch": 0}
     if is_first_rank():
-        write_checkpoint(facts, setup.run.best)
+        write_checkpoint(content, setup.run.best)
 
 
 def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModule, split: str) -> Predictions:
@@ -118,7 +118,7 @@ def evaluate_split(
         what metrics.json holds.
     """
     tell(f"evaluating {len(predictions):,} films of {split}")
-    facts = run.facts()
+    state = run.read_state()
     return write_evaluation(
         run.evaluation(split).path,
         predictions,
@@ -131,8 +131,8 @@ def evaluate_split(
         metadata={
             "split_sha256": data.splits[split].sha256,
             "checkpoint_sha256": decision.checkpoint_sha256,
-            "seconds": facts.get("train_seconds"),
-            "trainable_parameters": facts.get("trainable_parameters"),
+            "seconds": state.train_seconds,
+            "trainable_parameters": state.trainable_parameters,
         },
     )
 
@@ -144,13 +144,13 @@ def provenance_of(run: RunDirectory, device: torch.device | None = None) -> dict
         run: that is evaluated.
         device: that computed the logits; None is the CPU.
     """
-    training = run.facts().get("training")
+    training = run.read_state().training
     return {"made_by": made_by(device_name(device)), **({"training": training} if training else {})}
 
 
 def steps_done(run: RunDirectory) -> int:
     """Optimizer steps of the whole training, the place of its evaluation on the loggers' axis."""
-    return int(run.facts().get("steps", 0))
+    return run.read_state().steps or 0
 
 
 def evaluate_run(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:

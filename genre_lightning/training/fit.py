@@ -109,8 +109,8 @@ def _train(
             tell(f"resuming {setup.run.path} after optimizer step {step:,}")
         resume_loggers(trainer.loggers, step)
         _describe(setup, data)
-        facts = {**yaml.safe_load(setup.config_text), "data_audit": data.audit, "git_commit": git_commit()}
-        describe_run(trainer.loggers, facts)
+        settings = yaml.safe_load(setup.config_text)
+        describe_run(trainer.loggers, {**settings, "data_audit": data.audit, "git_commit": git_commit()})
         started = time.monotonic()
         if setup.model.trains:
             ckpt_path = str(resume) if resume else None
@@ -118,12 +118,17 @@ def _train(
         else:
             keep_untrained(setup)
         if is_first_rank():
-            seconds = setup.run.facts().get("train_seconds", 0) + time.monotonic() - started
+            seconds = (setup.run.read_state().train_seconds or 0) + time.monotonic() - started
             trained = sum(weight.numel() for weight in setup.model.parameters() if weight.requires_grad)
-            training = _training_facts(setup, trainer)
+            training = _training_metadata(setup, trainer)
             describe_run(trainer.loggers, training)
-            facts = {"train_seconds": round(seconds, 1), "trainable_parameters": trained, "steps": trainer.global_step}
-            setup.run.set_status("evaluating", **facts, training=training)
+            setup.run.set_status(
+                "evaluating",
+                train_seconds=round(seconds, 1),
+                trainable_parameters=trained,
+                steps=trainer.global_step,
+                training=training,
+            )
     _restore_best(setup, trainer, checkpoints.best_score)
     results = evaluate_run(setup, trainer)
     if is_first_rank():
@@ -132,7 +137,7 @@ def _train(
     return results
 
 
-def _training_facts(setup: Setup, trainer: Trainer) -> dict[str, Any]:
+def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     """What the training has settled: learning rates, the best checkpoint's epoch and step, and what trained it."""
     lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
     best = manifest_path(setup.run.best)
@@ -151,14 +156,14 @@ def _training_facts(setup: Setup, trainer: Trainer) -> dict[str, Any]:
 def _accept_older_checkpoints(setup: Setup) -> None:
     """Note which settings `--override` has left behind: until the next save, the run's checkpoint is of those."""
     run = setup.run
-    older = {*run.facts().get("overridden", []), training_digest(run.config.read_text(encoding="utf-8"))}
+    older = {*run.read_state().overridden, training_digest(run.config.read_text(encoding="utf-8"))}
     run.set_status(run.status, overridden=sorted(older))
 
 
 def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> None:
     """Refuse a checkpoint that other settings made than those that the run directory stands for."""
     theirs = manifest.get("config_sha256")
-    if theirs in (None, training_digest(setup.config_text), *setup.run.facts().get("overridden", [])):
+    if theirs in (None, training_digest(setup.config_text), *setup.run.read_state().overridden):
         return
     if not setup.config.override:
         raise ConfigError(
