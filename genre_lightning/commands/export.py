@@ -84,13 +84,13 @@ def _open(run: RunDirectory) -> Source:
     check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
     model.precision = str(config.trainer.precision)
     tokenizer = load_tokenizer(str(run.tokenizer))
-    facts = restore_alone(model, run.best, tokenizer=tokenizer)
-    tokenizer = plain_tokenizer(tokenizer, facts["max_tokens"])
+    metadata = restore_alone(model, run.best, tokenizer=tokenizer)
+    tokenizer = plain_tokenizer(tokenizer, metadata.max_tokens)
     return Source(
         run,
         model,
-        decision.for_genres(facts["genres"]),
-        facts,
+        decision.for_genres(metadata.genres),
+        metadata,
         tokenizer,
         instances.data.options.source.template.template,
     )
@@ -129,7 +129,7 @@ def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int
     """What will be written, roughly: quantised weights count as many as they stand for."""
     if form == "adapter":
         return 4 * sum(p.numel() for p in source.model.parameters() if p.requires_grad) + _MARGIN
-    packed = {"nf4": 2}.get(source.base.get("quantization", "none"), 1)
+    packed = {"nf4": 2}.get(source.base.quantization or "none", 1)
     numbers = sum(p.numel() * (packed if p.dtype == torch.uint8 else 1) for p in source.model.parameters())
     return numbers * (dtype.itemsize + (4 if onnx else 0)) + _MARGIN
 
@@ -171,13 +171,15 @@ def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
     folded = replace(decision, temperature=1.0, platt=None).to_dict()
     calibration = {name: fitted[name] for name in ("calibration", "temperature", "platt")}
     write_json(folder / "decision.json", {**folded, "folded_into_the_head": calibration})
-    base = dict(source.base)
+    base = source.base.to_json()
     if merged and Path(base["name"]).is_dir():
         base["name"] = Path(base["name"]).name  # the rest of the path means nothing elsewhere
     write_json(
         folder / "genre_lightning.json",
         {
-            **{key: source.facts[key] for key in ("genres", "max_tokens", "lora") if key in source.facts},
+            "genres": list(source.metadata.genres),
+            "max_tokens": source.max_tokens,
+            "lora": source.metadata.lora,
             "base": base,
             "text": source.template,
             "merged": merged,

@@ -77,14 +77,14 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
         setup.wandb, setup.config.tensorboard = None, False
         trainer, _ = build_trainer(setup)
         tokenizer = load_tokenizer(str(setup.run.tokenizer))
-        facts = restore_alone(setup.model, setup.run.best, tokenizer=tokenizer)
-        writing.decide_by(decision.for_genres(facts["genres"]))
+        metadata = restore_alone(setup.model, setup.run.best, tokenizer=tokenizer)
+        writing.decide_by(decision.for_genres(metadata.genres))
         template = setup.data.options.source.template
 
         def text_of(film: NewFilm) -> str:
             return template.fill(film.cells)
 
-        stream = ChunkBatches(writing.chunks, text_of, tokenizer, facts["max_tokens"], setup.model.layout)
+        stream = ChunkBatches(writing.chunks, text_of, tokenizer, metadata.max_tokens, setup.model.layout)
         stream.budget = setup.data.evaluation_budget(trainer)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         callbacks.append(

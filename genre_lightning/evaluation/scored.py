@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.config.decision import POLICIES, Policy
+from genre_lightning.config.decision import POLICIES
 from genre_lightning.evaluation.calibration import calibrated_probabilities
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.predictions import Predictions
@@ -45,6 +45,6 @@ class ScoredSplit:
         return self.decision.probabilities(self.predictions.logits)
 
     @cached_property
-    def decided(self) -> dict[Policy, BoolArray]:
+    def decided(self) -> dict[str, BoolArray]:
         """The genres that each policy gives each film, (films, genres)."""
         return {policy: self.decision.decide(self.probabilities, policy) for policy in POLICIES}

@@ -20,6 +20,7 @@ from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source
+from genre_lightning.models.metadata import BaseMetadata
 
 Form = Literal["transformers", "sentence-transformers", "adapter"]
 
@@ -108,7 +109,7 @@ def _metadata(source: Source, facts: CardFacts, metrics: Mapping[str, Any], spli
         library_name=_LIBRARIES[facts.form],
         pipeline_tag="text-classification",
         tags=["multi-label-classification", "film-genres", "genre-lightning"],
-        base_model=None if _is_local(source.base["name"]) else source.base["name"],
+        base_model=None if _is_local(source.base.name) else source.base.name,
         model_name=facts.name,
         eval_results=results or None,
     )
@@ -126,18 +127,18 @@ def _base_name(name: str) -> str:
 
 
 def _about(source: Source) -> str:
-    kind = source.facts.get("backbone_config", {}).get("model_type") or "decoder"
+    kind = (source.metadata.backbone_config or {}).get("model_type") or "decoder"
     pooled = {
         "mean": "the mean of its tokens' states",
         "cls": "its first token's state",
         "last": "its last token's state",
     }
-    lora = ", fine-tuned by LoRA" if source.facts.get("lora") else ", fine-tuned in full"
-    if source.base["name"] == "small":
+    lora = ", fine-tuned by LoRA" if source.metadata.lora else ", fine-tuned in full"
+    if source.base.name == "small":
         lora = ", trained from random weights"
     return (
         f"Gives the probability of each of {len(source.decision.genres)} genres for the plot summary of a film; a film "
-        f"may have several. A model of type {markdown(kind)} ({_base_name(source.base['name'])}){lora}; a linear head "
+        f"may have several. A model of type {markdown(kind)} ({_base_name(source.base.name)}){lora}; a linear head "
         f"reads {pooled[source.pooled_by]}. Probabilities are calibrated on validation "
         f"({_calibration(source)}), and the calibration is folded into the head: the sigmoid of a logit is the "
         "calibrated probability."
@@ -153,7 +154,7 @@ def _calibration(source: Source) -> str:
 def _use(source: Source, facts: CardFacts) -> str:
     text = "A boy finds a map and sets out with his dog to look for the treasure."
     ready = {"transformers": _TRANSFORMERS, "sentence-transformers": _SENTENCE, "adapter": _ADAPTER}[facts.form]
-    base = source.base["name"] if not source.base.get("random") else f"{facts.name}/base"
+    base = source.base.name if not source.base.random else f"{facts.name}/base"
     parts = [
         f"The text is {markdown_code(source.template)} of a film, cut at {source.max_tokens} tokens. `decision.json` "
         "holds the thresholds, fitted on validation: one global, and one for each genre, which the code below uses.",
@@ -161,7 +162,7 @@ def _use(source: Source, facts: CardFacts) -> str:
             ready, folder=facts.name, text=text, base=base, tokens=source.max_tokens, state=_STATES[source.pooled_by]
         ),
     ]
-    if facts.form == "adapter" and source.base.get("quantization") == "nf4":
+    if facts.form == "adapter" and source.base.quantization == "nf4":
         parts.append(
             "The adapter was trained over the base in NF4 with double quantisation; load the base with "
             "`BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True)` for "
@@ -369,18 +370,18 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any], source: S
     return markdown_table(["setting", "value"], rows)
 
 
-def _licence(base: Mapping[str, Any]) -> str | None:
+def _licence(base: BaseMetadata) -> str | None:
     """The licence that the base's own card names; None where there is no card here, or it names none."""
     from transformers.utils import cached_file
 
-    name = base["name"]
+    name = base.name
     if name in ("small", "random"):
         return None
     try:
         found = cached_file(
             name,
             "README.md",
-            revision=base.get("revision"),
+            revision=base.revision,
             local_files_only=True,
             _raise_exceptions_for_missing_entries=False,
         )
@@ -391,7 +392,7 @@ def _licence(base: Mapping[str, Any]) -> str | None:
 
 
 def _licences(source: Source, licence: str | None, file: str) -> str:
-    name = source.base["name"]
+    name = source.base.name
     if name in ("small", "random"):
         base = "none, the weights were random"
     else:

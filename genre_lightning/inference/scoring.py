@@ -135,9 +135,9 @@ class ModelScorer(_TemplateReader):
         model.runs_on(self.device.type, self.precision)
         if model.adapters:  # others have all of their weights in the checkpoint
             model.check(None)
-        facts = restore_alone(model, run.best, tokenizer=self.tokenizer)
-        self.decision = decision.for_genres(facts["genres"])
-        self.max_tokens: int | None = facts["max_tokens"]
+        metadata = restore_alone(model, run.best, tokenizer=self.tokenizer)
+        self.decision = decision.for_genres(metadata.genres)
+        self.max_tokens: int | None = metadata.max_tokens
         model.eval().to(self.device)
         if self.precision in ("bf16-true", "16-true"):
             model.to(dtype_of_precision(self.precision))

@@ -1,57 +1,13 @@
-"""What a model's checkpoint says beside its tensors, and whether it fits the model that it is loaded into."""
+"""Whether a checkpoint fits the model that it is loaded into."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from torch import nn
 
 from genre_lightning.errors import CheckpointError
-from genre_lightning.types import DataSpec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-CHECKPOINT_KEY = "genre_lightning"
-
-
-def metadata_of(checkpoint: Mapping[str, Any], what: object = "the checkpoint") -> dict[str, Any]:
-    """Return what a checkpoint says beside its tensors.
-
-    Args:
-        checkpoint: Its content.
-        what: Its name, for the message of an error.
-
-    Raises:
-        CheckpointError: It was not written by this project.
-    """
-    metadata = checkpoint.get(CHECKPOINT_KEY)
-    if not isinstance(metadata, dict):
-        raise CheckpointError(
-            f"{what} was not written by genre-lightning: give a checkpoint or run directory of its own"
-        )
-    return metadata
-
-
-def spec_of(metadata: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None = None) -> DataSpec:
-    """Return the `DataSpec` of the data that a checkpoint was trained on; older ones do not have its counts.
-
-    Args:
-        metadata: See `metadata_of`.
-        tokenizer: Of the data, for models that add words of their own.
-    """
-    genres = tuple(metadata["genres"])
-    return DataSpec(
-        genres=genres,
-        positives=np.array(metadata.get("positives") or np.zeros(len(genres)), dtype=np.int64),
-        films=int(metadata.get("films") or 0),
-        vocab_size=metadata["vocab_size"],
-        pad_token_id=metadata["pad_token_id"],
-        max_tokens=metadata["max_tokens"],
-        tokenizer=tokenizer,
-    )
 
 
 def check_same_tensors(module: nn.Module, weights: Mapping[str, Any], trained: set[str]) -> None:

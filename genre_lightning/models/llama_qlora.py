@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from genre_lightning.models.backbones import checkpoint_activations
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.layers.packing import last_tokens, text_ends
 from genre_lightning.models.lora import add_lora
+from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.models.quantization import known_warnings
 from genre_lightning.types import Batch, DataSpec, Layout
 
@@ -101,6 +102,6 @@ class LlamaQLoraClassifier(FrozenDecoder):
         kind = AdamW8bit if self.options.optimizer == "adamw_8bit" else PagedAdamW8bit
         return kind(groups, betas=(0.9, self.options.beta2))
 
-    def checkpoint_metadata(self) -> dict[str, Any]:
+    def checkpoint_metadata(self) -> CheckpointMetadata:
         """See `GenreClassifier.checkpoint_metadata`; with the adapters' options."""
-        return {**super().checkpoint_metadata(), "lora": asdict(self.lora)}
+        return replace(super().checkpoint_metadata(), lora=asdict(self.lora))

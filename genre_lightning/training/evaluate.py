@@ -20,7 +20,7 @@ from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.base import GenreClassifier
-from genre_lightning.models.checkpoint import CHECKPOINT_KEY
+from genre_lightning.models.metadata import CHECKPOINT_KEY
 from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.loggers.tracking import log_evaluation
@@ -30,7 +30,8 @@ from genre_lightning.training.setup import Setup
 def keep_untrained(setup: Setup) -> None:
     """Writes best.ckpt of a model that trains nothing: what it is, for its decision to be bound to."""
     setup.model.configure_model()
-    content = {CHECKPOINT_KEY: setup.model.checkpoint_metadata(), "state_dict": {}, "global_step": 0, "epoch": 0}
+    metadata = setup.model.checkpoint_metadata().to_json()
+    content = {CHECKPOINT_KEY: metadata, "state_dict": {}, "global_step": 0, "epoch": 0}
     if is_first_rank():
         write_checkpoint(content, setup.run.best)
 
