@@ -81,7 +81,7 @@ def _open(run: RunDirectory) -> Source:
             f"{run.path} is a {type(model).__name__}, which trains nothing: there are no weights of its own to export"
         )
     decision = read_decision(run.decision, run.again)
-    check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
+    check_checkpoint(decision, verify_checkpoint(run.best).sha256, run.again)
     model.precision = str(config.trainer.precision)
     tokenizer = load_tokenizer(str(run.tokenizer))
     metadata = restore_alone(model, run.best, tokenizer=tokenizer)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genre_lightning.distributed.batch import JobState, job_state
+from genre_lightning.distributed.checkpoint.manifests import manifest_of
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.curves import read_curves
-from genre_lightning.files import read_json
 from genre_lightning.run_state import Start
 from genre_lightning.runs import RunDirectory
 
@@ -102,10 +102,9 @@ def _last_values(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _saved_step(run: RunDirectory) -> int | None:
-    manifest = run.last.with_name(f"{run.last.name}.manifest.json")
     try:
-        return int(read_json(manifest)["global_step"])
-    except (CheckpointError, KeyError, TypeError, ValueError):
+        return manifest_of(run.last).global_step
+    except CheckpointError:
         return None
 
 

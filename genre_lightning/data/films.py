@@ -134,11 +134,11 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
             raise DataError(f"{source.path} has changed while it was read: run the command again")
         return {"audit": reading.audit.as_dict(), "notes": reading.notes(), "numbered": not reading.tally.has_ids}
 
-    folder, facts = build_once(cache_dir / "films", key, build)
+    folder, kept = build_once(cache_dir / "films", key, build)
     with pa.memory_map(str(folder / "films.arrow")) as file:
         table = pa.ipc.open_stream(file).read_all()
-    notes = tuple(facts["notes"])
-    return FilmTable(table, Audit(**facts["audit"]), notes, key, folder / "films.arrow", facts["numbered"])
+    notes = tuple(kept["notes"])
+    return FilmTable(table, Audit(**kept["audit"]), notes, key, folder / "films.arrow", kept["numbered"])
 
 
 def _read(source: FilmSource, path: Path, progress: ReadingProgress) -> Reading:

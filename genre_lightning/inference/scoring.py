@@ -121,7 +121,7 @@ class ModelScorer(_TemplateReader):
     ) -> None:
         super().__init__(settings)
         decision = read_decision(run.decision, run.again)
-        check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
+        check_checkpoint(decision, verify_checkpoint(run.best).sha256, run.again)
         if not run.tokenizer.is_dir():
             raise CheckpointError(f"{run.tokenizer} is missing: copy the run directory whole")
         self.tokenizer = load_tokenizer(str(run.tokenizer))

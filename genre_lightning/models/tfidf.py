@@ -151,10 +151,10 @@ class TfidfBaseline(ABC):
             "weights": np.ascontiguousarray(linear.weights),
             "bias": linear.bias,
         }
-        facts = json.dumps({"baseline": self.name, "options": options, "genres": linear.genres})
+        content = json.dumps({"baseline": self.name, "options": options, "genres": linear.genres})
         with replacing(path) as temporary:
             # one entry: the format keeps several in no order, and the same model must be the same file
-            save_file(tensors, temporary, {"facts": facts})
+            save_file(tensors, temporary, {"facts": content})
         return file_digest(path)
 
     def fitted(self) -> LinearGenres:
@@ -272,12 +272,12 @@ def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> Tf
         raise CheckpointError(f"{place} is not the model that its decision was fitted for: train the baseline again")
     try:
         with safe_open(place, framework="numpy") as file:
-            facts = parse_json((file.metadata() or {})["facts"])
+            content = parse_json((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        model = BASELINES[facts["baseline"]](**facts["options"])
+        model = BASELINES[content["baseline"]](**content["options"])
         model.check()
         linear = LinearGenres(
-            tuple(facts["genres"]),
+            tuple(content["genres"]),
             tuple(tensors["terms"].tobytes().decode().split("\n")),
             tensors["idf"],
             tensors["weights"],

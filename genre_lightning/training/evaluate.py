@@ -91,7 +91,7 @@ def load_decision(setup: Setup) -> Decision:
     """
     fix = f"run 'genre-lightning validate --run_dir {setup.run.path}', which fits it anew"
     decision = read_decision(setup.run.decision, fix)
-    check_checkpoint(decision, str(verify_checkpoint(setup.run.best)["sha256"]), fix)
+    check_checkpoint(decision, verify_checkpoint(setup.run.best).sha256, fix)
     return decision
 
 

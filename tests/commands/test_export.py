@@ -223,7 +223,7 @@ def test_a_sharded_checkpoint_is_put_together(run, exported, tmp_path):
 
 def rebind(place):
     """Binds the decision to the checkpoint as it is now."""
-    sha256 = str(verify_checkpoint(place / "checkpoints" / "best.ckpt")["sha256"])
+    sha256 = str(verify_checkpoint(place / "checkpoints" / "best.ckpt").sha256)
     write_decision(read_decision(place / "decision.json").with_checkpoint(sha256), place / "decision.json")
 
 

@@ -34,6 +34,7 @@ from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.export.card import CardFacts, model_card
 from genre_lightning.export.source import Source
 from genre_lightning.files import read_json
+from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.progress import say, task_progress
 from genre_lightning.runs import RunDirectory
 
@@ -216,8 +217,10 @@ def test_the_card_shows_names_as_they_are(run, tmp_path, monkeypatch):
     directory = RunDirectory(run)
     hostile = "x\n```\n<script>alert(1)</script>"
     model = SimpleNamespace(options=SimpleNamespace(pooling="mean"))
-    facts = {"backbone": {"name": f"{hostile}/|base"}, "max_tokens": 48, "backbone_config": {"model_type": "<b>"}}
-    source = Source(directory, model, read_decision(directory.decision), facts, None, "{overview}`<b>")
+    values = {"backbone": {"name": f"{hostile}/|base"}, "max_tokens": 48, "backbone_config": {"model_type": "<b>"}}
+    unread = {"genres": [], "pos_weight": [], "vocab_size": 60, "pad_token_id": 0, "epoch_sums": []}
+    metadata = CheckpointMetadata.from_json({**values, **unread})
+    source = Source(directory, model, read_decision(directory.decision), metadata, None, "{overview}`<b>")
     card = model_card(source, CardFacts("transformers", f'"{hostile}'))
     body = card.split("---\n", 2)[2]
     page = MarkdownIt("commonmark").enable("table").render(body)
