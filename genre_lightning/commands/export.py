@@ -20,7 +20,7 @@ from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.adapter import plain_attention, write_adapter
-from genre_lightning.export.card import CardFacts, Form, model_card
+from genre_lightning.export.card import Exported, Form, model_card
 from genre_lightning.export.classifier import difference, why_not_plain, write_classifier
 from genre_lightning.export.folder import whole_folder
 from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
@@ -57,10 +57,10 @@ def export(arguments: Sequence[str]) -> int:
         form = _choose_form(source, options)
         dtype = DTYPES[options.dtype or ("float16" if isinstance(source.model, FrozenDecoder) else "float32")]
         with whole_folder(target, _bytes(source, form, dtype, onnx=options.onnx)) as draft:
-            facts = _write(source, draft, CardFacts(form, target.name), dtype=dtype, onnx=options.onnx)
+            exported = _write(source, draft, Exported(form, target.name), dtype=dtype, onnx=options.onnx)
             _write_decision(source, draft, merged=form != "adapter")
-            write_text(draft / "README.md", model_card(source, facts))
-    _report(run, facts)
+            write_text(draft / "README.md", model_card(source, exported))
+    _report(run, exported)
     answer(target)
     return 0
 
@@ -134,27 +134,27 @@ def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int
     return numbers * (dtype.itemsize + (4 if onnx else 0)) + _MARGIN
 
 
-def _write(source: Source, folder: Path, facts: CardFacts, *, dtype: torch.dtype, onnx: bool) -> CardFacts:
-    """Writes weights and tokenizer; gives the facts with what was measured on them."""
-    if facts.form == "adapter":
+def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dtype, onnx: bool) -> Exported:
+    """Writes weights and tokenizer; returns `exported` with what was measured on them."""
+    if exported.form == "adapter":
         write_adapter(source, folder)
-        return facts
+        return exported
     texts = _texts(source.run)
-    expected = source.probabilities(texts) if facts.form == "transformers" else None
+    expected = source.probabilities(texts) if exported.form == "transformers" else None
     backbone: Any = source.model.backbone
     if source.model.adapters:
         backbone = merge_adapters(backbone, dtype)
         plain_attention(backbone.config)
-    if facts.form == "transformers":
+    if exported.form == "transformers":
         write_classifier(source, backbone, folder)
-        facts = replace(facts, difference=difference(source, folder, texts, expected))
+        exported = replace(exported, difference=difference(source, folder, texts, expected))
     else:
         write_sentence_folder(source, backbone, folder)
     if onnx:
         batches = [source.batch(texts[:1]), source.batch(texts[:3]), source.batch(texts)]
         tagger = PlainTagger(backbone, source.pooled_by, source.head)
-        facts = replace(facts, onnx=write_onnx(tagger, folder / "onnx", batches))
-    return facts
+        exported = replace(exported, onnx=write_onnx(tagger, folder / "onnx", batches))
+    return exported
 
 
 def _texts(run: RunDirectory) -> list[str]:
@@ -189,17 +189,17 @@ def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
     )
 
 
-def _report(run: RunDirectory, facts: CardFacts) -> None:
+def _report(run: RunDirectory, exported: Exported) -> None:
     names = {
         "transformers": "a classifier for transformers",
         "sentence-transformers": "a folder for sentence-transformers",
         "adapter": "a peft adapter with its head",
     }
-    tell(f"exported {run.path} as {names[facts.form]}")
-    if facts.difference is not None:
-        tell(f"opened by transformers: probabilities within {facts.difference:.1e} of the run's")
-    if facts.onnx:
-        tell(_onnx_line(facts.onnx))
+    tell(f"exported {run.path} as {names[exported.form]}")
+    if exported.difference is not None:
+        tell(f"opened by transformers: probabilities within {exported.difference:.1e} of the run's")
+    if exported.onnx:
+        tell(_onnx_line(exported.onnx))
 
 
 def _onnx_line(check: OnnxCheck) -> str:

@@ -31,7 +31,7 @@ from genre_lightning.evaluation.figure_fonts import drawable
 from genre_lightning.evaluation.plots.figures import write_figures
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.evaluation.scored import ScoredSplit
-from genre_lightning.export.card import CardFacts, model_card
+from genre_lightning.export.card import Exported, model_card
 from genre_lightning.export.source import Source
 from genre_lightning.files import read_json
 from genre_lightning.models.metadata import CheckpointMetadata
@@ -221,7 +221,7 @@ def test_the_card_shows_names_as_they_are(run, tmp_path, monkeypatch):
     unread = {"genres": [], "pos_weight": [], "vocab_size": 60, "pad_token_id": 0, "epoch_sums": []}
     metadata = CheckpointMetadata.from_json({**values, **unread})
     source = Source(directory, model, read_decision(directory.decision), metadata, None, "{overview}`<b>")
-    card = model_card(source, CardFacts("transformers", f'"{hostile}'))
+    card = model_card(source, Exported("transformers", f'"{hostile}'))
     body = card.split("---\n", 2)[2]
     page = MarkdownIt("commonmark").enable("table").render(body)
     for tag in ("<script", "<img", "<a ", "<b>"):
