@@ -20,36 +20,14 @@ from genre_lightning.evaluation.calibration import (
 )
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.thresholds import (
-    PAPER_GRID,
     RESAMPLES,
     best_constant_genres,
     best_genre_thresholds,
     best_global_threshold,
-    threshold_grid,
 )
 from genre_lightning.files import REMAKE, read_record, write_json
 from genre_lightning.metrics import BoolArray, FloatArray, policy_metrics
 from genre_lightning.shapes import Shape, count, maybe_number, number, require_shape, text
-
-__all__ = [
-    "CALIBRATIONS",
-    "PAPER_GRID",
-    "POLICIES",
-    "Calibration",
-    "Decision",
-    "Policy",
-    "best_genre_thresholds",
-    "best_global_threshold",
-    "calibrated_probabilities",
-    "check_checkpoint",
-    "default_decision",
-    "fit_decision",
-    "fit_platt",
-    "fit_temperature",
-    "read_decision",
-    "threshold_grid",
-    "write_decision",
-]
 
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from genre_lightning.config.decision import Calibration
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.comparison import require_same_films
-from genre_lightning.evaluation.decisions import Calibration, fit_decision, write_decision
+from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
 from genre_lightning.evaluation.runs import open_run

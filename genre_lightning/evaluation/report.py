@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from genre_lightning.config.decision import SHIPPED_POLICY
+from genre_lightning.config.decision import POLICIES, SHIPPED_POLICY
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.console import (
     HEADLINES,
@@ -23,7 +23,6 @@ from genre_lightning.evaluation.console import (
     titles_without_interval,
 )
 from genre_lightning.evaluation.curves import loss_by_epoch
-from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.plots.figures import FIGURES
 from genre_lightning.evaluation.predictions import StoredPredictions

@@ -10,23 +10,24 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 
+from genre_lightning.config.decision import POLICIES
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
+from genre_lightning.evaluation.calibration import fit_platt, fit_temperature
 from genre_lightning.evaluation.decisions import (
-    POLICIES,
     Decision,
-    best_genre_thresholds,
-    best_global_threshold,
     check_checkpoint,
     default_decision,
     fit_decision,
-    fit_platt,
-    fit_temperature,
     read_decision,
-    threshold_grid,
     write_decision,
 )
 from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.evaluation.thresholds import micro_f1_curve
+from genre_lightning.evaluation.thresholds import (
+    best_genre_thresholds,
+    best_global_threshold,
+    micro_f1_curve,
+    threshold_grid,
+)
 from genre_lightning.metrics import policy_metrics
 
 

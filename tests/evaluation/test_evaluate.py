@@ -13,9 +13,10 @@ from made_predictions import GENRES, make_predictions
 from sklearn import metrics as sk
 from sklearn.dummy import DummyClassifier
 
+from genre_lightning.config.decision import POLICIES
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation.console import headline_lines, print_headlines
-from genre_lightning.evaluation.decisions import POLICIES, Decision, fit_decision
+from genre_lightning.evaluation.decisions import Decision, fit_decision
 from genre_lightning.evaluation.evaluate import evaluate, write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.scored import ScoredSplit
