@@ -59,7 +59,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     fields = _fields(scorer, renamed)
     with locked(run):
         with task_progress("Evaluating", len(films.rows)) as progress:
-            predictions, facts = films.predictions(
+            predictions, evaluated = films.predictions(
                 scorer.decision.genres, fields, scorer.logits, progress or (lambda films: None)
             )
         result = write_evaluation(
@@ -68,9 +68,9 @@ def evaluate(arguments: Sequence[str]) -> int:
             scorer.decision,
             split=name,
             seed=options.seed,
-            films={**facts, "path": str(file)},
+            films=replace(evaluated, path=str(file)),
             provenance=provenance_of(run, getattr(scorer, "device", None)),
-            metadata={"split_sha256": facts["ids_sha256"], "checkpoint_sha256": scorer.decision.checkpoint_sha256},
+            metadata={"split_sha256": evaluated.ids_sha256, "checkpoint_sha256": scorer.decision.checkpoint_sha256},
         )
         write_report(run.path)
     if options.json:

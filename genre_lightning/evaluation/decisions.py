@@ -184,11 +184,6 @@ class Decision:
         return replace(self, genres=tuple(genres), threshold_per_genre=self.threshold_per_genre[order], platt=platt)
 
 
-def default_decision(genres: tuple[str, ...]) -> Decision:
-    """Give the decision of a model without a fitted one: no calibration and 0.5 everywhere."""
-    return Decision(genres=genres, temperature=1.0, threshold_global=0.5, threshold_per_genre=np.full(len(genres), 0.5))
-
-
 def fit_decision(
     predictions: Predictions,
     split: str,

@@ -16,6 +16,7 @@ from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.comparison import require_same_films
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
+from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
 from genre_lightning.evaluation.runs import open_run
 from genre_lightning.files import write_json
@@ -119,7 +120,7 @@ def write_ensemble(
     decision = fit_decision(combined["validation"], "validation", calibration=calibration, seed=seed)
     audit = runs[0].audit()
     cost = {name: _sum([run.metrics("test").get(name) for run in runs]) for name in ("seconds", "trainable_parameters")}
-    films = {split: runs[0].metrics(split).get("films") for split in sets}
+    noted = {split: runs[0].metrics(split).get("films") for split in sets}
     before_writing()
     if audit:
         write_json(files.audit, audit)
@@ -136,7 +137,7 @@ def write_ensemble(
             figures=figures,
             seed=seed,
             resamples=resamples,
-            films=films[split],
+            films=EvaluatedFilms.from_json(films) if (films := noted[split]) else None,
             provenance={"made_by": made_by(device_name())},
             metadata={"split_sha256": stored[0].metadata.get("split_sha256"), **cost},
         )

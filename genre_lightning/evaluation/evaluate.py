@@ -13,6 +13,7 @@ import numpy as np
 from genre_lightning.config.decision import SHIPPED_POLICY
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.decisions import Decision
+from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.evaluation.thresholds import threshold_grid
@@ -165,7 +166,7 @@ def write_evaluation(
     seed: int = 0,
     resamples: int = bootstrap.RESAMPLES,
     metadata: Mapping[str, str | float | None] | None = None,
-    films: Mapping[str, Any] | None = None,
+    films: EvaluatedFilms | None = None,
     provenance: Mapping[str, Any] | None = None,
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def write_evaluation(
         metadata: kept in predictions.parquet and metrics.json: split_sha256, checkpoint_sha256, and the cost that
             `compare` shows, seconds (of training) and trainable_parameters.
         provenance: what made them, kept in metrics.json: "made_by" and "training".
-        films: which films they are, kept in metrics.json; see `films.describe_films`.
+        films: which films they are, kept in metrics.json.
         curves_csv: the run's curves, for the figure of the loss.
 
     Returns:
@@ -198,7 +199,7 @@ def write_evaluation(
     kept = {key: value for key, value in (metadata or {}).items() if value is not None}
     result |= kept
     if films is not None:
-        result["films"] = dict(films)
+        result["films"] = films.to_json()
     result |= provenance or {}
     stored = {**{key: str(value) for key, value in kept.items()}, "split": split, "policy": SHIPPED_POLICY}
     with replacing_folder(directory) as draft:

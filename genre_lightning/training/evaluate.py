@@ -18,6 +18,7 @@ from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.distributed.ranks import from_all_ranks, is_first_rank, tell
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit_decision, read_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
+from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.metadata import CHECKPOINT_KEY
@@ -128,7 +129,7 @@ def evaluate_split(
         seed=seed,
         curves_csv=run.curves,
         provenance=provenance_of(run, device),
-        films={"file": data.sides.file, "ids_sha256": data.splits[split].sha256},
+        films=EvaluatedFilms(data.sides.file, data.splits[split].sha256),
         metadata={
             "split_sha256": data.splits[split].sha256,
             "checkpoint_sha256": decision.checkpoint_sha256,

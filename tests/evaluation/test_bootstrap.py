@@ -4,12 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from made_predictions import GENRES, make_predictions
+from made_predictions import GENRES, default_decision, make_predictions
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import print_headlines
-from genre_lightning.evaluation.decisions import default_decision
 from genre_lightning.evaluation.evaluate import evaluate
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.metrics import policy_metrics, threshold_free_metrics

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_predictions import GENRES, make_predictions
+from made_predictions import GENRES, default_decision, make_predictions
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -16,7 +16,6 @@ from genre_lightning.evaluation.calibration import fit_platt, fit_temperature
 from genre_lightning.evaluation.decisions import (
     Decision,
     check_checkpoint,
-    default_decision,
     fit_decision,
     read_decision,
     write_decision,

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from made_predictions import make_predictions
+from made_predictions import default_decision, make_predictions
 from PIL import Image
 
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.curves import loss_by_epoch
-from genre_lightning.evaluation.decisions import default_decision, fit_decision
+from genre_lightning.evaluation.decisions import fit_decision
 from genre_lightning.evaluation.plots.errors import shown_genres, taken_for
 from genre_lightning.evaluation.plots.figures import FIGURES, write_figures
 from genre_lightning.evaluation.predictions import Predictions
