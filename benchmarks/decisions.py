@@ -10,6 +10,7 @@ import numpy as np
 from genre_lightning.evaluation.decisions import fit_decision
 from genre_lightning.evaluation.evaluate import evaluate
 from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.evaluation.scored import ScoredSplit
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     decision = fit_decision(made, "validation")
     print(f"decision of {films:,} films x {genres} genres: {time.perf_counter() - started:.2f} s")
     started = time.perf_counter()
-    evaluate(made, decision)
+    evaluate(ScoredSplit(made, decision))
     print(f"evaluation with 1,000 bootstrap resamples: {time.perf_counter() - started:.2f} s")
 
 

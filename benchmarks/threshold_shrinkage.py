@@ -28,7 +28,7 @@ import argparse
 import numpy as np
 
 from genre_lightning.evaluation.calibration import calibrated_probabilities, fit_temperature
-from genre_lightning.evaluation.predictions import read_predictions
+from genre_lightning.evaluation.predictions import read_stored_predictions
 from genre_lightning.evaluation.thresholds import best_genre_thresholds, best_global_threshold
 from genre_lightning.metrics import policy_metrics
 
@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--fit_films", type=int, default=None)
     options = parser.parse_args()
-    predictions = read_predictions(options.predictions)
+    predictions = read_stored_predictions(options.predictions).predictions
     scores = cross_validate(predictions, options.folds, options.repeats, options.fit_films)
     print(f"{len(predictions)} films, {options.folds} folds, {options.repeats} repeats, fit_films {options.fit_films}")
     print(f"{'rule':26} macro-F1  micro-F1  macro-F1 minus global (standard error)")

@@ -86,7 +86,7 @@ def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) ->
     """
     target = root / key
     try:
-        while (facts := _facts_if_whole(target)) is None:
+        while (kept := _kept_if_whole(target)) is None:
             seen = _stamp(target)
             shared = _make_root(root)
             busy = f"another process is still building {target}: wait for it or stop it, then run the command again"
@@ -96,7 +96,7 @@ def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) ->
                 shutil.rmtree(target, ignore_errors=not target.exists())
                 _remove_remains(root, key)
                 return target, _build(target, build, shared)
-        return target, facts
+        return target, kept
     except OSError as error:
         raise DataError(
             f"the cache {root} cannot be written ({error.strerror or error}): "
@@ -139,9 +139,9 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]], shared: bool) 
     # beside the target: only within one file system is a rename atomic
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        facts = build(scratch)
+        kept = build(scratch)
         files = {file.name: {"bytes": file.stat().st_size, "sha256": file_digest(file)} for file in scratch.iterdir()}
-        manifest = {"facts": facts, "files": files}
+        manifest = {"facts": kept, "files": files}
         (scratch / MANIFEST).write_text(json.dumps({**manifest, "digest": key_of(manifest)}), encoding="utf-8")
         for file in scratch.iterdir():
             if shared:
@@ -154,7 +154,7 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]], shared: bool) 
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return facts
+    return kept
 
 
 def _flush(path: Path) -> None:
@@ -165,7 +165,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
+def _kept_if_whole(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest.pop("digest") != key_of(manifest):

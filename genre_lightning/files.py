@@ -10,10 +10,10 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genre_lightning.errors import CheckpointError, ConfigError, SaveError, one_line
 from genre_lightning.escapes import cell
@@ -22,6 +22,8 @@ from genre_lightning.shapes import Shape, require_shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_Record = TypeVar("_Record")
 
 REMAKE = "run the command that made the run again, which writes it anew"
 """The fix for a damaged file of a run, where the command is not known by name."""
@@ -316,6 +318,26 @@ def read_json(path: str | os.PathLike[str], shape: Shape = None, fix: str = REMA
     except ValueError as error:
         raise damaged(path, error, fix) from None
     return dict(value)
+
+
+def read_record(
+    path: str | os.PathLike[str], from_json: Callable[[dict[str, Any]], _Record], fix: str = REMAKE
+) -> _Record:
+    """Read a JSON object as what `from_json` makes of it.
+
+    Args:
+        path: of the file.
+        from_json: Raises ValueError, naming the value, for an object that is not what it should be.
+        fix: for a file that is missing or damaged.
+
+    Raises:
+        CheckpointError: see `read_json`.
+    """
+    values = read_json(path, fix=fix)
+    try:
+        return from_json(values)
+    except ValueError as error:
+        raise damaged(path, error, fix) from None
 
 
 def damaged(path: str | os.PathLike[str], reason: object, fix: str = REMAKE) -> CheckpointError:

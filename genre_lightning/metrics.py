@@ -29,7 +29,6 @@ POLICY_METRICS = (
     "hamming_loss",
 )
 THRESHOLD_FREE_METRICS = ("map_macro", "auroc_macro", "ece", "loss")
-LOWER_IS_BETTER = frozenset({"hamming_loss", "ece", "loss"})
 
 
 def better_is_higher(monitor: str) -> bool:

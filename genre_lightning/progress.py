@@ -157,8 +157,16 @@ def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]
     yield line
 
 
+def duration(seconds: float) -> str:
+    """Write how long something takes: "0.012 s", "84 s", "31 min", "2 h 05 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def clock(seconds: float) -> str:
-    """A time as minutes and seconds, and hours where it has any."""
+    """Write a time that counts down to the second: "1:05", and "2:00:05" if it has hours."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

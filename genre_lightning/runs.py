@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.files import check_folder, damaged, read_json, write_json, write_text
+from genre_lightning.files import check_folder, damaged, read_json, read_record, write_json, write_text
 from genre_lightning.locks import HeldLock, locked
-from genre_lightning.shapes import Shape, count, number, one_of, require_shape, text
+from genre_lightning.run_state import RunState, Status, is_job_id
+from genre_lightning.shapes import Shape, number, require_shape
 from genre_lightning.yaml_files import read_yaml
 
 ENSEMBLE = "ensemble"
@@ -21,28 +22,8 @@ ENSEMBLE = "ensemble"
 _OF_RUN = {ENSEMBLE, "baseline", "data", "model"}
 """Sections of which every run's configuration has one; many other programs have a config.yaml too."""
 
-Status = Literal["new", "training", "evaluating", "finished"]
-
-
-def _job_id(value: Any) -> bool:
-    """The id of a job, such as "1234" or "1234_5"."""
-    return isinstance(value, str) and all(part.isdecimal() for part in value.split("_", 1))
-
-
-_STATE: Shape = {
-    "status": one_of(*get_args(Status)),
-    "data?": {"films": text, "reading?": count, "splits?": {"*": text}},
-    "overridden?": [text],
-    "train_seconds?": number,
-    "trainable_parameters?": count,
-    "steps?": count,
-    "starts?": count,
-    "start?": {"time": number, "step": count, "job?": _job_id},
-    "training?": {"*": None},
-    "wandb_id?": text,
-}
 _DEEPEST_ENSEMBLE = 8
-_JOB: Shape = {"job": _job_id}
+_JOB: Shape = {"job": is_job_id}
 _WEIGHT_TOLERANCE = 1e-6
 """How far the weights of an ensemble may be from the sum 1: they are kept as decimals."""
 
@@ -172,16 +153,13 @@ class RunDirectory:
     @property
     def status(self) -> Status:
         """How far the run has come; "new" where there is none yet."""
-        return self._read_state().get("status", "new") if self.state.is_file() else "new"
+        return self.read_state().status
 
     @property
     def has_trained(self) -> bool:
         """Whether a step of its training is kept, after which each film stays on its side."""
         trained = self.baseline.is_file() or any(self.checkpoints.glob("*.ckpt"))
         return trained or self.status in ("evaluating", "finished")
-
-    def _read_state(self) -> dict[str, Any]:
-        return read_json(self.state, _STATE, f"delete it, then {self.again}")
 
     @property
     def again(self) -> str:
@@ -256,14 +234,23 @@ class RunDirectory:
             for member, _ in self.members():
                 member.check_members((*above, place))
 
-    def set_status(self, status: Status, **facts: Any) -> None:
-        """Notes how far the run has come, and facts about it that stay until they are given anew."""
-        before = self._read_state() if self.state.is_file() else {}
-        write_json(self.state, {**before, **facts, "status": status})
+    def read_state(self) -> RunState:
+        """Read how far the run has come, and what it keeps.
 
-    def facts(self) -> dict[str, Any]:
-        """What `set_status` has kept."""
-        return self._read_state() if self.state.is_file() else {}
+        Raises:
+            CheckpointError: run_state.json is damaged.
+        """
+        if not self.state.is_file():
+            return RunState()
+        return read_record(self.state, RunState.from_json, f"delete it, then {self.again}")
+
+    def set_status(self, status: Status, **changes: Any) -> None:
+        """Note how far the run has come; `changes` of the other fields of `RunState` stay until they are given anew."""
+        state = replace(self.read_state(), status=status, **changes)
+        stored = read_json(self.state) if self.state.is_file() else {}
+        # what another version keeps there stays
+        others = {name: value for name, value in stored.items() if name not in RunState.__dataclass_fields__}
+        write_json(self.state, {**others, **state.to_json()})
 
     def check_writable(self) -> None:
         """Refuses a place where no run directory can be, and leaves nothing behind.
@@ -376,6 +363,18 @@ class RunDirectory:
     def write_config(self, text: str) -> None:
         """Keeps the resolved configuration."""
         write_text(self.config, text)
+
+
+def open_run(path: str | os.PathLike[str]) -> RunDirectory:
+    """Open the directory of a run whose training has come to its end, whatever command made it.
+
+    Raises:
+        CheckpointError: it is not a run directory, or its training has not come to its end.
+        ConfigError: a link in it leads out of it, or it holds a pipe or the like.
+    """
+    run = RunDirectory(Path(path).expanduser().absolute())
+    run.require_trained()
+    return run
 
 
 def kind_of(settings: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import yaml
 
 from genre_lightning.config.changes import check_same_training, differences, flatten
 from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.run_state import FilmsOfRun, RunState
 from genre_lightning.runs import RunDirectory
 
 
@@ -34,12 +35,13 @@ def test_names_of_the_contract(run):
     assert {str(path.relative_to(run.path)): name for path, name in names.items()} == {n: n for n in names.values()}
 
 
-def test_status_and_facts(run):
-    assert (run.status, run.facts()) == ("new", {})
-    run.set_status("training", seconds=1.5, data={"films": "x"})
-    run.set_status("evaluating", seconds=2.5)
+def test_status_and_state(run):
+    assert (run.status, run.read_state()) == ("new", RunState())
+    run.set_status("training", train_seconds=1.5, data=FilmsOfRun("x"))
+    run.set_status("evaluating", train_seconds=2.5)
     assert run.status == "evaluating"
-    assert run.facts() == {"status": "evaluating", "seconds": 2.5, "data": {"films": "x"}}
+    assert run.read_state() == RunState("evaluating", train_seconds=2.5, data=FilmsOfRun("x"))
+    assert json.loads(run.state.read_text()) == {"status": "evaluating", "train_seconds": 2.5, "data": {"films": "x"}}
     run.state.write_text('{"status": "trai')
     with pytest.raises(CheckpointError):
         _ = run.status

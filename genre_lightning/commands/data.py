@@ -70,7 +70,7 @@ def inspect(arguments: Sequence[str]) -> int:
     setup = check_setup(config, parser)
     data = setup.data.prepare()
     lengths = data.tokens.lengths
-    facts = {
+    audit = {
         **data.audit,
         "tokens": {
             "tokenizer": setup.data.tokenizer_name,
@@ -83,9 +83,9 @@ def inspect(arguments: Sequence[str]) -> int:
         "genres_a_film": float(np.concatenate([s.labels for s in _distinct(data.splits)]).sum(axis=1).mean()),
     }
     if config.json:
-        answer(json.dumps(facts))
+        answer(json.dumps(audit))
     else:
-        _print(facts, console_of(sys.stdout))
+        _print(audit, console_of(sys.stdout))
     return 0
 
 
@@ -93,70 +93,70 @@ def _distinct(splits: dict[str, Any]) -> list[Any]:
     return list({split.sha256: split for split in splits.values()}.values())
 
 
-def _print(facts: dict[str, Any], console: Console) -> None:
+def _print(audit: dict[str, Any], console: Console) -> None:
     from genre_lightning.data.movies import REASONS
 
-    rows = Table(title=f"{facts['file']}: {facts['rows']:,} rows", title_justify="left", box=box.ASCII)
+    rows = Table(title=f"{audit['file']}: {audit['rows']:,} rows", title_justify="left", box=box.ASCII)
     rows.add_column("what became of them")
     rows.add_column("rows", justify="right")
     rows.add_column("share", justify="right")
     for reason in (*REASONS, "kept"):
-        rows.add_row(reason, f"{facts[reason]:,}", f"{facts[reason] / max(facts['rows'], 1):.2%}")
+        rows.add_row(reason, f"{audit[reason]:,}", f"{audit[reason] / max(audit['rows'], 1):.2%}")
     console.print(rows)
-    for note in facts["notes"]:
+    for note in audit["notes"]:
         console.print(note, highlight=False)
 
-    if "inputs" in facts:
-        _print_inputs(facts, console)
+    if "inputs" in audit:
+        _print_inputs(audit, console)
 
-    splits = facts["splits"]
+    splits = audit["splits"]
     genres = Table(title="films of each genre", title_justify="left", box=box.ASCII)
     genres.add_column("genre")
     for name in ("all", *splits):
         genres.add_column(name, justify="right")
     genres.add_column("share", justify="right")
-    shown = ["train", "validation"] if facts["validation_is_test"] else list(splits)
+    shown = ["train", "validation"] if audit["validation_is_test"] else list(splits)
     totals = {genre: sum(splits[s]["genres"][genre] for s in shown) for genre in splits["train"]["genres"]}
     for genre, total in sorted(totals.items(), key=lambda item: -item[1]):
         counts = [f"{splits[name]['genres'][genre]:,}" for name in splits]
-        genres.add_row(genre, f"{total:,}", *counts, f"{total / facts['films_used']:.1%}")
+        genres.add_row(genre, f"{total:,}", *counts, f"{total / audit['films_used']:.1%}")
     genres.add_section()
-    genres.add_row("films", f"{facts['films_used']:,}", *(f"{splits[name]['films']:,}" for name in splits), "")
+    genres.add_row("films", f"{audit['films_used']:,}", *(f"{splits[name]['films']:,}" for name in splits), "")
     console.print(genres)
 
-    tokens = facts["tokens"]
+    tokens = audit["tokens"]
     console.print(
         f"tokens a text: mean {tokens['mean']:.1f}, 5% under {tokens['p5']}, median {tokens['p50']}, 95% under "
         f"{tokens['p95']}, longest {tokens['longest']}; {tokens['cut']:,} at the limit of {tokens['max_tokens']}"
     )
-    console.print(f"genres a film: mean {facts['genres_a_film']:.2f}")
+    console.print(f"genres a film: mean {audit['genres_a_film']:.2f}")
     for name in splits:
         console.print(f"{name:<10} ids sha256 {splits[name]['ids_sha256'][:16]}…")
-    if facts["validation_is_test"]:
+    if audit["validation_is_test"]:
         console.print("validation and test are the same films (the paper's protocol): figures on them are optimistic")
 
 
-def _print_inputs(facts: dict[str, Any], console: Console) -> None:
+def _print_inputs(audit: dict[str, Any], console: Console) -> None:
     """Print what became of joined files and inputs."""
-    for join in facts["joins"]:
+    for join in audit["joins"]:
         console.print(
             f"{join['file']}: {join['rows']:,} rows by {join['key']}; {join['films_matched']:,} films matched, "
             f"{join['films_unmatched']:,} without a row; {join['rows_unmatched']:,} rows of no film, "
             f"{join['duplicate_keys']:,} duplicate keys, {join['rows_without_key']:,} rows without a key",
             highlight=False,
         )
-    if facts["inputs"]:
+    if audit["inputs"]:
         inputs = Table(title="inputs of the head", title_justify="left", box=box.ASCII)
         for column in ("input", "kind"):
             inputs.add_column(column)
         for column in ("known", "missing", "malformed"):
             inputs.add_column(column, justify="right")
         inputs.add_column("fitted on training")
-        for name, one in facts["inputs"].items():
+        for name, one in audit["inputs"].items():
             counts = [f"{one[kind]:,}" for kind in ("known", "missing", "malformed")]
             inputs.add_row(visible(name), one["kind"], *counts, one["fitted"])
         console.print(inputs)
-    for leak in facts["leaks"]:
+    for leak in audit["leaks"]:
         console.print(
             f"leak: {leak['column']} {leak['value']!r} all but gives {leak['genre']} away "
             f"({leak['with_genre']:,} of {leak['films']:,} training films)"

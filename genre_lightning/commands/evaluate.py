@@ -24,9 +24,9 @@ def test(arguments: Sequence[str]) -> int:
 def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
     config, parser = parse_trained(command, arguments)
     # this loads torch, which takes seconds
-    from genre_lightning.training.reevaluate import open_run, reevaluate
+    from genre_lightning.training.reevaluate import reevaluate, trained_setup
 
-    setup = open_run(config, parser)
+    setup = trained_setup(config, parser)
     result = reevaluate(split, setup)
     if result is None:  # on other ranks than the first
         return 0

@@ -18,7 +18,7 @@ from genre_lightning.config.features import as_joins, features_in, with_files
 from genre_lightning.data.movies import check_columns
 from genre_lightning.data.templates import columns_to_tag
 from genre_lightning.errors import ConfigError
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import RunDirectory, open_run
 
 if TYPE_CHECKING:
     import argparse
@@ -33,8 +33,7 @@ _NAME = re.compile(r"[^\W_][\w.-]*")
 def evaluate(arguments: Sequence[str]) -> int:
     """Evaluates all films of a labelled file that the run was not trained on, and writes RUN/evaluation/NAME/."""
     options = _parser().parse_args(list(arguments))
-    run = RunDirectory(options.run.expanduser().absolute())
-    run.require_trained()
+    run = open_run(options.run)
     file = getattr(options, "data.csv").expanduser().absolute()
     name = _name(options.name, file)
     settings = run.settings()
@@ -64,7 +63,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     fields = _fields(scorer, renamed)
     with locked(run):
         with task_progress("Evaluating", len(films.rows)) as progress:
-            predictions, facts = films.predictions(
+            predictions, evaluated = films.predictions(
                 scorer.decision.genres, fields, scorer.logits, progress or (lambda films: None)
             )
         result = write_evaluation(
@@ -73,9 +72,9 @@ def evaluate(arguments: Sequence[str]) -> int:
             scorer.decision,
             split=name,
             seed=options.seed,
-            films={**facts, "path": str(file)},
+            films=replace(evaluated, path=str(file)),
             provenance=provenance_of(run, getattr(scorer, "device", None)),
-            metadata={"split_sha256": facts["ids_sha256"], "checkpoint_sha256": scorer.decision.checkpoint_sha256},
+            metadata={"split_sha256": evaluated.ids_sha256, "checkpoint_sha256": scorer.decision.checkpoint_sha256},
         )
         write_report(run.path)
     if options.json:

@@ -18,7 +18,7 @@ from genre_lightning.evaluation.console import console_of
 from genre_lightning.explain.attribution import LARGEST_STEPS
 from genre_lightning.files import check_output, naming_the_fix, write_json
 from genre_lightning.progress import answer_json, require_output, say, task_progress
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import RunDirectory, open_run
 
 if TYPE_CHECKING:
     from genre_lightning.explain.explainer import Explainer
@@ -31,9 +31,8 @@ _BOUND_OF_A_SPLIT = 0.05
 def explain(arguments: Sequence[str]) -> int:
     """Prints what each word of the texts adds to their genres, or with --top_words the words of a split."""
     options = _parser().parse_intermixed_args(list(arguments))
-    run = RunDirectory(options.run)
     # before the libraries and the model are loaded, which takes seconds
-    run.require_trained()
+    run = open_run(options.run)
     _check(options, run)
     require_output()
     from genre_lightning.explain.explainer import Explainer, check_explainable

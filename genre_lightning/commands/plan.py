@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from genre_lightning.planning.plan import Machine
+    from genre_lightning.planning.report import PlanReport
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -28,14 +29,14 @@ def plan(arguments: Sequence[str]) -> int:
     gpu = gpu_named(options.gpu) if options.gpu else None
     # before the hub's client is loaded: what is not in its cache is known, estimated or asked for
     os.environ["HF_HUB_OFFLINE"] = "1"
-    facts = _facts(options, words, gpu)
+    report = _report(options, words, gpu)
     if options.json:
-        print(json.dumps(facts))
+        print(json.dumps(report.to_json()))
     else:
         from genre_lightning.planning.tables import print_plan
 
-        print_plan(facts, sys.stdout)
-    return 2 if facts["conflicts"] else 0
+        print_plan(report, sys.stdout)
+    return 2 if report.conflicts else 0
 
 
 def _parser() -> CommandParser:
@@ -63,7 +64,7 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _facts(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> dict[str, Any]:
+def _report(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> PlanReport:
     config, parser = parse("fit", with_run_config(words))
     if config.run_dir is None:
         config.run_dir = default_run_dir(words)
@@ -84,7 +85,7 @@ def _facts(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> di
         check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)
 
     conflicts += problems_of([*checks, goes_on], (ConfigError, DataError, CheckpointError))
-    return Plan(setup, machine, conflicts).facts
+    return Plan(setup, machine, conflicts).report
 
 
 def _machine(options: argparse.Namespace, config: Namespace, gpu: Gpu | None) -> Machine:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Any
 
 from genre_lightning.distributed.batch import JobState, job_state
+from genre_lightning.distributed.checkpoint.manifests import manifest_of
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.curves import read_curves
-from genre_lightning.files import read_json
+from genre_lightning.run_state import Start
 from genre_lightning.runs import RunDirectory
-
-_JOB = r"\d+(_\d+)?"
-"""A job's id, or that of an array with the task's number."""
-
-
-_OF_START = ("step", "time", "job")
-
 
 _SHOWN = ("train/loss", "val/loss", "val/f1_micro_tuned", "val/map_macro")
 
@@ -63,9 +55,8 @@ def read_status(run: RunDirectory) -> RunStatus:
     submitted = run.job()
     if submitted is None:
         run.require_run()
-    facts = run.facts()
-    start = _start(facts)
-    job = start.get("job")
+    noted = run.read_state()
+    job = noted.start.job if noted.start else None
     if submitted is not None:
         job = _later(job, submitted)
     slurm = job_state(job) if job else None
@@ -73,36 +64,22 @@ def read_status(run: RunDirectory) -> RunStatus:
     saved = _saved_step(run)
     # a row of step 0 is written after the first optimizer step
     step = max([saved or 0, *(int(row["step"]) + 1 for row in rows if "step" in row)])
-    rate = _rate(run, start, step)
-    steps = facts.get("steps") if isinstance(facts.get("steps"), int) else None
+    rate = _rate(run, noted.start, step)
     state = _state(run, slurm)
-    left = (steps - step) / rate if rate and steps and state == "running" else None
+    left = (noted.steps - step) / rate if rate and noted.steps and state == "running" else None
     return RunStatus(
         run_dir=str(run.path),
         state=state,
         job=job,
         slurm=slurm,
         step=step,
-        steps=steps,
+        steps=noted.steps,
         saved_step=saved,
         steps_per_second=None if rate is None else round(rate, 4),
         seconds_left=None if left is None else round(left, 1),
-        restarts=max(0, int(start.get("starts", 0)) - 1),
+        restarts=max(0, noted.starts - 1),
         metrics=_last_values(rows),
     )
-
-
-def _start(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run's state says of its last start, as far as it can be read; a damaged file says nothing."""
-    start = facts.get("start")
-    found = {name: value for name, value in start.items() if name in _OF_START} if isinstance(start, dict) else {}
-    whole = all(isinstance(found.get(name), int | float) for name in ("step", "time"))
-    if not re.fullmatch(_JOB, str(found.get("job", ""))):
-        found.pop("job", None)
-    if not whole:
-        found = {name: value for name, value in found.items() if name == "job"}
-    starts = facts.get("starts")
-    return {**found, "starts": starts if isinstance(starts, int) else 0}
 
 
 def _later(started: str | None, submitted: str) -> str:
@@ -125,16 +102,15 @@ def _last_values(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _saved_step(run: RunDirectory) -> int | None:
-    manifest = run.last.with_name(f"{run.last.name}.manifest.json")
     try:
-        return int(read_json(manifest)["global_step"])
-    except (CheckpointError, KeyError, TypeError, ValueError):
+        return manifest_of(run.last).global_step
+    except CheckpointError:
         return None
 
 
-def _rate(run: RunDirectory, start: dict[str, Any], step: int) -> float | None:
+def _rate(run: RunDirectory, start: Start | None, step: int) -> float | None:
     """Optimizer steps a second from the last start of the training to the last row of its curves."""
-    if "step" not in start or not run.curves.is_file() or step <= start["step"]:
+    if start is None or not run.curves.is_file() or step <= start.step:
         return None
-    seconds = run.curves.stat().st_mtime - start["time"]
-    return (step - start["step"]) / seconds if seconds > 0 else None
+    seconds = run.curves.stat().st_mtime - start.time
+    return (step - start.step) / seconds if seconds > 0 else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 
 from rich.table import Table
@@ -15,6 +14,7 @@ from genre_lightning.commands.run_status import _SHOWN, RunStatus, read_status
 from genre_lightning.distributed.batch import JobState
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.metrics import json_value
+from genre_lightning.progress import duration
 from genre_lightning.runs import RunDirectory
 
 
@@ -58,7 +58,7 @@ def _table(found: RunStatus) -> Table:
     if found.steps_per_second:
         table.add_row("rate", f"{found.steps_per_second:.2f} steps/s")
     if found.seconds_left is not None:
-        table.add_row("left", f"{timedelta(seconds=round(found.seconds_left))} of training")
+        table.add_row("left", f"{duration(found.seconds_left)} of training")
     if found.steps:
         table.add_row("restarts", str(found.restarts))
     shown = [f"{name} {found.metrics[name]:.4f}" for name in _SHOWN if name in found.metrics]

@@ -21,7 +21,7 @@ from genre_lightning.escapes import visible
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.files import parse_json
 from genre_lightning.progress import answer, answer_json, require_output, say
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import open_run
 
 if TYPE_CHECKING:
     from genre_lightning.inference.tagger import TaggedText, Tagger
@@ -39,7 +39,7 @@ def tag(arguments: Sequence[str]) -> int:
     """Prints the genres of each text."""
     options = _parser().parse_intermixed_args(list(arguments))
     # before the libraries and the model are loaded, which takes seconds
-    RunDirectory(options.run).require_trained()
+    run = open_run(options.run)
     require_output()
     fields = _fields(options.field)
     if fields and len(options.texts) > 1:
@@ -50,7 +50,7 @@ def tag(arguments: Sequence[str]) -> int:
         raise DataError(f"no such file: {options.file}: give a text file with one text a line")
     from genre_lightning.inference.tagger import Tagger
 
-    tagger = Tagger(options.run, options.device)
+    tagger = Tagger(run.path, options.device)
     _answer(tagger, options, fields)
     return 0
 

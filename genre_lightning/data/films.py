@@ -151,19 +151,19 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
             facts |= {"joins": [join.audit() for join in reading.joins], "inputs": reading.inputs}
         return facts
 
-    folder, facts = build_once(cache_dir / "films", key, build)
+    folder, kept = build_once(cache_dir / "films", key, build)
     with pa.memory_map(str(folder / "films.arrow")) as file:
         table = pa.ipc.open_stream(file).read_all()
-    notes = tuple(facts["notes"])
+    notes = tuple(kept["notes"])
     return FilmTable(
         table,
-        Audit(**facts["audit"]),
+        Audit(**kept["audit"]),
         notes,
         key,
         folder / "films.arrow",
-        facts["numbered"],
-        tuple(facts.get("joins", ())),
-        facts.get("inputs", {}),
+        kept["numbered"],
+        tuple(kept.get("joins", ())),
+        kept.get("inputs", {}),
     )
 
 

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from genre_lightning.distributed.checkpoint.io import AtomicCheckpointIO, read_checkpoint
-from genre_lightning.distributed.checkpoint.shards import read_facts, read_shards, read_whole, write_shards
+from genre_lightning.distributed.checkpoint.shards import read_shards, read_unsharded, read_whole, write_shards
 from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.errors import CheckpointError, ConfigError
 
@@ -123,7 +123,7 @@ def open_checkpoint(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged, or holding more than tensors and plain values.
     """
-    return read_facts(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)
+    return read_unsharded(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)
 
 
 def restore_weights(module: nn.Module, checkpoint: Path, content: dict[str, Any]) -> None:
@@ -307,7 +307,7 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.lightning_module is not None
         optimizers = [getattr(optimizer, "_optimizer", optimizer) for optimizer in self.optimizers]
         if path.is_dir():
-            read_facts(path)
+            read_unsharded(path)
             parameters = [[p for group in o.param_groups for p in group["params"]] for o in optimizers]
             checkpoint = read_shards(path, self.lightning_module.state_dict(), parameters)
         else:

@@ -67,13 +67,11 @@ def current_step(environment: Mapping[str, str] = os.environ) -> SlurmStep | Non
     return step
 
 
-def job_facts(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The job's id, as squeue and scancel take it; empty outside of a job."""
-    if "SLURM_JOB_ID" not in environment:
-        return {}
-    if "SLURM_ARRAY_JOB_ID" in environment:
-        return {"job": f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"}
-    return {"job": environment["SLURM_JOB_ID"]}
+def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the job's id, as squeue and scancel take it; None outside of a job."""
+    if "SLURM_JOB_ID" in environment and "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment.get("SLURM_JOB_ID")
 
 
 def lock_patience(environment: Mapping[str, str] = os.environ) -> float:

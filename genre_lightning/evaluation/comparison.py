@@ -17,10 +17,11 @@ from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
 from genre_lightning.evaluation.predictions import StoredPredictions
-from genre_lightning.evaluation.report import duration, render
+from genre_lightning.evaluation.report import render
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.files import write_csv, write_text
 from genre_lightning.metrics import policy_metrics, threshold_free_metrics
+from genre_lightning.progress import duration
 from genre_lightning.runs import RunDirectory
 
 COMPARED = (

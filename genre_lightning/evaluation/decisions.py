@@ -20,36 +20,14 @@ from genre_lightning.evaluation.calibration import (
 )
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.thresholds import (
-    PAPER_GRID,
     RESAMPLES,
     best_constant_genres,
     best_genre_thresholds,
     best_global_threshold,
-    threshold_grid,
 )
-from genre_lightning.files import REMAKE, damaged, read_json, write_json
+from genre_lightning.files import REMAKE, read_record, write_json
 from genre_lightning.metrics import BoolArray, FloatArray, policy_metrics
 from genre_lightning.shapes import Shape, count, maybe_number, number, require_shape, text
-
-__all__ = [
-    "CALIBRATIONS",
-    "PAPER_GRID",
-    "POLICIES",
-    "Calibration",
-    "Decision",
-    "Policy",
-    "best_genre_thresholds",
-    "best_global_threshold",
-    "calibrated_probabilities",
-    "check_checkpoint",
-    "default_decision",
-    "fit_decision",
-    "fit_platt",
-    "fit_temperature",
-    "read_decision",
-    "threshold_grid",
-    "write_decision",
-]
 
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 
@@ -206,11 +184,6 @@ class Decision:
         return replace(self, genres=tuple(genres), threshold_per_genre=self.threshold_per_genre[order], platt=platt)
 
 
-def default_decision(genres: tuple[str, ...]) -> Decision:
-    """Give the decision of a model without a fitted one: no calibration and 0.5 everywhere."""
-    return Decision(genres=genres, temperature=1.0, threshold_global=0.5, threshold_per_genre=np.full(len(genres), 0.5))
-
-
 def fit_decision(
     predictions: Predictions,
     split: str,
@@ -286,11 +259,7 @@ def read_decision(path: str | os.PathLike[str], fix: str = REMAKE) -> Decision:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
-    values = read_json(path, fix=fix)
-    try:
-        return Decision.from_dict(values)
-    except ValueError as error:
-        raise damaged(path, error, fix) from None
+    return read_record(path, Decision.from_dict, fix)
 
 
 def check_checkpoint(decision: Decision, sha256: str | None, fix: str = REMAKE) -> None:

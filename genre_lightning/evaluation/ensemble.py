@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from genre_lightning.config.decision import Calibration
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.comparison import require_same_films
-from genre_lightning.evaluation.decisions import Calibration, fit_decision, write_decision
+from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
+from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
 from genre_lightning.evaluation.runs import open_run
 from genre_lightning.files import write_json
@@ -114,10 +116,11 @@ def write_ensemble(
     held = sets["validation"]
     weights = fit_weights(_aligned(held), held[0].predictions.labels)
     named = {str(path): float(weight) for path, weight in zip(paths, weights, strict=True)}
-    decision = fit_decision(combine(held, weights), "validation", calibration=calibration, seed=seed)
+    combined = {split: combine(stored, weights) for split, stored in sets.items()}
+    decision = fit_decision(combined["validation"], "validation", calibration=calibration, seed=seed)
     audit = runs[0].audit()
     cost = {name: _sum([run.metrics("test").get(name) for run in runs]) for name in ("seconds", "trainable_parameters")}
-    films = {split: runs[0].metrics(split).get("films") for split in sets}
+    noted = {split: runs[0].metrics(split).get("films") for split in sets}
     before_writing()
     if audit:
         write_json(files.audit, audit)
@@ -128,13 +131,13 @@ def write_ensemble(
     for split, stored in sets.items():
         write_evaluation(
             files.evaluation(split).path,
-            combine(stored, weights),
+            combined[split],
             decision,
             split=split,
             figures=figures,
             seed=seed,
             resamples=resamples,
-            films=films[split],
+            films=EvaluatedFilms.from_json(films) if (films := noted[split]) else None,
             provenance={"made_by": made_by(device_name())},
             metadata={"split_sha256": stored[0].metadata.get("split_sha256"), **cost},
         )

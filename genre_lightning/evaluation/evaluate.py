@@ -12,14 +12,14 @@ import numpy as np
 
 from genre_lightning.config.decision import SHIPPED_POLICY
 from genre_lightning.evaluation import bootstrap
-from genre_lightning.evaluation.decisions import POLICIES, Decision, Policy, threshold_grid
+from genre_lightning.evaluation.decisions import Decision
+from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.evaluation.scored import ScoredSplit
+from genre_lightning.evaluation.thresholds import threshold_grid
 from genre_lightning.files import replacing_folder, write_csv, write_json
 from genre_lightning.metrics import (
-    BoolArray,
-    FloatArray,
     average_precision,
-    calibration_bins,
     confusion_counts,
     expected_calibration_error,
     film_cross_entropy,
@@ -35,8 +35,7 @@ from genre_lightning.runs import EvaluationDirectory
 
 
 def evaluate(
-    predictions: Predictions,
-    decision: Decision,
+    scored: ScoredSplit,
     seed: int = 0,
     *,
     split: str = "",
@@ -50,24 +49,20 @@ def evaluate(
     were chosen where the decision was fitted.
 
     Args:
-        predictions: of at least one film.
-        decision: fitted on other films.
+        scored: At least one film, decided by a decision that was fitted on other films.
         seed: of the bootstrap.
         split: name of the split.
         resamples: of the bootstrap; 0 for no intervals.
 
     Raises:
-        DataError: there is no film, or the decision is of another vocabulary.
+        DataError: there is no film.
     """
+    predictions, decision, labels = scored.predictions, scored.decision, scored.labels
     predictions.require_films(f"evaluate on {split}" if split else "evaluate")
-    predictions.require_genres(decision.genres)
-    labels = predictions.labels
-    probabilities = decision.probabilities(predictions.logits)
-    decided: dict[str, BoolArray] = {policy: decision.decide(probabilities, policy) for policy in POLICIES}
+    probabilities, decided, raw = scored.probabilities, scored.decided, scored.uncalibrated
     policies: dict[str, dict[str, float]] = {name: policy_metrics(labels, chosen) for name, chosen in decided.items()}
     policies["fixed_0.5"]["threshold"] = 0.5
     policies["global"]["threshold"] = decision.threshold_global
-    raw = Decision(decision.genres, 1.0, 0.5, np.full(labels.shape[1], 0.5)).probabilities(predictions.logits)
     marked = undefined_genres(labels)
     result: dict[str, Any] = {
         "n": len(predictions),
@@ -115,20 +110,17 @@ def evaluate(
     return value
 
 
-def genre_rows(
-    predictions: Predictions, decision: Decision, policy: Policy = SHIPPED_POLICY, *, seed: int = 0, resamples: int = 0
-) -> list[dict[str, Any]]:
-    """Give the rows of per_genre.csv: one a genre, for one policy; with `resamples` also the 95% interval of its F1.
+def genre_rows(scored: ScoredSplit, *, seed: int = 0, resamples: int = 0) -> list[dict[str, Any]]:
+    """Give the rows of per_genre.csv: one a genre, for the shipped policy.
 
-    `calibration_error` is the ECE of the genre's calibrated probabilities; undefined figures are NaN.
+    With `resamples` they have the 95% interval of F1 too. `calibration_error` is the ECE of the genre's calibrated
+    probabilities; undefined figures are NaN.
     """
-    labels = predictions.labels
-    probabilities = decision.probabilities(predictions.logits)
-    decided = decision.decide(probabilities, policy)
+    labels, probabilities, decided = scored.labels, scored.probabilities, scored.decided[SHIPPED_POLICY]
     figures = genre_policy_metrics(labels, decided)
     columns: dict[str, Any] = {
-        "genre": predictions.genres,
-        "policy": [policy] * labels.shape[1],
+        "genre": scored.predictions.genres,
+        "policy": [SHIPPED_POLICY] * labels.shape[1],
         "support": figures["support"],
         "decided": figures["decided"],
         "precision": figures["precision"],
@@ -148,27 +140,20 @@ def genre_rows(
     columns |= {
         "average_precision": average_precision(labels, probabilities),
         "auroc": roc_auc(labels, probabilities),
-        "threshold": decision.thresholds(policy),
+        "threshold": scored.decision.thresholds(SHIPPED_POLICY),
         "calibration_error": genre_calibration_error(labels, probabilities),
     }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def confusion_rows(predictions: Predictions, decision: Decision) -> list[dict[str, Any]]:
+def confusion_rows(scored: ScoredSplit) -> list[dict[str, Any]]:
     """Give the rows of confusion.csv: tn, fp, fn, tp for each policy and genre."""
-    probabilities = decision.probabilities(predictions.logits)
     rows = []
-    for policy in POLICIES:
-        counts = confusion_counts(predictions.labels, decision.decide(probabilities, policy))
-        for genre, (tn, fp, fn, tp) in zip(predictions.genres, counts, strict=True):
+    for policy, decided in scored.decided.items():
+        counts = confusion_counts(scored.labels, decided)
+        for genre, (tn, fp, fn, tp) in zip(scored.predictions.genres, counts, strict=True):
             rows.append({"genre": genre, "policy": policy, "tn": tn, "fp": fp, "fn": fn, "tp": tp})
     return rows
-
-
-def reliability_rows(predictions: Predictions, probabilities: FloatArray) -> list[dict[str, Any]]:
-    """Give the calibration bins over all film-genre pairs: count, mean probability, share of positives."""
-    table = calibration_bins(predictions.labels, probabilities)
-    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
 def write_evaluation(
@@ -181,7 +166,7 @@ def write_evaluation(
     seed: int = 0,
     resamples: int = bootstrap.RESAMPLES,
     metadata: Mapping[str, str | float | None] | None = None,
-    films: Mapping[str, Any] | None = None,
+    films: EvaluatedFilms | None = None,
     provenance: Mapping[str, Any] | None = None,
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
@@ -200,7 +185,7 @@ def write_evaluation(
         metadata: kept in predictions.parquet and metrics.json: split_sha256, checkpoint_sha256, and the cost that
             `compare` shows, seconds (of training) and trainable_parameters.
         provenance: what made them, kept in metrics.json: "made_by" and "training".
-        films: which films they are, kept in metrics.json; see `films.describe_films`.
+        films: which films they are, kept in metrics.json.
         curves_csv: the run's curves, for the figure of the loss.
 
     Returns:
@@ -209,26 +194,25 @@ def write_evaluation(
     Raises:
         DataError: there is no film, or the decision is of another vocabulary.
     """
-    result = evaluate(predictions, decision, seed, split=split, resamples=resamples)
+    scored = ScoredSplit(predictions, decision)
+    result = evaluate(scored, seed, split=split, resamples=resamples)
     kept = {key: value for key, value in (metadata or {}).items() if value is not None}
     result |= kept
     if films is not None:
-        result["films"] = dict(films)
+        result["films"] = films.to_json()
     result |= provenance or {}
-    probabilities = decision.probabilities(predictions.logits)
-    decided = decision.decide(probabilities, SHIPPED_POLICY)
     stored = {**{key: str(value) for key, value in kept.items()}, "split": split, "policy": SHIPPED_POLICY}
     with replacing_folder(directory) as draft:
         files = EvaluationDirectory(draft)
-        predictions.write_parquet(files.predictions, probabilities, decided, stored)
-        write_csv(files.per_genre, genre_rows(predictions, decision, seed=seed, resamples=resamples))
-        write_csv(files.thresholds, threshold_grid(probabilities, predictions.labels))
-        write_csv(files.confusion, confusion_rows(predictions, decision))
+        predictions.write_parquet(files.predictions, scored.probabilities, scored.decided[SHIPPED_POLICY], stored)
+        write_csv(files.per_genre, genre_rows(scored, seed=seed, resamples=resamples))
+        write_csv(files.thresholds, threshold_grid(scored.probabilities, scored.labels))
+        write_csv(files.confusion, confusion_rows(scored))
         if figures:
             # matplotlib takes a second to import, and not every evaluation draws
             from genre_lightning.evaluation.plots.figures import write_figures
 
-            write_figures(files.figures, predictions, decision, curves_csv=curves_csv)
+            write_figures(files.figures, scored, curves_csv=curves_csv)
         write_json(files.metrics, result)
         top_words = EvaluationDirectory(Path(directory)).top_words
         if top_words.is_file():

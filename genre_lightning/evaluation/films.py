@@ -3,7 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from genre_lightning.shapes import Shape, count, text
+
+SHAPE: Shape = {
+    "file": text,
+    "ids_sha256": text,
+    "path?": text,
+    "excluded_trained?": count,
+    "excluded_by_id_alone?": count,
+    "from_validation?": count,
+    "unknown_genres?": {"*": count},
+    "films_without_known_genres?": count,
+}
+"""Of `films` in metrics.json."""
+
+
+@dataclass(frozen=True)
+class EvaluatedFilms:
+    """Which films an evaluation is of: those of a split of the run, or of another file.
+
+    Attributes:
+        file: Name of the file.
+        ids_sha256: Of the films' ids.
+        file_sha256: Of another file, as for all that follows.
+        audit: What became of its rows.
+        n: Films evaluated.
+        excluded_trained: Films left out because the run was trained on them; None for a split of the run.
+        excluded_by_id_alone: Of them, those with another text.
+        from_validation: Films evaluated that the run's thresholds were fitted on.
+        from_test: Films evaluated that are in the run's test split.
+        unknown_genres: Films of each genre that the run does not know.
+        films_without_known_genres: Films that have none of the run's genres.
+        path: Where the file was.
+    """
+
+    file: str
+    ids_sha256: str
+    file_sha256: str | None = None
+    audit: dict[str, Any] | None = None
+    n: int | None = None
+    excluded_trained: int | None = None
+    excluded_by_id_alone: int = 0
+    from_validation: int = 0
+    from_test: int = 0
+    unknown_genres: dict[str, int] = field(default_factory=dict)
+    films_without_known_genres: int = 0
+    path: str | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> EvaluatedFilms:
+        """Read what metrics.json holds, checked against `SHAPE`; names that are not known are passed over."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what metrics.json holds."""
+        if self.excluded_trained is None:
+            return {"file": self.file, "ids_sha256": self.ids_sha256}
+        return asdict(self)
 
 
 def describe_films(metrics: Mapping[str, Any]) -> list[str]:
@@ -12,33 +71,33 @@ def describe_films(metrics: Mapping[str, Any]) -> list[str]:
     Args:
         metrics: what metrics.json holds.
     """
-    films, n = metrics.get("films") or {}, metrics["n"]
-    if not films:
+    if not metrics.get("films"):
         return []
-    digest = f"SHA-256 of ids {films['ids_sha256'][:16]}"
-    if "excluded_trained" not in films:
-        return [f"{n:,} films of the {metrics['split']} split of {films['file']}, none of them trained on ({digest})."]
+    films, n = EvaluatedFilms.from_json(metrics["films"]), metrics["n"]
+    digest = f"SHA-256 of ids {films.ids_sha256[:16]}"
+    if films.excluded_trained is None:
+        return [f"{n:,} films of the {metrics['split']} split of {films.file}, none of them trained on ({digest})."]
     lines = [
-        f"{n:,} films of {films['file']} that the run was not trained on ({digest}); "
-        f"{films['excluded_trained']:,} films that it was trained on were left out."
+        f"{n:,} films of {films.file} that the run was not trained on ({digest}); "
+        f"{films.excluded_trained:,} films that it was trained on were left out."
     ]
-    if films["excluded_by_id_alone"]:
+    if films.excluded_by_id_alone:
         lines.append(
-            f"{films['excluded_by_id_alone']:,} were left out by their id alone, with another text: add --other_ids if "
+            f"{films.excluded_by_id_alone:,} were left out by their id alone, with another text: add --other_ids if "
             "ids of this file are not those of the training file."
         )
-    if films["from_validation"]:
+    if films.from_validation:
         lines.append(
-            f"{films['from_validation']:,} are validation films of the run, on which its thresholds were fitted: the "
+            f"{films.from_validation:,} are validation films of the run, on which its thresholds were fitted: the "
             "metrics are optimistic to that extent."
         )
-    if films["unknown_genres"]:
-        names = ", ".join(f"{name} ({count:,})" for name, count in list(films["unknown_genres"].items())[:10])
-        more = f" and {len(films['unknown_genres']) - 10} more" if len(films["unknown_genres"]) > 10 else ""
+    if unknown := films.unknown_genres:
+        names = ", ".join(f"{name} ({count:,})" for name, count in list(unknown.items())[:10])
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
         lines.append(f"Genres that the run does not know were not counted: {names}{more}.")
-    if films["films_without_known_genres"]:
+    if films.films_without_known_genres:
         lines.append(
-            f"{films['films_without_known_genres']:,} films have none of the run's genres: each genre that they are "
+            f"{films.films_without_known_genres:,} films have none of the run's genres: each genre that they are "
             "given counts as wrong."
         )
     return lines
@@ -56,10 +115,10 @@ def describe_provenance(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("learning rate", f"{training['learning_rate']:g}, head {training['head_learning_rate']:g}"))
     if training.get("best_epoch") is not None:
         rows.append(("best checkpoint", f"epoch {training['best_epoch']}, optimizer step {training['best_step']:,}"))
-    for title, facts in (("trained", training), ("evaluated", evaluation)):
-        if facts.get("version"):
-            commit, dirty, _ = (facts.get("git_commit") or "").partition("-dirty")
+    for title, made in (("trained", training), ("evaluated", evaluation)):
+        if made.get("version"):
+            commit, dirty, _ = (made.get("git_commit") or "").partition("-dirty")
             commit = f", commit {commit[:12]}{dirty}" if commit else ""
-            rows.append((f"{title} with", f"genre-lightning {facts['version']}{commit}"))
-            rows.append((f"{title} on", f"{facts['date'][:10]}, {facts['host']}, {facts['device']}"))
+            rows.append((f"{title} with", f"genre-lightning {made['version']}{commit}"))
+            rows.append((f"{title} on", f"{made['date'][:10]}, {made['host']}, {made['device']}"))
     return rows

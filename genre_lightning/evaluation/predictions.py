@@ -214,19 +214,6 @@ def _stored(table: pa.Table, genres: tuple[str, ...], metadata: dict[str, str]) 
     return StoredPredictions(predictions, probabilities, decided, metadata)
 
 
-def read_predictions(path: str | os.PathLike[str], genres: Sequence[str] | None = None) -> Predictions:
-    """Read the predictions of a file, refusing another vocabulary than `genres` when given.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or no predictions file.
-        DataError: its values are not usable, or its vocabulary is another one.
-    """
-    predictions = read_stored_predictions(path).predictions
-    if genres is not None:
-        predictions.require_genres(genres)
-    return predictions
-
-
 def _fixed(values: NDArray, kind: pa.DataType, width: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1), kind), width)
 

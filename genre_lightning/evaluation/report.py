@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from genre_lightning.config.decision import SHIPPED_POLICY
+from genre_lightning.config.decision import POLICIES, SHIPPED_POLICY
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.console import (
     HEADLINES,
@@ -23,7 +23,6 @@ from genre_lightning.evaluation.console import (
     titles_without_interval,
 )
 from genre_lightning.evaluation.curves import loss_by_epoch
-from genre_lightning.evaluation.decisions import POLICIES
 from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.plots.figures import FIGURES
 from genre_lightning.evaluation.predictions import StoredPredictions
@@ -31,6 +30,7 @@ from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
 from genre_lightning.files import read_bytes, read_json, write_text
 from genre_lightning.metrics import BoolArray
+from genre_lightning.progress import duration
 
 MISTAKES = 20
 _LONGEST_TEXT = 1200
@@ -208,14 +208,6 @@ def _cost(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if metrics.get("trainable_parameters") is not None:
         rows.append(("parameters trained", f"{metrics['trainable_parameters']:,}"))
     return rows
-
-
-def duration(seconds: float) -> str:
-    """Write a time as a person says it: "84 s", "31 min", "2 h 05 min"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _figures(directory: Path) -> list[dict[str, str]]:

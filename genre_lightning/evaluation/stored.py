@@ -11,6 +11,7 @@ from typing import Any
 
 from genre_lightning.config.decision import POLICIES
 from genre_lightning.escapes import original_cell
+from genre_lightning.evaluation import films
 from genre_lightning.files import REMAKE, damaged, read_json, read_text
 from genre_lightning.metrics import POLICY_METRICS, THRESHOLD_FREE_METRICS
 from genre_lightning.shapes import Shape, count, maybe_number, number, text
@@ -52,16 +53,7 @@ _METRICS: Shape = {
     "bootstrap?": {"level": number, "too_few_films_for?": [text]},
     "seconds?": number,
     "trainable_parameters?": number,
-    "films?": {
-        "file": text,
-        "ids_sha256": text,
-        "path?": text,
-        "excluded_trained?": count,
-        "excluded_by_id_alone?": count,
-        "from_validation?": count,
-        "unknown_genres?": {"*": count},
-        "films_without_known_genres?": count,
-    },
+    "films?": films.SHAPE,
     "made_by?": {"*": _maybe_text},
     "training?": {"*": _maybe_number_or_text},
     "split_sha256?": text,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from genre_lightning.explain.attribution import LARGEST_STEPS, Attribution, Attr
 from genre_lightning.explain.words import Words
 from genre_lightning.inference.scoring import BaselineScorer, ModelScorer
 from genre_lightning.inference.tagger import TaggedText, Tagger, Text
-from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
+from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of, open_run
 
 __all__ = ["Explainer", "Explanation", "GenreExplanation"]
 
@@ -148,9 +147,9 @@ class Explainer:
     ) -> None:
         if steps is not None and not 2 <= steps <= LARGEST_STEPS:
             raise ConfigError(f"steps is {steps}: give 2 to {LARGEST_STEPS:,}")
-        directory = RunDirectory(Path(run))
+        directory = open_run(run)
         check_explainable(directory)
-        self.tagger = Tagger(run, device, precision="32-true")
+        self.tagger = Tagger(directory.path, device, precision="32-true")
         self.decision = self.tagger.decision
         self.attributor: Attributor
         scorer = self.tagger.scorer
@@ -217,10 +216,8 @@ def check_explainable(run: RunDirectory) -> None:
     """Refuses runs that have no explanation, before anything is loaded.
 
     Raises:
-        CheckpointError: no run, or an unfinished one.
         ConfigError: an ensemble, or a model that is asked in words.
     """
-    run.require_trained()
     settings = run.settings()
     if kind_of(settings) == "ensemble":
         members = ", ".join(settings[ENSEMBLE]["weights"])

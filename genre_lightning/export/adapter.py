@@ -24,10 +24,10 @@ def write_adapter(source: Source, folder: Path) -> None:
     head = source.head
     save_file({"weight": head.weight, "bias": head.bias}, folder / HEAD, metadata={"format": "pt"})
     source.tokenizer.save_pretrained(folder)
-    name = _write_random_base(source, folder / "base") if source.base.get("random") else source.base["name"]
+    name = _write_random_base(source, folder / "base") if source.base.random else source.base.name
     fold_start(backbone)
     backbone.peft_config["default"].base_model_name_or_path = name
-    backbone.peft_config["default"].revision = source.base["revision"]
+    backbone.peft_config["default"].revision = source.base.revision
     backbone.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # a form to fill in
 

@@ -17,8 +17,9 @@ from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.distributed.ranks import tell
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
+from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.adapter import plain_attention, write_adapter
-from genre_lightning.export.card import CardFacts, Form, model_card
+from genre_lightning.export.card import Exported, Form, model_card
 from genre_lightning.export.classifier import difference, why_not_plain, write_classifier
 from genre_lightning.export.folder import whole_folder
 from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
@@ -33,7 +34,7 @@ from genre_lightning.models.lora import merge_adapters
 from genre_lightning.models.quantization import known_warnings
 from genre_lightning.models.restore import restore_alone
 from genre_lightning.progress import answer
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import RunDirectory, open_run
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _COMPARED_TEXTS = 16
@@ -48,8 +49,7 @@ def export_run(options: argparse.Namespace, target: Path) -> None:
         options: Of the command.
         target: The directory.
     """
-    run = RunDirectory(options.run)
-    run.require_run()
+    run = open_run(options.run)
     if options.onnx:
         check_onnx_installed()
     with known_warnings(), QuietLoading():
@@ -57,23 +57,20 @@ def export_run(options: argparse.Namespace, target: Path) -> None:
         form = _choose_form(source, options)
         dtype = DTYPES[options.dtype or ("float16" if isinstance(source.model, FrozenDecoder) else "float32")]
         with whole_folder(target, _bytes(source, form, dtype, onnx=options.onnx)) as draft:
-            facts = _write(source, draft, CardFacts(form, target.name), dtype=dtype, onnx=options.onnx)
+            exported = _write(source, draft, Exported(form, target.name), dtype=dtype, onnx=options.onnx)
             _write_decision(source, draft, merged=form != "adapter")
-            write_text(draft / "README.md", model_card(source, facts))
-    _report(run, facts)
+            write_text(draft / "README.md", model_card(source, exported))
+    _report(run, exported)
     answer(target)
 
 
 def _open(run: RunDirectory) -> Source:
     """The run's model with its best checkpoint's weights: the films are not needed."""
-    if run.status == "finished" and not run.best.exists():
+    Run(run.path).require_finished()
+    if not run.best.exists():
         raise CheckpointError(
             f"{run.path} has no checkpoint of a model that can be exported: baselines and ensembles have none, give "
             "the directory of a 'fit'"
-        )
-    if run.status != "finished":
-        raise CheckpointError(
-            f"{run.path} has not finished: run 'genre-lightning fit --run_dir {run.path}' to its end first"
         )
     config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
     instances = instantiate(parser, config, run.path)
@@ -89,16 +86,16 @@ def _open(run: RunDirectory) -> Source:
             "'genre-lightning predict', or export a run without data.features"
         )
     decision = read_decision(run.decision, run.again)
-    check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
+    check_checkpoint(decision, verify_checkpoint(run.best).sha256, run.again)
     model.precision = str(config.trainer.precision)
     tokenizer = load_tokenizer(str(run.tokenizer))
-    facts = restore_alone(model, run.best, tokenizer=tokenizer)
-    tokenizer = plain_tokenizer(tokenizer, facts["max_tokens"])
+    metadata = restore_alone(model, run.best, tokenizer=tokenizer)
+    tokenizer = plain_tokenizer(tokenizer, metadata.max_tokens)
     return Source(
         run,
         model,
-        decision.for_genres(facts["genres"]),
-        facts,
+        decision.for_genres(metadata.genres),
+        metadata,
         tokenizer,
         instances.data.source.template.template,
     )
@@ -123,7 +120,7 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
         raise ConfigError("--merge and --form adapter exclude each other: leave one of them out")
     if getattr(source.model.options, "unfreeze", None) is not None and not options.merge:
         raise ConfigError(f"{place} has trained whole layers too (model.unfreeze), which no adapter holds: add --merge")
-    quantization = source.base.get("quantization", "none")
+    quantization = source.base.quantization or "none"
     if lora and not source.model.lora and options.merge and quantization != "none":
         raise ConfigError(f"adapters other than LoRA do not merge with weights in {quantization}: leave out --merge")
     if form == "auto" and lora and not options.merge:
@@ -148,32 +145,32 @@ def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int
     if form == "adapter":
         kept = source.model.trained_names()
         return 4 * sum(p.numel() for name, p in source.model.named_parameters() if name in kept) + _MARGIN
-    packed = {"nf4": 2}.get(source.base.get("quantization", "none"), 1)
+    packed = {"nf4": 2}.get(source.base.quantization or "none", 1)
     numbers = sum(p.numel() * (packed if p.dtype == torch.uint8 else 1) for p in source.model.parameters())
     return numbers * (dtype.itemsize + (4 if onnx else 0)) + _MARGIN
 
 
-def _write(source: Source, folder: Path, facts: CardFacts, *, dtype: torch.dtype, onnx: bool) -> CardFacts:
-    """Writes weights and tokenizer; gives the facts with what was measured on them."""
-    if facts.form == "adapter":
+def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dtype, onnx: bool) -> Exported:
+    """Writes weights and tokenizer; returns `exported` with what was measured on them."""
+    if exported.form == "adapter":
         write_adapter(source, folder)
-        return facts
+        return exported
     texts = _texts(source.run)
-    expected = source.probabilities(texts) if facts.form == "transformers" else None
+    expected = source.probabilities(texts) if exported.form == "transformers" else None
     backbone: Any = source.model.backbone
     if source.model.adapters:
         backbone = (merge_adapters if source.model.lora else merge_adapter)(backbone, dtype)
         plain_attention(backbone.config)
-    if facts.form == "transformers":
+    if exported.form == "transformers":
         write_classifier(source, backbone, folder)
-        facts = replace(facts, difference=difference(source, folder, texts, expected))
+        exported = replace(exported, difference=difference(source, folder, texts, expected))
     else:
         write_sentence_folder(source, backbone, folder)
     if onnx:
         batches = [source.batch(texts[:1]), source.batch(texts[:3]), source.batch(texts)]
         tagger = PlainTagger(backbone, source.pooled_by, source.head)
-        facts = replace(facts, onnx=write_onnx(tagger, folder / "onnx", batches))
-    return facts
+        exported = replace(exported, onnx=write_onnx(tagger, folder / "onnx", batches))
+    return exported
 
 
 def _texts(run: RunDirectory) -> list[str]:
@@ -190,13 +187,16 @@ def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
     folded = replace(decision, temperature=1.0, platt=None).to_dict()
     calibration = {name: fitted[name] for name in ("calibration", "temperature", "platt")}
     write_json(folder / "decision.json", {**folded, "folded_into_the_head": calibration})
-    base = dict(source.base)
+    base = source.base.to_json()
     if merged and Path(base["name"]).is_dir():
         base["name"] = Path(base["name"]).name  # the rest of the path means nothing elsewhere
     write_json(
         folder / "genre_lightning.json",
         {
-            **{key: source.facts[key] for key in ("genres", "max_tokens", "lora", "adapter") if key in source.facts},
+            "genres": list(source.metadata.genres),
+            "max_tokens": source.max_tokens,
+            "lora": source.metadata.lora,
+            **({"adapter": source.metadata.adapter} if source.metadata.adapter else {}),
             "base": base,
             "text": source.template,
             "merged": merged,
@@ -206,17 +206,17 @@ def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
     )
 
 
-def _report(run: RunDirectory, facts: CardFacts) -> None:
+def _report(run: RunDirectory, exported: Exported) -> None:
     names = {
         "transformers": "a classifier for transformers",
         "sentence-transformers": "a folder for sentence-transformers",
         "adapter": "a peft adapter with its head",
     }
-    tell(f"exported {run.path} as {names[facts.form]}")
-    if facts.difference is not None:
-        tell(f"opened by transformers: probabilities within {facts.difference:.1e} of the run's")
-    if facts.onnx:
-        tell(_onnx_line(facts.onnx))
+    tell(f"exported {run.path} as {names[exported.form]}")
+    if exported.difference is not None:
+        tell(f"opened by transformers: probabilities within {exported.difference:.1e} of the run's")
+    if exported.onnx:
+        tell(_onnx_line(exported.onnx))
 
 
 def _onnx_line(check: OnnxCheck) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from genre_lightning.data.collate import Padding, pad_rows
 from genre_lightning.data.tokens import encode
+from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.layers.pooling import pool
+from genre_lightning.models.metadata import BaseMetadata, CheckpointMetadata
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Source:
         run: its directory.
         model: with the best checkpoint's weights.
         decision: fitted on validation, of that checkpoint.
-        facts: what the checkpoint says beside its weights.
+        metadata: What the checkpoint says beside its weights.
         tokenizer: the run's, as `plain_tokenizer` makes it.
         template: what texts are made of, such as "{overview}".
     """
@@ -43,14 +45,24 @@ class Source:
     run: RunDirectory
     model: GenreClassifier
     decision: Decision
-    facts: dict[str, Any]
+    metadata: CheckpointMetadata
     tokenizer: PreTrainedTokenizerBase
     template: str
 
     @property
-    def base(self) -> dict[str, Any]:
-        """Name and revision of the model that the training started from."""
-        return self.facts.get("base") or self.facts["backbone"]
+    def base(self) -> BaseMetadata:
+        """The model that the training started from.
+
+        Raises:
+            CheckpointError: The checkpoint does not name it.
+        """
+        base = self.metadata.base or self.metadata.backbone
+        if base is None:
+            raise CheckpointError(
+                f"{self.run.best} does not name the model that it was trained from: only encoders and decoders of this "
+                "package can be exported"
+            )
+        return base
 
     @property
     def pooled_by(self) -> PooledBy:
@@ -60,7 +72,7 @@ class Source:
     @property
     def max_tokens(self) -> int:
         """Of a text; longer ones are cut."""
-        return int(self.facts["max_tokens"])
+        return self.metadata.max_tokens
 
     @property
     def head(self) -> nn.Linear:

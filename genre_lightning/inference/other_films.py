@@ -18,6 +18,7 @@ from genre_lightning.data.films import FilmSource, FilmTable, ReadingProgress, l
 from genre_lightning.data.kept_splits import KeptSplits, read_if_there
 from genre_lightning.data.splits import ids_digest, text_digests
 from genre_lightning.errors import CheckpointError, DataError, one_line
+from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.files import file_digest
 from genre_lightning.metrics import BoolArray
@@ -37,20 +38,20 @@ class OtherFilms:
     Attributes:
         table: of all films of the file.
         rows: int64, ascending: positions of the films to evaluate.
-        facts: which films they are, as metrics.json says it.
+        evaluated: Which films they are.
         source: the file, and how it is read.
         cache_dir: root of the cache.
     """
 
     table: FilmTable
     rows: NDArray[np.int64]
-    facts: dict[str, Any]
+    evaluated: EvaluatedFilms
     source: FilmSource
     cache_dir: Path
 
     def predictions(
         self, genres: Sequence[str], fields: Mapping[str, str], logits: Logits, done: Callable[[int], None]
-    ) -> tuple[Predictions, dict[str, Any]]:
+    ) -> tuple[Predictions, EvaluatedFilms]:
         """Predict all films.
 
         Args:
@@ -75,7 +76,7 @@ class OtherFilms:
             parts.append(logits([dict(zip(strings, row, strict=True)) for row in zip(*strings.values(), strict=True)]))
             done(len(part))
         labels, unknown, without = self._labels(genres)
-        facts = {**self.facts, "unknown_genres": unknown, "films_without_known_genres": without}
+        evaluated = replace(self.evaluated, unknown_genres=unknown, films_without_known_genres=without)
         if not labels.any():
             names = ", ".join(list(unknown)[:5])
             raise DataError(
@@ -90,7 +91,7 @@ class OtherFilms:
             labels=labels,
             logits=np.concatenate(parts),
         )
-        return predictions, facts
+        return predictions, evaluated
 
     def _column(self, column: str) -> FilmTable:
         return load_films(replace(self.source, template=TextTemplate(f"{{{column}}}"), inputs=()), self.cache_dir)
@@ -145,18 +146,18 @@ def other_films(
         side: np.logical_or.reduce([t | (n & same_ids) for t, n in found[side]])[left]
         for side in ("validation", "test")
     }
-    facts = {
-        "file": source.path.name,
-        "file_sha256": file_digest(source.path),
-        "audit": table.audit.as_dict(),
-        "n": len(left),
-        "ids_sha256": ids_digest(ids[left]),
-        "excluded_trained": int(either.sum()),
-        "excluded_by_id_alone": int((either & ~by_text).sum()),
-        "from_validation": int(held["validation"].sum()),
-        "from_test": int(held["test"].sum()),
-    }
-    return OtherFilms(table, left, facts, source, cache_dir)
+    evaluated = EvaluatedFilms(
+        file=source.path.name,
+        file_sha256=file_digest(source.path),
+        audit=table.audit.as_dict(),
+        n=len(left),
+        ids_sha256=ids_digest(ids[left]),
+        excluded_trained=int(either.sum()),
+        excluded_by_id_alone=int((either & ~by_text).sum()),
+        from_validation=int(held["validation"].sum()),
+        from_test=int(held["test"].sum()),
+    )
+    return OtherFilms(table, left, evaluated, source, cache_dir)
 
 
 def _sides_of(run: RunDirectory) -> list[KeptSplits]:
@@ -184,8 +185,8 @@ def _drawn_again(run: RunDirectory, settings: Mapping[str, Any]) -> KeptSplits:
             f"{run.path} does not say which films it was trained on ({one_line(error)}): {fix}"
         ) from None
     splits = {name: split.sha256 for name, split in data.splits.items()}
-    before = (run.facts().get("data") or {}).get("splits")
-    if before is not None and before != splits:
+    before = run.read_state().data
+    if before is not None and before.splits not in (None, splits):
         raise CheckpointError(
             f"{run.path} does not say which films it was trained on, and {options.get('csv')} has changed: {fix}"
         )

@@ -34,7 +34,7 @@ from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.quantization import dtype_of_precision
 from genre_lightning.models.restore import restore_alone
 from genre_lightning.models.tfidf import read_baseline
-from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
+from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of, open_run
 
 _MAX_MEMBERS = 64
 """Runs of an ensemble, those of ensembles in it counted: each is a model in memory."""
@@ -80,17 +80,17 @@ def open_scorer(directory: str | os.PathLike[str], device: str | None = None, pr
         CheckpointError: no run, an unfinished or a damaged one.
         ConfigError: no such device, or a base that is not there.
     """
-    return _open(RunDirectory(Path(directory).expanduser().absolute()), device, precision, [])
+    return _open(Path(directory).expanduser().absolute(), device, precision, [])
 
 
-def _open(run: RunDirectory, device: str | None, precision: str | None, opened: list[Path]) -> Scorer:
+def _open(path: Path, device: str | None, precision: str | None, opened: list[Path]) -> Scorer:
     """Open a run; `opened` has the runs that were opened for the same ensemble, which may have ensembles in it."""
-    opened.append(run.path)
+    opened.append(path)
     if len(opened) > _MAX_MEMBERS:
         raise CheckpointError(
             f"{opened[0]} is an ensemble that names itself, or more than {_MAX_MEMBERS} runs: make it again of fewer"
         )
-    run.require_trained()
+    run = open_run(path)
     settings = run.settings()
     check_settings(settings, str(run.config), run.path)
     kind = kind_of(settings)
@@ -130,7 +130,7 @@ class ModelScorer(_TemplateReader):
     ) -> None:
         super().__init__(settings)
         decision = read_decision(run.decision, run.again)
-        check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
+        check_checkpoint(decision, verify_checkpoint(run.best).sha256, run.again)
         if not run.tokenizer.is_dir():
             raise CheckpointError(f"{run.tokenizer} is missing: copy the run directory whole")
         self.tokenizer = load_tokenizer(str(run.tokenizer))
@@ -144,9 +144,9 @@ class ModelScorer(_TemplateReader):
         model.runs_on(self.device.type, self.precision)
         if model.adapters:  # others have all of their weights in the checkpoint
             model.check(None)
-        facts = restore_alone(model, run.best, tokenizer=self.tokenizer)
-        self.decision = decision.for_genres(facts["genres"])
-        self.max_tokens: int | None = facts["max_tokens"]
+        metadata = restore_alone(model, run.best, tokenizer=self.tokenizer)
+        self.decision = decision.for_genres(metadata.genres)
+        self.max_tokens: int | None = metadata.max_tokens
         model.eval().to(self.device)
         if self.precision in ("bf16-true", "16-true"):
             model.to(dtype_of_precision(self.precision))
@@ -234,7 +234,7 @@ class EnsembleScorer:
         members = run.members()
         opened = [run.path] if opened is None else opened
         self.weights = np.array([weight for _, weight in members], dtype=np.float64)
-        self.members = [_open(member, device, precision, opened) for member, _ in members]
+        self.members = [_open(member.path, device, precision, opened) for member, _ in members]
         genres = self.members[0].decision.genres
         for (place, _), member in zip(members, self.members, strict=True):
             if member.decision.genres != genres:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +105,6 @@ def check_vocabulary(tokens: int, config: PretrainedConfig, name: str) -> None:
             "use the backbone's own; if tokens were added to that, resize the model with resize_token_embeddings and "
             "save it again"
         )
-
-
-def hub_is_offline() -> bool:
-    """Whether the user has told the hub's client to stay off the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:

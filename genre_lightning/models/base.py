@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +20,7 @@ from genre_lightning.distributed.strategies import check_strategy, is_sharded
 from genre_lightning.errors import ConfigError
 from genre_lightning.losses import loss_function, positive_weights
 from genre_lightning.models.average import exchange_in_checkpoint
-from genre_lightning.models.checkpoint import (
-    CHECKPOINT_KEY,
-    check_same_genres,
-    check_same_inputs,
-    check_same_tensors,
-    metadata_of,
-    spec_of,
-)
+from genre_lightning.models.checkpoint import check_same_genres, check_same_inputs, check_same_tensors
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.flops import TrainingCost, training_cost
 from genre_lightning.models.layers.cpu_dropout import replace_dropout
@@ -37,6 +29,7 @@ from genre_lightning.models.layers.cpu_memory import keep_freed_memory
 from genre_lightning.models.layers.fusion import FusionHead, inputs_of, no_inputs
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
 from genre_lightning.models.lora import is_start
+from genre_lightning.models.metadata import CHECKPOINT_KEY, CheckpointMetadata
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.stepwise import StepOutput, StepwiseModule
 from genre_lightning.models.validation import EvaluationMetrics
@@ -377,33 +370,33 @@ class GenreClassifier(StepwiseModule):
         kept = set(self.state_dict()) - (frozen - self.adapter_state if self.adapters else set())
         return {name for name in kept if not name.startswith("evaluation_metrics.")}
 
-    def checkpoint_metadata(self) -> dict[str, Any]:
+    def checkpoint_metadata(self) -> CheckpointMetadata:
         """What besides weights is needed to use them: genres, size of the input, and what a subclass adds."""
         assert self.spec is not None
-        return {
-            "genres": list(self.spec.genres),
-            "positives": [int(count) for count in self.spec.positives],
-            "films": self.spec.films,
-            "pos_weight": [float(w) for w in self.pos_weight],
-            "vocab_size": self.spec.vocab_size,
-            "pad_token_id": self.spec.pad_token_id,
-            "max_tokens": self.spec.max_tokens,
-            **({"inputs": [asdict(one) for one in self.spec.inputs]} if self.spec.inputs else {}),
-            "decision": self.decision,
-            "epoch_sums": self.sums.epoch.tolist(),
-            "skipped_steps": self.finite_steps.skipped,
-        }
+        return CheckpointMetadata(
+            genres=self.spec.genres,
+            positives=[int(count) for count in self.spec.positives],
+            films=self.spec.films,
+            pos_weight=[float(w) for w in self.pos_weight],
+            vocab_size=self.spec.vocab_size,
+            pad_token_id=self.spec.pad_token_id,
+            max_tokens=self.spec.max_tokens,
+            inputs=self.spec.inputs,
+            decision=self.decision,
+            epoch_sums=self.sums.epoch.tolist(),
+            skipped_steps=self.finite_steps.skipped,
+        )
 
-    def read_metadata(self, metadata: Mapping[str, Any]) -> None:
+    def read_metadata(self, metadata: CheckpointMetadata) -> None:
         """Take from a checkpoint what the model is built by, before it is built.
 
         Args:
             metadata: What `checkpoint_metadata` gave.
         """
         if self.spec is None:
-            self.bind(spec_of(metadata), np.array(metadata["pos_weight"], dtype=np.float32))
+            self.bind(metadata.spec(), np.array(metadata.pos_weight, dtype=np.float32))
 
-    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+    def check_metadata(self, metadata: CheckpointMetadata) -> None:
         """Refuse a checkpoint that was trained over another base; comes once the model is built.
 
         Args:
@@ -425,7 +418,7 @@ class GenreClassifier(StepwiseModule):
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
         if self.options.ema_decay is not None and checkpoint.get("optimizer_states"):
             exchange_in_checkpoint(checkpoint, self.trainer.optimizers[0], self)
-        checkpoint[CHECKPOINT_KEY] = self.checkpoint_metadata()
+        checkpoint[CHECKPOINT_KEY] = self.checkpoint_metadata().to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the model if it is not, and refuse a checkpoint of other genres or another shape of model.
@@ -433,15 +426,15 @@ class GenreClassifier(StepwiseModule):
         Raises:
             CheckpointError: With what differs.
         """
-        metadata = metadata_of(checkpoint)
+        metadata = CheckpointMetadata.of(checkpoint)
         if not self._built:
             self.read_metadata(metadata)
             self.configure_model()
         assert self.spec is not None
         self.check_metadata(metadata)
-        check_same_genres(metadata["genres"], self.spec.genres)
-        check_same_inputs(metadata, self.spec.inputs)
+        check_same_genres(metadata.genres, self.spec.genres)
+        check_same_inputs(metadata.inputs, self.spec.inputs)
         check_same_tensors(self, checkpoint["state_dict"], self.trained_names())
-        self.decision = metadata["decision"]
-        self.sums.epoch.copy_(torch.tensor(metadata["epoch_sums"], dtype=torch.float64))
-        self.finite_steps.skipped = metadata.get("skipped_steps", 0)  # older checkpoints do not count them
+        self.decision = metadata.decision
+        self.sums.epoch.copy_(torch.tensor(metadata.epoch_sums, dtype=torch.float64))
+        self.finite_steps.skipped = metadata.skipped_steps

@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.errors import CheckpointError, ConfigError, one_line
 from genre_lightning.files import file_digest, read_json, write_json
 from genre_lightning.foreign import HOW_TO_GET, model_file, read_object
+from genre_lightning.models.metadata import BaseMetadata
 from genre_lightning.shapes import text
 
 if TYPE_CHECKING:
@@ -252,11 +253,11 @@ def _remember(note: Path, digest: str) -> None:
         write_json(note, {"sha256": digest})
 
 
-def check_same_base(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+def check_same_base(theirs: BaseMetadata, ours: BaseMetadata) -> None:
     """Refuses a checkpoint whose adapters were trained over other frozen weights.
 
     Args:
-        theirs: the base of the checkpoint, as `LlamaQLoraClassifier.base_facts` gives it.
+        theirs: the base of the checkpoint.
         ours: that of the model.
 
     Raises:
@@ -267,17 +268,17 @@ def check_same_base(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
         ("random", "use the model.architecture and the seed of its run"),
         ("quantization", "set model.quantization as in its run"),
     ):
-        if theirs.get(name) != ours.get(name):
+        if getattr(theirs, name) != getattr(ours, name):
             raise CheckpointError(
                 f"the checkpoint was trained over {_named(theirs, name)}, this model stands on {_named(ours, name)}: "
                 + cure
             )
 
 
-def _named(facts: dict[str, Any], name: str) -> str:
-    value = facts.get(name)
+def _named(base: BaseMetadata, name: str) -> str:
+    value = getattr(base, name)
     shown = f"{value[:12]}…" if isinstance(value, str) and _SHA256.fullmatch(value) else value
     if isinstance(value, dict):
         shape = value.get("config", {})
         shown = f"{shape.get('num_hidden_layers')} layers of {shape.get('hidden_size')}, seed {value.get('seed')}"
-    return f"{facts.get('name')} ({name} {shown})"
+    return f"{base.name} ({name} {shown})"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +15,7 @@ from genre_lightning.models.backbones import backbone_config, check_positions, c
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.base_weights import StoredWeights, check_same_base, weight_files, weights_digest
 from genre_lightning.models.lora import is_start
+from genre_lightning.models.metadata import BaseMetadata, CheckpointMetadata
 from genre_lightning.models.quantization import (
     FrozenWeights,
     ValuesOf,
@@ -52,7 +52,7 @@ class FrozenDecoder(GenreClassifier):
     def __init__(self, options: DecoderOptions) -> None:
         super().__init__(options)
         self.backbone_config: PretrainedConfig | None = None
-        self._base_metadata: dict[str, Any] | None = None
+        self._base_metadata: BaseMetadata | None = None
         self._frozen: FrozenWeights | None = None
         self.weight_of: ValuesOf | None = None
         """Gives the weight of a name and shape as it is before it is quantised; known once the model is built."""
@@ -215,7 +215,7 @@ class FrozenDecoder(GenreClassifier):
 
     # Checkpoints
 
-    def base_metadata(self) -> dict[str, Any]:
+    def base_metadata(self) -> BaseMetadata:
         """What names the frozen weights: the base of which the checkpoint holds nothing."""
         if self._base_metadata is None:
             assert self.backbone_config is not None
@@ -228,28 +228,28 @@ class FrozenDecoder(GenreClassifier):
                     shape.pop(name, None)
                 random = {"seed": self.seed, "config": shape}
             digest = None if random else weights_digest(weight_files(self.options.backbone, self.options.revision))
-            self._base_metadata = {
-                "name": self.options.backbone,
-                "revision": self.options.revision,
-                "commit": getattr(self.backbone_config, "_commit_hash", None),
-                "sha256": digest,
-                "random": random,
-                "quantization": self.options.quantization,
-                "compute_dtype": str(self.weight_format().compute_dtype).removeprefix("torch."),
-                "quant_storage": self.options.quant_storage,
-                "architecture": asdict(self.options.shape) if self.options.backbone == RANDOM else None,
-            }
+            self._base_metadata = BaseMetadata(
+                name=self.options.backbone,
+                revision=self.options.revision,
+                commit=getattr(self.backbone_config, "_commit_hash", None),
+                sha256=digest,
+                random=random,
+                quantization=self.options.quantization,
+                compute_dtype=str(self.weight_format().compute_dtype).removeprefix("torch."),
+                quant_storage=self.options.quant_storage,
+                architecture=asdict(self.options.shape) if self.options.backbone == RANDOM else None,
+            )
         return self._base_metadata
 
-    def checkpoint_metadata(self) -> dict[str, Any]:
+    def checkpoint_metadata(self) -> CheckpointMetadata:
         """See `GenreClassifier.checkpoint_metadata`; with the base."""
-        return {**super().checkpoint_metadata(), "base": self.base_metadata()}
+        return replace(super().checkpoint_metadata(), base=self.base_metadata())
 
-    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+    def check_metadata(self, metadata: CheckpointMetadata) -> None:
         """See `GenreClassifier.check_metadata`."""
-        if "base" not in metadata:
+        if metadata.base is None:
             raise CheckpointError("the checkpoint is of another kind of model: use the configuration of its run")
-        check_same_base(metadata["base"], self.base_metadata())
+        check_same_base(metadata.base, self.base_metadata())
 
     def trained_names(self) -> set[str]:
         """Names of what a checkpoint holds: all that trains, and nothing of the frozen base."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from genre_lightning.models.base_weights import check_same_base, weight_files, w
 from genre_lightning.models.layers.packing import FULL_ATTENTION, encoder_inputs, packs, register_attention
 from genre_lightning.models.layers.pooling import pool, pool_packed
 from genre_lightning.models.lora import add_lora
+from genre_lightning.models.metadata import BaseMetadata, CheckpointMetadata
 from genre_lightning.progress import say
 from genre_lightning.types import Batch, DataSpec, Layout
 from genre_lightning.vocabulary import vocabulary_size
@@ -54,7 +54,7 @@ class DistilBertClassifier(GenreClassifier):
         super().__init__(options)
         self.backbone_config: PretrainedConfig | None = None
         """Set to rebuild the model for weights that are loaded next: the hub is not asked then."""
-        self._base_metadata: dict[str, Any] | None = None
+        self._base_metadata: BaseMetadata | None = None
         self._packs: bool | None = None
 
     @property
@@ -203,38 +203,35 @@ class DistilBertClassifier(GenreClassifier):
             pooled = pool_packed(states[0], batch["last_tokens"], self.options.pooling)
         return self.classify(pooled, batch)
 
-    def base_metadata(self) -> dict[str, Any]:
+    def base_metadata(self) -> BaseMetadata:
         """What names the weights that the training starts from; frozen ones by their content too."""
         if self._base_metadata is None:
-            self._base_metadata = {"name": self.options.backbone, "revision": self.options.revision}
-            if self.adapters:
-                self._base_metadata["sha256"] = weights_digest(
-                    weight_files(self.options.backbone, self.options.revision)
-                )
+            name, revision = self.options.backbone, self.options.revision
+            digest = weights_digest(weight_files(name, revision)) if self.adapters else None
+            self._base_metadata = BaseMetadata(name, revision, sha256=digest)
         return self._base_metadata
 
-    def read_metadata(self, metadata: Mapping[str, Any]) -> None:
+    def read_metadata(self, metadata: CheckpointMetadata) -> None:
         """See `GenreClassifier.read_metadata`; with the backbone's shape, so that the hub is not asked."""
         super().read_metadata(metadata)
-        if self.backbone_config is None and "backbone_config" in metadata:
+        if self.backbone_config is None and metadata.backbone_config is not None:
             try:
-                self.backbone_config = config_of(metadata["backbone_config"], "the checkpoint's backbone")
+                self.backbone_config = config_of(metadata.backbone_config, "the checkpoint's backbone")
             except ConfigError as error:
                 raise CheckpointError(f"the checkpoint cannot be used: {error}") from None
 
-    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+    def check_metadata(self, metadata: CheckpointMetadata) -> None:
         """See `GenreClassifier.check_metadata`."""
-        base = metadata.get("backbone") or {}
-        if self.adapters and "sha256" in base:
-            check_same_base(base, self.base_metadata())
+        if self.adapters and metadata.backbone is not None and metadata.backbone.sha256 is not None:
+            check_same_base(metadata.backbone, self.base_metadata())
 
-    def checkpoint_metadata(self) -> dict[str, Any]:
+    def checkpoint_metadata(self) -> CheckpointMetadata:
         """See `GenreClassifier.checkpoint_metadata`; with the backbone's name and configuration."""
         assert self.backbone_config is not None
-        return {
-            **super().checkpoint_metadata(),
-            "backbone": self.base_metadata(),
-            "backbone_config": self.backbone_config.to_diff_dict(),
-            "lora": asdict(self.options.lora) if self.options.lora else None,
-            "adapter": asdict(self.options.adapter) if self.options.adapter else None,
-        }
+        return replace(
+            super().checkpoint_metadata(),
+            backbone=self.base_metadata(),
+            backbone_config=self.backbone_config.to_diff_dict(),
+            lora=asdict(self.options.lora) if self.options.lora else None,
+            adapter=asdict(self.options.adapter) if self.options.adapter else None,
+        )

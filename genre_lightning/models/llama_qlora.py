@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.layers.packing import full_attention_inputs, last_tokens, text_ends
 from genre_lightning.models.layers.pooling import pool, pool_packed
 from genre_lightning.models.lora import add_lora
+from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.models.quantization import known_warnings
 from genre_lightning.types import Batch, DataSpec, Layout
 
@@ -141,8 +142,8 @@ class LlamaQLoraClassifier(FrozenDecoder):
         kind = AdamW8bit if self.options.optimizer == "adamw_8bit" else PagedAdamW8bit
         return kind(groups, betas=(0.9, self.options.beta2))
 
-    def checkpoint_metadata(self) -> dict[str, Any]:
+    def checkpoint_metadata(self) -> CheckpointMetadata:
         """See `GenreClassifier.checkpoint_metadata`; with the adapters' options."""
         options = {"lora": self.lora, "adapter": self.options.adapter}
-        kinds = {name: asdict(kind) if kind else None for name, kind in options.items()}
-        return {**super().checkpoint_metadata(), **kinds}
+        kinds: dict[str, Any] = {name: asdict(kind) if kind else None for name, kind in options.items()}
+        return replace(super().checkpoint_metadata(), **kinds)

@@ -11,14 +11,14 @@ from genre_lightning.distributed import sharded
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import empty_shape
 from genre_lightning.models.base import GenreClassifier
-from genre_lightning.models.checkpoint import metadata_of, spec_of
+from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
-def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
+def restore_weights(model: GenreClassifier, checkpoint: Path) -> CheckpointMetadata:
     """Builds the model and puts a checkpoint's trained weights into it.
 
     Returns:
@@ -30,7 +30,9 @@ def restore_weights(model: GenreClassifier, checkpoint: Path) -> dict[str, Any]:
     return _restore(model, checkpoint, sharded.open_checkpoint(checkpoint))
 
 
-def restore_alone(model: GenreClassifier, checkpoint: Path, *, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def restore_alone(
+    model: GenreClassifier, checkpoint: Path, *, tokenizer: PreTrainedTokenizerBase
+) -> CheckpointMetadata:
     """Build the model of a checkpoint from that alone, without the films that it was trained on.
 
     Args:
@@ -45,18 +47,18 @@ def restore_alone(model: GenreClassifier, checkpoint: Path, *, tokenizer: PreTra
         CheckpointError: Missing, damaged, or of another model.
     """
     content = sharded.open_checkpoint(checkpoint)
-    metadata = metadata_of(content, checkpoint)
-    if (tokens := vocabulary_size(tokenizer)) > metadata["vocab_size"]:
+    metadata = CheckpointMetadata.of(content, checkpoint)
+    if (tokens := vocabulary_size(tokenizer)) > metadata.vocab_size:
         raise CheckpointError(
-            f"the run's tokenizer has {tokens:,} tokens and its model was trained with {metadata['vocab_size']:,}: "
+            f"the run's tokenizer has {tokens:,} tokens and its model was trained with {metadata.vocab_size:,}: "
             "copy the run directory whole"
         )
-    model.bind(spec_of(metadata, tokenizer), np.array(metadata["pos_weight"], dtype=np.float32))
+    model.bind(metadata.spec(tokenizer), np.array(metadata.pos_weight, dtype=np.float32))
     return _restore(model, checkpoint, content)
 
 
-def _restore(model: GenreClassifier, checkpoint: Path, content: dict[str, Any]) -> dict[str, Any]:
-    metadata = metadata_of(content, checkpoint)
+def _restore(model: GenreClassifier, checkpoint: Path, content: dict[str, Any]) -> CheckpointMetadata:
+    metadata = CheckpointMetadata.of(content, checkpoint)
     model.read_metadata(metadata)
     config = getattr(model, "backbone_config", None)
     if config is not None and not model.adapters:

@@ -180,13 +180,13 @@ class TfidfBaseline(ABC):
         }
         if not linear.inputs:
             del options["input_weight"]
-        content: dict[str, Any] = {"baseline": self.name, "options": options, "genres": linear.genres}
+        described: dict[str, Any] = {"baseline": self.name, "options": options, "genres": linear.genres}
         if linear.inputs:
-            content["inputs"] = [asdict(one) for one in linear.inputs]
-        facts = json.dumps(content)
+            described["inputs"] = [asdict(one) for one in linear.inputs]
+        content = json.dumps(described)
         with replacing(path) as temporary:
             # one entry: the format keeps several in no order, and the same model must be the same file
-            save_file(tensors, temporary, {"facts": facts})
+            save_file(tensors, temporary, {"facts": content})
         return file_digest(path)
 
     def fitted(self) -> LinearGenres:
@@ -304,17 +304,17 @@ def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> Tf
         raise CheckpointError(f"{place} is not the model that its decision was fitted for: train the baseline again")
     try:
         with safe_open(place, framework="numpy") as file:
-            facts = parse_json((file.metadata() or {})["facts"])
+            content = parse_json((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        model = BASELINES[facts["baseline"]](**facts["options"])
+        model = BASELINES[content["baseline"]](**content["options"])
         model.check()
         linear = LinearGenres(
-            tuple(facts["genres"]),
+            tuple(content["genres"]),
             tuple(tensors["terms"].tobytes().decode().split("\n")),
             tensors["idf"],
             tensors["weights"],
             tensors["bias"],
-            tuple(map(FittedInput.from_dict, facts.get("inputs", ()))),
+            tuple(map(FittedInput.from_dict, content.get("inputs", ()))),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{place} is no readable baseline ({one_line(error)[:120]}): train it again") from None

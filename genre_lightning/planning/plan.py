@@ -1,4 +1,4 @@
-"""From a checked configuration to the plan of its run: plain values, as `genre-lightning plan --json` prints them."""
+"""From a checked configuration to the plan of its run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ from genre_lightning.hardware import Gpu, Precision, dense_peak
 from genre_lightning.models.backbones import backbone_config
 from genre_lightning.planning.memory import Memory, evaluation_memory, largest_micro_batch, memory
 from genre_lightning.planning.probe import MOST_PARAMETERS, measure_cpu
+from genre_lightning.planning.report import (
+    CpuTime,
+    DataReport,
+    GpuTime,
+    MachineReport,
+    MemoryReport,
+    ParametersReport,
+    PlanReport,
+    StepsReport,
+)
 from genre_lightning.planning.setting import BatchShape, Setting, Strategy
 from genre_lightning.planning.shape import ModelShape, build_empty, shape_of
 from genre_lightning.planning.steps import StepPlan, Texts, plan_steps, read_texts
@@ -55,7 +65,7 @@ class Machine:
 
 
 class Plan:
-    """The plan of a run; `facts` holds it, and `conflicts` all that `fit` would refuse.
+    """The plan of a run, which `report` holds.
 
     Args:
         setup: of the run, checked.
@@ -71,8 +81,7 @@ class Plan:
         config = setup.config
         self.precision = str(config.trainer.precision)
         self.strategy = _strategy(config.trainer.strategy, machine.ranks)
-        self.facts: dict[str, Any] = {"machine": self._machine(), "data": None, "lengths": None, "steps": None,
-                                      "parameters": None, "memory": None, "time": None, "no_time": None}  # fmt: skip
+        self.report = PlanReport(self._machine())
         if self._products == "bf16" and machine.gpu and dense_peak(machine.gpu.device, "bf16") is None:
             self.conflicts.append(
                 f"trainer.precision is {self.precision}, but {machine.gpu.name} has no bfloat16 units: "
@@ -83,7 +92,7 @@ class Plan:
         if (shape := self._shape(texts)) is not None:
             self._memory(shape, steps)
             self._time(shape, texts, steps)
-        self.facts |= {"notes": self.notes, "conflicts": list(dict.fromkeys(self.conflicts))}
+        self.report.notes, self.report.conflicts = self.notes, list(dict.fromkeys(self.conflicts))
 
     @property
     def _products(self) -> Precision:
@@ -94,18 +103,18 @@ class Plan:
         data = self.setup.data
         return data.options.micro_batch_tokens or default_micro_batch_tokens(self.machine.kind, self.setup.model.layout)
 
-    def _machine(self) -> dict[str, Any]:
+    def _machine(self) -> MachineReport:
         machine = self.machine
-        return {
-            "nodes": machine.nodes,
-            "devices": machine.devices,
-            "ranks": machine.ranks,
-            "accelerator": machine.kind,
-            "gpu": machine.gpu.name if machine.gpu else None,
-            "gpu_bytes": machine.gpu.memory if machine.gpu else None,
-            "precision": self.precision,
-            "strategy": self.strategy,
-        }
+        return MachineReport(
+            nodes=machine.nodes,
+            devices=machine.devices,
+            ranks=machine.ranks,
+            accelerator=machine.kind,
+            gpu=machine.gpu.name if machine.gpu else None,
+            gpu_bytes=machine.gpu.memory if machine.gpu else None,
+            precision=self.precision,
+            strategy=self.strategy,
+        )
 
     def _texts(self) -> Texts | None:
         data, model = self.setup.data, self.setup.model
@@ -115,14 +124,14 @@ class Plan:
             self.conflicts.append(str(error))
             return None
         audit = texts.films.audit
-        self.facts["data"] = {
-            "rows": audit["rows"],
-            "kept": audit["kept"],
-            "films_used": audit["films_used"],
-            "splits": {name: len(split.films) for name, split in texts.films.splits.items()},
-            "genres": len(texts.films.vocabulary),
-        }
-        self.facts["lengths"] = texts.facts(data.options.max_tokens)
+        self.report.data = DataReport(
+            rows=audit["rows"],
+            kept=audit["kept"],
+            films_used=audit["films_used"],
+            splits={name: len(split.films) for name, split in texts.films.splits.items()},
+            genres=len(texts.films.vocabulary),
+        )
+        self.report.lengths = texts.report(data.options.max_tokens)
         if texts.estimated and _is_local(str(data.tokenizer_name)):
             self.conflicts.append(texts.estimated)
         elif texts.estimated:
@@ -149,19 +158,19 @@ class Plan:
             encoder=not model.decoder,
             in_groups=not model.decoder and self.machine.kind == "cpu",
         )
-        self.facts["steps"] = {
-            "films": plan.films,
-            "global_batch_size": data.global_batch_size,
-            "steps_an_epoch": plan.steps,
-            "epochs": plan.epochs,
-            "total_steps": plan.total_steps,
-            "micro_batches": plan.micro_batches,
-            "micro_batch_tokens": self._budget,
-            "largest_micro_batch": asdict(plan.largest[0]),
-            "tokens_an_epoch": plan.tokens,
-            "slots_an_epoch": plan.slots,
-            "padding": round(plan.padding, 4),
-        }
+        self.report.steps = StepsReport(
+            films=plan.films,
+            global_batch_size=data.global_batch_size,
+            steps_an_epoch=plan.steps,
+            epochs=plan.epochs,
+            total_steps=plan.total_steps,
+            micro_batches=plan.micro_batches,
+            micro_batch_tokens=self._budget,
+            largest_micro_batch=plan.largest[0],
+            tokens_an_epoch=plan.tokens,
+            slots_an_epoch=plan.slots,
+            padding=round(plan.padding, 4),
+        )
         if data.global_batch_size < self.machine.ranks:
             self.notes.append(
                 f"{self.machine.ranks} ranks share steps of {data.global_batch_size} films, so that some have nothing "
@@ -200,8 +209,7 @@ class Plan:
             self.notes.append("what unfrozen blocks keep for their own gradients is not part of the memory")
         if getattr(model.options, "adapter", None) is not None:
             self.notes.append("what the adapters of model.adapter keep for their gradients is not part of the memory")
-        counts = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
-        self.facts["parameters"] = {**counts, "blocks": shape.blocks}
+        self.report.parameters = ParametersReport(shape.total, shape.trained, shape.quantised, shape.blocks)
         return shape
 
     def _own_vocabulary(self) -> int:
@@ -230,9 +238,9 @@ class Plan:
         )
         if not model.trains:
             taken = evaluation_memory(shape, configured, model.options.batch_tokens)
-            self.facts["memory"] = {_title(configured): _memory_facts(taken, machine, None)}
+            self.report.memory = {_title(configured): _memory_report(taken, machine, None)}
             return
-        columns: dict[str, Any] = {}
+        columns: dict[str, MemoryReport] = {}
         for setting in self._settings(configured):
             taken = max((memory(shape, setting, batch) for batch in batches), key=lambda taken: taken.total)
             largest = None
@@ -240,8 +248,8 @@ class Plan:
                 largest = largest_micro_batch(
                     shape, setting, available=machine.gpu.memory, longest=data.max_tokens, packed=packed
                 )
-            columns[_title(setting)] = _memory_facts(taken, machine, largest)
-        self.facts["memory"] = columns
+            columns[_title(setting)] = _memory_report(taken, machine, largest)
+        self.report.memory = columns
 
     def _settings(self, configured: Setting) -> list[Setting]:
         """What is configured, and beside it the other ways to share a model among several devices."""
@@ -269,13 +277,13 @@ class Plan:
     def _time(self, shape: ModelShape, texts: Texts | None, steps: StepPlan | None) -> None:
         """Estimate the time of the training, or note in one line why there is no estimate."""
         if not self.setup.model.trains:
-            self.facts["no_time"] = "not estimated: nothing is trained"
+            self.report.no_time = "not estimated: nothing is trained"
         elif texts is None or steps is None or self.conflicts:
-            self.facts["no_time"] = "not estimated while there are conflicts"
+            self.report.no_time = "not estimated while there are conflicts"
         elif self.machine.kind == "cpu":
             self._cpu_time(shape, texts, steps)
         elif self.machine.gpu is None:
-            self.facts["no_time"] = (
+            self.report.no_time = (
                 "not estimated: name the GPU with --gpu, or set --trainer.accelerator cpu to measure this machine's CPU"
             )
         else:
@@ -284,7 +292,7 @@ class Plan:
     def _cpu_time(self, shape: ModelShape, texts: Texts, steps: StepPlan) -> None:
         model, data, machine = self.setup.model, self.setup.data, self.machine
         if machine.ranks > 1 or model.decoder or shape.quantised or shape.total > MOST_PARAMETERS:
-            self.facts["no_time"] = (
+            self.report.no_time = (
                 f"not estimated: on a CPU it is measured for one device and encoders of at most {MOST_PARAMETERS:,} "
                 "parameters"
             )
@@ -299,30 +307,30 @@ class Plan:
             precision=self.precision,
         )
         seconds = speed.seconds_an_epoch(steps.tokens, steps.steps)
-        self.facts["time"] = {
+        self.report.time = CpuTime(
             **asdict(speed),
-            "device": device_name(),
-            "seconds_a_step": seconds / steps.steps,
-            "seconds_an_epoch": seconds,
-            "seconds": seconds * steps.total_steps / steps.steps,
-        }
+            device=device_name(),
+            seconds_a_step=seconds / steps.steps,
+            seconds_an_epoch=seconds,
+            seconds=seconds * steps.total_steps / steps.steps,
+        )
 
     def _gpu_time(self, gpu: Gpu, steps: StepPlan) -> None:
         machine, cost = self.machine, self.setup.model.training_cost()
         peak = dense_peak(gpu.device, self._products)
         if not peak or cost is None:
             what = "the model's FLOPs are" if cost is None else f"the peak of {gpu.name} in {self.precision} is"
-            self.facts["no_time"] = f"not estimated: {what} not known"
+            self.report.no_time = f"not estimated: {what} not known"
             return
         flops = cost.flops(steps.tokens, steps.tokens_squared)
         seconds = flops / (machine.ranks * peak * machine.utilisation)
-        self.facts["time"] = {
-            "utilisation": machine.utilisation,
-            "dense_peak_flops": peak,
-            "flops_an_epoch": flops,
-            "seconds_an_epoch": seconds,
-            "seconds": seconds * steps.total_steps / steps.steps,
-        }
+        self.report.time = GpuTime(
+            utilisation=machine.utilisation,
+            dense_peak_flops=peak,
+            flops_an_epoch=flops,
+            seconds_an_epoch=seconds,
+            seconds=seconds * steps.total_steps / steps.steps,
+        )
         if (each := seconds / steps.steps / steps.micro_batches) < _SHORT_STEP_SECONDS:
             self.notes.append(
                 f"a micro-batch would take {1000 * each:.2g} ms at a utilisation of {machine.utilisation:g}, less than "
@@ -331,18 +339,17 @@ class Plan:
             )
 
 
-def _memory_facts(taken: Memory, machine: Machine, largest: int | None) -> dict[str, Any]:
-    facts = {
-        "parts": taken.tensors,
-        "tensors": taken.allocated,
-        "context_assumed": taken.context,
-        "reserve_assumed": taken.reserve,
-        "total": taken.total,
-        "host": taken.host,
-    }
-    if machine.gpu:
-        facts |= {"fits": taken.total <= machine.gpu.memory, "largest_micro_batch_tokens": largest}
-    return facts
+def _memory_report(taken: Memory, machine: Machine, largest: int | None) -> MemoryReport:
+    return MemoryReport(
+        parts=taken.tensors,
+        tensors=taken.allocated,
+        context_assumed=taken.context,
+        reserve_assumed=taken.reserve,
+        total=taken.total,
+        host=taken.host,
+        fits=taken.total <= machine.gpu.memory if machine.gpu else None,
+        largest_micro_batch_tokens=largest,
+    )
 
 
 def _strategy(strategy: Any, ranks: int) -> Strategy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from genre_lightning.data.steps import (
     steps_per_epoch,
 )
 from genre_lightning.errors import ConfigError
+from genre_lightning.planning.report import LengthsReport
 from genre_lightning.planning.setting import BatchShape
 
 _TOKENS_A_CHARACTER = {"encoder": 0.216, "decoder": 0.249}
@@ -47,18 +47,18 @@ class Texts:
     vocab_size: int | None
     pad_token_id: int
 
-    def facts(self, max_tokens: int) -> dict[str, Any]:
-        """Figures of the lengths, all films in use together."""
+    def report(self, max_tokens: int) -> LengthsReport:
+        """Return the statistics of the lengths, all films in use together."""
         lengths = self.lengths
-        return {
-            "mean": round(float(lengths.mean()), 1),
-            "median": int(np.median(lengths)),
-            "p95": int(np.percentile(lengths, 95)),
-            "longest": int(lengths.max()),
-            "at_limit": int((lengths == max_tokens).sum()),
-            "max_tokens": max_tokens,
-            "estimated": self.estimated,
-        }
+        return LengthsReport(
+            mean=round(float(lengths.mean()), 1),
+            median=int(np.median(lengths)),
+            p95=int(np.percentile(lengths, 95)),
+            longest=int(lengths.max()),
+            at_limit=int((lengths == max_tokens).sum()),
+            max_tokens=max_tokens,
+            estimated=self.estimated,
+        )
 
 
 def read_texts(data: MovieDataModule, *, decoder: bool) -> Texts:

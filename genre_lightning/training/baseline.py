@@ -84,8 +84,12 @@ def _train_and_evaluate(
     seconds = time.monotonic() - started
     linear = model.fitted()
     tell(f"{model.name}: {len(linear.terms):,} terms, {model.parameters:,} parameters, trained in {seconds:.1f} s")
-    facts = {"train_seconds": round(seconds, 1), "trainable_parameters": model.parameters}
-    run.set_status("evaluating", **facts, training=made_by(device_name()))
+    run.set_status(
+        "evaluating",
+        train_seconds=round(seconds, 1),
+        trainable_parameters=model.parameters,
+        training=made_by(device_name()),
+    )
     predicted = {split: _predict(model, data, split) for split in ("validation", "test")}
     options = config.decision.as_dict()
     decision = fit_decision(predicted["validation"], "validation", seed=seed, checkpoint_sha256=sha256, **options)

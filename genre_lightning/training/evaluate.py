@@ -18,9 +18,10 @@ from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.distributed.ranks import from_all_ranks, is_first_rank, tell
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, fit_decision, read_decision, write_decision
 from genre_lightning.evaluation.evaluate import write_evaluation
+from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.models.base import GenreClassifier
-from genre_lightning.models.checkpoint import CHECKPOINT_KEY
+from genre_lightning.models.metadata import CHECKPOINT_KEY
 from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.loggers.tracking import log_evaluation
@@ -30,9 +31,10 @@ from genre_lightning.training.setup import Setup
 def keep_untrained(setup: Setup) -> None:
     """Writes best.ckpt of a model that trains nothing: what it is, for its decision to be bound to."""
     setup.model.configure_model()
-    facts = {CHECKPOINT_KEY: setup.model.checkpoint_metadata(), "state_dict": {}, "global_step": 0, "epoch": 0}
+    metadata = setup.model.checkpoint_metadata().to_json()
+    content = {CHECKPOINT_KEY: metadata, "state_dict": {}, "global_step": 0, "epoch": 0}
     if is_first_rank():
-        write_checkpoint(facts, setup.run.best)
+        write_checkpoint(content, setup.run.best)
 
 
 def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModule, split: str) -> Predictions:
@@ -90,7 +92,7 @@ def load_decision(setup: Setup) -> Decision:
     """
     fix = f"run 'genre-lightning validate --run_dir {setup.run.path}', which fits it anew"
     decision = read_decision(setup.run.decision, fix)
-    check_checkpoint(decision, str(verify_checkpoint(setup.run.best)["sha256"]), fix)
+    check_checkpoint(decision, verify_checkpoint(setup.run.best).sha256, fix)
     return decision
 
 
@@ -118,7 +120,7 @@ def evaluate_split(
         what metrics.json holds.
     """
     tell(f"evaluating {len(predictions):,} films of {split}")
-    facts = run.facts()
+    state = run.read_state()
     return write_evaluation(
         run.evaluation(split).path,
         predictions,
@@ -127,12 +129,12 @@ def evaluate_split(
         seed=seed,
         curves_csv=run.curves,
         provenance=provenance_of(run, device),
-        films={"file": data.sides.file, "ids_sha256": data.splits[split].sha256},
+        films=EvaluatedFilms(data.sides.file, data.splits[split].sha256),
         metadata={
             "split_sha256": data.splits[split].sha256,
             "checkpoint_sha256": decision.checkpoint_sha256,
-            "seconds": facts.get("train_seconds"),
-            "trainable_parameters": facts.get("trainable_parameters"),
+            "seconds": state.train_seconds,
+            "trainable_parameters": state.trainable_parameters,
         },
     )
 
@@ -144,13 +146,13 @@ def provenance_of(run: RunDirectory, device: torch.device | None = None) -> dict
         run: that is evaluated.
         device: that computed the logits; None is the CPU.
     """
-    training = run.facts().get("training")
+    training = run.read_state().training
     return {"made_by": made_by(device_name(device)), **({"training": training} if training else {})}
 
 
 def steps_done(run: RunDirectory) -> int:
     """Optimizer steps of the whole training, the place of its evaluation on the loggers' axis."""
-    return int(run.facts().get("steps", 0))
+    return run.read_state().steps or 0
 
 
 def evaluate_run(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:

@@ -12,13 +12,12 @@ from lightning.pytorch import Trainer
 from genre_lightning.config.changes import check_same_training, training_digest
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.checkpoint.io import previous_names
-from genre_lightning.distributed.checkpoint.manifests import Manifest, manifest_path, newest_good
+from genre_lightning.distributed.checkpoint.manifests import Manifest, manifest_of, manifest_path, newest_good
 from genre_lightning.distributed.launch import has_company
 from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError, DivergedError
-from genre_lightning.files import read_json
 from genre_lightning.folders import new_folder
 from genre_lightning.models.restore import restore_weights
 from genre_lightning.provenance import device_name, git_commit, made_by
@@ -104,12 +103,12 @@ def _train(
         step = 0
         if resume and manifest:
             _check_same_settings(setup, resume, manifest)
-            step = int(manifest["global_step"])
+            step = manifest.global_step or 0
             tell(f"resuming {setup.run.path} after optimizer step {step:,}")
         resume_loggers(trainer.loggers, step)
         _describe(setup, data)
-        facts = {**yaml.safe_load(setup.config_text), "data_audit": data.audit, "git_commit": git_commit()}
-        describe_run(trainer.loggers, facts)
+        settings = yaml.safe_load(setup.config_text)
+        describe_run(trainer.loggers, {**settings, "data_audit": data.audit, "git_commit": git_commit()})
         started = time.monotonic()
         if setup.model.trains:
             ckpt_path = str(resume) if resume else None
@@ -117,12 +116,17 @@ def _train(
         else:
             keep_untrained(setup)
         if is_first_rank():
-            seconds = setup.run.facts().get("train_seconds", 0) + time.monotonic() - started
+            seconds = (setup.run.read_state().train_seconds or 0) + time.monotonic() - started
             trained = sum(weight.numel() for weight in setup.model.parameters() if weight.requires_grad)
-            training = _training_facts(setup, trainer)
+            training = _training_metadata(setup, trainer)
             describe_run(trainer.loggers, training)
-            facts = {"train_seconds": round(seconds, 1), "trainable_parameters": trained, "steps": trainer.global_step}
-            setup.run.set_status("evaluating", **facts, training=training)
+            setup.run.set_status(
+                "evaluating",
+                train_seconds=round(seconds, 1),
+                trainable_parameters=trained,
+                steps=trainer.global_step,
+                training=training,
+            )
     _restore_best(setup, trainer, checkpoints.best_score)
     results = evaluate_run(setup, trainer)
     if is_first_rank():
@@ -131,33 +135,32 @@ def _train(
     return results
 
 
-def _training_facts(setup: Setup, trainer: Trainer) -> dict[str, Any]:
+def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     """What the training has settled: learning rates, the best checkpoint's epoch and step, and what trained it."""
     lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
-    best = manifest_path(setup.run.best)
-    manifest = read_json(best) if best.is_file() else {}
-    epoch = manifest.get("epoch")
+    best = manifest_of(setup.run.best) if manifest_path(setup.run.best).is_file() else None
+    epoch = best.epoch if best else None
     return {
         **made_by(device_name(trainer.strategy.root_device)),
         "devices": trainer.world_size,
         "learning_rate": lr,
         "head_learning_rate": head_lr,
         "best_epoch": None if epoch is None or not setup.model.trains else epoch + 1,
-        "best_step": manifest.get("global_step"),
+        "best_step": best.global_step if best else None,
     }
 
 
 def _accept_older_checkpoints(setup: Setup) -> None:
     """Note which settings `--override` has left behind: until the next save, the run's checkpoint is of those."""
     run = setup.run
-    older = {*run.facts().get("overridden", []), training_digest(run.config.read_text(encoding="utf-8"))}
+    older = {*run.read_state().overridden, training_digest(run.config.read_text(encoding="utf-8"))}
     run.set_status(run.status, overridden=sorted(older))
 
 
 def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> None:
     """Refuse a checkpoint that other settings made than those that the run directory stands for."""
-    theirs = manifest.get("config_sha256")
-    if theirs in (None, training_digest(setup.config_text), *setup.run.facts().get("overridden", [])):
+    theirs = manifest.config_sha256
+    if theirs in (None, training_digest(setup.config_text), *setup.run.read_state().overridden):
         return
     if not setup.config.override:
         raise ConfigError(

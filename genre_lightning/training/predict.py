@@ -39,7 +39,7 @@ from genre_lightning.models.restore import restore_alone
 from genre_lightning.progress import ReadShare, answer, file_progress
 from genre_lightning.runs import ENSEMBLE, kind_of
 from genre_lightning.training.evaluate import load_decision
-from genre_lightning.training.reevaluate import open_run
+from genre_lightning.training.reevaluate import trained_setup
 from genre_lightning.training.setup import build_trainer
 
 CHUNK_ROWS = 8192
@@ -86,7 +86,7 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
     """Tags with a model that has a checkpoint, on as many ranks as there are."""
     films.check()
     config, parser = parse("predict", with_run_config(_trainer_words(options, settings)))
-    setup = open_run(config, parser, films=False)
+    setup = trained_setup(config, parser, films=False)
     decision = load_decision(setup)
     watch_ranks()
     with _Writing(options, decision, settings, films) as writing, explaining_failures():
@@ -94,8 +94,8 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
         setup.wandb, setup.config.tensorboard = None, False
         trainer, _ = build_trainer(setup)
         tokenizer = load_tokenizer(str(setup.run.tokenizer))
-        facts = restore_alone(setup.model, setup.run.best, tokenizer=tokenizer)
-        writing.decide_by(decision.for_genres(facts["genres"]))
+        metadata = restore_alone(setup.model, setup.run.best, tokenizer=tokenizer)
+        writing.decide_by(decision.for_genres(metadata.genres))
         template = setup.data.options.source.template
 
         def text_of(film: NewFilm) -> str:
@@ -106,7 +106,7 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
             writing.chunks,
             text_of,
             tokenizer,
-            facts["max_tokens"],
+            metadata.max_tokens,
             setup.model.layout,
             films.features,
             spec.inputs if spec else (),

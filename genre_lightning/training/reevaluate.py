@@ -27,7 +27,7 @@ from genre_lightning.training.resume import check_films, kept_splits, locked
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
 
 
-def open_run(config: Namespace, parser: ArgumentParser, *, films: bool = True) -> Setup:
+def trained_setup(config: Namespace, parser: ArgumentParser, *, films: bool = True) -> Setup:
     """Return the setup of a run that has been trained.
 
     Args:

@@ -21,6 +21,7 @@ from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.files import read_json, remove_temporaries, replacing, restore_folder, write_json
+from genre_lightning.run_state import FilmsOfRun
 from genre_lightning.runs import RunDirectory
 
 EVALUATED = ("validation", "test")
@@ -60,12 +61,12 @@ def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override:
     Raises:
         ConfigError: they are, and `override` is not set or films would move.
     """
-    before, now = run.facts().get("data"), _noted(data)
-    if not before or before == now:
-        return bool(before != now)
-    if before.get("reading") != now["reading"] and before.get("splits") == now["splits"] and _same_genres(run, data):
+    before, now = run.read_state().data, _noted(data)
+    if before is None or before == now:
+        return before != now
+    if before.reading != now.reading and before.splits == now.splits and _same_genres(run, data):
         return False
-    moved = run.has_trained and before.get("splits") != now["splits"]
+    moved = run.has_trained and before.splits != now.splits
     if moved or not override:
         way_on = "" if moved else ", or use --override to train this one with them"
         raise ConfigError(
@@ -80,12 +81,8 @@ def _same_genres(run: RunDirectory, data: PreparedFilms) -> bool:
     return run.audit.is_file() and read_json(run.audit).get("splits") == data.audit["splits"]
 
 
-def _noted(data: PreparedFilms) -> dict[str, Any]:
-    return {
-        "films": data.films.digest,
-        "reading": READING_VERSION,
-        "splits": {name: split.sha256 for name, split in data.splits.items()},
-    }
+def _noted(data: PreparedFilms) -> FilmsOfRun:
+    return FilmsOfRun(data.films.digest, READING_VERSION, {name: split.sha256 for name, split in data.splits.items()})
 
 
 def begin(run: RunDirectory, config_text: str, data: PreparedFilms, *, anew: bool) -> None:

@@ -32,7 +32,7 @@ from genre_lightning.distributed.ranks import tell
 from genre_lightning.distributed.slurm import (
     PlannedStep,
     current_step,
-    job_facts,
+    job_id,
     planned_accelerator,
     shape_problems,
 )
@@ -236,7 +236,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     digest = training_digest(setup.config_text)
     checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, config_sha256=digest, **saving)
     callbacks = [*_as_list(options.pop("callbacks", None)), Throughput(), checkpoints, StopWithoutSaving(agreement)]
-    callbacks.append(NoteStart(run, job_facts()))
+    callbacks.append(NoteStart(run, job_id()))
     if options.get("enable_progress_bar") is not False:
         callbacks.append(progress_bar())
     if config.early_stopping.patience:

@@ -63,8 +63,8 @@ def test_tensorboard_holds_metrics_figures_and_tables(evaluation, tmp_path):
         assert png.startswith(b"\x89PNG")
     text = values["test/per_genre/text_summary"][1].tensor.string_val[0].decode()
     assert text.startswith("| genre | policy | support |")
-    assert "| A\\|B | per_genre |" in text
-    assert "| War | per_genre | 0 |" in text
+    assert "| A\\|B | per\\_genre |" in text
+    assert "| War | per\\_genre | 0 |" in text
 
 
 def test_wandb_holds_metrics_figures_and_tables(evaluation):

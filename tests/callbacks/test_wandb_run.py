@@ -18,6 +18,7 @@ from wandb_double import wandb_double
 
 from genre_lightning.__main__ import main
 from genre_lightning.models.base import GenreClassifier
+from genre_lightning.run_state import FilmsOfRun
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.loggers.wandb_files import next_step, read_records
 
@@ -309,11 +310,11 @@ def test_the_id_is_made_once(tmp_path):
     from genre_lightning.training.loggers.wandb_run import wandb_run_id
 
     run = RunDirectory(Path(tmp_path))
-    run.set_status("training", data={"films": "x"})
+    run.set_status("training", data=FilmsOfRun("x"))
     made = wandb_run_id(run)
     assert len(made) == 10
     assert wandb_run_id(run) == made
-    assert run.facts()["data"] == {"films": "x"}
+    assert run.read_state().data == FilmsOfRun("x")
     assert run.status == "training"
 
 

@@ -34,7 +34,7 @@ from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.distributed.checkpoint.shards import write_shards
 from genre_lightning.evaluation.decisions import read_decision, write_decision
 from genre_lightning.files import read_json, write_json
-from genre_lightning.models.checkpoint import CHECKPOINT_KEY
+from genre_lightning.models.metadata import CHECKPOINT_KEY
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_a_sharded_checkpoint_is_put_together(run, exported, tmp_path):
 
 def rebind(place):
     """Binds the decision to the checkpoint as it is now."""
-    sha256 = str(verify_checkpoint(place / "checkpoints" / "best.ckpt")["sha256"])
+    sha256 = str(verify_checkpoint(place / "checkpoints" / "best.ckpt").sha256)
     write_decision(read_decision(place / "decision.json").with_checkpoint(sha256), place / "decision.json")
 
 

@@ -91,7 +91,7 @@ def test_the_table_is_for_people(run, capfd):
         "step      15 of 40 (38%)",
         "saved     after step 12",
         "rate      1.00 steps/s",
-        "left      0:00:25 of training",
+        "left      25 s of training",
         "restarts  1",
         "metrics   train/loss 0.6000  val/loss 0.7000  val/f1_micro_tuned 0.4100",
     ):

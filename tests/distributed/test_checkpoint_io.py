@@ -51,14 +51,14 @@ def test_round_trip(saved):
     assert read.keys() == content(4).keys()
     assert torch.equal(read["state_dict"]["w"], content(4)["state_dict"]["w"])
     manifest = verify_checkpoint(saved)
-    assert manifest == {
+    assert manifest.to_json() == {
         "sha256": hashlib.sha256(saved.read_bytes()).hexdigest(),
         "bytes": saved.stat().st_size,
         "global_step": 4,
         "epoch": 1,
         "config_sha256": None,
     }
-    assert manifest["sha256"] == digest
+    assert manifest.sha256 == digest
     assert sorted(path.name for path in saved.parent.iterdir()) == ["last.ckpt", "last.ckpt.manifest.json"]
 
 
@@ -101,7 +101,7 @@ def test_every_flipped_byte_is_noticed(tmp_path):
         with pytest.raises(CheckpointError, match="is damaged"):
             verify_checkpoint(path)
     path.write_bytes(whole)
-    assert verify_checkpoint(path)["global_step"] == 1
+    assert verify_checkpoint(path).global_step == 1
 
 
 @pytest.mark.parametrize("keep_last", [1, 2, 4])
@@ -113,7 +113,7 @@ def test_the_last_checkpoints_are_kept(tmp_path, keep_last):
     names = ["last.ckpt", "previous.ckpt", "previous-2.ckpt", "previous-3.ckpt"][:keep_last]
     for age, name in enumerate(names):
         assert read_checkpoint(tmp_path / name)["global_step"] == 6 - age
-        assert verify_checkpoint(tmp_path / name)["global_step"] == 6 - age
+        assert verify_checkpoint(tmp_path / name).global_step == 6 - age
     assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == sorted([*names, "best.ckpt"])
 
 
@@ -121,7 +121,7 @@ def test_without_hard_links_the_newest_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError("no links here")))
     for step in (1, 2, 3):
         AtomicCheckpointIO(2).save_checkpoint(content(step), tmp_path / "last.ckpt")
-    assert newest_good([tmp_path / "last.ckpt", tmp_path / "previous.ckpt"])[1]["global_step"] == 3
+    assert newest_good([tmp_path / "last.ckpt", tmp_path / "previous.ckpt"])[1].global_step == 3
 
 
 def test_damaged_ones_are_kept_aside_under_names_of_their_own(tmp_path):
@@ -131,7 +131,7 @@ def test_damaged_ones_are_kept_aside_under_names_of_their_own(tmp_path):
         if step > 1:
             flip(last)
             found, manifest, complaints = newest_good([last, previous])
-            assert (found, manifest["global_step"]) == (previous, step - 1 if step == 2 else 1)
+            assert (found, manifest.global_step) == (previous, step - 1 if step == 2 else 1)
             assert len(complaints) == 1
             found.replace(last)
             manifest_path(found).replace(manifest_path(last))
@@ -149,7 +149,7 @@ def test_a_disk_without_room_is_noticed_before_anything_is_written(saved, monkey
 
 def test_what_a_checkpoint_says_can_change_without_its_tensors(saved):
     digest = update_checkpoint(saved, lambda content: content.update(facts="new"))
-    assert verify_checkpoint(saved)["sha256"] == digest
+    assert verify_checkpoint(saved).sha256 == digest
     assert read_checkpoint(saved)["facts"] == "new"
     assert torch.equal(read_checkpoint(saved)["state_dict"]["w"], content(3)["state_dict"]["w"])
 
@@ -233,12 +233,12 @@ def test_at_every_moment_of_a_save_a_whole_checkpoint_is_vouched_for(saved, monk
     found = read_checkpoint(saved)
     step = found["global_step"]
     assert step in ((4,) if finished else (3, 4))
-    assert verify_checkpoint(saved)["global_step"] == step
+    assert verify_checkpoint(saved).global_step == step
     # the run goes on, and may be killed again
     remove_temporaries(saved.parent)
     for next_step in (5, 6):
         write_checkpoint(content(next_step), saved)
-        assert verify_checkpoint(saved)["global_step"] == next_step
+        assert verify_checkpoint(saved).global_step == next_step
     assert len(list(saved.parent.iterdir())) == 2
 
 
@@ -255,7 +255,7 @@ def test_a_second_death_between_the_renames_keeps_the_old_one_good(saved, monkey
         with pytest.raises(Killed):
             write_checkpoint(content(step), saved)
         monkeypatch.undo()
-        assert verify_checkpoint(saved)["global_step"] == 3
+        assert verify_checkpoint(saved).global_step == 3
         assert read_checkpoint(saved)["global_step"] == 3
 
 
@@ -277,7 +277,7 @@ def test_kill_9_while_saving_leaves_a_good_one(saved):
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)
         process.join(30)
-        assert read_checkpoint(saved)["global_step"] == verify_checkpoint(saved)["global_step"] >= 10
+        assert read_checkpoint(saved)["global_step"] == verify_checkpoint(saved).global_step >= 10
 
 
 def test_lightnings_door(tmp_path):

@@ -14,10 +14,10 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from genre_lightning.distributed.checkpoint import manifests, shards
-from genre_lightning.distributed.checkpoint.files import FACTS
+from genre_lightning.distributed.checkpoint.files import UNSHARDED
 from genre_lightning.distributed.checkpoint.io import read_checkpoint, update_checkpoint
 from genre_lightning.distributed.checkpoint.manifests import manifest_path, newest_good, verify_checkpoint
-from genre_lightning.distributed.checkpoint.shards import read_facts, read_shards, write_shards
+from genre_lightning.distributed.checkpoint.shards import read_shards, read_unsharded, write_shards
 from genre_lightning.distributed.sharded import (
     load_optimizer_state,
     open_checkpoint,
@@ -79,11 +79,11 @@ def saved(written, tmp_path):
 
 def test_a_directory_of_shards(written):
     path, _ = written
-    assert sorted(file.name for file in path.iterdir()) == [".metadata", "__0_0.distcp", "__1_0.distcp", FACTS]
+    assert sorted(file.name for file in path.iterdir()) == [".metadata", "__0_0.distcp", "__1_0.distcp", UNSHARDED]
     manifest = verify_checkpoint(path)
-    assert (manifest["global_step"], manifest["epoch"]) == (2, 1)
-    assert manifest["bytes"] == sum(file.stat().st_size for file in path.iterdir())
-    assert verify_checkpoint(path.with_name("previous.ckpt"))["global_step"] == 1
+    assert (manifest.global_step, manifest.epoch) == (2, 1)
+    assert manifest.bytes == sum(file.stat().st_size for file in path.iterdir())
+    assert verify_checkpoint(path.with_name("previous.ckpt")).global_step == 1
     leftovers = {file.name for file in path.parent.iterdir()} - {"reference.pt"}
     assert leftovers == {f"{n}{e}" for n in ("last.ckpt", "previous.ckpt") for e in ("", ".manifest.json")}
 
@@ -105,7 +105,7 @@ def test_one_process_reads_it_whole(written):
 def load(rank, path, reference):
     expected = torch.load(reference)
     model, optimizer = trained(seed=9)
-    facts = read_facts(path)
+    facts = read_unsharded(path)
     assert {name: value.shape for name, value in facts["state_dict"].items()} == {
         name: value.shape for name, value in expected["weights"].items()
     }
@@ -141,7 +141,7 @@ def test_another_shape_of_model_is_refused(written):
 
 def damaged_for_all(rank, path):
     with pytest.raises(CheckpointError, match=r"its file __1_0\.distcp is missing"):
-        read_facts(path)
+        read_unsharded(path)
 
 
 def test_a_missing_shard_is_named_on_every_rank(saved):
@@ -152,7 +152,7 @@ def test_a_missing_shard_is_named_on_every_rank(saved):
 DAMAGE = {
     "missing shard": (lambda path: (path / "__0_0.distcp").unlink(), "__0_0.distcp is missing"),
     "empty shard": (lambda path: os.truncate(path / "__0_0.distcp", 0), "the SHA-256 of its file __0_0.distcp"),
-    "truncated facts": (lambda path: os.truncate(path / FACTS, 100), f"the SHA-256 of its file {FACTS}"),
+    "truncated facts": (lambda path: os.truncate(path / UNSHARDED, 100), f"the SHA-256 of its file {UNSHARDED}"),
     "missing metadata": (lambda path: (path / ".metadata").unlink(), ".metadata is missing"),
     "a file too many": (lambda path: (path / "x").touch(), "x is not in its manifest"),
 }
@@ -184,12 +184,12 @@ def test_every_flipped_byte_is_noticed(saved):
     verify_checkpoint(saved)
 
 
-@pytest.mark.parametrize("name", [".metadata", FACTS, "__0_0.distcp"])
+@pytest.mark.parametrize("name", [".metadata", UNSHARDED, "__0_0.distcp"])
 def test_a_malicious_pickle_is_refused_and_not_run(saved, tmp_path, name):
     proof = tmp_path / "it ran"
     if name == ".metadata":
         (saved / name).write_bytes(pickle.dumps(Malicious(proof)))
-    elif name == FACTS:
+    elif name == UNSHARDED:
         torch.save({"state_dict": Malicious(proof)}, saved / name)
     else:
         (saved / name).write_bytes(pickle.dumps(Malicious(proof)) * 400)
@@ -218,11 +218,11 @@ def test_what_it_says_can_change_without_its_tensors(saved):
     before = verify_checkpoint(saved)
     digest = update_checkpoint(saved, lambda facts: facts.update(facts="new"))
     after = verify_checkpoint(saved)
-    assert after["sha256"] == digest != before["sha256"]
-    assert after["bytes"] == sum(file.stat().st_size for file in saved.iterdir())
+    assert after.sha256 == digest != before.sha256
+    assert after.bytes == sum(file.stat().st_size for file in saved.iterdir())
     assert read_checkpoint(saved)["facts"] == "new"
-    assert {n: d for n, d in after["files"].items() if n != FACTS} == {
-        n: d for n, d in before["files"].items() if n != FACTS
+    assert {n: d for n, d in after.files.items() if n != UNSHARDED} == {
+        n: d for n, d in before.files.items() if n != UNSHARDED
     }
 
 
@@ -241,7 +241,7 @@ def fail_to_write(rank, path, moment):
     if moment == "one rank" and rank == 1:
         shards.dcp.FileSystemWriter.write_data = write_data
     torch.distributed.barrier()
-    assert read_facts(path)["global_step"] == 1
+    assert read_unsharded(path)["global_step"] == 1
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
 
 
@@ -287,7 +287,7 @@ def test_at_every_moment_of_the_switch_a_whole_one_is_vouched_for(written, tmp_p
     found, manifest, complaints = newest_good([last, previous])
     assert complaints == []
     assert found is not None
-    assert manifest["global_step"] in ((3,) if done else (2, 3))
+    assert manifest.global_step in ((3,) if done else (2, 3))
     shutil.rmtree(tmp_path / ".last.ckpt.part", ignore_errors=True)
     commit(4)
-    assert verify_checkpoint(last)["global_step"] == 4
+    assert verify_checkpoint(last).global_step == 4

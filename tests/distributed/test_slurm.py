@@ -6,7 +6,7 @@ from genre_lightning.distributed.slurm import (
     PlannedStep,
     SlurmStep,
     current_step,
-    job_facts,
+    job_id,
     lock_patience,
     planned_accelerator,
     shape_problems,
@@ -43,9 +43,9 @@ def test_nodes_must_have_equally_many_tasks(change):
 
 
 def test_a_job_is_named_as_scancel_takes_it():
-    assert job_facts({}) == {}
-    assert job_facts(STEP) == {"job": "71"}
-    assert job_facts({**STEP, "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3"}) == {"job": "70_3"}
+    assert job_id({}) is None
+    assert job_id(STEP) == "71"
+    assert job_id({**STEP, "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3"}) == "70_3"
 
 
 def test_only_a_job_that_was_here_before_waits_long_for_its_directory():

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.predictions import Predictions
 
 GENRES = ("Drama", "Comedy", "Horror", "War", "Western")
@@ -21,3 +22,8 @@ def make_predictions(seed=0, films=300, genres=GENRES, noise=0.0):
         labels=labels,
         logits=logits.astype(np.float32),
     )
+
+
+def default_decision(genres):
+    """The decision of a model without a fitted one: no calibration and 0.5 everywhere."""
+    return Decision(genres, temperature=1.0, threshold_global=0.5, threshold_per_genre=np.full(len(genres), 0.5))

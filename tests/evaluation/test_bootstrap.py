@@ -4,13 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from made_predictions import GENRES, make_predictions
+from made_predictions import GENRES, default_decision, make_predictions
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import print_headlines
-from genre_lightning.evaluation.decisions import default_decision
 from genre_lightning.evaluation.evaluate import evaluate
+from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.metrics import policy_metrics, threshold_free_metrics
 
 
@@ -121,7 +121,7 @@ def test_intervals_are_those_of_scipy(name):
 def test_an_interval_holds_its_own_figure_or_there_is_none(films):
     made = make_predictions(films, films=films)
     decision = default_decision(GENRES)
-    result = evaluate(made, decision, resamples=200)
+    result = evaluate(ScoredSplit(made, decision), resamples=200)
     without = set(result["bootstrap"]["too_few_films_for"])
     for place in ("threshold_free", *result["policies"]):
         named = result["threshold_free"] if place == "threshold_free" else result["policies"][place]

@@ -4,29 +4,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_predictions import GENRES, make_predictions
+from made_predictions import GENRES, default_decision, make_predictions
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 
+from genre_lightning.config.decision import POLICIES
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
+from genre_lightning.evaluation.calibration import fit_platt, fit_temperature
 from genre_lightning.evaluation.decisions import (
-    POLICIES,
     Decision,
-    best_genre_thresholds,
-    best_global_threshold,
     check_checkpoint,
-    default_decision,
     fit_decision,
-    fit_platt,
-    fit_temperature,
     read_decision,
-    threshold_grid,
     write_decision,
 )
 from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.evaluation.thresholds import micro_f1_curve
+from genre_lightning.evaluation.thresholds import (
+    best_genre_thresholds,
+    best_global_threshold,
+    micro_f1_curve,
+    threshold_grid,
+)
 from genre_lightning.metrics import policy_metrics
 
 

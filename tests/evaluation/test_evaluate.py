@@ -13,11 +13,13 @@ from made_predictions import GENRES, make_predictions
 from sklearn import metrics as sk
 from sklearn.dummy import DummyClassifier
 
+from genre_lightning.config.decision import POLICIES
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation.console import headline_lines, print_headlines
-from genre_lightning.evaluation.decisions import POLICIES, Decision, fit_decision
+from genre_lightning.evaluation.decisions import Decision, fit_decision
 from genre_lightning.evaluation.evaluate import evaluate, write_evaluation
 from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.evaluation.scored import ScoredSplit
 
 TOLERANCE = 1e-6
 
@@ -144,7 +146,7 @@ def test_genre_without_positives_is_null_and_named(tmp_path, capsys):
 def test_all_undefined_is_null_never_zero():
     made = make_predictions(3, films=20)
     bare = Predictions(made.genres, made.ids, made.titles, made.texts, made.labels & False, made.logits)
-    result = evaluate(bare, fit_decision(made, "validation"), resamples=20)
+    result = evaluate(ScoredSplit(bare, fit_decision(made, "validation")), resamples=20)
     assert result["threshold_free"]["map_macro"] is None
     assert result["policies"]["global"]["f1_micro"] is None
     assert result["intervals"]["policies"]["global"]["f1_micro"] == [None, None]
@@ -154,10 +156,10 @@ def test_no_films_and_another_vocabulary_are_refused():
     made = make_predictions(4)
     decision = fit_decision(made, "validation")
     with pytest.raises(DataError, match="no film to evaluate on test"):
-        evaluate(Predictions(GENRES, [], [], [], [], []), decision, split="test")
+        evaluate(ScoredSplit(Predictions(GENRES, [], [], [], [], []), decision), split="test")
     other = Predictions(("Sport", *GENRES[1:]), made.ids, made.titles, made.texts, made.labels, made.logits)
     with pytest.raises(DataError, match="another vocabulary"):
-        evaluate(other, decision)
+        evaluate(ScoredSplit(other, decision))
 
 
 def test_headlines_are_plain_in_a_log_file(written):
@@ -195,7 +197,7 @@ def test_headline_shows_whether_the_model_has_learned_anything(learned):
     noise = np.random.default_rng(0).normal(size=made.logits.shape).astype(np.float32)
     if not learned:
         made = replace(made, logits=noise)
-    result = evaluate(made, fit_decision(made, "validation"), resamples=100, split="test")
+    result = evaluate(ScoredSplit(made, fit_decision(made, "validation")), resamples=100, split="test")
     lines = headline_lines(result)
     low, high = result["intervals"]["policies"]["per_genre"]["f1_micro"]
     value, trivial = result["policies"]["per_genre"]["f1_micro"], result["trivial_baseline"]["f1_micro"]
@@ -207,6 +209,6 @@ def test_headline_shows_whether_the_model_has_learned_anything(learned):
 def test_decision_of_an_older_version_has_no_trivial_baseline(predictions):
     values = fit_decision(predictions, "validation").to_dict()
     del values["constant"]
-    result = evaluate(predictions, Decision.from_dict(values), resamples=0, split="test")
+    result = evaluate(ScoredSplit(predictions, Decision.from_dict(values)), resamples=0, split="test")
     assert "trivial_baseline" not in result
     assert len(headline_lines(result)) == 1

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
-from made_predictions import make_predictions
+from made_predictions import default_decision, make_predictions
 from PIL import Image
 
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.curves import loss_by_epoch
-from genre_lightning.evaluation.decisions import default_decision, fit_decision
+from genre_lightning.evaluation.decisions import fit_decision
 from genre_lightning.evaluation.plots.errors import shown_genres, taken_for
 from genre_lightning.evaluation.plots.figures import FIGURES, write_figures
 from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.evaluation.scored import ScoredSplit
 
 CURVES = """epoch,step,train/loss,val/loss
 0,9,0.8,
@@ -35,20 +36,22 @@ def test_loss_by_epoch_averages_training_and_takes_validation(tmp_path):
 def test_every_figure_is_written_and_not_blank(predictions, tmp_path):
     (tmp_path / "curves.csv").write_text(CURVES)
     decision = fit_decision(predictions, "validation")
-    written = write_figures(tmp_path / "figures", predictions, decision, curves_csv=tmp_path / "curves.csv")
+    written = write_figures(
+        tmp_path / "figures", ScoredSplit(predictions, decision), curves_csv=tmp_path / "curves.csv"
+    )
     assert [path.stem for path in written] == list(FIGURES)
     for path in written:
         with Image.open(path) as image:
             assert image.width > 600
             assert len(image.convert("RGB").getcolors(1 << 24)) > 20
-    write_figures(tmp_path / "figures", predictions, decision)
+    write_figures(tmp_path / "figures", ScoredSplit(predictions, decision))
     assert not (tmp_path / "figures" / "loss.png").exists()
 
 
 def test_one_film_one_genre_and_odd_names_are_drawn(tmp_path):
     one = make_predictions(0, films=1, genres=("$_{<b>",))
     odd = Predictions(one.genres, one.ids, one.titles, one.texts, one.labels & False, one.logits)
-    assert len(write_figures(tmp_path, odd, default_decision(odd.genres))) == len(FIGURES) - 1
+    assert len(write_figures(tmp_path, ScoredSplit(odd, default_decision(odd.genres)))) == len(FIGURES) - 1
 
 
 def test_taken_for_is_the_share_of_the_films_missing_the_row_s_genre():
@@ -77,7 +80,7 @@ def test_of_many_genres_the_most_frequent_and_the_worst_are_shown():
 
 def test_a_thousand_genres_are_drawn_as_a_few(tmp_path):
     many = make_predictions(0, films=50, genres=tuple(f"genre {i}" for i in range(1000)))
-    written = write_figures(tmp_path, many, default_decision(many.genres))
+    written = write_figures(tmp_path, ScoredSplit(many, default_decision(many.genres)))
     assert [path.stem for path in written] == [name for name in FIGURES if name != "loss"]
     with Image.open(tmp_path / "confusion.png") as image:
         assert image.height < 3000

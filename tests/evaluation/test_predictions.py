@@ -6,7 +6,7 @@ import pytest
 
 from genre_lightning.errors import CheckpointError, DataError
 from genre_lightning.evaluation import predictions as module
-from genre_lightning.evaluation.predictions import Predictions, read_predictions, read_stored_predictions
+from genre_lightning.evaluation.predictions import Predictions, read_stored_predictions
 from genre_lightning.files import read_json, replacing, write_csv, write_json
 
 
@@ -48,7 +48,7 @@ def test_other_programs_read_the_columns(predictions, tmp_path):
 def test_no_films_make_a_readable_file(predictions, tmp_path):
     empty = replaced(predictions, ids=[], titles=[], texts=[], labels=[], logits=[])
     write(empty, tmp_path / "p.parquet")
-    assert len(read_predictions(tmp_path / "p.parquet")) == 0
+    assert len(read_stored_predictions(tmp_path / "p.parquet").predictions) == 0
     with pytest.raises(DataError, match="no film to fit"):
         empty.require_films("fit")
 
@@ -77,25 +77,27 @@ def test_shapes_that_do_not_fit_are_refused(predictions, changes, message):
 
 def test_another_vocabulary_is_refused(predictions, tmp_path):
     write(predictions, tmp_path / "p.parquet")
-    assert len(read_predictions(tmp_path / "p.parquet", predictions.genres)) == 300
+    read = read_stored_predictions(tmp_path / "p.parquet").predictions
+    read.require_genres(predictions.genres)
+    assert len(read) == 300
     with pytest.raises(DataError, match=r"another vocabulary .*Sport"):
-        read_predictions(tmp_path / "p.parquet", ("Sport", *predictions.genres[1:]))
+        read.require_genres(("Sport", *predictions.genres[1:]))
     with pytest.raises(DataError, match="another order"):
-        read_predictions(tmp_path / "p.parquet", predictions.genres[::-1])
+        read.require_genres(predictions.genres[::-1])
 
 
 def test_missing_damaged_and_foreign_files_are_refused(predictions, tmp_path):
     path = tmp_path / "p.parquet"
     with pytest.raises(CheckpointError, match="is missing: run the command"):
-        read_predictions(path)
+        read_stored_predictions(path)
     write(predictions, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match=r"is damaged .*run the command"):
-        read_predictions(path)
+        read_stored_predictions(path)
     pq.write_table(pq.read_table(_restore(path, whole)).drop_columns(["logits"]), path)
     with pytest.raises(CheckpointError, match="lacks logits"):
-        read_predictions(path)
+        read_stored_predictions(path)
 
 
 def _restore(path, content):

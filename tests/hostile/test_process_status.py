@@ -26,10 +26,10 @@ def test_a_job_that_is_none_is_one_line(run, content):
 
 
 @pytest.mark.parametrize(
-    "facts", [{"start": 7}, {"start": {"step": "x", "time": None, "job": {}}}, {"starts": "many"}, {"steps": "9"}]
+    "changes", [{"start": 7}, {"start": {"step": "x", "time": None, "job": {}}}, {"starts": "many"}, {"steps": "9"}]
 )
-def test_a_damaged_state_is_one_line(run, facts, capsys):
-    run.set_status("training", **facts)
+def test_a_damaged_state_is_one_line(run, changes, capsys):
+    run.set_status("training", **changes)
     assert main(["status", str(run.path), "--json"]) == 2
     assert "run_state.json is damaged" in capsys.readouterr().err
 

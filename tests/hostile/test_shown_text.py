@@ -30,9 +30,11 @@ from genre_lightning.evaluation.decisions import fit_decision, read_decision
 from genre_lightning.evaluation.figure_fonts import drawable
 from genre_lightning.evaluation.plots.figures import write_figures
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.export.card import CardFacts, model_card
+from genre_lightning.evaluation.scored import ScoredSplit
+from genre_lightning.export.card import Exported, model_card
 from genre_lightning.export.source import Source
 from genre_lightning.files import read_json
+from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.progress import say, task_progress
 from genre_lightning.runs import RunDirectory
 
@@ -215,9 +217,11 @@ def test_the_card_shows_names_as_they_are(run, tmp_path, monkeypatch):
     directory = RunDirectory(run)
     hostile = "x\n```\n<script>alert(1)</script>"
     model = SimpleNamespace(options=SimpleNamespace(pooling="mean"))
-    facts = {"backbone": {"name": f"{hostile}/|base"}, "max_tokens": 48, "backbone_config": {"model_type": "<b>"}}
-    source = Source(directory, model, read_decision(directory.decision), facts, None, "{overview}`<b>")
-    card = model_card(source, CardFacts("transformers", f'"{hostile}'))
+    values = {"backbone": {"name": f"{hostile}/|base"}, "max_tokens": 48, "backbone_config": {"model_type": "<b>"}}
+    unread = {"genres": [], "pos_weight": [], "vocab_size": 60, "pad_token_id": 0, "epoch_sums": []}
+    metadata = CheckpointMetadata.from_json({**values, **unread})
+    source = Source(directory, model, read_decision(directory.decision), metadata, None, "{overview}`<b>")
+    card = model_card(source, Exported("transformers", f'"{hostile}'))
     body = card.split("---\n", 2)[2]
     page = MarkdownIt("commonmark").enable("table").render(body)
     for tag in ("<script", "<img", "<a ", "<b>"):
@@ -254,7 +258,7 @@ def test_figures_of_any_script_are_drawn_without_a_warning(tmp_path):
     decision = fit_decision(predictions, "validation", resamples=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(write_figures(tmp_path, predictions, decision)) == 7
+        assert len(write_figures(tmp_path, ScoredSplit(predictions, decision))) == 7
 
 
 def test_a_font_that_has_the_characters_is_added(monkeypatch):

@@ -537,3 +537,29 @@ def test_a_checkpoint_with_a_larger_tokenizer(folder, monkeypatch):
     known.add_tokens(["detective", "spaceship"])
     with pytest.raises(CheckpointError, match="the run's tokenizer has 61 tokens and its model was trained with 60"):
         restored(monkeypatch, checkpoint_of(built(encoder(folder))), known)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"genres": "Action"}, "genres is not a list"),
+        ({"vocab_size": -1}, "vocab_size is -1"),
+        ({"max_tokens": None}, "max_tokens is None"),
+        ({"pos_weight": [1.0]}, "pos_weight has 1 values for"),
+        ({"backbone": {"revision": "main"}}, "backbone.name is missing"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_damaged_metadata(folder, monkeypatch, values, words):
+    content = checkpoint_of(built(encoder(folder)))
+    content["genre_lightning"] |= values
+    with pytest.raises(CheckpointError, match=r"is damaged .*use another checkpoint") as error:
+        restored(monkeypatch, content, word_pieces())
+    assert words in str(error.value)
+
+
+def test_metadata_that_is_not_known_is_passed_over(folder, monkeypatch):
+    content = checkpoint_of(built(encoder(folder)))
+    content["genre_lightning"] |= {"of_a_later_version": 1}
+    del content["genre_lightning"]["films"], content["genre_lightning"]["positives"]  # early versions have neither
+    assert restored(monkeypatch, content, word_pieces()).spec.films == 0

@@ -138,7 +138,7 @@ def test_attention_that_builds_a_plan_for_each_shape_is_switched_off():
 
 def test_a_checkpoint_of_other_genres_or_another_shape_is_refused():
     model = make_model()
-    checkpoint = {"state_dict": model.state_dict(), "genre_lightning": model.checkpoint_metadata()}
+    checkpoint = {"state_dict": model.state_dict(), "genre_lightning": model.checkpoint_metadata().to_json()}
     model.on_save_checkpoint(checkpoint)
     model.on_load_checkpoint(checkpoint)
     other = {**checkpoint, "genre_lightning": {**checkpoint["genre_lightning"], "genres": ["Action", "Drama"]}}

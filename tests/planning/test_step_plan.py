@@ -68,7 +68,7 @@ def test_lengths_are_estimated_where_there_is_no_tokenizer(sample_csv, tmp_path)
     texts = unknown.films.films.strings("text", unknown.films.rows)
     expected = [min(2 + int(np.ceil(0.216 * len(text))), 40) for text in texts]
     assert unknown.lengths.tolist() == expected
-    assert unknown.facts(40)["at_limit"] == sum(length == 40 for length in expected) > 0
+    assert unknown.report(40).at_limit == sum(length == 40 for length in expected) > 0
 
 
 def test_the_largest_batch_of_a_budget():

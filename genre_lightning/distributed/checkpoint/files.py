@@ -16,11 +16,8 @@ from genre_lightning.errors import CheckpointError, ConfigError, SaveError, one_
 from genre_lightning.failures import machine_error
 from genre_lightning.files import draft_beside, finish_draft
 
-FACTS = "facts.pt"
+UNSHARDED = "facts.pt"
 """In a directory of shards, the file of everything that is not sharded."""
-
-
-_MANIFEST_FACTS = ("global_step", "epoch", "config_sha256")
 
 
 _MARGIN = 1 << 20
@@ -45,16 +42,11 @@ def write_checkpoint(content: dict[str, Any], path: Path, kept: Sequence[Path] =
         with draft_beside(path) as part:
             check_space(path.parent, tensor_bytes(content) + _MARGIN)
             save_flushed(content, part)
-            manifest = manifests.describe(part, manifest_facts(content))
+            manifest = manifests.describe(part, content)
             manifests.commit(part, path, manifest, kept)
     except (OSError, RuntimeError, ConfigError) as error:
         raise not_written(path, error) from error
-    return str(manifest["sha256"])
-
-
-def manifest_facts(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a checkpoint's content stands in its manifest."""
-    return {name: content.get(name) for name in _MANIFEST_FACTS}
+    return manifest.sha256
 
 
 def save_flushed(content: Any, path: Path) -> None:

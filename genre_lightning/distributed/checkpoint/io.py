@@ -10,7 +10,13 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from typing_extensions import override
 
 from genre_lightning.distributed.checkpoint import manifests
-from genre_lightning.distributed.checkpoint.files import FACTS, load_safely, not_written, save_flushed, write_checkpoint
+from genre_lightning.distributed.checkpoint.files import (
+    UNSHARDED,
+    load_safely,
+    not_written,
+    save_flushed,
+    write_checkpoint,
+)
 from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.files import draft_beside
@@ -21,7 +27,7 @@ def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> s
 
     Args:
         path: a checkpoint, file or directory.
-        change: alters the content in place; of a directory it is given what lies in its file of facts.
+        change: alters the content in place; of a directory it is given what is not sharded.
 
     Returns:
         the SHA-256 of the changed checkpoint.
@@ -34,12 +40,12 @@ def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> s
         change(content)
         return write_checkpoint(content, path)
     verify_checkpoint(path)
-    facts = load_safely(path / FACTS)
-    change(facts)
+    content = load_safely(path / UNSHARDED)
+    change(content)
     try:
         with draft_beside(path) as part:
-            save_flushed(facts, part)
-            return str(manifests.replace_member(path, FACTS, part)["sha256"])
+            save_flushed(content, part)
+            return manifests.replace_member(path, UNSHARDED, part).sha256
     except (OSError, ConfigError) as error:
         raise not_written(path, error) from error
 

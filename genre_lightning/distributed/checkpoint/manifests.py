@@ -8,13 +8,53 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import CheckpointError, one_line
-from genre_lightning.files import file_digest, parse_json, read_text, write_text
+from genre_lightning.files import file_digest, read_json, write_text
+from genre_lightning.shapes import Shape, count, require_shape, text
 
-Manifest = dict[str, Any]
+_SHAPE: Shape = {
+    "sha256": text,
+    "bytes?": count,
+    "global_step?": count,
+    "epoch?": count,
+    "config_sha256?": text,
+    "files?": {"*": text},
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What lies beside a checkpoint to verify it by."""
+
+    sha256: str
+    """Of the file; of a directory of shards, of the list of its files."""
+    bytes: int = 0
+    global_step: int | None = None
+    """Optimizer steps done."""
+    epoch: int | None = None
+    config_sha256: str | None = None
+    """Of the settings that the training depends on."""
+    files: dict[str, str] | None = None
+    """SHA-256 of each file of a directory of shards."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Manifest:
+        """Read a manifest; names that are not known are passed over.
+
+        Raises:
+            ValueError: Naming the first value that is not what it should be.
+        """
+        require_shape(values, _SHAPE)
+        return cls(**{f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values of the file."""
+        values = asdict(self)
+        return values if self.files is not None else {name: values[name] for name in values if name != "files"}
 
 
 def manifest_path(checkpoint: Path) -> Path:
@@ -22,22 +62,20 @@ def manifest_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(checkpoint.name + ".manifest.json")
 
 
-def describe(path: Path, facts: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> Manifest:
-    """The manifest of a checkpoint as it lies on disk.
+def describe(path: Path, content: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> Manifest:
+    """Return the manifest of a checkpoint as it lies on disk.
 
     Args:
         path: a file, or a directory of files.
-        facts: further entries, such as the optimizer step.
+        content: Of the checkpoint, which knows its step, epoch and settings.
         digests: SHA-256 of each file of a directory, where they are known already.
-
-    Returns:
-        "sha256" and "bytes" of the whole, the SHA-256 of each file of a directory under "files", and the facts.
     """
+    known = {name: content.get(name) for name in ("global_step", "epoch", "config_sha256")}
     if not path.is_dir():
-        return {"sha256": file_digest(path), "bytes": path.stat().st_size, **facts}
+        return Manifest(file_digest(path), path.stat().st_size, **known)
     files = dict(sorted((digests or _tree_digests(path)).items()))
     size = sum((path / name).stat().st_size for name in files)
-    return {"sha256": _tree_digest(files), "bytes": size, **facts, "files": files}
+    return Manifest(_tree_digest(files), size, **known, files=files)
 
 
 def _tree_digests(path: Path) -> dict[str, str]:
@@ -76,7 +114,7 @@ def commit(part: Path, path: Path, manifest: Manifest, kept: Sequence[Path] = ()
                 os.link(path, kept[0])
     # while the old checkpoint may still be there, the manifest speaks for both
     if old is not None:
-        _write_manifest(path, {**manifest, "previous": old})
+        _write_manifest(path, manifest, previous=old)
     aside = kept[0] if kept and old is not None else path.with_name(f".{path.name}.old")
     if moves:
         _delete(aside)
@@ -98,10 +136,10 @@ def replace_member(path: Path, name: str, part: Path) -> Manifest:
         part: the new file, flushed to disk, beside the directory.
     """
     old = verify_checkpoint(path)
-    files = {**old["files"], name: file_digest(part)}
-    size = old["bytes"] + part.stat().st_size - (path / name).stat().st_size
-    manifest = {**old, "files": files, "sha256": _tree_digest(files), "bytes": size}
-    _write_manifest(path, {**manifest, "previous": old})
+    files = {**(old.files or {}), name: file_digest(part)}
+    size = old.bytes + part.stat().st_size - (path / name).stat().st_size
+    manifest = replace(old, files=files, sha256=_tree_digest(files), bytes=size)
+    _write_manifest(path, manifest, previous=old)
     part.replace(path / name)
     _flush_folder(path / name)
     _write_manifest(path, manifest)
@@ -142,12 +180,12 @@ def verify_checkpoint(path: Path) -> Manifest:
     if not path.is_dir():
         found = file_digest(path)
         for entry in entries:
-            if entry["sha256"] == found:
+            if entry.sha256 == found:
                 return entry
         raise CheckpointError(f"{path} is damaged (its SHA-256 is not its manifest's): use another checkpoint")
     files = _tree_digests(path)
     for entry in entries:
-        if entry.get("files") == files:
+        if entry.files == files:
             return entry
     raise CheckpointError(f"{path} is damaged ({_difference(entries[0], files)}): use another checkpoint")
 
@@ -155,14 +193,13 @@ def verify_checkpoint(path: Path) -> Manifest:
 def _entries(path: Path) -> list[Manifest]:
     """What a manifest vouches for: the new checkpoint and, while it is being replaced, the old one."""
     try:
-        manifest = parse_json(read_text(manifest_path(path)))
-        previous = manifest.pop("previous", None)
-        entries = [entry for entry in (manifest, previous) if entry is not None]
-        if all(isinstance(entry["sha256"], str) for entry in entries):
-            return entries
-    except (CheckpointError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise CheckpointError(f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint")
+        values = read_json(manifest_path(path))
+        previous = values.pop("previous", None)
+        return [Manifest.from_json(entry) for entry in (values, previous) if entry is not None]
+    except (CheckpointError, ValueError):
+        raise CheckpointError(
+            f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint"
+        ) from None
 
 
 def manifest_of(path: Path) -> Manifest:
@@ -175,7 +212,7 @@ def manifest_of(path: Path) -> Manifest:
 
 
 def _difference(manifest: Manifest, files: Mapping[str, str]) -> str:
-    wanted = manifest.get("files") or {}
+    wanted = manifest.files or {}
     for name in sorted(set(wanted) | set(files)):
         if name not in files:
             return f"its file {name} is missing"
@@ -232,8 +269,11 @@ def _vouched(path: Path) -> Manifest | None:
         return None
 
 
-def _write_manifest(path: Path, manifest: Manifest) -> None:
-    write_text(manifest_path(path), json.dumps(manifest))
+def _write_manifest(path: Path, manifest: Manifest, previous: Manifest | None = None) -> None:
+    values = manifest.to_json()
+    if previous is not None:
+        values["previous"] = previous.to_json()
+    write_text(manifest_path(path), json.dumps(values))
     _flush_folder(path)
 
 

@@ -1,6 +1,6 @@
 """Checkpoints of which each rank writes its own shards, by torch.distributed.checkpoint, to be read at any number.
 
-Such a checkpoint is a directory: the shards, `.metadata` that says where the parts of each tensor lie, and FACTS
+Such a checkpoint is a directory: the shards, `.metadata` that says where the parts of each tensor lie, and UNSHARDED
 with all that is no tensor of the model or the optimizer.
 """
 
@@ -26,10 +26,9 @@ from typing_extensions import override
 
 from genre_lightning.distributed.checkpoint import manifests
 from genre_lightning.distributed.checkpoint.files import (
-    FACTS,
+    UNSHARDED,
     check_space,
     load_safely,
-    manifest_facts,
     not_written,
     refused,
     save_flushed,
@@ -55,7 +54,7 @@ def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ())
     Raises:
         SaveError: on all ranks, if one of them could not write; what was there before is untouched.
     """
-    facts, tensors = _split(content)
+    unsharded, tensors = _split(content)
     draft = [""]  # rank 0 makes it, and its name reaches the others
     first = dist.get_rank() == 0
     needed = [0] * dist.get_world_size()
@@ -63,17 +62,17 @@ def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ())
 
     def make_room() -> None:
         draft[0] = str(draft_folder_beside(path))
-        check_space(Path(draft[0]), sum(needed) + tensor_bytes(facts))
+        check_space(Path(draft[0]), sum(needed) + tensor_bytes(unsharded))
 
     def write() -> None:
         with _quiet():
             dcp.save(tensors, storage_writer=dcp.FileSystemWriter(part))
 
     def finish() -> None:
-        save_flushed(facts, part / FACTS)
+        save_flushed(unsharded, part / UNSHARDED)
         digests = {name: digest for of_rank in gathered for name, digest in of_rank.items()}
-        digests |= {name: file_digest(part / name) for name in (FACTS, ".metadata")}
-        manifests.commit(part, path, manifests.describe(part, manifest_facts(content), digests), kept)
+        digests |= {name: file_digest(part / name) for name in (UNSHARDED, ".metadata")}
+        manifests.commit(part, path, manifests.describe(part, content, digests), kept)
 
     try:
         _together(path, make_room if first else None)
@@ -115,10 +114,10 @@ def read_whole(path: Path) -> dict[str, Any]:
     }
     with _quiet():
         dcp.load(tensors, storage_reader=reader, no_dist=True)
-    return _join(load_safely(path / FACTS), tensors)
+    return _join(load_safely(path / UNSHARDED), tensors)
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_unsharded(path: Path) -> dict[str, Any]:
     """The content of a verified checkpoint with tensors that have a shape and no values; a collective on many ranks.
 
     Raises:
@@ -129,14 +128,14 @@ def read_facts(path: Path) -> dict[str, Any]:
         name: torch.empty(stored.size, dtype=stored.properties.dtype, device="meta")
         for name, stored in stored_tensors(SafeReader(path)).items()
     }
-    return _join(load_safely(path / FACTS), tensors)
+    return _join(load_safely(path / UNSHARDED), tensors)
 
 
 def read_shards(path: Path, weights: Tensors, parameters: Sequence[Sequence[Tensor]]) -> dict[str, Any]:
     """Reads what this rank needs of a checkpoint's shards; a collective.
 
     Args:
-        path: of a checkpoint that `read_facts` has verified.
+        path: of a checkpoint that `read_unsharded` has verified.
         weights: the model's tensors by name, filled in place; names that the checkpoint lacks are left alone.
         parameters: of each optimizer, in its order; empty to leave the optimizers' states out.
 
@@ -164,7 +163,7 @@ def read_shards(path: Path, weights: Tensors, parameters: Sequence[Sequence[Tens
         raise CheckpointError(
             f"{path} is of another shape of model ({one_line(error.failures)[:160]}): use its own configuration"
         ) from None
-    return _join(load_safely(path / FACTS), tensors)
+    return _join(load_safely(path / UNSHARDED), tensors)
 
 
 def _empty_like(parameter: Tensor, stored: TensorStorageMetadata) -> Tensor:
@@ -206,16 +205,16 @@ def _split(content: Mapping[str, Any]) -> tuple[dict[str, Any], Tensors]:
     return {**content, "state_dict": {}, "optimizer_states": states}, tensors
 
 
-def _join(facts: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _join(unsharded: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Puts the tensors back where `_split` found them."""
     for name, value in tensors.items():
         kind, _, rest = name.partition("/")
         if kind == _WEIGHTS:
-            facts["state_dict"][rest] = value
+            unsharded["state_dict"][rest] = value
         else:
             number, index, key = rest.split("/", 2)
-            facts["optimizer_states"][int(number)]["state"][int(index)][key] = value
-    return facts
+            unsharded["optimizer_states"][int(number)]["state"][int(index)][key] = value
+    return unsharded
 
 
 def _local_bytes(value: Tensor) -> int:

@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from genre_lightning.evaluation.calibration import calibrated_probabilities
+from genre_lightning.config.decision import SHIPPED_POLICY
 from genre_lightning.evaluation.curves import loss_by_epoch
-from genre_lightning.evaluation.decisions import Decision, Policy
 from genre_lightning.evaluation.figure_fonts import drawable
 from genre_lightning.evaluation.plots.errors import (
     confusion_figure,
@@ -33,7 +32,7 @@ from genre_lightning.evaluation.plots.style import (
     small_multiples,
     styled,
 )
-from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.evaluation.thresholds import micro_f1_curve
 from genre_lightning.metrics import (
     BoolArray,
@@ -58,47 +57,36 @@ FIGURES = {
 
 def write_figures(
     directory: str | os.PathLike[str],
-    predictions: Predictions,
-    decision: Decision,
+    scored: ScoredSplit,
     *,
-    policy: Policy = "per_genre",
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> list[Path]:
     """Draw all figures that the data allow.
 
     Args:
         directory: where the PNG files go.
-        predictions: of at least one film.
-        decision: their calibration and thresholds.
-        policy: of the figures that need a decision.
+        scored: At least one film.
         curves_csv: the run's curves; without them, or without a loss in them, there is no figure of the loss.
 
     Returns:
         The files written, in the order of `FIGURES`.
     """
-    with drawable(predictions.genres) as genres:
-        return _write_figures(Path(directory), predictions, decision, policy, genres, curves_csv)
+    with drawable(scored.predictions.genres) as genres:
+        return _write_figures(Path(directory), scored, genres, curves_csv)
 
 
 def _write_figures(
-    directory: Path,
-    predictions: Predictions,
-    decision: Decision,
-    policy: Policy,
-    genres: tuple[str, ...],
-    curves_csv: str | os.PathLike[str] | None,
+    directory: Path, scored: ScoredSplit, genres: tuple[str, ...], curves_csv: str | os.PathLike[str] | None
 ) -> list[Path]:
-    labels = predictions.labels
-    probabilities = decision.probabilities(predictions.logits)
-    decided = decision.decide(probabilities, policy)
+    labels, probabilities, decided = scored.labels, scored.probabilities, scored.decided[SHIPPED_POLICY]
     drawn: dict[str, Figure | None] = {
         "loss": loss_figure(curves_csv) if curves_csv is not None and Path(curves_csv).is_file() else None,
-        "threshold_curve": threshold_figure(labels, probabilities, decision.threshold_global),
+        "threshold_curve": threshold_figure(labels, probabilities, scored.decision.threshold_global),
         "precision_recall": precision_recall_figure(labels, probabilities, decided, genres),
         "confusion": confusion_figure(labels, decided, genres),
-        "reliability": reliability_figure(labels, calibrated_probabilities(predictions.logits), probabilities),
+        "reliability": reliability_figure(labels, scored.uncalibrated, probabilities),
         "taken_for": taken_for_figure(labels, decided, genres),
-        "f1_by_length": f1_by_length_figure(labels, decided, predictions.texts),
+        "f1_by_length": f1_by_length_figure(labels, decided, scored.predictions.texts),
         "f1_by_genre_count": f1_by_genre_count_figure(labels, decided),
     }
     written = []

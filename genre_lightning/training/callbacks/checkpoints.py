@@ -47,7 +47,7 @@ def check_same_start(checkpoint: Any) -> None:
     mine = ("", 0)
     if checkpoint is not None:
         manifest = manifest_of(Path(checkpoint))
-        mine = (manifest["sha256"], int(manifest.get("global_step", 0)))
+        mine = (manifest.sha256, manifest.global_step or 0)
     found: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(found, mine)
     other = next((rank for rank, theirs in enumerate(found) if theirs != found[0]), None)

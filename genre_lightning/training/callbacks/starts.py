@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from genre_lightning.run_state import Start
 from genre_lightning.runs import RunDirectory
 
 
@@ -18,18 +17,18 @@ class NoteStart(Callback):
 
     Args:
         run: the directory.
-        facts: of the start, such as the job's id.
+        job: Id of the SLURM job; None outside of one.
     """
 
-    def __init__(self, run: RunDirectory, facts: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunDirectory, job: str | None) -> None:
         super().__init__()
         self.run = run
-        self.facts = facts
+        self.job = job
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             # seconds since the epoch: compared with the times of files
-            start = {"time": round(time.time(), 3), "step": trainer.global_step, **self.facts}
+            start = Start(round(time.time(), 3), trainer.global_step, self.job)
             total = int(trainer.estimated_stepping_batches)
-            self.run.set_status("training", starts=self.run.facts().get("starts", 0) + 1, start=start, steps=total)
+            self.run.set_status("training", starts=self.run.read_state().starts + 1, start=start, steps=total)

@@ -60,11 +60,11 @@ def resume_loggers(loggers: Iterable[Logger], step: int) -> None:
             logger.resume_at(step)
 
 
-def describe_run(loggers: Iterable[Logger], facts: Mapping[str, Any]) -> None:
+def describe_run(loggers: Iterable[Logger], metadata: Mapping[str, Any]) -> None:
     """Gives the loggers that keep such things what a run is: configuration, data audit, commit."""
     for logger in loggers:
         if isinstance(logger, RunWandbLogger):
-            logger.describe(facts)
+            logger.describe(metadata)
 
 
 def keep_best(loggers: Iterable[Logger]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from genre_lightning.escapes import markdown, markdown_table
 from genre_lightning.evaluation.films import describe_films
+from genre_lightning.evaluation.stored import read_csv
 from genre_lightning.runs import EvaluationDirectory
 from genre_lightning.training.loggers.curves import CurvesLogger
 from genre_lightning.training.loggers.wandb_run import RunWandbLogger
@@ -91,8 +92,7 @@ def _to_tensorboard(
             pixels = np.asarray(image.convert("RGB"))
         logger.experiment.add_image(f"{split}/{path.stem}", pixels, step, dataformats="HWC")
     for name, (heads, rows) in _tables(evaluation).items():
-        lines = [heads, ["---"] * len(heads), *([_short(value) for value in row] for row in rows)]
-        text = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+        text = markdown_table(heads, [[markdown(_short(value)) for value in row] for row in rows])
         logger.experiment.add_text(f"{split}/{name}", text, step)
     summary = {name: round(value, 4) for name, value in metrics.items()}
     logger.experiment.add_text(f"{split}/metrics", f"```\n{json.dumps(summary, indent=1)}\n```", step)
@@ -107,9 +107,8 @@ def _tables(evaluation: EvaluationDirectory) -> dict[str, tuple[list[str], list[
     tables = {}
     for path in (evaluation.per_genre, evaluation.thresholds, evaluation.confusion):
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                heads, *rows = list(csv.reader(file))
-            tables[path.stem] = (heads, rows)
+            heads, rows = read_csv(path)
+            tables[path.stem] = (heads, [list(row.values()) for row in rows])
     return tables
 
 

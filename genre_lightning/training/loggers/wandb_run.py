@@ -36,11 +36,11 @@ _FINISH_SECONDS_WITH_MODEL = 1800.0
 
 def wandb_run_id(run: RunDirectory) -> str:
     """The id of the directory's run in W&B, made once and kept in run_state.json."""
-    known = run.facts().get("wandb_id")
+    known = run.read_state().wandb_id
     if known is None:
         known = uuid.uuid4().hex[:10]
         run.set_status(run.status, wandb_id=known)
-    return str(known)
+    return known
 
 
 class RunWandbLogger(WandbLogger):
@@ -150,9 +150,9 @@ class RunWandbLogger(WandbLogger):
             say(f"W&B has failed ({one_line(error)[:160]}): the run goes on without it, and curves.csv has it all")
 
     @rank_zero_only
-    def describe(self, facts: Mapping[str, Any]) -> None:
-        """Starts the run, and keeps facts beside its curves: configuration, data audit, commit."""
-        self._guarded(lambda experiment: experiment.config.update(dict(facts), allow_val_change=True))
+    def describe(self, metadata: Mapping[str, Any]) -> None:
+        """Starts the run, and keeps metadata beside its curves: configuration, data audit, commit."""
+        self._guarded(lambda experiment: experiment.config.update(dict(metadata), allow_val_change=True))
 
     @override
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
