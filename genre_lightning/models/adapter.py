@@ -22,7 +22,7 @@ _NOT_HERE = {
     "ADAPTION_PROMPT": "is for language models with a head of their own",
     "LN_TUNING": "trains the norms, which model.unfreeze=0 does beside model.lora",
     "SHIRA": "trains weights that it draws, of which a checkpoint does not hold the places",
-    "POLY": "must be told a task for each text",
+    "POLY": "needs a task for each text",
     "SHADOW": "puts a second model beside the backbone",
     "TRAINABLE_TOKENS": "trains embeddings of named tokens, and no layer",
     "XLORA": "loads adapters from files",

@@ -457,7 +457,7 @@ def test_the_parser_opens_no_address(monkeypatch, tmp_path, option, name):
     assert not opened
 
 
-@pytest.mark.parametrize("option", ["lora", "architecture"])
+@pytest.mark.parametrize("option", ["lora", "architecture", "adapter"])
 def test_the_parser_reads_regular_files_alone(tmp_path, option):
     os.mkfifo(tmp_path / "pipe")
     file = tmp_path / "c.yaml"
@@ -518,3 +518,12 @@ def test_a_program_of_the_users_keeps_its_own_parser_settings():
     before = now()
     parse("fit", ["--data.csv", "a.csv"])
     assert now() == before
+
+
+def test_arguments_of_an_adapter_name_no_class(tmp_path):
+    file = tmp_path / "c.yaml"
+    adapter = {"method": "IA3", "arguments": {"r": {"class_path": "os.system", "init_args": {"command": "true"}}}}
+    model = {"class_path": "DistilBertClassifier", "init_args": {"adapter": adapter}}
+    file.write_text(yaml.safe_dump({"model": model}))
+    with pytest.raises(ConfigError, match=r"os\.system"):
+        check_arguments(["--config", str(file)])

@@ -16,10 +16,12 @@ from genre_lightning.distributed.checkpoint.io import read_checkpoint
 
 RECIPES = {
     "encoder": ["--model.lora={rank: 4, dropout: 0.1, targets: all-linear, init: pissa, lr_ratio_b: 4}",
-                "--model.ema_decay=0.8", "--model.layer_lr_decay=0.7", "--model.label_smoothing=0.1"],
+                "--model.ema_decay=0.8", "--model.layer_lr_decay=0.7", "--model.label_smoothing=0.1",
+                "--model.unfreeze=1"],
     "llama": ["--model=genre_lightning.models.llama_qlora.LlamaQLoraClassifier", "--model.backbone=random",
               "--model.architecture={layers: 3, width: 64, heads: 4, kv_heads: 2, inner_width: 96}",
-              "--model.lora={rank: 4, dropout: 0, init: olora}", "--model.ema_decay=0.8"],
+              "--model.lora={rank: 4, dropout: 0, init: olora}", "--model.ema_decay=0.8",
+              "--model.attention=full", "--model.pooling=mean", "--model.loss=zlpr"],
 }  # fmt: skip
 
 

@@ -1,0 +1,39 @@
+"""Runs of earlier versions, whose configurations lack options that were added since, resume as they were."""
+
+from dataclasses import asdict
+
+import pytest
+import yaml
+
+from genre_lightning.config.changes import differences, training_digest
+from genre_lightning.config.constructors import plain
+from genre_lightning.config.model import EncoderOptions, LlamaQLoraOptions, LoraOptions
+
+BEFORE = {
+    "loss", "pos_weight", "pos_weight_cap", "focal_gamma", "asymmetric_gamma_positive", "asymmetric_gamma_negative",
+    "asymmetric_margin", "lr", "head_lr", "weight_decay", "warmup_fraction", "schedule", "beta2", "backbone",
+    "revision", "lora", "activation_checkpointing", "packing", "architecture", "dropout", "random_weights",
+    "quantization", "compute_dtype", "quant_storage", "optimizer",
+}  # fmt: skip
+"""Options of the first models."""
+OF_LORA = ("rank", "alpha", "dropout", "targets", "rslora", "dora")
+
+
+def settings(options):
+    return {"model": {"class_path": "some.Model", "init_args": options}}
+
+
+@pytest.mark.parametrize("kind", [EncoderOptions, LlamaQLoraOptions])
+def test_options_that_are_added_have_the_value_of_runs_that_lack_them(kind):
+    now = plain(kind(backbone="some/model", lora=LoraOptions()))
+    pooling = {"pooling"} if kind is EncoderOptions else set()
+    old = {name: value for name, value in now.items() if name in BEFORE | pooling}
+    old["lora"] = {name: value for name, value in asdict(LoraOptions()).items() if name in OF_LORA}
+    assert differences(settings(old), settings(now)) == []
+    digests = {training_digest(yaml.safe_dump(settings(options))) for options in (old, now)}
+    assert len(digests) == 1
+    changed = {**now, "ema_decay": 0.99, "lora": {**now["lora"], "init": "pissa"}}
+    assert differences(settings(old), settings(changed)) == [
+        "model.ema_decay: null → 0.99",
+        'model.lora.init: null → "pissa"',
+    ]
