@@ -27,7 +27,7 @@ class Agreement(Protocol):
 
     def reached(self, trainer: Trainer) -> bool: ...  # noqa: D102
 
-    def reached_or(self, trainer: Trainer, *, due: bool) -> tuple[bool, bool]: ...  # noqa: D102
+    def reached_or(self, trainer: Trainer, *, due: bool = False) -> tuple[bool, bool]: ...  # noqa: D102
 
     def stopped(self, where: str) -> Exception: ...  # noqa: D102
 
@@ -157,23 +157,19 @@ class RunCheckpoint(Checkpoint):
         # validation belongs to the epoch: its end saves by itself
         if not at_step_end or trainer.is_last_batch:
             return
-        # clocks differ between ranks, and a save that only some of them start would wait for ever
-        due = self._is_due(trainer)
+        # clocks differ between ranks, and a save that only some of them start would wait for ever; they count alike
+        due = self._is_due_by_clock()
         if self.agreement is not None:
             stopping, due = self.agreement.reached_or(trainer, due=due)
         else:
             stopping, due = False, bool(trainer.strategy.broadcast(due))
-        if stopping or due:
+        if stopping or due or (self.every_steps and trainer.global_step % self.every_steps == 0):
             self._save_last(trainer)
         if stopping:
             self._stop(trainer)
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        if self.every_steps and trainer.global_step % self.every_steps == 0:
-            return True
-        if not self.every_minutes:
-            return False
-        return time.monotonic() - self._last_saved >= 60 * self.every_minutes
+    def _is_due_by_clock(self) -> bool:
+        return bool(self.every_minutes) and time.monotonic() - self._last_saved >= 60 * (self.every_minutes or 0)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
