@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import time
 from typing import Any
 
@@ -12,8 +15,9 @@ from typing_extensions import override
 
 from genre_lightning.distributed.heartbeats import watch_heartbeats
 from genre_lightning.distributed.signals import FLAG, StopFlag
-from genre_lightning.errors import PreemptedError
+from genre_lightning.errors import ConfigError, PreemptedError
 
+_GLOO, _NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 _ASK_SECONDS = 1.0
 """Between two agreements, at most: one over gloo is a ring of all ranks, 31 ms at 512 of them and 30 us a hop."""
 
@@ -40,6 +44,30 @@ def replace_signal_handling(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
+def choose_interface() -> None:
+    """Have gloo meet over the interface that NCCL was given, or else by this host's name.
+
+    NCCL looks at the interfaces, gloo at the address of the host's name, which Debian makes 127.0.1.1: no other node
+    reaches it, and the group would wait for half an hour.
+
+    Raises:
+        ConfigError: The name is of this host alone.
+    """
+    if _GLOO in os.environ:
+        return
+    given = os.environ.get(_NCCL, "")
+    if given in {name for _, name in socket.if_nameindex()}:  # a prefix, a list or an exclusion is NCCL's own form
+        os.environ[_GLOO] = given
+        return
+    host = socket.gethostname()
+    with contextlib.suppress(OSError):
+        if (address := socket.gethostbyname(host)).startswith("127."):
+            raise ConfigError(
+                f"{host} has the address {address}, where no other node reaches it: set {_GLOO} and {_NCCL} to the "
+                "network interface between the nodes, such as ib0"
+            )
+
+
 class StopAgreement:
     """What the ranks of a trainer agree on: whether a signal has come to any of them.
 
@@ -57,6 +85,8 @@ class StopAgreement:
         """Makes the group that the ranks agree over, and starts their heartbeats; a collective."""
         watch_heartbeats(trainer.global_rank, trainer.world_size)
         if trainer.world_size > 1 and self._group is None and torch.distributed.get_backend() != "gloo":
+            if trainer.num_nodes > 1:
+                choose_interface()
             # flags live on the host: over gloo their agreement never waits for the device
             self._group = torch.distributed.new_group(backend="gloo")
 
