@@ -190,6 +190,11 @@ class DistilBertClassifier(GenreClassifier):
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled)
 
+    def on_fit_start(self) -> None:
+        """See `GenreClassifier.on_fit_start`; a frozen base is digested now, not while a preempted job saves."""
+        super().on_fit_start()
+        self.base_metadata()
+
     def base_metadata(self) -> dict[str, Any]:
         """What names the weights that the training starts from; frozen ones by their content too."""
         if self._base_metadata is None:
