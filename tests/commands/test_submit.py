@@ -54,8 +54,8 @@ def test_a_job_is_written_submitted_and_told(sbatch, sample_csv, tmp_path, capfd
     asked = directives(script.read_text())
     expected = {
         "nodes": "4", "gpus-per-node": "8", "ntasks-per-node": "8", "cpus-per-task": "8", "time": "8:00:00",
-        "partition": "west", "account": "films", "qos": "high", "exclusive": "", "requeue": "", "open-mode": "append", "signal": "USR1@300",
-        "output": f'"{run_dir}/slurm/%j.log"', "job-name": '"it\'s a run"',
+        "partition": "west", "account": "films", "qos": "high", "exclusive": "", "requeue": "", "open-mode": "append",
+        "signal": "USR1@300", "output": f'"{run_dir}/slurm/%j.log"', "job-name": '"it\'s a run"',
     }  # fmt: skip
     assert {name: asked.get(name) for name in expected} == expected
     subprocess.run(["/bin/bash", "-n", str(script)], check=True)
