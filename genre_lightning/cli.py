@@ -57,6 +57,8 @@ COMMANDS = {
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect", early=True),
     "data download": Command("fetch The Movies Dataset from Kaggle and check it", "data:download"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
+    "features ratings": Command("film vectors from what users rate, as an input", "features:ratings"),
+    "features posters": Command("film vectors from posters, by CLIP or SigLIP", "features:posters"),
 }
 
 

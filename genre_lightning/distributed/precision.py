@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, one_line
 
 AUTO = "auto"
 
@@ -70,6 +70,21 @@ def resolve_precision(precision: str | int, accelerator: str, *, here: bool = Tr
             "set trainer.precision=16-mixed or auto"
         )
     return wanted, "as configured"
+
+
+def device_named(name: str) -> torch.device:
+    """Return a device of this machine.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = one_line(str(error).splitlines()[0])[:120]
+        raise ConfigError(f"device {name!r} is not there ({reason}): name cpu, cuda, cuda:1 or mps") from None
+    return device
 
 
 def accelerator_of(name: str) -> str:

@@ -23,8 +23,8 @@ from genre_lightning.data.steps import MicroBatch, evaluation_shards
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.data.tokens import TokenLists, encode, no_panic
 from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
-from genre_lightning.distributed.precision import accelerator_of, inference_autocast, inference_precision
-from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
+from genre_lightning.distributed.precision import accelerator_of, device_named, inference_autocast, inference_precision
+from genre_lightning.errors import CheckpointError, DataError
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, read_decision
 from genre_lightning.evaluation.ensemble import mean_log_odds
 from genre_lightning.models.base import GenreClassifier
@@ -277,10 +277,4 @@ def _device(name: str | None, model: GenreClassifier) -> torch.device:
         # quantised weights are untried on Apple's GPUs
         quantised = getattr(model.options, "quantization", "none") != "none"
         return torch.device("cpu" if kind == "mps" and quantised else kind)
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = one_line(str(error).splitlines()[0])[:120]
-        raise ConfigError(f"device {name!r} is not there ({reason}): name cpu, cuda, cuda:1 or mps") from None
-    return device
+    return device_named(name)

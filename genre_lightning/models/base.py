@@ -1,21 +1,15 @@
-"""GenreClassifier: what every trained model shares: the loss of a step, optimizer, logging and checkpoint content."""
+"""GenreClassifier: what every model shares: how it is built, its loss, its evaluation, and what a checkpoint holds."""
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from genre_lightning.compat import keep_buffers_per_rank, set_hyperparameters
 from genre_lightning.config.constructors import plain
@@ -23,7 +17,7 @@ from genre_lightning.config.model import ClassifierOptions, LoraOptions
 from genre_lightning.config.trust import function
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
-from genre_lightning.errors import ConfigError, DivergedError
+from genre_lightning.errors import ConfigError
 from genre_lightning.losses import loss_function, positive_weights
 from genre_lightning.models.checkpoint import (
     CHECKPOINT_KEY,
@@ -38,19 +32,13 @@ from genre_lightning.models.layers.cpu_dropout import replace_dropout
 from genre_lightning.models.layers.cpu_embedding import keep_embedding_gradients
 from genre_lightning.models.layers.cpu_memory import keep_freed_memory
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
-from genre_lightning.models.optimizer import (
-    HEAD_LEARNING_RATE_FACTOR,
-    default_learning_rate,
-    parameter_groups,
-    schedule_factor,
-)
 from genre_lightning.models.step_sums import StepSums
+from genre_lightning.models.stepwise import StepOutput, StepwiseModule
 from genre_lightning.models.validation import EvaluationMetrics
 from genre_lightning.types import Batch, DataSpec, Layout, LossFunction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch.optim import Optimizer
     from transformers import PreTrainedTokenizerBase
 
     from genre_lightning.models.base_weights import WeightReport
@@ -59,20 +47,7 @@ _FOR_STRATEGY = ("optimizer", "quantization", "compute_dtype", "quant_storage")
 """Options of a model that not every strategy can serve."""
 
 
-@dataclass(frozen=True)
-class StepOutput:
-    """What `model_step` makes of a batch.
-
-    Attributes:
-        logits: float32 (rows, genres).
-        loss_sum: float32 (): sum of the films' losses; rows of weight 0 add nothing.
-    """
-
-    logits: Tensor
-    loss_sum: Tensor
-
-
-class GenreClassifier(LightningModule):
+class GenreClassifier(StepwiseModule):
     """A backbone with a head of one logit for each genre.
 
     A subclass makes `self.backbone` and `self.head` in `build()` and maps a batch to logits in `forward()`. It takes
@@ -84,12 +59,8 @@ class GenreClassifier(LightningModule):
     """
 
     options: ClassifierOptions
-    backbone: nn.Module
-    head: nn.Module
     pos_weight: Tensor
     evaluation_metrics: EvaluationMetrics
-    finite_steps: FiniteSteps
-    sums: StepSums
 
     def __init__(self, options: ClassifierOptions | None = None) -> None:
         super().__init__()
@@ -99,8 +70,6 @@ class GenreClassifier(LightningModule):
         """What the model knows of the data."""
         self.decision: dict[str, Any] | None = None
         self.accelerator, self.precision = "cpu", "32-true"
-        self.row: dict[str, Any] = {}
-        """Metrics of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
         self.shape_only = False
         """Whether the model is looked at and never run: it is built without its weights, which need not be there."""
         self.weight_report: WeightReport | None = None
@@ -154,11 +123,6 @@ class GenreClassifier(LightningModule):
         """
 
     @property
-    def from_scratch(self) -> bool:
-        """Whether the backbone starts from random weights."""
-        return False
-
-    @property
     def trains(self) -> bool:
         """Whether there is anything to train; a model without is evaluated as it is."""
         return True
@@ -184,19 +148,9 @@ class GenreClassifier(LightningModule):
         return None
 
     @property
-    def adapters(self) -> bool:
-        """Whether only adapters of the backbone train."""
-        return False
-
-    @property
     def lora(self) -> LoraOptions | None:
         """The adapters; None if there are none."""
         return None
-
-    @property
-    def seed(self) -> int:
-        """Random seed for new weights, dropout and the order of the films."""
-        return self.options.seed or 0
 
     def take_seed(self, seed: int) -> None:
         """Take the seed of a run, unless the model has one of its own."""
@@ -315,64 +269,6 @@ class GenreClassifier(LightningModule):
         losses = self.loss_function(logits, batch["labels"], self.pos_weight)
         return StepOutput(logits, (losses * batch["weights"]).sum())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The micro-batch's part of the step's loss: sum over its films / films of the whole step.
-
-        Lightning divides by the micro-batches and the ranks' gradients are averaged, so both are multiplied in first.
-        """
-        self._seed_dropout(batch_idx)
-        output = self.model_step(batch)
-        micro_batches = self.trainer.accumulate_grad_batches
-        self.sums.add(output.loss_sum, batch)
-        if (batch_idx + 1) % micro_batches == 0:
-            self._finish_step(batch["step_films"])
-        return output.loss_sum * (micro_batches * self.trainer.world_size / batch["step_films"])
-
-    def _seed_dropout(self, batch_idx: int) -> None:
-        """Seed dropout by (seed, step, micro-batch, rank): a resumed run draws what the unbroken one would have."""
-        place = (self.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=7).digest()))
-
-    def _finish_step(self, step_films: Tensor) -> None:
-        """Sum the step over ranks and log it; every rank then holds the same numbers."""
-        loss, padding_efficiency = self.sums.finish_step(step_films, self._sum_over_ranks)
-        if self.is_logged_step():
-            self.log("train/loss", loss, logger=False)
-            rates = {group["name"].split("_")[0]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
-            self.row = {
-                "train/loss": loss,
-                "train/padding_efficiency": padding_efficiency,
-                **{f"lr/{part}": rate for part, rate in rates.items()},
-            }
-
-    def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return values
-        # the strategy's own reduce() meets at a barrier first, for which the host waits for the device
-        total = values.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    def is_logged_step(self) -> bool:
-        """Whether the step at hand gets a row in the curves."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector, where mypy cannot see
-        return every > 0 and (self.trainer.global_step + 1) % every == 0
-
-    def _log_row(self) -> None:
-        """Send the step's row to the loggers, before a checkpoint of the step: Lightning would do it after."""
-        self._send({name: float(value) for name, value in self.row.items()}, self.trainer.global_step)
-
-    def _send(self, row: dict[str, float], step: int) -> None:
-        for logger in self.trainer.loggers:
-            logger.log_metrics({**row, "epoch": self.trainer.current_epoch}, step=step)
-
-    def on_train_epoch_end(self) -> None:
-        """Log the mean loss of the epoch's films, before the checkpoint of the epoch."""
-        self.check_finite()
-        loss = self.sums.finish_epoch()
-        self.log("train/loss_epoch", loss, logger=False)
-        self._send({"train/loss_epoch": float(loss)}, self.trainer.global_step - 1)
-
     def training_cost(self) -> TrainingCost | None:
         """What training costs in FLOPs; None if the backbone's shape is not known."""
         config = getattr(self, "backbone_config", None)
@@ -406,7 +302,7 @@ class GenreClassifier(LightningModule):
         self._log_evaluation("test")
 
     def _log_evaluation(self, split: str) -> None:
-        for name, value in self.evaluation_metrics.compute(self._sum_over_ranks).items():
+        for name, value in self.evaluation_metrics.compute(self.sum_over_ranks).items():
             self.log(f"{split}/{name}", value.float(), rank_zero_only=False)
         assert self.spec is not None
         for name, values in self.evaluation_metrics.per_genre().items():
@@ -419,89 +315,6 @@ class GenreClassifier(LightningModule):
         """Logits of the batch's films: index int64 (films,) and logits float32 (films, genres), on the CPU."""
         real = batch["weights"] > 0
         return {"index": batch["index"][real].cpu(), "logits": self(batch).float()[real].cpu()}
-
-    # Optimisation
-
-    def learning_rates(self) -> tuple[float, float]:
-        """Peak learning rates of backbone and head."""
-        size = sum(p.numel() for p in self.backbone.parameters())
-        lr = self.options.lr or default_learning_rate(size, adapters=self.adapters, from_scratch=self.from_scratch)
-        if self.options.head_lr is not None:
-            return lr, self.options.head_lr
-        return lr, min((1.0 if self.from_scratch else HEAD_LEARNING_RATE_FACTOR) * lr, 5e-3)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with linear warm-up and decay over the steps of the whole run."""
-        lr, head_lr = self.learning_rates()
-        groups = parameter_groups(
-            self.backbone.named_parameters(),
-            self.head.named_parameters(),
-            lr=lr,
-            head_lr=head_lr,
-            weight_decay=self.options.weight_decay,
-        )
-        optimizer = self.new_optimizer(groups)
-        total = self._planned_steps()
-        warmup = round(self.options.warmup_fraction * total)
-        factor = schedule_factor(self.options.schedule, warmup_steps=warmup, total_steps=total)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _planned_steps(self) -> int:
-        # asking Lightning would load the training batches now, before a restored run knows where it stands
-        planned = getattr(self.trainer.datamodule, "total_steps", 0)  # type: ignore[attr-defined]  # set by a connector
-        return planned or int(self.trainer.estimated_stepping_batches)
-
-    def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
-        """The optimizer of the parameter groups."""
-        return torch.optim.AdamW(groups, betas=(0.9, self.options.beta2), fused=True)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by the global norm, log the norm before it, and stop when it stays not finite."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        limit = gradient_clip_val if gradient_clip_val else float("inf")
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        self.finite_steps.update(self.sums.loss, norm, self.trainer.global_step)
-        # a host that computes has the numbers at hand; for a device it would have to wait
-        if self.is_logged_step() or norm.device.type == "cpu":
-            self.check_finite()
-        if self.is_logged_step():
-            self.row["train/gradient_norm"] = norm
-            if self._scaler is not None:
-                self.row["train/loss_scale"] = self._scaler.get_scale()
-                self.row["train/skipped_steps"] = self.finite_steps.skipped
-            self._log_row()
-
-    @property
-    def _scaler(self) -> torch.amp.GradScaler | None:
-        return getattr(self.trainer.precision_plugin, "scaler", None)
-
-    def check_finite(self) -> None:
-        """Stop a training whose loss or gradient stays not finite, the same on all ranks.
-
-        Raises:
-            DivergedError: With the films of its first bad step, and the checkpoint to resume from.
-        """
-        first = self.finite_steps.first_that_stays(scaled=self._scaler is not None)
-        if first is None:
-            return
-        films = ""
-        if name_films := getattr(self.trainer.datamodule, "film_ids_of_step", None):  # type: ignore[attr-defined]
-            ids = name_films(first)
-            shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-            films = f" (films with ids {shown})"
-        last = _last_checkpoint(self.trainer.checkpoint_callback)
-        place = f"{last} holds the weights of an earlier step" if last else "there is no checkpoint before it"
-        raise DivergedError(
-            f"the loss or its gradient is not finite from optimizer step {first + 1:,} on{films}: "
-            f"{place}; lower model.lr, or use a precision with a wider range, such as trainer.precision=bf16-mixed"
-        )
 
     # Checkpoints
 
@@ -592,9 +405,3 @@ class GenreClassifier(LightningModule):
         self.decision = metadata["decision"]
         self.sums.epoch.copy_(torch.tensor(metadata["epoch_sums"], dtype=torch.float64))
         self.finite_steps.skipped = metadata.get("skipped_steps", 0)  # older checkpoints do not count them
-
-
-def _last_checkpoint(callback: Any) -> Path | None:
-    """Return the newest checkpoint that a callback knows of: a run's own, or Lightning's."""
-    paths = (getattr(callback, name, None) for name in ("last", "last_model_path", "best_model_path"))
-    return next((Path(path) for path in paths if path and Path(path).exists()), None)

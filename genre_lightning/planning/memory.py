@@ -1,21 +1,26 @@
 """The memory of a training step on one device, part by part, from the shapes of the model and of its micro-batch.
 
 All sizes are bytes. What is reckoned is the largest moment: the start of the backward pass, when every state that it
-needs is kept and the gradients of the step before are not yet freed. `c` stands for the bytes of a number in products
-(2 in half precision, else 4), `d` for the width, `f` for the inner width, `t` for tokens with padding.
+needs is kept and the gradients of the step before are not yet freed. The formulas are in `memory_parts.py`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from genre_lightning.models.layers.cpu_attention import neighbours_of_like_length
-from genre_lightning.planning.shape import Adapter, ModelShape, Weight
-
-Strategy = Literal["single", "ddp", "fsdp"]
+from genre_lightning.planning.memory_parts import (
+    activation_bytes,
+    cast_bytes,
+    communication_bytes,
+    dequantisation_bytes,
+    gradient_bytes,
+    optimizer_bytes,
+    step_bytes,
+    weight_bytes,
+    working_bytes,
+)
+from genre_lightning.planning.setting import BatchShape, Setting
+from genre_lightning.planning.shape import ModelShape
 
 CUDA_CONTEXT = 1_000_000_000
 """Assumed: the driver's context, loaded kernels and the workspaces of cuBLAS."""
@@ -38,94 +43,6 @@ PARTS = {
     "step": "optimizer's step, above these",
 }
 """Parts of the tensors' memory, and what a table calls them."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a model is trained on and how.
-
-    Attributes:
-        strategy: "single" is one device.
-        ranks: devices in all.
-        device: "cuda", or "cpu", whose kernels keep other things.
-        half: whether products are in half precision.
-        optimizer: the model's option.
-        fused: whether the optimizer steps without copies of its states.
-        micro_batches: of a step, on each rank.
-        offload: keep shards, gradients and optimizer states on the host.
-    """
-
-    strategy: Strategy
-    ranks: int
-    device: Literal["cpu", "cuda"]
-    half: bool
-    optimizer: str = "adamw"
-    fused: bool = False
-    micro_batches: int = 1
-    offload: bool = False
-
-    @property
-    def number(self) -> int:
-        """Bytes of a number in products: c."""
-        return 2 if self.half else 4
-
-    @property
-    def mask(self) -> int:
-        """Bytes of what dropout keeps for each element: on a CPU this package's own has masks of 16 bits."""
-        return 2 if self.device == "cpu" else 1
-
-    @property
-    def autocast(self) -> bool:
-        """Whether autocast casts each operand; sharding casts whole blocks in its place."""
-        return self.half and self.strategy != "fsdp"
-
-
-@dataclass(frozen=True)
-class BatchShape:
-    """The size of a micro-batch.
-
-    Attributes:
-        tokens: that linear layers see, padding included, but for the tail of up to 31 that a CPU is given.
-        attention_tokens: that attention sees: packed texts are padded for it, to the longest or in groups.
-        longest: tokens of the longest text.
-        masked: whether attention is given a mask, as padded texts of an encoder need.
-        packed: how the texts are laid out.
-        pairs: of tokens that attention weighs, where it takes packed texts in groups of like length; else 0.
-    """
-
-    tokens: int
-    attention_tokens: int
-    longest: int
-    masked: bool
-    packed: bool = False
-    pairs: int = 0
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], *, packed: bool, encoder: bool, in_groups: bool = False) -> BatchShape:
-        """That of texts.
-
-        Args:
-            lengths: tokens of each, in their order.
-            packed: whether they are laid one behind another.
-            encoder: whether attention needs a mask where texts are padded.
-            in_groups: whether attention takes them in groups of like length.
-        """
-        longest, tokens = max(lengths), sum(lengths)
-        padded = longest * len(lengths)
-        if packed and in_groups:
-            groups = neighbours_of_like_length(lengths)
-            attended = sum((end - first) * places for first, end, places in groups)
-            pairs = sum((end - first) * places**2 for first, end, places in groups)
-            return cls(tokens, attended, longest, masked=False, packed=True, pairs=pairs)
-        masked = encoder and not packed and min(lengths) < longest
-        return cls(tokens if packed else padded, padded, longest, masked, packed)
-
-    @classmethod
-    def full(cls, tokens: int, longest: int, *, packed: bool, encoder: bool) -> BatchShape:
-        """The largest that a budget of tokens allows."""
-        tokens = max(tokens, longest)
-        pairs = tokens * longest if packed and encoder else 0
-        return cls(tokens, tokens, longest, masked=encoder and not packed, packed=packed, pairs=pairs)
 
 
 @dataclass(frozen=True)
@@ -235,214 +152,3 @@ def largest_micro_batch(
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return max(low // step * step, longest)
-
-
-def _shard(weight: Weight, size: int, setting: Setting) -> int:
-    """Bytes of a rank's share of `size`: fully_shard cuts the first dimension, and pads it to equal shares."""
-    if setting.strategy != "fsdp":
-        return size
-    return -(-weight.rows // setting.ranks) * (size // max(weight.rows, 1))
-
-
-def weight_bytes(shape: ModelShape, setting: Setting) -> int:
-    """Stored weights: 4 bytes each where they train; frozen ones as they are kept.
-
-    NF4 takes 1/2 byte a weight, 1/64 for the scales of 64 weights and 4 / (64 x 256) for the scales of those; int8
-    takes 1 byte and 4 a row. Sharded, all are divided by the ranks but for the scales, which stand whole on each.
-    """
-    return sum(_shard(weight, weight.stored, setting) + weight.scales for weight in shape.weights)
-
-
-def gradient_bytes(shape: ModelShape, setting: Setting) -> int:
-    """4 bytes for each trained number.
-
-    Sharded, divided by the ranks. Where a step has several micro-batches, each rank keeps the whole sums until the last
-    of them, as gradients are reduced once a step.
-    """
-    trained = [weight for weight in shape.weights if weight.trained]
-    if setting.strategy == "fsdp" and setting.micro_batches > 1:
-        return sum(4 * weight.numbers for weight in trained)
-    return sum(_shard(weight, 4 * weight.numbers, setting) for weight in trained)
-
-
-def optimizer_bytes(shape: ModelShape, setting: Setting) -> int:
-    """AdamW's two moments: 8 bytes for each trained number, sharded as the weights are.
-
-    In 8 bits 2 bytes and a scale of 4 for each 256 of either moment; bitsandbytes keeps tensors below 4,096 numbers in
-    32 bits. Paged ones count too, as they leave the device only when it is full.
-    """
-    size = 0
-    for weight in shape.weights:
-        if weight.trained and "8bit" in setting.optimizer and weight.numbers >= 4096:
-            size += 2 * (weight.numbers + 4 * -(-weight.numbers // 256))
-        elif weight.trained:
-            size += 2 * _shard(weight, 4 * weight.numbers, setting)
-    return size
-
-
-def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
-    """States kept for the backward pass: those of every block, or with checkpointing the inputs of all and one block's.
-
-    Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles.
-    """
-    token, place = _block_bytes(shape, setting)
-    attention = place * batch.attention_tokens
-    if not shape.decoder:
-        attention += _attention_bytes(shape, setting, batch)
-    block = token * batch.tokens + attention
-    state = shape.width * (setting.number if setting.strategy == "fsdp" else 4)
-    before = 8 * shape.head_width if shape.decoder else _embedding_bytes(shape, setting)
-    kept = (shape.blocks - 1) * state * batch.tokens + block if shape.checkpointed else shape.blocks * block
-    return kept + before * batch.tokens
-
-
-def _embedding_bytes(shape: ModelShape, setting: Setting) -> int:
-    if not shape.trains_blocks:
-        return 0
-    return (4 + bool(shape.dropouts) * setting.mask) * shape.width
-
-
-def _block_bytes(shape: ModelShape, setting: Setting) -> tuple[int, int]:
-    """What a block keeps for each token, and for each token that attention sees."""
-    adapters = _adapter_bytes(shape.adapters, setting)
-    if shape.decoder:
-        return _llama_bytes(shape, setting, adapters)
-    return _encoder_bytes(shape, setting, adapters)
-
-
-def _encoder_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[int, int]:
-    """A block of BERT or DistilBERT, for each token.
-
-    Frozen: the inputs of two norms (8d) and of GELU (fc), and dropout's masks. Trained, the inputs of the linear layers
-    too: dc for queries, keys and values together (3dc under autocast, which casts for each), dc for the first
-    feed-forward layer, fc for the second. Attention comes on top. Other encoders are taken for such a block.
-    """
-    c, d, f = setting.number, shape.width, shape.inner_width
-    states = 4 if setting.autocast else c
-    size = 2 * d * states + 16 + f * c + adapters + shape.dropouts * d * setting.mask
-    if shape.trains_blocks:
-        size += (3 if setting.autocast else 1) * d * c + d * c + f * c
-    return size, 0
-
-
-def _attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
-    """An encoder's attention.
-
-    Fused kernels keep queries, keys, values and their mixture (4dc), the sum of exponentials (4 a head) and, once for
-    all heads, the mask (longest c); of packed texts the mixture twice, padded and not. A CPU has none with dropout: it
-    keeps scaled queries and keys, values, and for each head and pair of tokens the probabilities, dropout's factors and
-    their product, in float32. For packed texts this package's own keeps queries, keys and values (3dc), and for each
-    head and pair the probability (c), what dropout leaves of it (c) and its mask (2).
-    """
-    c, d = setting.number, shape.width
-    if batch.packed:
-        own = setting.device == "cpu" and shape.attention_dropout
-        attended = (3 * d * c if own else 4 * d * c + 4 * shape.heads) * batch.attention_tokens
-        return attended + d * c * batch.tokens + (shape.heads * (2 * c + setting.mask) * batch.pairs if own else 0)
-    if _fused_attention(shape, setting):
-        token = 4 * d * c + 4 * shape.heads + (batch.longest * c if batch.masked else 0)
-    else:
-        token = 3 * d * 4 + d * c + 12 * shape.heads * batch.longest
-    return token * batch.tokens
-
-
-def _fused_attention(shape: ModelShape, setting: Setting) -> bool:
-    return setting.device == "cuda" or not shape.attention_dropout
-
-
-def _llama_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[int, int]:
-    """A block of a Llama whose own weights are frozen.
-
-    For each token the states between the two halves of a block in float32 (8d), as its norms need them; the gate, its
-    SiLU and what it multiplies (3fc). For each token that attention sees queries and mixture (heads x head width x c
-    each), keys and values (key-value heads x head width x c each), and the sum of exponentials (4 a head).
-    """
-    c = setting.number
-    token = 2 * shape.width * 4 + 16 + 3 * shape.inner_width * c + adapters
-    return token, 2 * (shape.heads + shape.kv_heads) * shape.head_width * c + 4 * shape.heads
-
-
-def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
-    """LoRA: the input of its first matrix (after dropout, whose mask is kept too) and of its second, for each token.
-
-    Without dropout and casts, layers that read the same states share them.
-    """
-    c = setting.number
-    size = sum(adapter.rank * c for adapter in adapters)
-    dropped = [adapter for adapter in adapters if adapter.dropout]
-    size += sum(adapter.inputs * (c + setting.mask) for adapter in dropped)
-    plain = [adapter.inputs for adapter in adapters if not adapter.dropout]
-    return size + c * sum(plain if setting.autocast else set(plain))
-
-
-def working_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
-    """Gradients of states while the last block's feed-forward layers are differentiated.
-
-    Of an encoder (fc + 8d) a token, of a decoder (2fc + 8d); the attention of a CPU with dropout may need more where
-    texts are padded, two numbers for each head and pair of tokens, when what the feed-forward layers kept is freed.
-    """
-    c, d, f = setting.number, shape.width, shape.inner_width
-    token = (2 if shape.decoder else 1) * f * c + 8 * d
-    if not shape.decoder and not batch.packed and not _fused_attention(shape, setting):
-        token = max(token, 8 * shape.heads * batch.longest - (2 * f * c if shape.trains_blocks else f * c) - 8 * d)
-    return token * batch.tokens
-
-
-def cast_bytes(shape: ModelShape, setting: Setting) -> int:
-    """2 bytes for each number of a float32 linear layer under autocast, kept from forward to backward.
-
-    Frozen ones are cast too, and with checkpointing dropped block by block.
-    """
-    if not setting.autocast:
-        return 0
-    outside_head = [weight for weight in shape.weights if weight.linear and not weight.head]
-    cast = [weight for weight in outside_head if weight.stored == 4 * weight.numbers]
-    kept = [weight for weight in cast if weight.trained or not shape.checkpointed or weight.block == 0]
-    return sum(2 * weight.numbers for weight in kept)
-
-
-def dequantisation_bytes(shape: ModelShape, setting: Setting) -> int:
-    """The largest quantised layer in the products' dtype (c a weight), and the scales of NF4 (4 for 64 weights)."""
-    return max((w.numbers * setting.number + w.numbers // 16 for w in shape.weights if w.quantised), default=0)
-
-
-def communication_bytes(shape: ModelShape, setting: Setting, *, freed: int) -> int:
-    """Buffers that ranks exchange.
-
-    Under DDP the gradients are views of its buckets, which take no more; where a step has several micro-batches the
-    buckets stand beside their sums, 4 bytes for each trained number.
-    Sharded: two gathered blocks, the one at work and the one that is fetched; embeddings, last norm and head, which
-    stay gathered between forward and backward; and of a block's gradients what is reduced, (c + 4) for each number, as
-    far as it is more than the states of the block, which are `freed` by then.
-    """
-    if setting.strategy == "ddp" and setting.micro_batches > 1:
-        return 4 * shape.trained
-    if setting.strategy != "fsdp":
-        return 0
-    blocks: dict[int, int] = defaultdict(int)
-    trained: dict[int, int] = defaultdict(int)
-    root = 0
-    for weight in shape.weights:
-        gathered = weight.stored if weight.quantised else weight.numbers * (4 if weight.head else setting.number)
-        if weight.block is None:
-            root += gathered
-            continue
-        blocks[weight.block] += gathered
-        trained[weight.block] += weight.numbers * (setting.number + 4) if weight.trained else 0
-    return 2 * max(blocks.values()) + root + max(max(trained.values()) - freed, 0)
-
-
-def step_bytes(shape: ModelShape, setting: Setting) -> int:
-    """What is needed when the states are freed: in the optimizer's step, or to reduce the embeddings' gradient.
-
-    AdamW that is not fused takes the square roots of all second moments at once, 4 bytes for each trained number.
-    Sharded, the gradient of what is outside of the blocks is reduced last, (c + 4) for each number.
-    """
-    trained = [weight for weight in shape.weights if weight.trained]
-    roots = 0
-    if not setting.fused and setting.optimizer == "adamw" and not setting.offload:
-        roots = sum(_shard(weight, 4 * weight.numbers, setting) for weight in trained)
-    if setting.strategy != "fsdp":
-        return roots
-    outside = sum(w.numbers * (setting.number + 4) for w in trained if w.block is None)
-    return max(roots, outside)

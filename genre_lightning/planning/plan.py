@@ -14,16 +14,9 @@ from genre_lightning.distributed.strategies import SHARDED, check_strategy, is_s
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.hardware import Gpu, Precision, dense_peak
 from genre_lightning.models.backbones import backbone_config
-from genre_lightning.planning.memory import (
-    BatchShape,
-    Memory,
-    Setting,
-    Strategy,
-    evaluation_memory,
-    largest_micro_batch,
-    memory,
-)
+from genre_lightning.planning.memory import Memory, evaluation_memory, largest_micro_batch, memory
 from genre_lightning.planning.probe import MOST_PARAMETERS, measure_cpu
+from genre_lightning.planning.setting import BatchShape, Setting, Strategy
 from genre_lightning.planning.shape import ModelShape, build_empty, shape_of
 from genre_lightning.planning.steps import StepPlan, Texts, plan_steps, read_texts
 from genre_lightning.provenance import device_name

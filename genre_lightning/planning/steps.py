@@ -21,7 +21,7 @@ from genre_lightning.data.steps import (
     steps_per_epoch,
 )
 from genre_lightning.errors import ConfigError
-from genre_lightning.planning.memory import BatchShape
+from genre_lightning.planning.setting import BatchShape
 
 _TOKENS_A_CHARACTER = {"encoder": 0.216, "decoder": 0.249}
 """Of overviews in English: 20,762 of The Movies Dataset in BERT's uncased vocabulary, and in Llama 2's."""

@@ -34,7 +34,7 @@ from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.distributed.checkpoint.shards import write_shards
 from genre_lightning.evaluation.decisions import read_decision, write_decision
 from genre_lightning.files import read_json, write_json
-from genre_lightning.models.base import CHECKPOINT_KEY
+from genre_lightning.models.checkpoint import CHECKPOINT_KEY
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from genre_lightning.data.steps import epoch_order, partition
 from genre_lightning.hardware import known_gpus
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.planning import probe
-from genre_lightning.planning.memory import BatchShape, Setting, largest_micro_batch, memory
+from genre_lightning.planning.memory import largest_micro_batch, memory
+from genre_lightning.planning.setting import BatchShape, Setting
 from genre_lightning.planning.shape import ModelShape, Weight
 from genre_lightning.training.parser import parse
 

@@ -79,7 +79,7 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_over_its_films(lengths, worl
     )
     total = {name: torch.zeros_like(value) for name, value in expected.items()}
     step_loss = 0.0
-    model._sum_over_ranks = lambda sums: sums  # the ranks take turns here
+    model.sum_over_ranks = lambda sums: sums  # the ranks take turns here
     for rank in range(world_size):
         model._trainer = SimpleNamespace(
             accumulate_grad_batches=micro_batches, world_size=world_size, global_step=0, global_rank=rank,

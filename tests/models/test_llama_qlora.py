@@ -11,7 +11,7 @@ from transformers import LlamaModel
 
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.models.base import CHECKPOINT_KEY
+from genre_lightning.models.checkpoint import CHECKPOINT_KEY
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.lora import LoraOptions, merge_adapters, trained_size

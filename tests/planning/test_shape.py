@@ -10,7 +10,8 @@ from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.lora import LoraOptions, trained_size
 from genre_lightning.models.published import published_config
 from genre_lightning.models.quantization import memory_of
-from genre_lightning.planning.memory import Setting, weight_bytes
+from genre_lightning.planning.memory_parts import weight_bytes
+from genre_lightning.planning.setting import Setting
 from genre_lightning.planning.shape import build_empty, shape_of
 
 SINGLE = Setting("single", 1, "cpu", half=False)

@@ -5,7 +5,7 @@ import pytest
 
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.steps import StepSampler
-from genre_lightning.planning.memory import BatchShape
+from genre_lightning.planning.setting import BatchShape
 from genre_lightning.planning.steps import plan_steps, read_texts
 
 LENGTHS = np.random.default_rng(0).integers(5, 90, size=333).astype(np.int32)

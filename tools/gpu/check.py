@@ -32,7 +32,8 @@ from genre_lightning.distributed.sharded import ShardedPrecision, load_weights, 
 from genre_lightning.models.decoder import LlamaArchitecture
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.quantization import memory_of
-from genre_lightning.planning.memory import BatchShape, Setting, memory
+from genre_lightning.planning.memory import memory
+from genre_lightning.planning.setting import BatchShape, Setting
 from genre_lightning.planning.shape import shape_of
 from genre_lightning.types import DataSpec
 

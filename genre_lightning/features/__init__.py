@@ -1,0 +1,1 @@
+"""Vectors of films made from other sources: what users rate, and posters."""

@@ -1,0 +1,230 @@
+"""The training of a classifier: optimizer steps as sets of films, whatever the ranks and micro-batches."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from genre_lightning.config.model import ClassifierOptions
+from genre_lightning.errors import DivergedError
+from genre_lightning.models.finiteness import FiniteSteps
+from genre_lightning.models.optimizer import (
+    HEAD_LEARNING_RATE_FACTOR,
+    default_learning_rate,
+    parameter_groups,
+    schedule_factor,
+)
+from genre_lightning.models.step_sums import StepSums
+from genre_lightning.types import Batch
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What `model_step` makes of a batch.
+
+    Attributes:
+        logits: float32 (rows, genres).
+        loss_sum: float32 (): sum of the films' losses; rows of weight 0 add nothing.
+    """
+
+    logits: Tensor
+    loss_sum: Tensor
+
+
+class StepwiseModule(LightningModule):
+    """A module with a backbone and a head that trains by steps of a fixed number of films.
+
+    The loss of a step is the sum over its films divided by their number, over all ranks and micro-batches. A subclass
+    says what a batch's logits and loss are.
+    """
+
+    options: ClassifierOptions
+    backbone: nn.Module
+    head: nn.Module
+    finite_steps: FiniteSteps
+    sums: StepSums
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row: dict[str, Any] = {}
+        """Metrics of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
+
+    def model_step(self, batch: Batch) -> StepOutput:
+        """Logits and summed loss of a batch."""
+        raise NotImplementedError
+
+    @property
+    def seed(self) -> int:
+        """Random seed for new weights, dropout and the order of the films."""
+        return self.options.seed or 0
+
+    @property
+    def adapters(self) -> bool:
+        """Whether only adapters of the backbone train."""
+        return False
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the backbone starts from random weights."""
+        return False
+
+    # Steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The micro-batch's part of the step's loss: sum over its films / films of the whole step.
+
+        Lightning divides by the micro-batches and the ranks' gradients are averaged, so both are multiplied in first.
+        """
+        self._seed_dropout(batch_idx)
+        output = self.model_step(batch)
+        micro_batches = self.trainer.accumulate_grad_batches
+        self.sums.add(output.loss_sum, batch)
+        if (batch_idx + 1) % micro_batches == 0:
+            self._finish_step(batch["step_films"])
+        return output.loss_sum * (micro_batches * self.trainer.world_size / batch["step_films"])
+
+    def _seed_dropout(self, batch_idx: int) -> None:
+        """Seed dropout by (seed, step, micro-batch, rank): a resumed run draws what the unbroken one would have."""
+        place = (self.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank)
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=7).digest()))
+
+    def _finish_step(self, step_films: Tensor) -> None:
+        """Sum the step over ranks and log it; every rank then holds the same numbers."""
+        loss, padding_efficiency = self.sums.finish_step(step_films, self.sum_over_ranks)
+        if self.is_logged_step():
+            self.log("train/loss", loss, logger=False)
+            rates = {group["name"].split("_")[0]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
+            self.row = {
+                "train/loss": loss,
+                "train/padding_efficiency": padding_efficiency,
+                **{f"lr/{part}": rate for part, rate in rates.items()},
+            }
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Sum a tensor over the ranks; all of them get the sum."""
+        if self.trainer.world_size == 1:
+            return values
+        # the strategy's own reduce() meets at a barrier first, for which the host waits for the device
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    def is_logged_step(self) -> bool:
+        """Whether the step at hand gets a row in the curves."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector, where mypy cannot see
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
+
+    def _log_row(self) -> None:
+        """Send the step's row to the loggers, before a checkpoint of the step: Lightning would do it after."""
+        self._send({name: float(value) for name, value in self.row.items()}, self.trainer.global_step)
+
+    def _send(self, row: dict[str, float], step: int) -> None:
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**row, "epoch": self.trainer.current_epoch}, step=step)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch's films, before the checkpoint of the epoch."""
+        self.check_finite()
+        loss = self.sums.finish_epoch()
+        self.log("train/loss_epoch", loss, logger=False)
+        self._send({"train/loss_epoch": float(loss)}, self.trainer.global_step - 1)
+
+    # Optimisation
+
+    def learning_rates(self) -> tuple[float, float]:
+        """Peak learning rates of backbone and head."""
+        size = sum(p.numel() for p in self.backbone.parameters())
+        lr = self.options.lr or default_learning_rate(size, adapters=self.adapters, from_scratch=self.from_scratch)
+        if self.options.head_lr is not None:
+            return lr, self.options.head_lr
+        return lr, min((1.0 if self.from_scratch else HEAD_LEARNING_RATE_FACTOR) * lr, 5e-3)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with linear warm-up and decay over the steps of the whole run."""
+        lr, head_lr = self.learning_rates()
+        groups = parameter_groups(
+            self.backbone.named_parameters(),
+            self.head.named_parameters(),
+            lr=lr,
+            head_lr=head_lr,
+            weight_decay=self.options.weight_decay,
+        )
+        optimizer = self.new_optimizer(groups)
+        total = self._planned_steps()
+        warmup = round(self.options.warmup_fraction * total)
+        factor = schedule_factor(self.options.schedule, warmup_steps=warmup, total_steps=total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _planned_steps(self) -> int:
+        # asking Lightning would load the training batches now, before a restored run knows where it stands
+        planned = getattr(self.trainer.datamodule, "total_steps", 0)  # type: ignore[attr-defined]  # set by a connector
+        return planned or int(self.trainer.estimated_stepping_batches)
+
+    def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """The optimizer of the parameter groups."""
+        return torch.optim.AdamW(groups, betas=(0.9, self.options.beta2), fused=True)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the global norm, log the norm before it, and stop when it stays not finite."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        limit = gradient_clip_val if gradient_clip_val else float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.finite_steps.update(self.sums.loss, norm, self.trainer.global_step)
+        # a host that computes has the numbers at hand; for a device it would have to wait
+        if self.is_logged_step() or norm.device.type == "cpu":
+            self.check_finite()
+        if self.is_logged_step():
+            self.row["train/gradient_norm"] = norm
+            if self._scaler is not None:
+                self.row["train/loss_scale"] = self._scaler.get_scale()
+                self.row["train/skipped_steps"] = self.finite_steps.skipped
+            self._log_row()
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def check_finite(self) -> None:
+        """Stop a training whose loss or gradient stays not finite, the same on all ranks.
+
+        Raises:
+            DivergedError: With the films of its first bad step, and the checkpoint to resume from.
+        """
+        first = self.finite_steps.first_that_stays(scaled=self._scaler is not None)
+        if first is None:
+            return
+        films = ""
+        if name_films := getattr(self.trainer.datamodule, "film_ids_of_step", None):  # type: ignore[attr-defined]
+            ids = name_films(first)
+            shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+            films = f" (films with ids {shown})"
+        last = _last_checkpoint(self.trainer.checkpoint_callback)
+        place = f"{last} holds the weights of an earlier step" if last else "there is no checkpoint before it"
+        raise DivergedError(
+            f"the loss or its gradient is not finite from optimizer step {first + 1:,} on{films}: "
+            f"{place}; lower model.lr, or use a precision with a wider range, such as trainer.precision=bf16-mixed"
+        )
+
+
+def _last_checkpoint(callback: Any) -> Path | None:
+    """Return the newest checkpoint that a callback knows of: a run's own, or Lightning's."""
+    paths = (getattr(callback, name, None) for name in ("last", "last_model_path", "best_model_path"))
+    return next((Path(path) for path in paths if path and Path(path).exists()), None)
