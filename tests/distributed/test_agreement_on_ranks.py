@@ -11,6 +11,7 @@ from genre_lightning.distributed import preemption
 from genre_lightning.distributed.preemption import StopAgreement
 from genre_lightning.distributed.signals import StopFlag
 from genre_lightning.errors import CheckpointError
+from genre_lightning.training.callbacks import checkpoints
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
 
 
@@ -24,7 +25,9 @@ def checkpoint_on_a_nodes_disk(folder, rank, step):
 
 
 def start(rank, folder, steps, refused):
-    trainer = SimpleNamespace(world_size=2, ckpt_path=checkpoint_on_a_nodes_disk(folder, rank, steps[rank]))
+    trainer = SimpleNamespace(
+        world_size=2, num_nodes=1, ckpt_path=checkpoint_on_a_nodes_disk(folder, rank, steps[rank])
+    )
     callback = RunCheckpoint(folder, "val/loss")
     if not refused:
         callback.setup(trainer, None, "fit")
@@ -45,6 +48,25 @@ def start(rank, folder, steps, refused):
 )
 def test_ranks_that_found_different_checkpoints_do_not_start(tmp_path, steps, refused):
     run_on_ranks(start, 2, tmp_path, steps, refused)
+
+
+def start_in(rank, folders, refused):
+    checkpoints._LISTED_SECONDS = 0
+    callback = RunCheckpoint(folders[rank], "val/loss")
+    trainer = SimpleNamespace(world_size=2, num_nodes=2, ckpt_path=None)
+    if refused:
+        with pytest.raises(CheckpointError, match=r"rank 1 does not see what rank 0 writes .* --run_dir"):
+            callback.setup(trainer, None, "fit")
+    else:
+        callback.setup(trainer, None, "fit")
+    torch.distributed.barrier()
+    assert not list(folders[0].iterdir())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_nodes_share_the_run_directory(tmp_path, shared):
+    folders = (tmp_path / "a", tmp_path / ("a" if shared else "b"))
+    run_on_ranks(start_in, 2, folders, not shared)
 
 
 def one_rank_is_due(rank):
