@@ -38,7 +38,7 @@ def test_a_70b_in_steps_of_32_films_on_8_gpus_is_limited_by_the_starting_of_its_
 
 
 def test_the_exchange_shows_where_nothing_hides_it():
-    short = replace(LLAMA, flops=1e12, blocks=1, decoder=False, gradients=4 * 66e6, weights=4 * 66e6)
+    short = replace(LLAMA, flops=1e12, blocks=1, decoder=False, gradients=4 * 660e6, weights=4 * 660e6)
     step = on(short, 64, sharded=False)
     assert step.limit == "exchange"
     assert step.hidden == pytest.approx(2 / 3 * max(step.products, step.kernels))
