@@ -2,38 +2,23 @@
 
     python benchmarks/scaling.py [FILM_FILE]
 
-Prints the table of the README's page on scaling. Nothing of it is measured. Each GPU takes the same number of tokens
-however many there are, and:
-
-    compute     t = tokens x FLOPs a token / (utilisation x dense peak)
-    exchange    x = bytes / link + collectives x 2 log2(n) x latency
-    bytes       DDP: 2 (n - 1) / n x gradients          (ring all-reduce: Patarasuk and Yuan, 2009)
-                FSDP: (n - 1) / n x (2 weights + gradients)  (gathered forward and backward, reduced and scattered)
-    efficiency  t / (t + x) where nothing overlaps, t / (t + max(0, x - h t)) where all does that can
-
-with h = 2/3 for DDP, whose exchange runs beside the backward pass, and 1 for FSDP, which fetches ahead. Ranks also wait
+Prints the table of the README's section on many GPUs. Nothing of it is measured. Each GPU takes the same number of
+tokens in one micro-batch however many GPUs there are; the formulas are those of `genre_lightning/planning/speed.py`. A
+cell has the time of the exchange, and the efficiency: the time of the products over that of the step. Ranks also wait
 for the one with the longest texts, and for stragglers; neither is in the table.
 """
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.planning.speed import StepTime, Work, step_time
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NVLINK, NODE_LINKS = 450e9, 400e9
-"""Bytes a second in one direction: of a GPU inside a node (H100 data sheet: 900 GB/s both ways), and of a node's eight
-adapters of 400 Gb/s together (DGX H100 data sheet), which as many rings share."""
-LATENCY = 10e-6
-"""Seconds of a hop: assumed."""
-BUCKET = 25 * 2**20
-"""Bytes of gradients that DDP sends together: its default."""
-UTILISATION = 0.4
 GPUS = (8, 64, 512)
 # name, configuration files, tokens that a GPU takes in a step
 CASES = (
@@ -46,8 +31,7 @@ CASES = (
 def planned(files: list[str], films: str) -> dict:
     """What `plan` says of a configuration on eight GPUs."""
     configs = [word for name in files for word in ("--config", str(CONFIGS / name))]
-    words = ["plan", "--json", *configs, "--data.csv", films, "--devices", "8", "--gpu", "h100-80gb",
-             "--utilisation", str(UTILISATION)]  # fmt: skip
+    words = ["plan", "--json", *configs, "--data.csv", films, "--devices", "8", "--gpu", "h100-80gb"]
     done = subprocess.run(
         [sys.executable, "-m", "genre_lightning", *words], capture_output=True, text=True, check=False
     )
@@ -56,40 +40,39 @@ def planned(files: list[str], films: str) -> dict:
     return json.loads(done.stdout)
 
 
-def times(facts: dict, tokens: int, gpus: int) -> tuple[float, float, float]:
-    """Seconds of a step's compute and of its exchange, and the share of the compute that can hide it."""
-    time, blocks = facts["time"], facts["parameters"]["blocks"]
-    flops_per_token = time["flops_an_epoch"] / facts["steps"]["tokens_an_epoch"]
-    compute = tokens * flops_per_token / (UTILISATION * time["dense_peak_flops"])
-    gradients = 4 * facts["parameters"]["trained"]
+def step(facts: dict, tokens: int, gpus: int) -> StepTime:
+    """A step of as many tokens on each GPU."""
+    time, steps, parameters = facts["time"], facts["steps"], facts["parameters"]
     sharded = facts["machine"]["strategy"] == "fsdp"
-    if sharded:
-        weights = facts["memory"]["ddp"]["parts"]["weights"]
-        sent, collectives = 2 * weights + gradients, 3 * (blocks + 1)
-    else:
-        sent, collectives = 2 * gradients, math.ceil(gradients / BUCKET)
-    link = NVLINK if gpus <= 8 else NODE_LINKS
-    agreements = 2  # on whether to stop
-    waits = (collectives + agreements) * 2 * math.log2(gpus) * LATENCY
-    return compute, (gpus - 1) / gpus * sent / link + waits, 1.0 if sharded else 2 / 3
+    films = gpus * tokens * steps["films"] / steps["tokens_an_epoch"]
+    work = Work(
+        flops=gpus * tokens * time["flops_an_epoch"] / steps["tokens_an_epoch"],
+        films=round(films),
+        micro_batches=1,
+        blocks=parameters["blocks"],
+        decoder=parameters["quantised"] > 0,
+        weights=facts["memory"]["ddp"]["parts"]["weights"],
+        gradients=4 * parameters["trained"],
+    )
+    peak, utilisation = time["dense_peak_flops"], time["utilisation"]
+    return step_time(work, ranks=gpus, sharded=sharded, peak=peak, utilisation=utilisation)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", help="film file; the embedded sample where there is none")
     films = parser.parse_args().file
-    print("| model | tokens a GPU | compute | " + " | ".join(f"{n} GPUs" for n in GPUS) + " |")
-    print("|---|---:|---:|" + "---:|" * len(GPUS))
+    print("| model | tokens a GPU | products | kernels | " + " | ".join(f"{n} GPUs" for n in GPUS) + " |")
+    print("|---|---:|---:|---:|" + "---:|" * len(GPUS))
     with tempfile.TemporaryDirectory() as folder:
         films = films or str(write_sample(Path(folder, "films.csv"), films=2000, seed=0))
         for name, files, tokens in CASES:
             facts = planned(files, films)
-            cells = []
-            for gpus in GPUS:
-                compute, exchange, hidden = times(facts, tokens, gpus)
-                none, all_ = compute / (compute + exchange), compute / (compute + max(0.0, exchange - hidden * compute))
-                cells.append(f"{exchange * 1000:.1f} ms: {none:.1%} to {all_:.1%}")
-            print(f"| {name} | {tokens:,} | {compute * 1000:,.0f} ms | " + " | ".join(cells) + " |")
+            taken = [step(facts, tokens, gpus) for gpus in GPUS]
+            cells = [f"{each.exchange * 1000:.1f} ms: {each.products / each.seconds:.1%}" for each in taken]
+            first = taken[0]
+            print(f"| {name} | {tokens:,} | {first.products * 1000:,.0f} ms at {facts['time']['utilisation']:g} | "
+                  f"{first.kernels * 1000:,.0f} ms | " + " | ".join(cells) + " |")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.files import file_digest, parse_json
 from genre_lightning.locks import locked
+from genre_lightning.node import digest_on_node
 
 MANIFEST = "manifest.json"
 _PATIENCE_SECONDS = 2 * 3600.0
@@ -68,7 +69,8 @@ _GROUP = stat.S_IRWXG | stat.S_ISGID
 def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
     """Return the folder `root/key`, built now if it is not there whole.
 
-    A folder that is there is used without a lock, as folders appear whole by a rename. Processes that ask for a missing
+    A folder that is there is used without a lock, as folders appear whole by a rename; of the ranks of a node one reads
+    and verifies it. Processes that ask for a missing
     one at once wait for the one that builds it. A folder whose files do not have the sizes and digests of its manifest
     is built again. In a directory that its group shares, the group may read and write all of it.
 
@@ -172,7 +174,7 @@ def _kept_if_whole(folder: Path) -> dict[str, Any] | None:
             return None
         for name, expected in manifest["files"].items():
             file = folder / name
-            if file.stat().st_size != expected["bytes"] or file_digest(file) != expected["sha256"]:
+            if file.stat().st_size != expected["bytes"] or digest_on_node(file) != expected["sha256"]:
                 return None
         return manifest["facts"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.node import once_on_node
 
 HOW_TO_GET = (
     "name a local directory that holds config.json, model.safetensors and the tokenizer's files, or, on a machine "
@@ -21,6 +22,8 @@ _LARGEST_FILE = 16 << 20
 def model_file(name: str, file: str, revision: str | None, *, fetch: bool = True) -> Path | None:
     """Return the path of a file of a local directory or of a model of the hub; None if the model lacks it.
 
+    The hub is asked by one rank of each node: a thousand at once would meet its rate limit.
+
     Args:
         name: Local directory or model of the hub.
         file: Name of the file in it.
@@ -32,18 +35,23 @@ def model_file(name: str, file: str, revision: str | None, *, fetch: bool = True
     """
     from transformers.utils import cached_file
 
-    try:
+    def find() -> str:
         # a local directory is not asked for more than regular files: a pipe or a device would block, or never end
         found = cached_file(
             name, file, revision=revision, local_files_only=not fetch, _raise_exceptions_for_missing_entries=False
         )
+        return found or ""
+
+    asks = fetch and not Path(name).is_dir()
+    try:
+        found = once_on_node(f"hub {name} {revision} {file}", find) if asks else find()
     except Exception as error:  # a dozen kinds, by what is missing
         if not fetch:
             return None
         raise ConfigError(
             f"{file} of {name!r} cannot be fetched ({one_line(error)[:160]}): {HOW_TO_GET.format(name=name)}"
         ) from None
-    return None if found is None else Path(found)
+    return Path(found) if found else None
 
 
 def read_object(path: Path, most_bytes: int = _LARGEST_FILE) -> dict[str, Any]:

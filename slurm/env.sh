@@ -19,7 +19,7 @@ export GENRE_LIGHTNING_PYTHON=${GENRE_LIGHTNING_PYTHON:-${VIRTUAL_ENV:-$SLURM_SU
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 
 # -- NCCL --------------------------------------------------------------------------------------------------------------
-# The network interface between the nodes, where NCCL or gloo chooses a wrong one:
-# export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0
+# The network interface between the nodes, where NCCL or gloo chooses a wrong one; gloo takes a name that NCCL is given:
+# export NCCL_SOCKET_IFNAME=ib0
 # What NCCL chose, when the nodes do not meet:
 # export NCCL_DEBUG=INFO

@@ -58,8 +58,9 @@ def _parser() -> CommandParser:
     add("--nodes", type=within(int, at_least(1, 10**6)), metavar="N", help="nodes (default: trainer.num_nodes, else 1)")
     gpus = ", ".join(known_gpus())
     add("--gpu", metavar="NAME", help=f"what each is, for whether it fits and how long it takes: {gpus}")
-    add("--utilisation", type=within(float, Bounds(0, 1, open_below=True)), default=0.4, metavar="SHARE",
-        help="of the GPU's dense peak that training reaches, as throughput/mfu has it (default: 0.4)")  # fmt: skip
+    add("--utilisation", type=within(float, Bounds(0, 1, open_below=True)), metavar="SHARE",
+        help="of the GPU's dense peak that products reach (default: 0.4, times 0.7 for 4-bit weights, times 0.8 for "
+        "activation checkpointing)")  # fmt: skip
     add("--json", action="store_true", help="one JSON object")
     return parser
 

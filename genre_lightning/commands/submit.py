@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from genre_lightning.training.setup import Setup
 
 _MAX_REQUEUES = 50
+_CPUS_PER_GPU = 8
+"""SLURM gives a task one CPU otherwise, which Python, autograd, NCCL and gloo would share; GPU nodes have as many."""
 
 
 def submit(arguments: Sequence[str]) -> int:
@@ -121,6 +123,7 @@ def _directives(options: argparse.Namespace, run: RunDirectory, step: PlannedSte
         "nodes": str(step.nodes),
         "ntasks-per-node": str(step.tasks_per_node),
         "gpus-per-node": str(options.gpus_per_node) if options.gpus_per_node else None,
+        "cpus-per-task": str(_CPUS_PER_GPU) if options.gpus_per_node else None,
         "output": f"{batch.file_name(run.batch)}/%j.log",
         # relative paths in a configuration are of the folder that it was submitted from
         "chdir": str(Path.cwd()),
@@ -130,7 +133,10 @@ def _directives(options: argparse.Namespace, run: RunDirectory, step: PlannedSte
             directives[name] = value
     if options.no_requeue:
         directives |= {"requeue": None, "no-requeue": ""}
-    return {**directives, **_given(options)}
+    given = _given(options)
+    if "cpus-per-gpu" in given:
+        directives["cpus-per-task"] = None
+    return {**directives, **given}
 
 
 def _scripts(run: RunDirectory) -> Path:

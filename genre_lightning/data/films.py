@@ -22,6 +22,7 @@ from genre_lightning.data.shapes import Shapes
 from genre_lightning.data.tables import FileState
 from genre_lightning.errors import DataError
 from genre_lightning.files import file_digest
+from genre_lightning.node import digest_on_node
 from genre_lightning.progress import ReadShare
 
 __all__ = ["FilmSource", "FilmTable", "load_films"]
@@ -124,7 +125,7 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
     """
     kind = file_kind(source.path)
     state = FileState.of(source.path)
-    digest = file_digest(source.path)
+    digest = digest_on_node(source.path)
     settings = {
         "format": READING_VERSION,
         "kind": kind,

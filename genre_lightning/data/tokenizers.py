@@ -12,6 +12,7 @@ from genre_lightning.data.sentencepiece import bare_tokenizer
 from genre_lightning.data.tokenizer_limits import check_growth
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.foreign import model_file, read_object
+from genre_lightning.node import once_on_node
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,14 +31,10 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         ConfigError: It cannot be found or loaded, or knows no words.
     """
-    from transformers import AutoTokenizer
-
     _check_class(name, revision)
     _check_growth(name, revision)
     try:
-        tokenizer = bare_tokenizer(Path(name)) or AutoTokenizer.from_pretrained(
-            name, revision=revision, use_fast=True, trust_remote_code=False
-        )
+        tokenizer = bare_tokenizer(Path(name)) or _from_folder_or_hub(name, revision)
         knows = _knows_words(tokenizer)
     except (KeyboardInterrupt, SystemExit, ConfigError):
         raise
@@ -52,6 +49,27 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
             "model.backbone=small"
         )
     return tokenizer
+
+
+def _from_folder_or_hub(name: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; one rank of a node asks the hub, and the others take what it has fetched."""
+    from transformers import AutoTokenizer
+
+    loaded: list[PreTrainedTokenizerBase] = []
+
+    def load(*, local: bool = False) -> str:
+        loaded.append(
+            AutoTokenizer.from_pretrained(
+                name, revision=revision, use_fast=True, trust_remote_code=False, local_files_only=local
+            )
+        )
+        return ""
+
+    if not Path(name).is_dir():
+        once_on_node(f"tokenizer {name} {revision}", load)
+    if not loaded:
+        load(local=True)
+    return loaded[0]
 
 
 def _unloadable(name: str, error: BaseException) -> ConfigError:

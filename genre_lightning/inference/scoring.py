@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,7 +145,9 @@ class ModelScorer(_TemplateReader):
         model.runs_on(self.device.type, self.precision)
         if model.adapters:  # others have all of their weights in the checkpoint
             model.check(None)
-        metadata = restore_alone(model, run.best, tokenizer=self.tokenizer)
+        # a quantised base is built on the GPU that is current
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            metadata = restore_alone(model, run.best, tokenizer=self.tokenizer)
         self.decision = decision.for_genres(metadata.genres)
         self.max_tokens: int | None = metadata.max_tokens
         model.eval().to(self.device)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.errors import CheckpointError, ConfigError, one_line
-from genre_lightning.files import file_digest, read_json, write_json
+from genre_lightning.files import read_json, write_json
 from genre_lightning.foreign import HOW_TO_GET, model_file, read_object
 from genre_lightning.models.metadata import BaseMetadata
+from genre_lightning.node import digest_on_node
 from genre_lightning.shapes import text
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def _file_digest(file: Path, cache_dir: Path | None) -> str:
         note = (cache_dir or default_cache_dir()) / "weights" / f"{key}.json"
         if (known := _noted(note)) is not None:
             return known
-        digest = file_digest(target)
+        digest = digest_on_node(target)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error}): mend its permissions, or fetch the model again") from None
     _remember(note, digest)

@@ -160,8 +160,10 @@ class FrozenDecoder(GenreClassifier):
         """Where the weights are quantised: at once on the device that computes, where it is known."""
         if self.shape_only:
             return torch.device("meta")
-        trainer = self._trainer
-        return trainer.strategy.root_device if trainer is not None else torch.device("cpu")
+        if (trainer := self._trainer) is not None:
+            return trainer.strategy.root_device
+        # on a CPU a 7B takes minutes to quantise, by other code than it was trained with
+        return torch.device("cuda" if self.accelerator == "cuda" else "cpu")
 
     def new_config(self, spec: DataSpec) -> PretrainedConfig:
         """The backbone's configuration.
@@ -214,6 +216,11 @@ class FrozenDecoder(GenreClassifier):
         self._frozen.materialise(part)
 
     # Checkpoints
+
+    def on_fit_start(self) -> None:
+        """See `GenreClassifier.on_fit_start`; the base is digested now, not while a preempted job saves."""
+        super().on_fit_start()
+        self.base_metadata()
 
     def base_metadata(self) -> BaseMetadata:
         """What names the frozen weights: the base of which the checkpoint holds nothing."""

@@ -203,6 +203,11 @@ class DistilBertClassifier(GenreClassifier):
             pooled = pool_packed(states[0], batch["last_tokens"], self.options.pooling)
         return self.classify(pooled, batch)
 
+    def on_fit_start(self) -> None:
+        """See `GenreClassifier.on_fit_start`; a frozen base is digested now, not while a preempted job saves."""
+        super().on_fit_start()
+        self.base_metadata()
+
     def base_metadata(self) -> BaseMetadata:
         """What names the weights that the training starts from; frozen ones by their content too."""
         if self._base_metadata is None:

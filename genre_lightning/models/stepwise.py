@@ -240,7 +240,7 @@ class StepwiseModule(LightningModule):
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self.finite_steps.update(self.sums.loss, norm, self.trainer.global_step)
         # a host that computes has the numbers at hand; for a device it would have to wait
-        if self.is_logged_step() or norm.device.type == "cpu":
+        if self.is_logged_step() or self.finite_steps.counts.device.type == "cpu":
             self.check_finite()
         if self.is_logged_step():
             self.row["train/gradient_norm"] = norm

@@ -28,6 +28,7 @@ from genre_lightning.planning.report import (
 )
 from genre_lightning.planning.setting import BatchShape, Setting, Strategy
 from genre_lightning.planning.shape import ModelShape, build_empty, shape_of
+from genre_lightning.planning.speed import StepTime, Work, step_time, usual_utilisation
 from genre_lightning.planning.steps import StepPlan, Texts, plan_steps, read_texts
 from genre_lightning.provenance import device_name
 from genre_lightning.training.setup import Setup
@@ -35,9 +36,6 @@ from genre_lightning.types import DataSpec
 
 _GENRES = 20
 """Of the real file: for a plan whose films cannot be read."""
-
-_SHORT_STEP_SECONDS = 0.02
-"""A step below that is shorter than what starting its kernels, one by one from Python, takes."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,14 @@ class Machine:
         devices: of each.
         kind: "cuda" or "cpu".
         gpu: which one; None where it is not said.
-        utilisation: share of the GPU's dense peak that training is taken to reach.
+        utilisation: share of the GPU's dense peak that training is taken to reach; None for the usual one of the model.
     """
 
     nodes: int
     devices: int
     kind: Literal["cpu", "cuda"]
     gpu: Gpu | None
-    utilisation: float
+    utilisation: float | None
 
     @property
     def ranks(self) -> int:
@@ -230,8 +228,7 @@ class Plan:
             device=machine.kind,
             half=self._products != "fp32",
             optimizer=getattr(model.options, "optimizer", "adamw"),
-            # as GenreClassifier.new_optimizer chooses
-            fused=not (self.precision == "16-mixed" and setup.config.trainer.gradient_clip_val),
+            fused=True,  # as GenreClassifier.new_optimizer makes it
             micro_batches=steps.micro_batches if steps else 1,
             offload=_offloads(setup.config.trainer.strategy),
             averaged=model.options.ema_decay is not None,
@@ -287,7 +284,7 @@ class Plan:
                 "not estimated: name the GPU with --gpu, or set --trainer.accelerator cpu to measure this machine's CPU"
             )
         else:
-            self._gpu_time(self.machine.gpu, steps)
+            self._gpu_time(self.machine.gpu, shape, steps)
 
     def _cpu_time(self, shape: ModelShape, texts: Texts, steps: StepPlan) -> None:
         model, data, machine = self.setup.model, self.setup.data, self.machine
@@ -315,7 +312,7 @@ class Plan:
             seconds=seconds * steps.total_steps / steps.steps,
         )
 
-    def _gpu_time(self, gpu: Gpu, steps: StepPlan) -> None:
+    def _gpu_time(self, gpu: Gpu, shape: ModelShape, steps: StepPlan) -> None:
         machine, cost = self.machine, self.setup.model.training_cost()
         peak = dense_peak(gpu.device, self._products)
         if not peak or cost is None:
@@ -323,20 +320,43 @@ class Plan:
             self.report.no_time = f"not estimated: {what} not known"
             return
         flops = cost.flops(steps.tokens, steps.tokens_squared)
-        seconds = flops / (machine.ranks * peak * machine.utilisation)
+        utilisation = machine.utilisation or usual_utilisation(
+            quantised=shape.quantised > 0, checkpointed=shape.checkpointed
+        )
+        work = Work(
+            flops=flops / steps.steps,
+            films=self.setup.data.options.global_batch_size,
+            micro_batches=steps.micro_batches,
+            blocks=shape.blocks,
+            decoder=shape.decoder,
+            weights=sum(weight.stored + weight.scales for weight in shape.weights),
+            gradients=4 * shape.trained,
+        )
+        sharded = self.strategy == SHARDED
+        step = step_time(work, ranks=machine.ranks, sharded=sharded, peak=peak, utilisation=utilisation)
+        seconds = step.seconds * steps.steps
         self.report.time = GpuTime(
-            utilisation=machine.utilisation,
+            utilisation=utilisation,
             dense_peak_flops=peak,
             flops_an_epoch=flops,
+            step={**asdict(step), "seconds": step.seconds, "limit": step.limit},
             seconds_an_epoch=seconds,
             seconds=seconds * steps.total_steps / steps.steps,
         )
-        if (each := seconds / steps.steps / steps.micro_batches) < _SHORT_STEP_SECONDS:
-            self.notes.append(
-                f"a micro-batch would take {1000 * each:.2g} ms at a utilisation of {machine.utilisation:g}, less than "
-                "starting its kernels does: the run will take longer than planned, unless data.global_batch_size "
-                "is larger or the devices are fewer"
-            )
+        self.notes += _notes_of(step)
+
+
+def _notes_of(step: StepTime) -> list[str]:
+    """What keeps the GPUs from their products, if anything does."""
+    parts = (
+        f"a step is {1000 * step.seconds:,.3g} ms: products {1000 * step.products:,.3g}, starting kernels "
+        f"{1000 * step.kernels:,.3g}, exchange between ranks {1000 * step.exchange:,.3g}"
+    )
+    if step.limit == "kernels":
+        return [f"{parts}; the host limits it: raise data.global_batch_size, or use fewer devices"]
+    if step.limit == "exchange":
+        return [f"{parts}; the exchange limits it: raise data.global_batch_size"]
+    return []
 
 
 def _memory_report(taken: Memory, machine: Machine, largest: int | None) -> MemoryReport:

@@ -108,6 +108,8 @@ class GpuTime:
     utilisation: float
     dense_peak_flops: float
     flops_an_epoch: float
+    step: dict[str, Any]
+    """Seconds of a step's parts, and what limits it, as in `StepTime`."""
     seconds_an_epoch: float
     seconds: float
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 from lightning.pytorch import Trainer
 
@@ -19,6 +20,7 @@ from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError, DivergedError
 from genre_lightning.folders import new_folder
+from genre_lightning.models.layers.packing import why_not_flash
 from genre_lightning.models.restore import restore_weights
 from genre_lightning.provenance import device_name, git_commit, made_by
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
@@ -106,7 +108,7 @@ def _train(
             step = manifest.global_step or 0
             tell(f"resuming {setup.run.path} after optimizer step {step:,}")
         resume_loggers(trainer.loggers, step)
-        _describe(setup, data)
+        _describe(setup, data, trainer.strategy.root_device)
         settings = yaml.safe_load(setup.config_text)
         describe_run(trainer.loggers, {**settings, "data_audit": data.audit, "git_commit": git_commit()})
         started = time.monotonic()
@@ -179,7 +181,7 @@ def _restore_best(setup: Setup, trainer: Trainer, score: float | None) -> None:
     restore_weights(setup.model, setup.run.best)
 
 
-def _describe(setup: Setup, data: PreparedData) -> None:
+def _describe(setup: Setup, data: PreparedData, device: torch.device) -> None:
     sizes = ", ".join(f"{len(split.films):,} {name}" for name, split in data.splits.items())
     audit = data.films.audit
     tell(f"data    {audit.rows:,} rows, {audit.kept:,} films kept; {sizes}; {len(data.vocabulary)} genres")
@@ -190,4 +192,7 @@ def _describe(setup: Setup, data: PreparedData) -> None:
     tell(f"model   {name}, {type(model).__name__}; {setup.data.options.global_batch_size} films a step")
     if model.weight_report is not None:
         tell(f"weights {model.weight_report}")
+    config = getattr(model, "backbone_config", None)
+    if device.type == "cuda" and model.layout == "packed" and (why := why_not_flash(device, model.precision, config)):
+        tell(f"speed   packed texts are padded for the attention: {why}")
     tell(f"run     {setup.run.path}")

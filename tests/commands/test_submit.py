@@ -53,9 +53,9 @@ def test_a_job_is_written_submitted_and_told(sbatch, sample_csv, tmp_path, capfd
     assert (sbatch / "args").read_text().splitlines() == ["--parsable", str(script)]
     asked = directives(script.read_text())
     expected = {
-        "nodes": "4", "gpus-per-node": "8", "ntasks-per-node": "8", "time": "8:00:00", "partition": "west",
-        "account": "films", "qos": "high", "exclusive": "", "requeue": "", "open-mode": "append", "signal": "USR1@300",
-        "output": f'"{run_dir}/slurm/%j.log"', "job-name": '"it\'s a run"',
+        "nodes": "4", "gpus-per-node": "8", "ntasks-per-node": "8", "cpus-per-task": "8", "time": "8:00:00",
+        "partition": "west", "account": "films", "qos": "high", "exclusive": "", "requeue": "", "open-mode": "append",
+        "signal": "USR1@300", "output": f'"{run_dir}/slurm/%j.log"', "job-name": '"it\'s a run"',
     }  # fmt: skip
     assert {name: asked.get(name) for name in expected} == expected
     subprocess.run(["/bin/bash", "-n", str(script)], check=True)
@@ -90,6 +90,20 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(no_sbatch, sample_csv, t
     template = batch.TEMPLATE.read_text()
     # all that is done stands in the template
     assert out.splitlines()[-30:] == template.splitlines()[-30:]
+
+
+@pytest.mark.parametrize(
+    ("more", "cpus"),
+    [
+        (["--gpus-per-node=2"], "8"),
+        (["--gpus-per-node=0"], None),
+        (["--gpus-per-node=2", "--sbatch=cpus-per-task=4"], "4"),
+        (["--gpus-per-node=2", "--sbatch=cpus-per-gpu=12"], None),
+    ],
+)
+def test_a_rank_on_a_gpu_has_cpus(no_sbatch, sample_csv, tmp_path, capfd, more, cpus):
+    assert main(words(sample_csv, tmp_path / "run", "--dry-run", *more)) == 0
+    assert directives(capfd.readouterr().out).get("cpus-per-task") == cpus
 
 
 def test_no_requeue(no_sbatch, sample_csv, tmp_path, capfd):

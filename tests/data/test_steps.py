@@ -1,12 +1,14 @@
 """The plan of the steps: which films, on which rank, in which micro-batch; against brute force on small inputs."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genre_lightning.data import steps
 from genre_lightning.data.steps import (
     EvaluationSampler,
     StepSampler,
@@ -356,3 +358,64 @@ def test_texts_without_a_token_are_dealt_too():
     assert sorted(np.concatenate(groups).tolist()) == [0, 1, 2, 3]
     batches = evaluation_shards(lengths, budget=3, rank=0, world_size=1)
     assert sorted(np.concatenate(batches).tolist()) == [0, 1, 2, 3]
+
+
+def by_one_text_at_a_time(lengths, parts, layout):
+    """`partition`, slowly: the smallest bound is found by trying all of them, and each text is looked at."""
+    order = sorted(range(len(lengths)), key=lambda text: -lengths[text])
+
+    def cut(texts, bound):
+        groups = []
+        for text in texts:
+            slots = len(groups[-1]) + 1 if groups else 1
+            if layout == "padded":
+                cost = slots * lengths[groups[-1][0]] if groups else 0
+            else:
+                cost = sum(lengths[other] for other in groups[-1]) + lengths[text] if groups else 0
+            if groups and cost <= bound:
+                groups[-1].append(text)
+            else:
+                groups.append([text])
+        return groups
+
+    groups = []
+    while order:
+        bound = next(
+            bound for bound in itertools.count(lengths[order[0]]) if len(cut(order, bound)) <= parts - len(groups)
+        )
+        if bound > lengths[order[0]] or len(groups) == parts - 1:
+            return groups + cut(order, bound)
+        groups.append([order.pop(0)])
+    return groups
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_groups_are_those_of_a_slow_search(layout):
+    numbers = np.random.default_rng(4)
+    for _ in range(60):
+        lengths = numbers.integers(1, int(numbers.choice([4, 30, 200])), size=int(numbers.integers(1, 40)))
+        parts = int(numbers.integers(1, 9))
+        groups = [group.tolist() for group in partition(lengths, parts, layout)]
+        assert [group for group in groups if group] == by_one_text_at_a_time(lengths.tolist(), parts, layout)
+
+
+def test_large_steps_are_planned_while_the_one_before_trains(monkeypatch):
+    lengths = np.random.default_rng(1).integers(2, 60, size=100)
+    options = {"global_batch_size": 24, "micro_batches": 2, "seed": 5, "rank": 1, "world_size": 3, "layout": "packed"}
+    expected = list(StepSampler(lengths, **options))
+    monkeypatch.setattr(steps, "_PLANNED_AHEAD", 24)
+    plan, planned = StepSampler._plan, []
+    monkeypatch.setattr(
+        StepSampler,
+        "_plan",
+        lambda self, order, step: planned.append(threading.current_thread()) or plan(self, order, step),
+    )
+    found = iter(StepSampler(lengths, **options))
+    micro_batches = [next(found), next(found)]
+    assert threading.main_thread() not in planned
+    micro_batches += found
+    for one, other in zip(micro_batches, expected, strict=True):
+        assert one.step_films == other.step_films
+        assert one.films.tolist() == other.films.tolist()
+    assert len(planned) == 5
+    assert not any(thread.is_alive() for thread in planned)

@@ -1,6 +1,7 @@
 """Packed texts through the flash kernel's interface, with a plain reference in the kernel's place."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,3 +80,47 @@ def test_decoder_by_flash_equals_padded():
     assert CALLS
     assert {causal for *_, causal in CALLS} == {True}
     assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "width", "why"),
+    [
+        ("16-mixed", (9, 0), 64, ""),
+        ("bf16-mixed", (8, 0), 128, ""),
+        ("32-true", (9, 0), 64, "half precision only"),
+        ("16-mixed", (7, 5), 64, "T4 is older than an A100"),
+        ("16-mixed", (9, 0), 20, "no heads of width 20"),
+    ],
+)
+def test_why_packed_texts_are_padded_is_said(monkeypatch, precision, capability, width, why):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "T4")
+    config = SimpleNamespace(hidden_size=4 * width, num_attention_heads=4)
+    said = packing.why_not_flash(torch.device("cuda"), precision, config)
+    assert (why in said) if why else not said
+
+
+def test_dropout_by_flash_is_that_of_padded_texts():
+    rows, heads, width, dropout = texts(), 2, 16, 0.3
+    batch = {name: torch.from_numpy(values) for name, values in pack_rows(rows).items()}
+    lengths = packing.packed_lengths(batch["last_tokens"])
+    tokens, longest = int(lengths.sum()), batch["slots"].shape[1]
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(3, 1, heads, tokens, width, generator=generator)
+    layout = {name: batch[name] for name in ("slots", "places")}
+    layout["slot_mask"] = torch.arange(longest) < lengths[:, None]
+    module = torch.nn.Module().train()
+    module.is_causal = False
+
+    def draws(number, **options):
+        options = {"scaling": width**-0.5, "dropout": dropout, **layout, **options}
+        torch.manual_seed(1)
+        return torch.stack([packing.text_attention(module, *states, None, **options)[0] for _ in range(number)])
+
+    exact = draws(1, dropout=0.0)[0]
+    by_flash, of_padded = draws(300, ends=packing.text_ends(batch)), draws(300)
+    assert len(CALLS) == 300
+    for drawn in (by_flash, of_padded):
+        error = drawn.std(dim=0) / 300**0.5
+        assert ((drawn.mean(dim=0) - exact).abs() < 6 * error + 1e-6).all()
+    assert_close(by_flash.var(dim=0).mean(), of_padded.var(dim=0).mean(), rtol=0.05, atol=0)

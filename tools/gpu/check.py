@@ -85,7 +85,6 @@ def build(options: Options, *, sharded: bool = False, **settings: Any) -> LlamaQ
         backbone="random", architecture=architecture, **{"activation_checkpointing": True, **settings}
     )
     model.runs_on(options.device.type, options.precision)
-    model.build_device = lambda: options.device  # type: ignore[method-assign]  # there is no trainer to ask
     model.check(512)
     model.bind(
         DataSpec(tuple(map(str, range(GENRES))), np.ones(GENRES, np.int64), 2, architecture.vocab_size or 0, 0, 512)

@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import CheckpointError, one_line
 from genre_lightning.files import file_digest, read_json, write_text
+from genre_lightning.node import digest_on_node
 from genre_lightning.shapes import Shape, count, require_shape, text
 
 _SHAPE: Shape = {
@@ -78,8 +79,8 @@ def describe(path: Path, content: Mapping[str, Any], digests: Mapping[str, str] 
     return Manifest(_tree_digest(files), size, **known, files=files)
 
 
-def _tree_digests(path: Path) -> dict[str, str]:
-    return {file.relative_to(path).as_posix(): file_digest(file) for file in path.rglob("*") if file.is_file()}
+def _tree_digests(path: Path, digest: Callable[[Path], str] = file_digest) -> dict[str, str]:
+    return {file.relative_to(path).as_posix(): digest(file) for file in path.rglob("*") if file.is_file()}
 
 
 def _tree_digest(files: Mapping[str, str]) -> str:
@@ -169,7 +170,7 @@ def _delete(path: Path) -> None:
 
 
 def verify_checkpoint(path: Path) -> Manifest:
-    """The manifest of a checkpoint, after all its bytes have been compared with it.
+    """The manifest of a checkpoint, after all its bytes have been compared with it, by one rank of each node.
 
     Raises:
         CheckpointError: missing, half-written or damaged.
@@ -178,12 +179,12 @@ def verify_checkpoint(path: Path) -> Manifest:
         raise CheckpointError(f"no checkpoint at {path}: train first with 'genre-lightning fit'")
     entries = _entries(path)
     if not path.is_dir():
-        found = file_digest(path)
+        found = digest_on_node(path)
         for entry in entries:
             if entry.sha256 == found:
                 return entry
         raise CheckpointError(f"{path} is damaged (its SHA-256 is not its manifest's): use another checkpoint")
-    files = _tree_digests(path)
+    files = _tree_digests(path, digest_on_node)
     for entry in entries:
         if entry.files == files:
             return entry

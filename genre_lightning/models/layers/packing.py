@@ -101,7 +101,8 @@ def text_attention(
 ) -> tuple[Tensor, None]:
     """Attention; with `slots` and `places` within each text of a packed row.
 
-    With `ends`, in half precision, the flash kernel takes the row as it is. Else texts are brought side by side for the
+    With `ends`, in half precision, the flash kernel takes the row as it is. Else, for which `why_not_flash` has the
+    reason, texts are brought side by side for the
     attention alone, padded to the longest of them: its products are few beside those of the linear layers, which see
     hardly any padding. With `groups` it takes group after group of like length.
 
@@ -171,17 +172,47 @@ def text_ends(batch: dict[str, Tensor]) -> Tensor | None:
         int32 (texts + 1,): 0 and the end of each text; None for padded batches and on other devices.
     """
     last = batch.get("last_tokens")
-    if last is None or not last.is_cuda or torch.version.hip:
-        return None
-    if torch.cuda.get_device_capability(last.device) < _FLASH_CAPABILITY or not torch.backends.cuda.flash_sdp_enabled():
+    if last is None or not last.is_cuda or _device_without_flash(last.device):
         return None
     return functional.pad(last + 1, (1, 0)).int()
 
 
+def _device_without_flash(device: torch.device) -> str:
+    """Why a CUDA device has no flash kernel for packed texts; empty if it has."""
+    if torch.version.hip:
+        return "ROCm has no such kernel"
+    if torch.cuda.get_device_capability(device) < _FLASH_CAPABILITY:
+        return f"{torch.cuda.get_device_name(device)} is older than an A100"
+    if not hasattr(torch.ops.aten, "_flash_attention_forward"):
+        return f"torch {torch.__version__} has no such operator"
+    return "" if torch.backends.cuda.flash_sdp_enabled() else "it is switched off in torch"
+
+
+def why_not_flash(device: torch.device, precision: str, config: PretrainedConfig | None) -> str:
+    """Return why packed texts are padded for the attention on a CUDA GPU; empty if they are not.
+
+    Args:
+        device: That trains.
+        precision: Of the trainer.
+        config: Of the backbone; None if it is not known yet.
+    """
+    if precision == "32-true":
+        return "the flash kernel takes half precision only"
+    if reason := _device_without_flash(device):
+        return reason
+    if config is None:
+        return ""
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return "" if _flash_width(width) else f"the flash kernel takes no heads of width {width}"
+
+
 def _flash_takes(states: Tensor) -> bool:
     """Whether the flash kernel has this dtype and this width of a head."""
-    width = states.shape[-1]
-    return states.dtype in _FLASH_DTYPES and width % 8 == 0 and width <= 256
+    return states.dtype in _FLASH_DTYPES and _flash_width(states.shape[-1])
+
+
+def _flash_width(width: int) -> bool:
+    return width % 8 == 0 and width <= 256
 
 
 def flash_attention(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 import warnings
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +21,8 @@ from genre_lightning.distributed.checkpoint.manifests import manifest_of
 from genre_lightning.errors import CheckpointError, ConfigError, SaveError
 from genre_lightning.metrics import better_is_higher
 
+_LISTED_SECONDS = 60.0
+
 
 class Agreement(Protocol):
     """What RunCheckpoint asks of `distributed.preemption.StopAgreement`."""
@@ -27,7 +31,7 @@ class Agreement(Protocol):
 
     def reached(self, trainer: Trainer) -> bool: ...  # noqa: D102
 
-    def reached_or(self, trainer: Trainer, *, due: bool) -> tuple[bool, bool]: ...  # noqa: D102
+    def reached_or(self, trainer: Trainer, *, due: bool = False) -> tuple[bool, bool]: ...  # noqa: D102
 
     def stopped(self, where: str) -> Exception: ...  # noqa: D102
 
@@ -56,6 +60,47 @@ def check_same_start(checkpoint: Any) -> None:
             f"rank 0 starts after optimizer step {found[0][1]:,} and rank {other} after step {found[other][1]:,}, from "
             "different checkpoints: put --run_dir on a file system that all nodes share, or start again when they do"
         )
+
+
+def check_shared(directory: Path) -> None:
+    """Refuse a run directory that nodes do not share; a collective.
+
+    With one of its own, a node would train along and fail at the end, where the best checkpoint is missing.
+
+    Args:
+        directory: Of the checkpoints.
+
+    Raises:
+        CheckpointError: On all ranks, with one that does not see what rank 0 writes.
+    """
+    ranks: Any = torch.distributed
+    marker: list[Any] = [None]
+    with ExitStack() as stack:
+        if ranks.get_rank() == 0:
+            directory.mkdir(parents=True, exist_ok=True)
+            marker[0] = Path(
+                stack.enter_context(tempfile.NamedTemporaryFile(dir=directory, prefix=".start-")).name
+            ).name
+        ranks.broadcast_object_list(marker)
+        sees: list[Any] = [None] * ranks.get_world_size()
+        ranks.all_gather_object(sees, _appears(directory, str(marker[0])))
+    if not all(sees):
+        raise CheckpointError(
+            f"rank {sees.index(False)} does not see what rank 0 writes to {directory}: put --run_dir on a file system "
+            "that all nodes share"
+        )
+
+
+def _appears(directory: Path, name: str) -> bool:
+    """Whether a file appears within a minute, for which network file systems may keep an old list of a folder."""
+    deadline = time.monotonic() + _LISTED_SECONDS
+    while True:
+        with suppress(OSError):
+            if any(path.name == name for path in directory.iterdir()):
+                return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.5)
 
 
 class RunCheckpoint(Checkpoint):
@@ -122,6 +167,8 @@ class RunCheckpoint(Checkpoint):
         if self.agreement:
             self.agreement.setup(trainer)
         if stage == "fit" and trainer.world_size > 1:
+            if trainer.num_nodes > 1:
+                check_shared(self.directory)
             check_same_start(trainer.ckpt_path)
 
     @override
@@ -159,23 +206,19 @@ class RunCheckpoint(Checkpoint):
         # validation belongs to the epoch: its end saves by itself
         if not at_step_end or trainer.is_last_batch:
             return
-        # clocks differ between ranks, and a save that only some of them start would wait for ever
-        due = self._is_due(trainer)
+        # clocks differ between ranks, and a save that only some of them start would wait for ever; they count alike
+        due = self._is_due_by_clock()
         if self.agreement is not None:
             stopping, due = self.agreement.reached_or(trainer, due=due)
         else:
             stopping, due = False, bool(trainer.strategy.broadcast(due))
-        if stopping or due:
+        if stopping or due or (self.every_steps and trainer.global_step % self.every_steps == 0):
             self._save_last(trainer)
         if stopping:
             self._stop(trainer)
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        if self.every_steps and trainer.global_step % self.every_steps == 0:
-            return True
-        if not self.every_minutes:
-            return False
-        return time.monotonic() - self._last_saved >= 60 * self.every_minutes
+    def _is_due_by_clock(self) -> bool:
+        return bool(self.every_minutes) and time.monotonic() - self._last_saved >= 60 * (self.every_minutes or 0)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -31,7 +31,7 @@ __all__ = ["RunWandbLogger", "WandbOptions", "wandb_run_id"]
 _REACH_SECONDS = 3.0
 _INIT_SECONDS = 10.0
 _FINISH_SECONDS = 60.0  # for what has not been sent at the end; the files stay, and 'wandb sync' sends it
-_FINISH_SECONDS_WITH_MODEL = 1800.0
+_FINISH_SECONDS_WITH_MODEL = 1500.0  # the other ranks wait meanwhile, and NCCL and gloo give up after 1,800
 
 
 def wandb_run_id(run: RunDirectory) -> str:

@@ -190,6 +190,8 @@ class Ledger(TorchDispatchMode):
             indices = [t for t in tree_flatten(args[1])[0] if isinstance(t, torch.Tensor)]
             if any(t.dtype == torch.bool for t in indices):
                 self.note(f"{name} by a mask (nonzero)")
+        if name == "index" and isinstance(args[0], FakeTensor) and len(args[1]) == 1 and args[1][0].dtype == torch.bool:
+            return args[0].flatten(0, args[1][0].ndim - 1).clone()  # how many it chooses is not known: all of them
         if name in ("repeat_interleave",) and on_cuda and kwargs.get("output_size") is None:
             self.note("repeat_interleave without output_size")
         out = func(*args, **kwargs)
