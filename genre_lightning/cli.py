@@ -61,6 +61,8 @@ COMMANDS = {
     "feedback export": Command("write the stored feedback as a table", "feedback:export"),
     "feedback stats": Command("how far people agree with the predictions, by genre and over time", "feedback:stats"),
     "feedback forget": Command("erase a person from the feedback", "feedback:forget"),
+    "queue": Command("which films to label next, as a table to fill in", "queue:queue"),
+    "monitor": Command("whether new films have drifted from those of a run; exit status 1 if so", "monitor:monitor"),
     "features ratings": Command("film vectors from what users rate, as an input", "features:ratings"),
     "features posters": Command("film vectors from posters, by CLIP or SigLIP", "features:posters"),
 }
