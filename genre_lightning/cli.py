@@ -57,6 +57,7 @@ COMMANDS = {
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect", early=True),
     "data download": Command("fetch The Movies Dataset from Kaggle and check it", "data:download"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
+    "data doubts": Command("genres of films that are probably wrong or missing", "doubts:doubts"),
     "feedback import": Command("store the labels of a filled-in queue or a table", "feedback:import_feedback"),
     "feedback export": Command("write the stored feedback as a table", "feedback:export"),
     "feedback stats": Command("how far people agree with the predictions, by genre and over time", "feedback:stats"),

@@ -172,6 +172,14 @@ def test_help_loads_no_library():
         "    try: main([*name.split(), '--help'])\n    except SystemExit: pass\n"
         "print(*{'torch', 'sklearn', 'scipy', 'pyarrow', 'sqlite3'} & {*sys.modules}, 'loaded')"
     )
-    names = ["queue", "monitor", "feedback import", "feedback export", "feedback stats", "feedback forget"]
+    names = [
+        "data doubts",
+        "queue",
+        "monitor",
+        "feedback import",
+        "feedback export",
+        "feedback stats",
+        "feedback forget",
+    ]
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded"
