@@ -3,7 +3,7 @@
 The score of a film's label y for a genre is the probability that the run gives it, p if the film has the genre and
 1 - p if not (Northcutt, Jiang and Chuang, "Confident learning", 2021; for several labels Thyagarajan et al., 2022, who
 score each genre as a problem of two classes). It needs probabilities of films that the run was not trained on:
-validation and test. cleanlab computes the same; its licence, AGPL, keeps it from being a dependency.
+validation and test. cleanlab's `get_label_quality_scores` gives the same for one genre, which a test compares.
 """
 
 from __future__ import annotations
