@@ -104,6 +104,8 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
     # peft asks transformers for a property by its name before version 6
     warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*", category=FutureWarning)
+    # torch 2.13 renames an option of DDP; torch 2.11 knows it by the old name alone
+    warnings.filterwarnings("ignore", message=r".*`broadcast_buffers` is deprecated.*", category=FutureWarning)
     # a fork after tokenising would warn; the tokenisers' threads are done by then
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # batches are slices of a mapped file: worker processes would only add start-up time

@@ -26,7 +26,7 @@ def test_documentation_shows_what_the_commands_print():
     environment = {**os.environ, "PYTHONPATH": str(TOOL.parent.parent)}
     done = subprocess.run([sys.executable, TOOL], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, f"run 'python tools/shown_outputs.py --write':\n{done.stdout}{done.stderr[-2000:]}"
-    assert "```console\n$ genre-lightning plan" in (TOOL.parent.parent / "README.md").read_text()
+    assert "```console\n$ genre-lightning plan" in (TOOL.parent.parent / "docs" / "plan.md").read_text()
 
 
 @pytest.mark.parametrize(
