@@ -48,11 +48,11 @@ def import_feedback(arguments: Sequence[str]) -> int:
     from genre_lightning.learning.store import FeedbackStore
 
     check_encoding(options.encoding)
-    if genres is None:
-        if not database.is_file():
-            raise ConfigError(f"{database} is new, and without a run its genres are not known: give --run RUN too")
-        with FeedbackStore(database) as store:
-            genres = store.vocabulary()
+    if database.is_file():
+        with FeedbackStore(database, write=True) as store:
+            genres = tuple(dict.fromkeys([*(genres or ()), *store.vocabulary()]))
+    elif genres is None:
+        raise ConfigError(f"{database} is new, and without a run its genres are not known: give --run RUN too")
     labels = read_labels(
         options.file, genres, user=options.user, new_genres=options.new_genres, encoding=options.encoding
     )
@@ -130,7 +130,7 @@ def forget(arguments: Sequence[str]) -> int:
         "Erases all feedback of a person: the rows are overwritten in the database and in its log. Exports and "
         "copies of the file are not reached.",
     )
-    parser.add_argument("user", metavar="USER", help="the name as it was stored")
+    parser.add_argument("user", metavar="USER", help="the name under which it is stored")
     _add_place(parser)
     options = parser.parse_args(list(arguments))
     database, _ = _place(options)
@@ -147,7 +147,7 @@ def forget(arguments: Sequence[str]) -> int:
 def add_correction(parser: CommandParser) -> None:
     """Add the options of `tag` that store what a person says."""
     parser.add_argument("--correct", metavar="GENRES", help='store that the text has these: "Drama, War", or "none"')
-    parser.add_argument("--user", help="who says so (default: your login name)")
+    parser.add_argument("--user", help="your name (default: your login name)")
     parser.add_argument("--db", type=Path, metavar="FILE", help=f"where to store it (default: RUN/{DATABASE})")
 
 

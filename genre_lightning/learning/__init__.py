@@ -1,1 +1,1 @@
-"""Learning goes on: what people say of predictions, which films to label next, drift, and doubtful labels."""
+"""Keep a run good while films arrive: feedback, films to label next, drift, and doubtful labels."""

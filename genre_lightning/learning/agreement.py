@@ -20,7 +20,7 @@ class Agreement:
     """Counts of a genre over films that a run had tagged.
 
     Attributes:
-        agreed: The run predicted the genre, and the person says so too.
+        agreed: The run predicted the genre, and the person names it too.
         wrong: The run predicted it, and the person does not.
         missed: The person names it, and the run did not.
     """

@@ -30,6 +30,8 @@ _UNLIKE_MORE = 0.02
 _RATE_RATIO = 1.25
 """Ratio of predicted rates, or of observed to expected positives, that counts, either way."""
 _AUROC_LOSS = 0.02
+_AUROC_UNKNOWN = 0.05
+"""A loss of AUROC that labels must rule out before drift of the texts is ignored."""
 _FEWEST_POSITIVES = 5
 """Films with a genre, in either set, for its ranking to be compared."""
 _RESAMPLES = 200
@@ -46,7 +48,7 @@ class Check:
         effect: How far they differ: a PSI, a difference of fractions, or a ratio.
         p: Of the test, corrected for all tests of its kind.
         drifted: Whether the difference is significant and large.
-        interval: Of `new - reference`, 95%; None if the effect is no difference.
+        interval: Of `new - reference`, 95%; None for other effects.
     """
 
     name: str
@@ -136,12 +138,14 @@ def find_drift(genres: Sequence[str], reference: Tagged, new: Tagged, *, level: 
 
 
 def _advise(found: Drift) -> tuple[Advice, str]:
-    if found.auroc_interval and found.auroc and found.auroc_interval[1] < 0:
-        before, now = found.auroc
-        if before - now >= _AUROC_LOSS:
-            figures = f"AUROC {now:.3f}, was {before:.3f}"
-            return "continue training", f"the run ranks genres worse than on validation ({figures})"
-    if texts := [check.name for check in found.inputs if check.drifted]:
+    low, high = found.auroc_interval or (-1.0, 1.0)
+    before, now = found.auroc or (0.0, 0.0)
+    if high < 0 and before - now >= _AUROC_LOSS:
+        ranking = f"AUROC {now:.3f}, was {before:.3f}"
+        return "continue training", f"the run ranks genres worse than on validation ({ranking})"
+    # other texts do no harm if labels show that they are ranked as well
+    texts_matter = low < -_AUROC_UNKNOWN
+    if texts_matter and (texts := [check.name for check in found.inputs if check.drifted]):
         return "continue training", f"the texts are unlike those of validation ({', '.join(texts)})"
     if found.calibration:
         if wrong := [check.name for check in found.calibration if check.drifted]:

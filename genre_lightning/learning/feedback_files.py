@@ -145,12 +145,8 @@ def _feedback_of(
     if said is None or (isinstance(said, str) and not said.strip()):
         return None
     suggested = _cell(cells, "suggested", "predicted")
-    predicted = None
-    if suggested is not None:
-        # a genre that the run no longer knows may have been predicted once
-        predicted = read_names(
-            split_names(suggested) if isinstance(suggested, str) else suggested, known, new_genres=True
-        )
+    # a genre that the run no longer knows may have been predicted once
+    predicted = None if suggested is None else read_names(_written(suggested), known, new_genres=True)
     if isinstance(said, str) and said.strip().casefold() == AGREED and AGREED not in map(str.casefold, known):
         if predicted is None:
             raise ValueError(f"its genres are '{AGREED}', and no genres are suggested")
@@ -184,7 +180,18 @@ def _feedback_of(
 
 
 def _cell(cells: Mapping[str, Any], *names: str) -> Any:
-    return next((cell for name in names if (cell := cells.get(name)) is not None), None)
+    """The first cell that is not empty; None without one."""
+    return next((cell for name in names if (cell := cells.get(name)) is not None and cell != ""), None)
+
+
+def _written(cell: Any) -> Any:
+    """The names in a cell that `joined` has written, or that is a list already."""
+    return cell if not isinstance(cell, str) else [] if cell == NO_GENRE else split_names(cell)
+
+
+def joined(names: Iterable[str]) -> str:
+    """Write names as a cell of a CSV; no names are "none", as an empty cell is one that nobody has filled in."""
+    return join_names(names) or NO_GENRE
 
 
 def _text(cells: Mapping[str, Any], *names: str) -> str | None:
@@ -231,12 +238,11 @@ def write_feedback(rows: Iterable[Feedback], path: str | os.PathLike[str]) -> in
     if kind == ".jsonl":
         write_text(path, "".join(json_line(row) + "\n" for row in table))
     elif kind == ".csv":
-        # an empty cell is one of no label, so no genre has a name
         as_text = [
             {
                 **row,
-                "predicted": None if row["predicted"] is None else join_names(row["predicted"]),  # type: ignore[arg-type]
-                "genres": join_names(row["genres"]) or NO_GENRE,  # type: ignore[arg-type]
+                "predicted": None if row["predicted"] is None else joined(row["predicted"]),  # type: ignore[arg-type]
+                "genres": joined(row["genres"]),  # type: ignore[arg-type]
                 "fields": json.dumps(row["fields"], ensure_ascii=False),
             }
             for row in table

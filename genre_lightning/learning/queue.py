@@ -14,11 +14,10 @@ from genre_lightning.config.decision import SHIPPED_POLICY
 from genre_lightning.data.new_films import NewFilm
 from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import DataError
-from genre_lightning.escapes import join_names
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.inference.other_films import sides_of
 from genre_lightning.inference.scoring import Scorer
-from genre_lightning.learning.feedback_files import FIELD
+from genre_lightning.learning.feedback_files import FIELD, joined
 from genre_lightning.learning.film_file import FilmFile, vectors_of
 from genre_lightning.learning.selection import POOL, best_films, diverse_films, reason, score_films
 from genre_lightning.runs import RunDirectory
@@ -140,7 +139,7 @@ def make_queue(
                 "id": film.id,
                 "title": film.title,
                 "text": film.cells["overview"],
-                "suggested": join_names(np.array(genres, dtype=object)[decided[at]]),
+                "suggested": joined(np.array(genres, dtype=object)[decided[at]]),
                 "genres": "",
                 "user": "",
                 "reason": why,

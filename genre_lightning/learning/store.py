@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Feedback:
     Attributes:
         text: Overview of the film.
         genres: Genres that the film has, by this person.
-        user: Who says so.
+        user: Name of the person.
         time: When, in UTC, as "2026-01-31T12:00:00Z".
         source: Where it comes from: "tag", "import" or another name.
         film: Id of the film in its file, if known.
@@ -413,6 +414,7 @@ def _feedback(path: Path, found: Sequence[Any]) -> Feedback:
         require_shape(fields, {"*": text}, "fields")
         require_shape(genres, [text], "genres")
         require_shape(predicted or [], [text], "predicted")
+        datetime.fromisoformat(values["time"])
     except (ValueError, TypeError) as error:
         raise _damaged(path, f"row {number}: {error}") from None
     values |= {"fields": fields, "genres": tuple(genres), "predicted": None if predicted is None else tuple(predicted)}

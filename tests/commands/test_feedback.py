@@ -85,11 +85,13 @@ def test_an_export_is_imported_as_the_same_feedback(run, tmp_path, capfd):
             "time": "2025-03-01",
             "field.cast": "x",
         },
-        {"text": "=Two()", "genres": "none", "predicted": "", "user": "bob", "time": "2025-04-01 10:00+02:00"},
+        {"text": "=Two()", "genres": "none", "predicted": "none", "user": "bob", "time": "2025-04-01 10:00+02:00"},
+        {"text": "Three.", "genres": "War", "predicted": "", "user": "bob"},
     )
     assert main(["feedback", "import", str(labels), "--run", str(run)]) == 0
     expected = stored(run / "feedback.db")
-    assert [row.time for row in expected] == ["2025-03-01T00:00:00Z", "2025-04-01T08:00:00Z"]
+    assert [row.predicted for row in expected] == [("Drama",), (), None]
+    assert [row.time for row in expected[:2]] == ["2025-03-01T00:00:00Z", "2025-04-01T08:00:00Z"]
     assert expected[0].fields == {"overview": "One.", "title": "", "cast": "x"}
     for name in ("e.csv", "e.jsonl"):
         out, copy = tmp_path / name, tmp_path / f"{name}.db"
@@ -149,9 +151,10 @@ def test_a_bad_row_is_named_and_nothing_is_stored(run, tmp_path, capfd, rows, wo
 def test_new_genres_are_kept_when_they_are_asked_for(run, tmp_path, capfd):
     path = table(tmp_path / "l.csv", {"text": "One.", "genres": "western, War", "user": "a"})
     assert main(["feedback", "import", str(path), "--run", str(run), "--new_genres"]) == 0
-    again = table(tmp_path / "l2.csv", {"text": "Two.", "genres": "WESTERN", "user": "a"})
-    assert main(["feedback", "import", str(again), "--db", str(run / "feedback.db")]) == 0
-    assert stored(run / "feedback.db")[1].genres == ("western",)
+    for number, place in enumerate((["--db", str(run / "feedback.db")], ["--run", str(run)]), start=1):
+        again = table(tmp_path / "again.csv", {"text": f"Again {number}.", "genres": "WESTERN", "user": "a"})
+        assert main(["feedback", "import", str(again), *place]) == 0
+        assert stored(run / "feedback.db")[number].genres == ("western",)
 
 
 def test_places_that_are_not_named_or_not_there_are_refused(run, tmp_path, capfd):

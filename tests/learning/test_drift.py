@@ -91,7 +91,8 @@ def test_texts_in_another_language_are_found():
         ({"labelled": False}, "nothing", "like those of validation"),
         ({"rates": (0.3, 0.5, 0.4), "labelled": False}, "refit thresholds", "War"),
         ({"bias": -1.0}, "refit thresholds", "observed genres differ"),
-        ({"words": 15}, "continue training", "length in words"),
+        ({"words": 15, "labelled": False}, "continue training", "length in words"),
+        ({"words": 15}, "nothing", "fit the labels"),
     ],
 )
 def test_the_advice_follows_from_what_has_changed(changes, advice, why):

@@ -227,6 +227,14 @@ def with_a_cell_of_another_type(path):
     connection.close()
 
 
+def with_a_time_that_is_none(path):
+    filled(path)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE feedback SET time = '2026-99-99'")
+    connection.commit()
+    connection.close()
+
+
 def with_a_huge_cell(path):
     filled(path)
     connection = sqlite3.connect(path)
@@ -245,6 +253,7 @@ def with_a_huge_cell(path):
         (with_overwritten_pages, "is damaged"),
         (cut_short, "is damaged"),
         (with_a_cell_of_another_type, "genres"),
+        (with_a_time_that_is_none, "is damaged"),
         (with_a_huge_cell, "is damaged"),
         (lambda path: path.mkdir(), "is not a regular file|is a directory"),
         (lambda path: path.symlink_to(path.with_name("other.db")), "is not a regular file|is a link"),
