@@ -107,4 +107,4 @@ def _doubts(stored: StoredPredictions, split: str, count: int, kind: Kind | None
 
 
 def _names(genres: Sequence[str], chosen: BoolArray) -> tuple[str, ...]:
-    return tuple(genres[place] for place in np.flatnonzero(chosen))
+    return tuple(genres[place] for place in np.flatnonzero(chosen).tolist())

@@ -226,7 +226,7 @@ def write_feedback(rows: Iterable[Feedback], path: str | os.PathLike[str]) -> in
     Raises:
         ConfigError: Another ending.
     """
-    table = [
+    table: list[dict[str, Any]] = [
         {
             "film": row.film, "title": row.title, "text": row.text, "predicted": row.predicted, "genres": row.genres,
             "user": row.user, "time": row.time, "source": row.source, "run": row.run,
@@ -241,8 +241,8 @@ def write_feedback(rows: Iterable[Feedback], path: str | os.PathLike[str]) -> in
         as_text = [
             {
                 **row,
-                "predicted": None if row["predicted"] is None else joined(row["predicted"]),  # type: ignore[arg-type]
-                "genres": joined(row["genres"]),  # type: ignore[arg-type]
+                "predicted": None if row["predicted"] is None else joined(row["predicted"]),
+                "genres": joined(row["genres"]),
                 "fields": json.dumps(row["fields"], ensure_ascii=False),
             }
             for row in table
