@@ -31,8 +31,7 @@ HELP_BOUND, MISTAKE_BOUND = 0.5, 2.0
 def watch_start(words):
     """Runs a fit in this process up to the end of its first step, and prints when each part was done for once."""
     started = time.time() - float(os.environ["STARTED"])
-    from genre_lightning.commands.early import check_early
-    from genre_lightning.config.guard import check_arguments
+    from genre_lightning.commands.checked import parse_checked
 
     done = {"Python": started}
 
@@ -49,14 +48,14 @@ def watch_start(words):
 
         setattr(owner, name, noted)
 
-    check_arguments(words)
-    check_early("fit", words)
+    parse_checked("fit", words, Path("runs/default"))
     note("options, without torch")
     from lightning.pytorch.callbacks import Callback
 
-    from genre_lightning.commands import fit
+    from genre_lightning.commands.fit import fit
     from genre_lightning.data import datamodule
     from genre_lightning.models.base import GenreClassifier
+    from genre_lightning.training import fit as run
 
     note("import of torch, Lightning and transformers")
 
@@ -67,20 +66,20 @@ def watch_start(words):
                 print(json.dumps(done), flush=True)
                 os._exit(0)  # nothing after the first step is measured
 
-    def watched(setup, make=fit.build_trainer):
+    def watched(setup, make=run.build_trainer):
         trainer, checkpoints = make(setup)
         trainer.callbacks.append(Watch())
         note("trainer")
         return trainer, checkpoints
 
-    fit.build_trainer = watched
-    noting(fit, "check_setup", "options and backbone, with them")
+    run.build_trainer = watched
+    noting(run, "check_setup", "options and backbone, with them")
     noting(datamodule, "load_films", "films read and audited")
     noting(datamodule.MovieDataModule, "prepare_films", "films split")
     noting(datamodule.MovieDataModule, "prepare", "films tokenised")
     noting(datamodule.MovieDataModule, "setup", "epochs planned")
     noting(GenreClassifier, "configure_model", "model built")
-    fit.fit(words)
+    fit(words)
 
 
 def seconds_of(words):

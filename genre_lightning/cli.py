@@ -22,39 +22,35 @@ class Command:
         about: what it is for.
         target: "module:function" that takes the arguments and returns the exit status.
         saves: a stop signal has it save its state and leave; others are ended by it.
-        early: `commands.early` looks at its arguments before the target's libraries are loaded.
     """
 
     about: str
     target: str
     saves: bool = False
-    early: bool = False
 
 
 COMMANDS = {
-    "fit": Command(
-        "train a model, evaluate it and leave a run directory; again: go on", "fit:fit", saves=True, early=True
-    ),
-    "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True, early=True),
-    "test": Command("evaluate a run on its test split", "evaluate:test", saves=True, early=True),
+    "fit": Command("train a model, evaluate it and leave a run directory; again: go on", "fit:fit", saves=True),
+    "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True),
+    "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
     "evaluate": Command(
         "evaluate a run on another labelled file, without what it was trained on", "evaluate_file:evaluate"
     ),
-    "predict": Command("tag every film of a file with a run; again: go on", "predict:predict", saves=True, early=True),
+    "predict": Command("tag every film of a file with a run; again: go on", "predict:predict", saves=True),
     "tag": Command("the genres of texts, as they come", "tag:tag"),
     "explain": Command("why a text got its genres, word by word; --top_words: of a split", "explain:explain"),
-    "baseline tfidf_nb": Command("TF-IDF and naive Bayes as a run like any other", "baseline:tfidf_nb", early=True),
-    "baseline tfidf_logreg": Command("TF-IDF and logistic regression, likewise", "baseline:tfidf_logreg", early=True),
+    "baseline tfidf_nb": Command("TF-IDF and naive Bayes as a run like any other", "baseline:tfidf_nb"),
+    "baseline tfidf_logreg": Command("TF-IDF and logistic regression, likewise", "baseline:tfidf_logreg"),
     "report": Command("make the page about a run again; --paper: the paper's tables", "report:report"),
     "compare": Command("runs on the same films in one table, with intervals and p-values", "compare:compare"),
     "ensemble": Command("the weighted mean of runs, evaluated like any run", "ensemble:ensemble"),
-    "export": Command("write a run for transformers, peft, sentence-transformers or ONNX", "export:export", early=True),
+    "export": Command("write a run for transformers, peft, sentence-transformers or ONNX", "export:export"),
     "plan": Command("whether a run will fit, how long it takes, and what is wrong with it", "plan:plan"),
     "submit": Command("queue a training on a SLURM cluster; it outlives its time limit", "submit:submit"),
     "status": Command("where a run stands: job, step, rate, last figures, time left", "status:status"),
     "configs": Command("the configurations that come with the package", "configs:show"),
     "configs copy": Command("write one of them to edit", "configs:copy"),
-    "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect", early=True),
+    "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),
     "data download": Command("fetch The Movies Dataset from Kaggle and check it", "data:download"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
     "data doubts": Command("genres of films that are probably wrong or missing", "doubts:doubts"),
@@ -119,8 +115,4 @@ def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> 
     module, function = command.target.split(":")
     # from here on, as loading the libraries takes seconds
     with stopping_on_signals(last=whole_process, at_once=True) if command.saves else nullcontext():
-        if command.early:
-            from genre_lightning.commands.early import check_early
-
-            check_early(name, arguments)
         return getattr(importlib.import_module(f"genre_lightning.commands.{module}"), function)(arguments)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jsonargparse import _loaders_dumpers, _optionals, _util, get_loader, set_loader, set_parsing_settings
+from jsonargparse import (
+    _actions,
+    _loaders_dumpers,
+    _optionals,
+    _typehints,
+    _util,
+    get_loader,
+    set_loader,
+    set_parsing_settings,
+)
 from jsonargparse._common import parsing_settings  # 4.53: its settings can be made but not taken back
 from jsonargparse._paths import Path as ParserPath
 
@@ -78,8 +88,10 @@ class _DefiningPaths(_util.ResolvedImportPaths):
 
 
 @contextmanager
-def importing_only(paths: Iterable[str]) -> Iterator[None]:
+def importing_only(paths: Iterable[str], stand_ins: Mapping[str, type] = MappingProxyType({})) -> Iterator[None]:
     """Have jsonargparse import these paths alone, make no objects of untyped arguments, and parse small texts only.
+
+    A path that a class stands in for is not imported: the parser is given that class.
 
     A text that YAML reads as nothing, such as "#" or "~", stays that text; only null is null. Files are read from this
     machine alone, with the limits of configuration files: Lightning lets the parser fetch them by any protocol.
@@ -90,7 +102,7 @@ def importing_only(paths: Iterable[str]) -> Iterator[None]:
     before, load = dict(parsing_settings), get_loader("yaml")
     load_basic = _loaders_dumpers.yaml_load  # of numbers and truth values, whatever loader is set
     mode, read = _optionals._config_read_mode, ParserPath.read_text
-    remembered = _util.resolved_import_paths
+    remembered, import_object = _util.resolved_import_paths, _typehints.import_object  # of _actions too
 
     def load_text(text: str) -> Any:
         if "*" in text or len(text) > _SHORT:
@@ -102,6 +114,9 @@ def importing_only(paths: Iterable[str]) -> Iterator[None]:
             loaded = load(text)
         return text if loaded is None else loaded
 
+    def import_or_stand_in(name: Any, check_path: bool = True) -> Any:
+        return stand_ins[name] if name in stand_ins else import_object(name, check_path)
+
     parsing_settings["import_path_verdicts"] = {}  # a list of denied paths of the program's would be joined to ours
     set_parsing_settings(
         import_path_denylist=["*"], import_path_allowlist=list(paths), instantiate_subclass_spec_in_any=False
@@ -110,10 +125,12 @@ def importing_only(paths: Iterable[str]) -> Iterator[None]:
     _loaders_dumpers.yaml_load = load_text
     _optionals._config_read_mode = "fr"
     _util.resolved_import_paths = _DefiningPaths()
+    _typehints.import_object = _actions.import_object = import_or_stand_in
     ParserPath.read_text = _read_path  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
+        _typehints.import_object = _actions.import_object = import_object
         _util.resolved_import_paths = remembered
         ParserPath.read_text = read  # type: ignore[method-assign]
         _optionals._config_read_mode = mode

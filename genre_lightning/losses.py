@@ -1,6 +1,7 @@
 """Losses for multi-label targets: a pure function for each, giving one value for each film; and the genres' weights.
 
-A film's loss is the mean over its genres, so the mean over films is what `torch.nn.BCEWithLogitsLoss` calls "mean".
+A film's loss is the mean over its genres (but for `zlpr`, whose sums are within logarithms), so the mean over films is
+what `torch.nn.BCEWithLogitsLoss` calls "mean".
 Logits and targets are (films, genres); every function returns (films,) in the logits' dtype.
 """
 
@@ -19,14 +20,17 @@ from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.types import LOSSES, DataSpec, LossFunction, PosWeight
 
 
-def bce(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+def bce(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None, *, label_smoothing: float = 0.0) -> Tensor:
     """Binary cross-entropy: -(w y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), averaged over genres.
 
     Args:
         logits: (films, genres).
         targets: (films, genres), 0 or 1.
         pos_weight: w, (genres,); None for ones.
+        label_smoothing: s: a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
     """
+    if label_smoothing:
+        targets = targets * (1 - label_smoothing) + label_smoothing / 2
     return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none").mean(dim=-1)
 
 
@@ -74,6 +78,20 @@ def asymmetric(
     return -(positive + (1 - targets) * negative).mean(dim=-1)
 
 
+def zlpr(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+    """ZLPR loss (Su et al., "ZLPR: A Novel Loss for Multi-label Classification", 2022).
+
+    log(1 + sum of exp(-x) over the film's genres, each times w) + log(1 + sum of exp(x) over the others): every genre
+    of a film is ranked above every other one, and 0 between them. The published loss has no w: model.pos_weight=none.
+    """
+    positive = targets > 0.5
+    shift = 0.0 if pos_weight is None else pos_weight.log()
+    zero = logits.new_zeros(len(logits), 1)
+    above = torch.cat([zero, (shift - logits).masked_fill(~positive, -torch.inf)], dim=-1)
+    below = torch.cat([zero, logits.masked_fill(positive, -torch.inf)], dim=-1)
+    return above.logsumexp(dim=-1) + below.logsumexp(dim=-1)
+
+
 def positive_weights(spec: DataSpec, mode: PosWeight = "full", cap: float | None = None) -> NDArray[np.float32]:
     """Return the weight of each genre's positives in the loss: negatives / positives, as in the paper.
 
@@ -107,6 +125,7 @@ def positive_weights(spec: DataSpec, mode: PosWeight = "full", cap: float | None
 def loss_function(
     loss: str | LossFunction,
     *,
+    label_smoothing: float = 0.0,
     focal_gamma: float = 2.0,
     asymmetric_gamma_positive: float = 0.0,
     asymmetric_gamma_negative: float = 4.0,
@@ -121,7 +140,9 @@ def loss_function(
     if callable(loss):
         return partial(_checked, loss)
     if loss == "bce":
-        return bce
+        return partial(bce, label_smoothing=label_smoothing) if label_smoothing else bce
+    if loss == "zlpr":
+        return zlpr
     if loss == "focal":
         return partial(focal, gamma=focal_gamma)
     if loss == "asymmetric":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -20,8 +20,45 @@ step_films float32 (): films of the whole optimizer step.
 A packed batch has input_ids (1, tokens) and no attention_mask; see `pack_rows` for what it has instead. Its labels,
 weights and index have a row for each text all the same."""
 
+INPUT = "input:"
+"""Beginning of the names of the head's inputs in a batch. Tags and categories are int64 (rows, most of a film): numbers
+of `FittedInput.values` from 2 on, 1 for an unknown one, 0 for none. Others are float32 (rows, size + 1): standardised
+numbers with a 1 behind them, or all 0 if the input is missing."""
+
 Layout = Literal["padded", "packed"]
 """How the texts of a micro-batch are laid out: padded to the longest of them, or one behind another."""
+
+
+@dataclass(frozen=True)
+class FittedInput:
+    """An input of the head, as fitted on the training films.
+
+    Attributes:
+        name: The feature's column.
+        kind: "tags", "category", "number", "date" or "vector".
+        values: Of tags and categories: those that are known by name, the most frequent first.
+        log: Whether the logarithm of 1 + the number was taken.
+        mean: Of each number of the others.
+        std: Likewise, never 0.
+    """
+
+    name: str
+    kind: str
+    values: tuple[str, ...] = ()
+    log: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its values are names."""
+        return self.kind in ("tags", "category")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> FittedInput:
+        """Return the input of what `dataclasses.asdict` gave, perhaps by way of JSON."""
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list | tuple) else v for n, v in content.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -36,6 +73,7 @@ class DataSpec:
         pad_token_id: Of the tokenizer.
         max_tokens: Of a text.
         tokenizer: For models that add words of their own to the texts.
+        inputs: Of the head, beside the text.
     """
 
     genres: tuple[str, ...]
@@ -45,6 +83,7 @@ class DataSpec:
     pad_token_id: int
     max_tokens: int
     tokenizer: PreTrainedTokenizerBase | None = None
+    inputs: tuple[FittedInput, ...] = ()
 
 
 @runtime_checkable
@@ -68,7 +107,7 @@ class TextReader(Protocol):
         """Random seed of the training, and so of the order of the films."""
 
 
-LOSSES = ("bce", "focal", "asymmetric")
+LOSSES = ("bce", "focal", "asymmetric", "zlpr")
 
 
 LossFunction = Callable[[Any, Any, Any], Any]

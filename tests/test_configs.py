@@ -1,15 +1,17 @@
 """Every file under configs/ is a valid configuration: its data module is made, and its model with a small backbone."""
 
+import csv
 from pathlib import Path
 
 import pytest
 import yaml
 
+from genre_lightning.config.parser import parse
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.models.distilbert import DistilBertClassifier
+from genre_lightning.models.layers.fusion import FusionHead
 from genre_lightning.training.loggers.tensorboard import RunTensorBoardLogger
 from genre_lightning.training.loggers.wandb_run import RunWandbLogger, WandbOptions
-from genre_lightning.training.parser import parse
 from genre_lightning.training.setup import build_trainer, check_setup
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -22,12 +24,17 @@ ENCODERS = sorted(
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    return write_sample(tmp_path_factory.mktemp("sample") / "sample.csv", films=150, seed=0)
+    path = write_sample(tmp_path_factory.mktemp("sample") / "sample.csv", films=150, seed=0)
+    with path.open(newline="", encoding="utf-8") as file:
+        ids = [row["id"] for row in csv.DictReader(file)]
+    rows = "".join(f"{film},\"['heist', 'bank']\"\n" for film in ids)
+    (path.parent / "keywords.csv").write_text(f"id,keywords\n{rows}")
+    return path
 
 
 def test_there_are_configurations():
     names = {path.stem for path in ENCODERS}
-    assert names >= {"quickstart", "distilbert", "distilbert_lora", "bert", "paper_distilbert"}
+    assert names >= {"quickstart", "distilbert", "distilbert_lora", "distilbert_rich", "bert", "paper_distilbert"}
 
 
 @pytest.mark.parametrize("path", ENCODERS, ids=lambda path: path.stem)
@@ -41,7 +48,10 @@ def test_the_configuration_builds(path, sample, tmp_path):
     assert isinstance(setup.model, DistilBertClassifier)
     setup.model.bind(data.spec)
     setup.model.configure_model()
-    assert setup.model.head[1].out_features == len(data.vocabulary)
+    head = setup.model.head
+    linear = head.text if isinstance(head, FusionHead) else head[1]
+    assert linear.out_features == len(data.vocabulary)
+    assert isinstance(head, FusionHead) == (path.stem == "distilbert_rich")
 
 
 @pytest.mark.parametrize("path", ENCODERS, ids=lambda path: path.stem)

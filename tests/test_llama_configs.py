@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from genre_lightning.config.parser import parse
 from genre_lightning.models.decoder import FrozenDecoder
-from genre_lightning.training.parser import parse
 from genre_lightning.training.setup import check_setup
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("llama2_*.yaml"))

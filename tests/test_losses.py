@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.losses import asymmetric, bce, focal, loss_function, positive_weights
+from genre_lightning.losses import asymmetric, bce, focal, loss_function, positive_weights, zlpr
 from genre_lightning.models.optimizer import schedule_factor
 from genre_lightning.types import DataSpec
 
@@ -47,7 +47,13 @@ def asymmetric_term(positive, negative, margin):
     return term
 
 
+def smoothed_term(p, y, w):
+    y = 0.9 if y else 0.1
+    return bce_term(p, y, w)
+
+
 CASES = {
+    "bce smoothed": (lambda *a: bce(*a, label_smoothing=0.2), smoothed_term),
     "bce": (bce, bce_term),
     "focal 2": (focal, focal_term(2.0)),
     "focal 0.5": (lambda *a: focal(*a, gamma=0.5), focal_term(0.5)),
@@ -114,6 +120,8 @@ def test_extreme_logits_are_finite_with_finite_gradients(name, dtype):
 def test_pos_weight_weighs_positives_only():
     logits, _ = pairs()
     for name, (loss, _) in CASES.items():
+        if "smoothed" in name:  # a negative is a little positive
+            continue
         none, all_true = torch.zeros_like(logits), torch.ones_like(logits)
         torch.testing.assert_close(loss(logits, none, WEIGHT), loss(logits, none, None), msg=name)
         single = loss(logits[:, :1], all_true[:, :1], WEIGHT[3:])
@@ -127,8 +135,45 @@ def test_negatives_below_the_margin_count_nothing():
     assert torch.autograd.grad(loss.sum(), logits)[0].abs().max() == 0
 
 
+def test_zlpr_is_its_written_formula():
+    logits, targets = pairs()
+    for weight in (torch.ones_like(WEIGHT), WEIGHT):
+        expected = [
+            math.log(1 + sum(w * math.exp(-x) for x, y, w in zip(film, truth, weight.tolist(), strict=True) if y))
+            + math.log(1 + sum(math.exp(x) for x, y in zip(film, truth, strict=True) if not y))
+            for film, truth in zip(logits.tolist(), targets.tolist(), strict=True)
+        ]
+        torch.testing.assert_close(zlpr(logits, targets, weight), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(zlpr(logits, targets), zlpr(logits, targets, torch.ones_like(WEIGHT)))
+    assert loss_function("zlpr") is zlpr
+
+
+def test_zlpr_is_differentiable_and_finite_for_any_targets_and_logits():
+    logits, targets = pairs(seed=1)
+    targets[0], targets[1] = 0, 1
+    assert torch.autograd.gradcheck(lambda x: zlpr(x, targets, WEIGHT), logits.requires_grad_())
+    extreme = torch.tensor([[-1e4, -100.0, 20.0, 1e4]], requires_grad=True)
+    for value in (0.0, 1.0):
+        losses = zlpr(extreme, torch.full_like(extreme, value), WEIGHT.float())
+        (gradient,) = torch.autograd.grad(losses.sum(), extreme)
+        assert losses.isfinite().all()
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", ["focal", "zlpr"])
+def test_label_smoothing_of_another_loss_is_refused(loss):
+    from genre_lightning.models.distilbert import DistilBertClassifier
+
+    with pytest.raises(ConfigError, match=r"model\.label_smoothing is 0\.1 with model\.loss"):
+        DistilBertClassifier(backbone="small", loss=loss, label_smoothing=0.1).check()
+
+
 def test_loss_function_binds_its_parameters():
     logits, targets = pairs()
+    torch.testing.assert_close(
+        loss_function("bce", label_smoothing=0.3)(logits, targets, WEIGHT),
+        bce(logits, targets, WEIGHT, label_smoothing=0.3),
+    )
     torch.testing.assert_close(loss_function("bce")(logits, targets, WEIGHT), bce(logits, targets, WEIGHT))
     torch.testing.assert_close(
         loss_function("focal", focal_gamma=3.0)(logits, targets, WEIGHT), focal(logits, targets, WEIGHT, gamma=3.0)

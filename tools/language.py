@@ -1,4 +1,6 @@
-"""Count turns of phrase that plain technical English does not have, in what a user reads: docs, messages, help and docstrings.
+"""Count turns of phrase that plain technical English does not have, in what a user reads.
+
+Documentation, messages and help; with --all docstrings too:
 
     python tools/language.py            # exit status 1 and a list if there are any in the documentation or in messages
     python tools/language.py --all      # docstrings and comments too
@@ -60,9 +62,9 @@ def strings(*, docstrings: bool) -> Iterator[tuple[str, int, str]]:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         }
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-                if (id(node) in documentation) == docstrings:
-                    yield str(path.relative_to(ROOT)), node.lineno, node.value
+            sentence = isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+            if sentence and (id(node) in documentation) == docstrings:
+                yield str(path.relative_to(ROOT)), node.lineno, node.value
 
 
 def options() -> Iterator[tuple[str, int, str]]:

@@ -25,11 +25,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genre_lightning.config.parser import parse
 from genre_lightning.data.datamodule import PreparedData
 from genre_lightning.models.flops import training_cost
 from genre_lightning.models.optimizer import parameter_groups
 from genre_lightning.models.step_sums import text_lengths
-from genre_lightning.training.parser import parse
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
 
 OURS = "genre_lightning"

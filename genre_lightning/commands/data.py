@@ -15,6 +15,7 @@ from rich.table import Table
 
 from genre_lightning.bounds import SEED, at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.escapes import visible
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.files import check_output
 from genre_lightning.progress import answer, say
@@ -58,13 +59,14 @@ def download(arguments: Sequence[str]) -> int:
 
 def inspect(arguments: Sequence[str]) -> int:
     """Prints the audit, the genres, the lengths and the splits of a file."""
-    from genre_lightning.commands.words import with_film_file, with_run_config
-    from genre_lightning.training.parser import parse
+    from genre_lightning.commands.checked import parse_checked
+    from genre_lightning.config.words import with_film_file, with_run_config
+
+    words = with_run_config(with_film_file(arguments))
+    config, parser = parse_checked("data inspect", words, Path("runs/inspect"))
+    # this loads torch, which takes seconds
     from genre_lightning.training.setup import check_setup
 
-    config, parser = parse("data inspect", with_run_config(with_film_file(arguments)))
-    if config.run_dir is None:
-        config.run_dir = Path("runs/inspect")
     setup = check_setup(config, parser)
     data = setup.data.prepare()
     lengths = data.tokens.lengths
@@ -104,6 +106,9 @@ def _print(facts: dict[str, Any], console: Console) -> None:
     for note in facts["notes"]:
         console.print(note, highlight=False)
 
+    if "inputs" in facts:
+        _print_inputs(facts, console)
+
     splits = facts["splits"]
     genres = Table(title="films of each genre", title_justify="left", box=box.ASCII)
     genres.add_column("genre")
@@ -129,3 +134,33 @@ def _print(facts: dict[str, Any], console: Console) -> None:
         console.print(f"{name:<10} ids sha256 {splits[name]['ids_sha256'][:16]}…")
     if facts["validation_is_test"]:
         console.print("validation and test are the same films (the paper's protocol): figures on them are optimistic")
+
+
+def _print_inputs(facts: dict[str, Any], console: Console) -> None:
+    """Print what became of joined files and inputs."""
+    for join in facts["joins"]:
+        console.print(
+            f"{join['file']}: {join['rows']:,} rows by {join['key']}; {join['films_matched']:,} films matched, "
+            f"{join['films_unmatched']:,} without a row; {join['rows_unmatched']:,} rows of no film, "
+            f"{join['duplicate_keys']:,} duplicate keys, {join['rows_without_key']:,} rows without a key",
+            highlight=False,
+        )
+    if facts["inputs"]:
+        inputs = Table(title="inputs of the head", title_justify="left", box=box.ASCII)
+        for column in ("input", "kind"):
+            inputs.add_column(column)
+        for column in ("known", "missing", "malformed"):
+            inputs.add_column(column, justify="right")
+        inputs.add_column("fitted on training")
+        for name, one in facts["inputs"].items():
+            counts = [f"{one[kind]:,}" for kind in ("known", "missing", "malformed")]
+            inputs.add_row(visible(name), one["kind"], *counts, one["fitted"])
+        console.print(inputs)
+    for leak in facts["leaks"]:
+        console.print(
+            f"leak: {leak['column']} {leak['value']!r} all but gives {leak['genre']} away "
+            f"({leak['with_genre']:,} of {leak['films']:,} training films)"
+            + (", left out" if leak["excluded"] else "; leave such values out with --data.exclude_leaks true"),
+            highlight=False,
+            markup=False,
+        )

@@ -14,6 +14,7 @@ from genre_lightning.bounds import Bounds
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.config.columns import ColumnNames, GenreFormat, TextTemplate
 from genre_lightning.config.data import check_encoding
+from genre_lightning.config.features import as_joins, features_in, with_files
 from genre_lightning.data.movies import check_columns
 from genre_lightning.data.templates import columns_to_tag
 from genre_lightning.errors import ConfigError
@@ -55,8 +56,11 @@ def evaluate(arguments: Sequence[str]) -> int:
     from genre_lightning.training.resume import locked
 
     cache_dir = getattr(options, "data.cache_dir") or default_cache_dir()
-    films = other_films(source, run, cache_dir, file_progress, same_ids=not options.other_ids)
     scorer = open_scorer(run.path, options.device, options.precision)
+    if scorer.features or scorer.join:  # of all members of an ensemble
+        inputs = tuple(feature for feature in scorer.features if not feature.in_text)
+        source = replace(source, inputs=inputs, join=with_files(scorer.join, getattr(options, "data.join")))
+    films = other_films(source, run, cache_dir, file_progress, same_ids=not options.other_ids)
     fields = _fields(scorer, renamed)
     with locked(run):
         with task_progress("Evaluating", len(films.rows)) as progress:
@@ -95,6 +99,14 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a trained run of any kind")
     parser.add_argument("--data.csv", type=Path, required=True, metavar="FILE", help="the labelled file")
+    parser.add_argument(
+        "--data.join",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="in the place of the run's joined file of the same name; may be repeated",
+    )
     for column in asdict(ColumnNames()):
         parser.add_argument(f"--data.columns.{column}", metavar="NAME", help=f"the file's column of {column}")
     parser.add_argument("--data.genre_format", choices=get_args(GenreFormat), help="of the genres column")
@@ -151,14 +163,17 @@ def _source(
     genre_format, separator = getattr(options, "data.genre_format"), getattr(options, "data.genre_separator")
     for name, column in renamed.items():
         template = template.replace(f"{{{getattr(trained, name)}}}", f"{{{column}}}")
+    features = features_in(data)
     return FilmSource(
         file,
         columns,
-        TextTemplate(template),
+        TextTemplate(template, tuple(f for f in features if f.in_text)),
         genre_format or data.get("genre_format") or "auto",
         separator if separator is not None or genre_format else data.get("genre_separator"),
         encoding=getattr(options, "data.encoding") or str(data.get("encoding") or "utf-8"),
         max_malformed=getattr(options, "data.max_malformed"),
+        join=with_files(as_joins(data.get("join")), getattr(options, "data.join")),
+        inputs=tuple(f for f in features if not f.in_text),
     )
 
 

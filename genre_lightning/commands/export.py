@@ -4,207 +4,44 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from genre_lightning.commands.export_options import export_parser
-from genre_lightning.commands.words import with_run_config
-from genre_lightning.config.guard import instantiate
-from genre_lightning.data.tokenizers import load_tokenizer
-from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
-from genre_lightning.distributed.ranks import tell
-from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
-from genre_lightning.export.adapter import plain_attention, write_adapter
-from genre_lightning.export.card import CardFacts, Form, model_card
-from genre_lightning.export.classifier import difference, why_not_plain, write_classifier
-from genre_lightning.export.folder import whole_folder
-from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
-from genre_lightning.export.sentence import write_sentence_folder
-from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
-from genre_lightning.files import read_parquet, write_json, write_text
 from genre_lightning.folders import check_new_folder
-from genre_lightning.models.backbones import QuietLoading
-from genre_lightning.models.base import GenreClassifier
-from genre_lightning.models.decoder import FrozenDecoder
-from genre_lightning.models.lora import merge_adapters
-from genre_lightning.models.quantization import known_warnings
-from genre_lightning.models.restore import restore_alone
-from genre_lightning.progress import answer
-from genre_lightning.runs import RunDirectory
-from genre_lightning.training.parser import parse
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_COMPARED_TEXTS = 16
-_MARGIN = 16 << 20
-"""Bytes of tokenizer and tables beside the weights."""
+FORMS = ("transformers", "sentence-transformers", "adapter")
+DTYPES = ("bfloat16", "float16", "float32")
 
 
 def export(arguments: Sequence[str]) -> int:
-    """Writes the best checkpoint of a run to a new directory."""
-    options = export_parser().parse_args(list(arguments))
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(list(arguments))
     target: Path = options.dir.expanduser().absolute()
     check_new_folder(target, "the target")
-    run = RunDirectory(options.run)
-    run.require_run()
-    if options.onnx:
-        check_onnx_installed()
-    with known_warnings(), QuietLoading():
-        source = _open(run)
-        form = _choose_form(source, options)
-        dtype = DTYPES[options.dtype or ("float16" if isinstance(source.model, FrozenDecoder) else "float32")]
-        with whole_folder(target, _bytes(source, form, dtype, onnx=options.onnx)) as draft:
-            facts = _write(source, draft, CardFacts(form, target.name), dtype=dtype, onnx=options.onnx)
-            _write_decision(source, draft, merged=form != "adapter")
-            write_text(draft / "README.md", model_card(source, facts))
-    _report(run, facts)
-    answer(target)
+    # this loads torch, which takes seconds
+    from genre_lightning.export.run import export_run
+
+    export_run(options, target)
     return 0
 
 
-def _open(run: RunDirectory) -> Source:
-    """The run's model with its best checkpoint's weights: the films are not needed."""
-    if run.status == "finished" and not run.best.exists():
-        raise CheckpointError(
-            f"{run.path} has no checkpoint of a model that can be exported: baselines and ensembles have none, give "
-            "the directory of a 'fit'"
-        )
-    if run.status != "finished":
-        raise CheckpointError(
-            f"{run.path} has not finished: run 'genre-lightning fit --run_dir {run.path}' to its end first"
-        )
-    config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
-    instances = instantiate(parser.parser, config, run.path)
-    model: GenreClassifier = instances.model
-    if not model.trains:
-        raise ConfigError(
-            f"{run.path} is a {type(model).__name__}, which trains nothing: there are no weights of its own to export"
-        )
-    decision = read_decision(run.decision, run.again)
-    check_checkpoint(decision, str(verify_checkpoint(run.best)["sha256"]), run.again)
-    model.precision = str(config.trainer.precision)
-    tokenizer = load_tokenizer(str(run.tokenizer))
-    facts = restore_alone(model, run.best, tokenizer=tokenizer)
-    tokenizer = plain_tokenizer(tokenizer, facts["max_tokens"])
-    return Source(
-        run,
-        model,
-        decision.for_genres(facts["genres"]),
-        facts,
-        tokenizer,
-        instances.data.options.source.template.template,
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="genre-lightning export",
+        description="Writes a run as files that other programs open, in safetensors and JSON: weights, tokenizer, "
+        "decision and a model card. The calibration is folded into the head.",
     )
-
-
-def _choose_form(source: Source, options: argparse.Namespace) -> Form:
-    """The form that was asked for, or the best that gives the run's probabilities.
-
-    Raises:
-        ConfigError: the run cannot have the form, with one that it can.
-    """
-    place, lora, decoder = source.run.path, source.model.adapters, isinstance(source.model, FrozenDecoder)
-    form: str = options.form
-    if (options.merge or form == "adapter") and not lora:
-        raise ConfigError(f"{place} is no LoRA run, so it has no adapter: leave out --merge and --form adapter")
-    if options.merge and form == "adapter":
-        raise ConfigError("--merge and --form adapter exclude each other: leave one of them out")
-    if form == "auto" and lora and not options.merge:
-        form = "adapter"
-    if form == "adapter" and options.onnx:
-        raise ConfigError("--onnx writes whole models, and an adapter is none: add --merge")
-    if options.dtype and (form == "adapter" or not decoder):
-        raise ConfigError("--dtype is for the merged weights of a decoder, others are kept as trained: leave it out")
-    if form == "adapter":
-        return "adapter"
-    config: Any = source.model.backbone_config  # every model that trains has one
-    reason = why_not_plain(config, source.pooled_by, len(source.decision.genres))
-    if form == "transformers" and reason:
-        raise ConfigError(f"{reason}: choose --form sentence-transformers, or --onnx beside it")
-    if form == "auto" and reason:
-        tell(f"{reason}: written as a sentence-transformers folder, which can; --onnx adds a model for onnxruntime")
-    return "sentence-transformers" if reason or form == "sentence-transformers" else "transformers"
-
-
-def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int:
-    """What will be written, roughly: quantised weights count as many as they stand for."""
-    if form == "adapter":
-        return 4 * sum(p.numel() for p in source.model.parameters() if p.requires_grad) + _MARGIN
-    packed = {"nf4": 2}.get(source.base.get("quantization", "none"), 1)
-    numbers = sum(p.numel() * (packed if p.dtype == torch.uint8 else 1) for p in source.model.parameters())
-    return numbers * (dtype.itemsize + (4 if onnx else 0)) + _MARGIN
-
-
-def _write(source: Source, folder: Path, facts: CardFacts, *, dtype: torch.dtype, onnx: bool) -> CardFacts:
-    """Writes weights and tokenizer; gives the facts with what was measured on them."""
-    if facts.form == "adapter":
-        write_adapter(source, folder)
-        return facts
-    texts = _texts(source.run)
-    expected = source.probabilities(texts) if facts.form == "transformers" else None
-    backbone: Any = source.model.backbone
-    if source.model.adapters:
-        backbone = merge_adapters(backbone, dtype)
-        plain_attention(backbone.config)
-    if facts.form == "transformers":
-        write_classifier(source, backbone, folder)
-        facts = replace(facts, difference=difference(source, folder, texts, expected))
-    else:
-        write_sentence_folder(source, backbone, folder)
-    if onnx:
-        batches = [source.batch(texts[:1]), source.batch(texts[:3]), source.batch(texts)]
-        tagger = PlainTagger(backbone, source.pooled_by, source.head)
-        facts = replace(facts, onnx=write_onnx(tagger, folder / "onnx", batches))
-    return facts
-
-
-def _texts(run: RunDirectory) -> list[str]:
-    """A few texts of the run's own films to compare on."""
-    split = next(name for name in ("test", "validation") if run.evaluation(name).predictions.is_file())
-    column = read_parquet(run.evaluation(split).predictions, ["text"])["text"]
-    return [str(text) for text in column[:_COMPARED_TEXTS].to_pylist()]
-
-
-def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
-    """The thresholds, which hold for the probabilities that the written model gives, and what it is of."""
-    decision = source.decision
-    fitted = decision.to_dict()
-    folded = replace(decision, temperature=1.0, platt=None).to_dict()
-    calibration = {name: fitted[name] for name in ("calibration", "temperature", "platt")}
-    write_json(folder / "decision.json", {**folded, "folded_into_the_head": calibration})
-    base = dict(source.base)
-    if merged and Path(base["name"]).is_dir():
-        base["name"] = Path(base["name"]).name  # the rest of the path means nothing elsewhere
-    write_json(
-        folder / "genre_lightning.json",
-        {
-            **{key: source.facts[key] for key in ("genres", "max_tokens", "lora") if key in source.facts},
-            "base": base,
-            "text": source.template,
-            "merged": merged,
-            "pooled_by": source.pooled_by,
-            "head": "probabilities = sigmoid(weight @ state + bias), calibrated, in float32",
-        },
+    parser.add_argument("run", type=Path, help="run directory of a finished run")
+    parser.add_argument("dir", type=Path, help="where to: a directory that is empty or not there yet")
+    parser.add_argument(
+        "--form",
+        choices=("auto", *FORMS),
+        default="auto",
+        help="transformers: a classifier for AutoModelForSequenceClassification and pipeline; sentence-transformers: "
+        "a folder for SentenceTransformer, for heads that no such classifier has; adapter: a peft adapter with its "
+        "head, of LoRA runs. auto: the adapter of a LoRA run, else the first of the others that gives equal "
+        "probabilities (default: auto)",
     )
-
-
-def _report(run: RunDirectory, facts: CardFacts) -> None:
-    names = {
-        "transformers": "a classifier for transformers",
-        "sentence-transformers": "a folder for sentence-transformers",
-        "adapter": "a peft adapter with its head",
-    }
-    tell(f"exported {run.path} as {names[facts.form]}")
-    if facts.difference is not None:
-        tell(f"opened by transformers: probabilities within {facts.difference:.1e} of the run's")
-    if facts.onnx:
-        tell(_onnx_line(facts.onnx))
-
-
-def _onnx_line(check: OnnxCheck) -> str:
-    return (
-        f"opened by onnxruntime: logits within {check.difference:.1e} of torch's; one text of {check.tokens} tokens "
-        f"takes {check.onnx_ms:.1f} ms, by torch {check.torch_ms:.1f} ms (threads: {check.threads})"
-    )
+    parser.add_argument("--merge", action="store_true", help="of a LoRA run: the whole model, adapter merged into it")
+    parser.add_argument("--dtype", choices=DTYPES, help="of a merged decoder's weights (default: float16)")
+    parser.add_argument("--onnx", action="store_true", help="onnx/model.onnx too, in float32, for onnxruntime")
+    return parser

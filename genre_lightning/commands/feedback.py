@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
@@ -171,21 +171,33 @@ def correction_of(options: argparse.Namespace) -> tuple[str, ...] | None:
         raise ConfigError(f"--correct: {error}: correct it") from None
 
 
-def store_correction(options: argparse.Namespace, tagger: Tagger, genres: tuple[str, ...]) -> None:
-    """Store what a person says of the text of `tag`, beside what the run predicts."""
+def store_correction(
+    options: argparse.Namespace, tagger: Tagger, film: str | Mapping[str, Any], genres: tuple[str, ...]
+) -> None:
+    """Store what a person says of the film of `tag`, beside what the run predicts.
+
+    Args:
+        options: Of the command.
+        tagger: The run.
+        film: Its overview, or its columns.
+        genres: That it has, by this person.
+    """
     import getpass
 
     from genre_lightning.learning.feedback_files import now
     from genre_lightning.learning.store import Feedback, FeedbackStore
 
-    tagged = tagger(options.texts[0])
+    tagged = tagger(film)
+    cells = {name: cell if isinstance(cell, str) else json.dumps(cell) for name, cell in tagger.cells(film).items()}
+    columns = film if isinstance(film, Mapping) else {"overview": film}
     row = Feedback(
-        text=tagged.text,
+        text=str(columns.get("overview") or tagged.text),
+        title=str(columns.get("title") or ""),
         genres=genres,
         user=options.user or getpass.getuser(),
         time=now(),
         source="tag",
-        fields=tagger.cells(options.texts[0]),
+        fields=cells,
         predicted=tagged.names,
         run=str(options.run),
         checkpoint_sha256=tagger.decision.checkpoint_sha256,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from genre_lightning.commands.words import default_run_dir, with_run_config
-from genre_lightning.distributed.ranks import is_first_rank
-from genre_lightning.training.fit import fit_run
-from genre_lightning.training.parser import parse
-from genre_lightning.training.resume import show
+from genre_lightning.commands.checked import parse_checked
+from genre_lightning.config.words import default_run_dir, with_run_config
 
 
 def fit(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config, parser = parse("fit", with_run_config(arguments))
-    if config.run_dir is None:
-        config.run_dir = default_run_dir(arguments)
+    config, parser = parse_checked("fit", with_run_config(arguments), default_run_dir(arguments))
+    # these load torch, which takes seconds
+    from genre_lightning.distributed.ranks import is_first_rank
+    from genre_lightning.training.fit import fit_run
+    from genre_lightning.training.resume import show
+
     run, results = fit_run(config, parser)
     if is_first_rank():
         show(run, results, as_json=config.json)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.config.parser import parse
+from genre_lightning.config.words import default_run_dir, with_run_config
 from genre_lightning.errors import ConfigError
 from genre_lightning.hardware import Gpu, gpu_named, known_gpus
 
@@ -62,18 +64,16 @@ def _parser() -> CommandParser:
 
 
 def _facts(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> dict[str, Any]:
+    config, parser = parse("fit", with_run_config(words))
+    if config.run_dir is None:
+        config.run_dir = default_run_dir(words)
     # these load torch, Lightning and the hub's client
-    from genre_lightning.commands.words import default_run_dir, with_run_config
     from genre_lightning.config.changes import check_same_training
     from genre_lightning.distributed.slurm import PlannedStep
     from genre_lightning.errors import CheckpointError, DataError, problems_of
     from genre_lightning.planning.plan import Plan
-    from genre_lightning.training.parser import parse
     from genre_lightning.training.setup import prepare_checks
 
-    config, parser = parse("fit", with_run_config(words))
-    if config.run_dir is None:
-        config.run_dir = default_run_dir(words)
     machine = _machine(options, config, gpu)
     step = PlannedStep(machine.nodes, machine.ranks, machine.kind)
     setup, conflicts, checks = prepare_checks(config, parser, step)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.commands.words import default_run_dir, with_run_config
+from genre_lightning.commands.checked import parse_checked
 from genre_lightning.config.changes import check_same_training
+from genre_lightning.config.words import default_run_dir, with_run_config
 from genre_lightning.distributed import batch
 from genre_lightning.distributed.slurm import PlannedStep
 from genre_lightning.errors import ConfigError
@@ -35,15 +36,10 @@ def submit(arguments: Sequence[str]) -> int:
     if not options.dry_run:
         batch.require_sbatch()
     step = _planned(options)
-    from genre_lightning.commands.early import check_early
-
-    check_early("fit", words)
-    from genre_lightning.training.parser import parse
+    config, parser = parse_checked("fit", with_run_config(words), default_run_dir(words))
+    # this loads torch, which takes seconds
     from genre_lightning.training.setup import check_setup
 
-    config, parser = parse("fit", with_run_config(words))
-    if config.run_dir is None:
-        config.run_dir = default_run_dir(words)
     setup = check_setup(config, parser, step)
     scripts = _scripts(setup.run)
     unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
@@ -63,7 +59,7 @@ def submit(arguments: Sequence[str]) -> int:
     if options.dry_run:
         print(script, end="")
         return 0
-    write_text(folder / "config.yaml", parser.parser.dump(_frozen(config, setup), skip_none=False))
+    write_text(folder / "config.yaml", parser.dump(_frozen(config, setup), skip_none=False))
     write_text(folder / "train.sbatch", script)
     job = batch.submit(folder / "train.sbatch")
     write_json(folder / "job.json", {"job": job})

@@ -6,7 +6,7 @@ import argparse
 import codecs
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, AnyStr
 
@@ -20,11 +20,13 @@ from genre_lightning.commands.feedback import add_correction, correction_of, sto
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.escapes import visible
 from genre_lightning.evaluation.console import console_of
+from genre_lightning.files import parse_json
 from genre_lightning.progress import answer, answer_json, require_output, say
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
     from genre_lightning.inference.tagger import TaggedText, Tagger
+    from genre_lightning.inference.tagger import Text as Film
 
 _BAR_WIDTH = 24
 _RUNNERS_UP = 2
@@ -40,7 +42,10 @@ def tag(arguments: Sequence[str]) -> int:
     # before the libraries and the model are loaded, which takes seconds
     RunDirectory(options.run).require_trained()
     require_output()
-    if sys.stdin is None and not options.texts and not options.file:
+    fields = _fields(options.field)
+    if fields and len(options.texts) > 1:
+        raise ConfigError(f"--field is of one film, and there are {len(options.texts)} texts: give one")
+    if sys.stdin is None and not options.texts and not options.file and not fields:
         raise ConfigError("the standard input is closed: give a TEXT, or a file with --file")
     if options.file and not options.file.is_file():
         raise DataError(f"no such file: {options.file}: give a text file with one text a line")
@@ -48,18 +53,47 @@ def tag(arguments: Sequence[str]) -> int:
     from genre_lightning.inference.tagger import Tagger
 
     tagger = Tagger(options.run, options.device)
-    _answer(tagger, options)
+    _answer(tagger, options, fields)
     if correction is not None:
-        store_correction(options, tagger, correction)
+        film = film_of(_given(options.texts[0]))
+        if fields:
+            film = {**(film if isinstance(film, Mapping) else {"overview": film}), **fields}
+        store_correction(options, tagger, film, correction)
     return 0
 
 
-def _answer(tagger: Tagger, options: argparse.Namespace) -> None:
+def _fields(given: Sequence[str]) -> dict[str, str]:
+    """Read the columns of a film, each NAME=VALUE."""
+    fields = {}
+    for field in given:
+        name, equals, value = field.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--field is {field!r}: give NAME=VALUE, such as 'keywords=heist, robbery'")
+        fields[name.strip()] = value
+    return fields
+
+
+def film_of(text: str) -> Film:
+    """Return the columns of a film that a line of JSON holds; any other text is its overview."""
+    if text.lstrip()[:1] == "{":
+        try:
+            film = parse_json(text)
+        except ValueError:
+            return text
+        if isinstance(film, dict):
+            return film
+    return text
+
+
+def _answer(tagger: Tagger, options: argparse.Namespace, fields: dict[str, str]) -> None:
     write = _Writer(options)
-    if options.texts:
-        texts: Iterator[str] = map(_given, options.texts)
+    texts: Iterable[Film]
+    if fields:
+        texts = [{**({"overview": _given(options.texts[0])} if options.texts else {}), **fields}]
+    elif options.texts:
+        texts = map(film_of, map(_given, options.texts))
     elif options.file:
-        texts = _lines_of_file(options.file)
+        texts = map(film_of, _lines_of_file(options.file))
     else:
         _converse(tagger, options, write)
         return
@@ -73,7 +107,14 @@ def _parser() -> CommandParser:
         "Prints the genres of texts: of those given, of a file's lines, or else of the standard input line by line.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit, baseline or ensemble")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview, or its columns as a JSON object")
+    parser.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a column of the film, such as 'keywords=heist, robbery'; may be repeated",
+    )
     parser.add_argument("--file", type=Path, help="a file with one text a line")
     parser.add_argument(
         "--top_k", type=within(int, at_least(1)), help="so many of the likeliest genres, whatever their thresholds"
@@ -98,7 +139,7 @@ def _converse(tagger: Tagger, options: argparse.Namespace, write: _Writer) -> No
         text = decoded(line, f"line {number}")
         if terminal and not text.strip():
             break
-        write(tagger(text, top_k=options.top_k, threshold=options.threshold))
+        write(tagger(film_of(text), top_k=options.top_k, threshold=options.threshold))
 
 
 class _Writer:

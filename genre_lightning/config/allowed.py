@@ -78,6 +78,9 @@ sent the user's key.
 _GROUPS = (
     "genre_lightning.config.run.WandbOptions",
     "genre_lightning.config.columns.ColumnNames",
+    "genre_lightning.config.model.AdapterOptions",
+    "genre_lightning.config.features.Feature",
+    "genre_lightning.config.features.JoinedFile",
     "genre_lightning.config.model.Architecture",
     "genre_lightning.config.model.LlamaArchitecture",
     "genre_lightning.config.model.LoraOptions",

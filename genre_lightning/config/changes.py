@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -26,6 +27,14 @@ _WITHOUT_EFFECT = (
 
 _ADDED = {
     "data.encoding": "utf-8", "data.merge_genre_case": False, "data.reader": None, "model.init_args.seed": None,
+    "model.init_args.label_smoothing": 0.0, "model.init_args.layer_lr_decay": 1.0,
+    "model.init_args.adapter": None, "model.init_args.unfreeze": None, "model.init_args.unfreeze_lr": None,
+    "model.init_args.ema_decay": None,
+    "model.init_args.attention": "causal", "model.init_args.pooling": "last",
+    "model.init_args.lora.init": "default", "model.init_args.lora.lr_ratio_b": 1.0,
+    "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,
+    "model.init_args.fusion": "gate", "model.init_args.drop_input": 0.1, "model.init_args.input_width": 128,
+    "model.input_weight": 1.0,
 }  # fmt: skip
 """Options that configurations of earlier versions lack, and the value that does what those versions did."""
 
@@ -54,7 +63,10 @@ def training_digest(config_text: str) -> str:
 
 def _without_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what a run of an earlier version lacks, if it has the value that that version worked by."""
-    return {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
+    kept = {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
+    if kept.get("data.join"):  # like the movies file, joined files may be moved: what they hold is compared elsewhere
+        kept["data.join"] = [{**join, "file": PurePath(join["file"]).name} for join in kept["data.join"]]
+    return kept
 
 
 def _is_ignored(key: str, ignored: Sequence[str]) -> bool:

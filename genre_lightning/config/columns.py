@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from genre_lightning.config.features import Feature, JoinedFile, feature_problems
 from genre_lightning.errors import ConfigError
 
 GenreFormat = Literal["auto", "literal", "json", "separated", "one_hot"]
@@ -48,13 +49,16 @@ class TextTemplate:
 
     Attributes:
         template: as the user has written it.
-        fields: the names in braces: a role of `ColumnNames` (title, overview, id), or a column of the file.
+        features: further columns, each on a line of its own behind the template's text; an empty one has no line.
+        fields: the names in braces: a role of `ColumnNames` (title, overview, id), or a column of the file; and the
+            features' columns.
 
     Raises:
         ConfigError: no name in braces, or a brace without its other.
     """
 
     template: str
+    features: tuple[Feature, ...] = ()
     fields: tuple[str, ...] = field(init=False)
     _parts: tuple[tuple[str, bool], ...] = field(init=False, repr=False, compare=False)
 
@@ -66,7 +70,7 @@ class TextTemplate:
                 f"data.text is {self.template!r}: it needs column names in braces, such as '{{title}}. {{overview}}' "
                 "({{ and }} stand for braces)"
             )
-        object.__setattr__(self, "fields", tuple(dict.fromkeys(names)))
+        object.__setattr__(self, "fields", tuple(dict.fromkeys([*names, *(f.column for f in self.features)])))
         cut, end = [], 0
         for part in parts:
             cut += [(self.template[end : part.start()], False), (part[1] or part[0][0], part[1] is not None)]
@@ -95,10 +99,17 @@ class TextTemplate:
     def fill(self, values: Mapping[str, str]) -> str:
         """Make the text; the punctuation that an empty column leaves behind is dropped."""
         text = " ".join("".join([values[part] if is_field else part for part, is_field in self._parts]).split())
-        if all(values[name] for name in self.fields):
+        if not all(values[part] for part, is_field in self._parts if is_field):
+            text = re.sub(r"([.,:;!?-])(?:\s+[.,:;-])+", r"\1", text)
+            text = text.lstrip(" .,:;-").rstrip(" ,:;-")
+        if not self.features:
             return text
-        text = re.sub(r"([.,:;!?-])(?:\s+[.,:;-])+", r"\1", text)
-        return text.lstrip(" .,:;-").rstrip(" ,:;-")
+        lines = [f"{feature.line}{value}" for feature in self.features if (value := _words(values[feature.column]))]
+        return "\n".join([text, *lines])
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -114,9 +125,11 @@ class FilmSource:
         require_genres: drop films without genres.
         encoding: of the text of a CSV.
         max_malformed: fraction of the rows that may be malformed.
+        join: further files with columns of the films.
+        inputs: columns that are given to the head.
 
     Raises:
-        ConfigError: the text holds the labels.
+        ConfigError: the text or an input holds the labels.
     """
 
     path: Path
@@ -127,9 +140,19 @@ class FilmSource:
     require_genres: bool = True
     encoding: str = "utf-8"
     max_malformed: float = 0.05
+    join: tuple[JoinedFile, ...] = ()
+    inputs: tuple[Feature, ...] = ()
 
     def __post_init__(self) -> None:
+        features = [*self.template.features, *self.inputs]
+        if problems := feature_problems(features, self.join, [*self.columns.label_columns, "genres"]):
+            raise ConfigError("; and ".join(problems))
         self.template.columns(self.columns)
+
+    @property
+    def has_inputs(self) -> bool:
+        """Whether there is more to look up than the template's columns in the movies file."""
+        return bool(self.join or self.inputs or self.template.features)
 
     @property
     def finds_labels(self) -> bool:

@@ -51,6 +51,11 @@ def takes(
     return decorate
 
 
+def values(options: Any) -> dict[str, Any]:
+    """Return options by name, as the arguments of a constructor that takes them."""
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+
+
 def plain(options: Any) -> dict[str, Any]:
     """Return options as values that YAML and a checkpoint of plain values hold; a function becomes its import path."""
 

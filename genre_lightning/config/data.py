@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.config.columns import ColumnNames, FilmSource, GenreFormat, TextTemplate
+from genre_lightning.config.features import Feature, JoinedFile, as_features, as_joins, beside
 from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, problems_of
 
@@ -35,6 +36,10 @@ class DataOptions:
         max_malformed: fraction of the rows that may be malformed, 0.05 by default; a file with more is refused.
         encoding: of a file that is not Parquet, "utf-8" by default; such as windows-1252.
         text: template over the columns of what the model reads, such as "{title}. {overview}".
+        join: further CSV, JSONL or Parquet files with columns of the films, each with its key column.
+        features: columns that the model reads beside the text, each with its kind and its place; see docs/inputs.md.
+        leave_out_after_release: leave out the features that are marked after_release.
+        exclude_leaks: leave out the tags and categories that all but give a genre away; see the audit.
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
         revision: of the tokenizer on the hub; null takes the backbone's.
@@ -62,6 +67,10 @@ class DataOptions:
     max_malformed: Annotated[float, Bounds(0, 1)] = 0.05
     encoding: str = "utf-8"
     text: str = "{overview}"
+    join: list[JoinedFile] | None = None
+    features: list[Feature] | None = None
+    leave_out_after_release: bool = False
+    exclude_leaks: bool = False
     tokenizer: str | None = None
     revision: str | None = None
     vocab_size: Annotated[int, at_least(1, 10**7)] = 8000
@@ -81,19 +90,29 @@ class DataOptions:
         Raises:
             ConfigError: With what is wrong in it.
         """
+        self.features = list(as_features(self.features)) if self.features else self.features
+        self.join = list(as_joins(self.join)) if self.join else self.join
         _ = self.source
+
+    @property
+    def used_features(self) -> tuple[Feature, ...]:
+        """The features in use."""
+        return tuple(f for f in self.features or () if not (f.after_release and self.leave_out_after_release))
 
     @cached_property
     def source(self) -> FilmSource:
         """The file and how it is read."""
+        features = self.used_features
         return FilmSource(
             Path(self.csv),
             self.columns or ColumnNames(),
-            TextTemplate(self.text),
+            TextTemplate(self.text, tuple(f for f in features if f.in_text)),
             self.genre_format,
             self.genre_separator,
             encoding=self.encoding,
             max_malformed=self.max_malformed,
+            join=tuple(replace(join, file=beside(join.file, Path(self.csv))) for join in self.join or ()),
+            inputs=tuple(f for f in features if not f.in_text),
         )
 
     @property
@@ -124,8 +143,30 @@ class DataOptions:
         problems = problems_of([lambda: check_fractions(self.split), lambda: check_encoding(self.encoding)])
         if self.genre_separator == "":
             problems.append("data.genre_separator is empty: give the text between genres, or null to find out")
+        lines = sum(feature.max_tokens for feature in self.source.template.features)
+        if 2 * lines > self.max_tokens:
+            problems.append(
+                f"the features in the text take up to {lines} of data.max_tokens {self.max_tokens}, more than half: "
+                "lower their max_tokens, or raise data.max_tokens"
+            )
         if problems := [*problems, *bound_problems(DataOptions, vars(self), "data")]:
             raise ConfigError("; and ".join(problems))
+
+
+def make_paths_absolute(data: Any) -> None:
+    """Make the files that the options name absolute, in place: a run is used from other directories.
+
+    Args:
+        data: the options, or the parser's namespace of them.
+    """
+    csv = Path(data.csv).expanduser().absolute()
+    data.csv = str(csv)
+    if joins := getattr(data, "join", None):
+        for join in joins:
+            if isinstance(join, dict):
+                join["file"] = str(beside(join["file"], csv))
+            else:
+                join.file = str(beside(join.file, csv))
 
 
 def check_encoding(name: str) -> None:

@@ -8,23 +8,26 @@ them is looked through before a class is called (`check_parsed`).
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from genre_lightning.compat import importing_only
-from genre_lightning.config.allowed import ALLOWED, PASSED_ON, class_names, import_paths
-from genre_lightning.config.trust import KINDS, check_class, is_trusted
+from genre_lightning.config.allowed import ALLOWED, PASSED_ON, class_names
+from genre_lightning.config.stand_ins import StandIn
+from genre_lightning.config.trust import KINDS, check_class, imported, is_trusted
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read_yaml
 
-FILE_OPTIONS = (*ALLOWED, "trainer", "data", "data.columns", "decision", "checkpoint", "early_stopping")
+FILE_OPTIONS = (
+    *ALLOWED, "trainer", "data", "data.columns", "data.features", "data.join", "decision", "checkpoint",
+    "early_stopping",
+)  # fmt: skip
 """Options for which the parser takes the name of a file with their settings."""
 
 _MAX_DEPTH = 20  # of files that name files, and of YAML within strings of YAML
@@ -34,24 +37,40 @@ _NOTES = ("notes", "tags", "config", "group", "job_type")  # of W&B: texts that 
 _PATHS = ("dirpath", "save_dir", "dir", "root_dir", "sub_dir")  # arguments that name a folder to write to
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
+@dataclass
+class _Walk:
+    """What has been seen of settings and of the files that they name."""
+
+    files: list[Path] = field(default_factory=list)
+    named: dict[str, list[str]] = field(default_factory=dict)
+
+
+def check_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
     """Refuse configuration files that cannot be read, and classes that may not be named, without importing anything.
 
     Args:
         arguments: Of a command that takes the options of `fit`.
 
+    Returns:
+        The texts that are given for each option that may name a class, such as {"model": ["ZeroShotLlama"]}.
+
     Raises:
         ConfigError: One line with the file or flag, and the fix.
     """
+    walk = _Walk()
     for name, value in _options(arguments):
         # the parser takes unambiguous beginnings of a name for it
         if name and "config".startswith(name):
             file = Path(value)
-            check_settings(read_yaml(file), value, file.parent)
+            # each file by itself, as the number of those that it names is limited
+            walk.files.clear()
+            _check(read_yaml(file), "", value, (Path(), file.parent), 0, walk)
         else:
             option = name.rstrip("+").removesuffix(".help")
             if option in FILE_OPTIONS or option.endswith(".class_path"):
-                _check(value, option, f"--{name}", (Path(),), 0, [])
+                walk.files.clear()
+                _check(value, option, f"--{name}", (Path(),), 0, walk)
+    return walk.named
 
 
 def check_settings(settings: Mapping[str, Any], where: str, folder: Path = Path()) -> None:
@@ -65,7 +84,7 @@ def check_settings(settings: Mapping[str, Any], where: str, folder: Path = Path(
     Raises:
         ConfigError: One line with the option, and the fix.
     """
-    _check(settings, "", where, (Path(), folder), 0, [])
+    _check(settings, "", where, (Path(), folder), 0, _Walk())
 
 
 def instantiate(parser: ArgumentParser, config: Namespace, run_dir: Path | None = None) -> Namespace:
@@ -80,11 +99,13 @@ def instantiate(parser: ArgumentParser, config: Namespace, run_dir: Path | None 
         ConfigError: See `check_parsed`; or a class refuses its arguments.
     """
     check_parsed(config, run_dir)
-    with importing_only(import_paths()):
-        try:
-            return parser.instantiate(config)
-        except (AttributeError, ImportError, TypeError, ValueError) as error:  # of a class that does not like a value
-            raise ConfigError(f"an object of the configuration cannot be made ({one_line(error)[:400]})") from error
+    try:
+        made = parser.instantiate(config)
+        if isinstance(model := made.get("model"), StandIn):
+            made.model = model.make()
+        return made
+    except (AttributeError, ImportError, TypeError, ValueError) as error:  # of a class that does not like a value
+        raise ConfigError(f"an object of the configuration cannot be made ({one_line(error)[:400]})") from error
 
 
 def check_parsed(config: Namespace, run_dir: Path | None) -> None:
@@ -119,27 +140,30 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield "config", argument[2:].removeprefix("=")
 
 
-def _check(content: Any, key: str, where: str, folders: tuple[Path, ...], depth: int, read: list[Path]) -> None:
+def _check(content: Any, key: str, where: str, folders: tuple[Path, ...], depth: int, walk: _Walk) -> None:
     if depth > _MAX_DEPTH:
         raise ConfigError(f"{where}: files and texts stand in one another more than {_MAX_DEPTH} deep: write them out")
     if isinstance(content, Mapping):
         for name, value in content.items():
-            _check(value, f"{key}.{name}".strip(". ").rstrip("+"), where, folders, depth, read)
+            _check(value, f"{key}.{name}".strip(". ").rstrip("+"), where, folders, depth, walk)
     elif isinstance(content, list):
         for value in content:
-            _check(value, key, where, folders, depth, read)
+            _check(value, key, where, folders, depth, walk)
     elif isinstance(content, str):
         option, _, last = key.rpartition(".")
         if last == "class_path":
+            walk.named.setdefault(option, []).append(content)
             _check_class(content, option, key, where)
             return
         inner = _inner(content, where)
         if inner is not content:
-            _check(inner, key, where, folders, depth + 1, read)
+            _check(inner, key, where, folders, depth + 1, walk)
         elif key in (*FILE_OPTIONS, "config"):
-            is_file = _check_file(content, key, where, folders, depth, read)
-            # texts without a dot are names such as ddp, and the parser's to judge
-            if not is_file and key in ALLOWED and "." in content:
+            if _check_file(content, key, where, folders, depth, walk) or key not in ALLOWED:
+                return
+            walk.named.setdefault(key, []).append(content)
+            # other texts without a dot are names such as ddp, and the parser's to judge
+            if "." in content or key == "model":
                 _check_class(content, key, key, where)
 
 
@@ -156,19 +180,19 @@ def _inner(text: str, where: str) -> Any:
     return value if isinstance(value, dict | list) else text
 
 
-def _check_file(name: str, key: str, where: str, folders: tuple[Path, ...], depth: int, read: list[Path]) -> bool:
+def _check_file(name: str, key: str, where: str, folders: tuple[Path, ...], depth: int, walk: _Walk) -> bool:
     """Check the files that a value may name; False if there is none."""
     found = False
     for folder in dict.fromkeys(folders):
         file = folder / name
         if _exists(file):
             found = True
-            read.append(file)
-            if len(read) > _MAX_FILES:
+            walk.files.append(file)
+            if len(walk.files) > _MAX_FILES:
                 raise ConfigError(
                     f"{where}: more than {_MAX_FILES} files are named in it and in one another: name fewer"
                 )
-            _check(read_yaml(file), "" if key == "config" else key, str(file), (Path(), file.parent), depth + 1, read)
+            _check(read_yaml(file), "" if key == "config" else key, str(file), (Path(), file.parent), depth + 1, walk)
     return found
 
 
@@ -235,8 +259,7 @@ def _check_value(value: Any, key: str, folder: Path, *, writes: bool = False) ->
 def _check_passed_on(path: str, key: str, settings: Mapping[str, Any]) -> None:
     """Refuse arguments that a class hands on to another library: numbers and a few texts may be set."""
     public = next(allowed for allowed in ALLOWED[key] if allowed == path or allowed.endswith(f".{path}"))
-    module, _, name = public.rpartition(".")
-    kind: type = getattr(importlib.import_module(module), name)
+    kind: type = imported(public)
     initialisers = [vars(owner)["__init__"] for owner in kind.__mro__[:-1] if "__init__" in vars(owner)]
     parameters = [p for function in initialisers for p in inspect.signature(function).parameters.values()]
     own = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}

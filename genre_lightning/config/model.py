@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from genre_lightning.bounds import FRACTION_BELOW_ONE, SEED, Bounds, above, at_least, bound_problems
 from genre_lightning.errors import ConfigError
@@ -12,9 +12,13 @@ from genre_lightning.types import LOSSES, LossFunction, PosWeight
 
 Schedule = Literal["linear", "cosine", "constant"]
 Pooling = Literal["mean", "cls"]
+DecoderAttention = Literal["causal", "full"]
+DecoderPooling = Literal["last", "mean"]
+Fusion = Literal["gate", "concat"]
 Quantization = Literal["none", "nf4", "int8"]
 ComputeDtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantStorage = Literal["uint8", "float16", "bfloat16", "float32"]
+LoraInit = Literal["default", "pissa", "olora", "loftq"]
 OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 VALIDATION_METRICS = (
@@ -54,28 +58,79 @@ class LoraOptions:
         rank: of the update's matrices.
         alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with rslora).
         dropout: on the input of the adapters.
-        targets: names of the linear layers that get one; null takes the attention projections.
+        targets: names of the linear layers that get one, or "all-linear"; null takes the attention projections.
         rslora: rank-stabilised scaling.
         dora: weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
             the base stands whole on every rank while the model is built.
+        init: what the matrices start from: "default" (A random, B zero), "pissa" (the largest singular vectors of the
+            weights), "olora" (their QR decomposition) or "loftq" (the error of quantising them). All but the first
+            read the weights, as dora does.
+        lr_ratio_b: the learning rate of B is that of A times this (LoRA+); 1 for equal rates.
     """
 
     rank: Annotated[int, at_least(1, 10**5)] = 16
     alpha: Annotated[float, above(0, 1e6)] = 32.0
     dropout: Annotated[float, FRACTION_BELOW_ONE] = 0.05
-    targets: list[str] | None = None
+    targets: list[str] | Literal["all-linear"] | None = None
     rslora: bool = False
     dora: bool = False
+    init: LoraInit = "default"
+    lr_ratio_b: Annotated[float, above(0, 1e3)] = 1.0
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the adapters start from the weights below them."""
+        return self.dora or self.init != "default"
 
 
-def check_lora(options: LoraOptions) -> None:
-    """Refuse adapters that have no place; their numbers are checked with the model's own.
+@dataclass
+class AdapterOptions:
+    """Adapters of another of peft's methods, in place of LoRA.
+
+    Attributes:
+        method: its name in peft's table, such as IA3, OFT, MISS, VERA, HRA or LOHA.
+        arguments: of its configuration: numbers, names, and lists of them; the layers are the attention projections
+            where `target_modules` is not given.
+    """
+
+    method: str = "IA3"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def check_lora(options: LoraOptions, quantization: Quantization = "none") -> None:
+    """Refuse adapters that have no place or no start; their numbers are checked with the model's own.
+
+    Args:
+        options: The adapters.
+        quantization: Of the weights below them.
 
     Raises:
         ConfigError: with the option and the fix.
     """
+    if options.dora and options.init != "default":
+        raise ConfigError(
+            f"model.lora.init is {options.init} with model.lora.dora, whose magnitudes start from adapters of zero: "
+            "leave one of them out"
+        )
+    if options.init == "loftq" and quantization == "none":
+        raise ConfigError(
+            "model.lora.init is loftq, which makes up for the error of quantised weights, and these are not quantised: "
+            "set model.lora.init=pissa, or model.quantization=nf4 for a decoder"
+        )
     if options.targets is not None and not options.targets:
         raise ConfigError("model.lora.targets is empty: name linear layers, or leave it null for the attention")
+
+
+def check_one_kind(lora: LoraOptions | None, adapter: AdapterOptions | None, unfreeze: int | None) -> None:
+    """Refuse adapters of two kinds, and whole layers beside others than LoRA's.
+
+    Raises:
+        ConfigError: with the options.
+    """
+    if adapter is not None and lora is not None:
+        raise ConfigError("model.lora and model.adapter are both set: a backbone has adapters of one kind, drop one")
+    if adapter is not None and unfreeze is not None:
+        raise ConfigError("model.unfreeze is for adapters of model.lora, and model.adapter is set: drop one of them")
 
 
 @dataclass
@@ -123,7 +178,7 @@ class ClassifierOptions:
     """Loss and optimizer of every model.
 
     Attributes:
-        loss: "bce" with pos_weight, "focal" or "asymmetric"; or a function of your own of logits, targets and
+        loss: "bce" with pos_weight, "focal", "asymmetric" or "zlpr"; or a function of your own of logits, targets and
             pos_weight that gives one value for each film, such as my_package.my_loss with --trust my_package.
         pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
             square root, "none" one.
@@ -132,14 +187,23 @@ class ClassifierOptions:
         asymmetric_gamma_positive: exponent of the asymmetric loss for positives.
         asymmetric_gamma_negative: exponent of the asymmetric loss for negatives.
         asymmetric_margin: probability below which a negative counts nothing in the asymmetric loss.
+        label_smoothing: of "bce": a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
         lr: peak learning rate of the backbone; null chooses by its size.
         head_lr: peak learning rate of the head; null is ten times the backbone's.
+        layer_lr_decay: each transformer block of the backbone learns this much slower than the one above it, and the
+            embeddings below the first; 1 for equal rates.
         weight_decay: of AdamW; biases and norms are never decayed.
+        ema_decay: evaluate, keep and export an exponential moving average of the trained weights with this decay; null
+            for the weights of the last step.
         warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
         schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
         beta2: AdamW's second moment decay.
         seed: Random seed for new weights, dropout and the order of the films; null takes that of the run (--seed; 0 in
             Python).
+        fusion: how the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
+            side by side ("concat").
+        drop_input: probability that an input of a film is taken for missing in training, for each input by itself.
+        input_width: numbers of an input's state in the head.
     """
 
     loss: str | LossFunction = "bce"
@@ -149,18 +213,25 @@ class ClassifierOptions:
     asymmetric_gamma_positive: Annotated[float, GAMMA] = 0.0
     asymmetric_gamma_negative: Annotated[float, GAMMA] = 4.0
     asymmetric_margin: Annotated[float, FRACTION_BELOW_ONE] = 0.05
+    label_smoothing: Annotated[float, FRACTION_BELOW_ONE] = 0.0
     lr: Annotated[float | None, above(0, 1e3)] = None
     head_lr: Annotated[float | None, above(0, 1e3)] = None
+    layer_lr_decay: Annotated[float, above(0, 1)] = 1.0
     weight_decay: Annotated[float, Bounds(0, 1e3)] = 0.01
+    ema_decay: Annotated[float | None, FRACTION_BELOW_ONE] = None
     warmup_fraction: Annotated[float, FRACTION_BELOW_ONE] = 0.1
     schedule: Schedule = "linear"
     beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999
     seed: Annotated[int | None, SEED] = None
+    fusion: Fusion = "gate"
+    drop_input: Annotated[float, FRACTION_BELOW_ONE] = 0.1
+    input_width: Annotated[int, at_least(1, 10**5)] = 128
 
     @property
     def loss_options(self) -> dict[str, float]:
         """Arguments of `losses.loss_function`."""
-        names = ("focal_gamma", "asymmetric_gamma_positive", "asymmetric_gamma_negative", "asymmetric_margin")
+        names = ("label_smoothing", "focal_gamma", "asymmetric_gamma_positive", "asymmetric_gamma_negative",
+                 "asymmetric_margin")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def check_files(self) -> None:
@@ -181,6 +252,11 @@ class ClassifierOptions:
             problems.append(
                 f"model.loss is {self.loss!r}: choose one of {', '.join(LOSSES)}, or name a function of your own"
             )
+        if self.label_smoothing and self.loss != "bce":
+            problems.append(
+                f"model.label_smoothing is {self.label_smoothing} with model.loss {self.loss}: it is of bce alone, "
+                "leave one of them out"
+            )
         if problems:
             raise ConfigError("; and ".join(problems))
 
@@ -198,6 +274,10 @@ class EncoderOptions(ClassifierOptions):
         pooling: "mean" over a text's tokens, or its first token's state ("cls").
         dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
         lora: train low-rank adapters in the attention and the head in full; null trains everything.
+        adapter: adapters of another method in place of LoRA; null for none.
+        unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null
+            trains adapters alone.
+        unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
         activation_checkpointing: keep only the states between layers and compute the rest again in the backward
             pass: a third more work for a fraction of the memory.
         packing: lay texts one behind another in a row without padding, for backbones whose attention can keep them
@@ -211,6 +291,9 @@ class EncoderOptions(ClassifierOptions):
     pooling: Pooling = "mean"
     dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
     lora: LoraOptions | None = None
+    adapter: AdapterOptions | None = None
+    unfreeze: Annotated[int | None, Bounds(0, 10**4)] = None
+    unfreeze_lr: Annotated[float | None, above(0, 1e3)] = None
     activation_checkpointing: bool = False
     packing: bool = True
     architecture: Architecture | None = None
@@ -238,8 +321,19 @@ class EncoderOptions(ClassifierOptions):
                 f"model.architecture.width is {self.shape.width}, no multiple of its {self.shape.heads} "
                 "heads: change one of them"
             )
-        if self.from_scratch and self.lora:
-            raise ConfigError("model.lora adapts pretrained weights, and backbone 'small' has none: drop one of them")
+        if self.from_scratch and (self.lora or self.adapter):
+            name = "lora" if self.lora else "adapter"
+            raise ConfigError(
+                f"model.{name} adapts pretrained weights, and backbone 'small' has none: drop one of them"
+            )
+        check_one_kind(self.lora, self.adapter, self.unfreeze)
+        if self.lora is not None:
+            check_lora(self.lora)
+        elif self.unfreeze is not None:
+            raise ConfigError(
+                f"model.unfreeze is {self.unfreeze} without adapters, and all of the backbone trains then: leave it "
+                "out, or add model.lora"
+            )
 
 
 @dataclass
@@ -311,6 +405,12 @@ class LlamaQLoraOptions(DecoderOptions):
 
     Attributes:
         lora: shape and place of the adapters; null takes the defaults.
+        adapter: adapters of another method in place of LoRA; null for none.
+        unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null
+            trains adapters alone. Quantised weights cannot be unfrozen.
+        unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
+        attention: "causal", as the decoder was trained, or "full": a token sees all of its text.
+        pooling: the state of a text's "last" token, or the "mean" over its tokens.
         packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
             texts of like length are padded to the longest of them. The logits are the same.
         dropout: before the head; null for none.
@@ -321,6 +421,11 @@ class LlamaQLoraOptions(DecoderOptions):
     """
 
     lora: LoraOptions | None = None
+    adapter: AdapterOptions | None = None
+    unfreeze: Annotated[int | None, Bounds(0, 10**4)] = None
+    unfreeze_lr: Annotated[float | None, above(0, 1e3)] = None
+    attention: DecoderAttention = "causal"
+    pooling: DecoderPooling = "last"
     packing: bool = True
     dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
     activation_checkpointing: bool = False
@@ -329,8 +434,15 @@ class LlamaQLoraOptions(DecoderOptions):
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
         super().check_options()
+        check_one_kind(self.lora, self.adapter, self.unfreeze)
         if self.lora is not None:
-            check_lora(self.lora)
+            check_lora(self.lora, self.quantization)
+        if self.unfreeze is not None and (self.quantization != "none" or self.compute_dtype != "auto"):
+            raise ConfigError(
+                f"model.unfreeze is {self.unfreeze} with model.quantization {self.quantization} and "
+                f"model.compute_dtype {self.compute_dtype}, whose weights are too coarse to train: set "
+                "model.quantization=none and model.compute_dtype=auto, or leave model.unfreeze out"
+            )
 
 
 @dataclass(kw_only=True)

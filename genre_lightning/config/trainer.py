@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal
 
 from jsonargparse import Namespace
@@ -25,8 +27,8 @@ Precision = Literal[
 class TrainerOptions:
     """Lightning's Trainer with the defaults of this project.
 
-    Its own signature can be had only with torch; here are the same names and defaults. What may be an object of
-    Lightning's is left to Lightning's own parser.
+    Its own signature can be had only with torch; here are the same names and types. Those in `OBJECTS` have Lightning's
+    types instead if an object is named.
 
     Attributes:
         precision: "auto" is fp16 on CUDA, bf16 on a CPU that has it, else 32 bits.
@@ -78,23 +80,23 @@ class TrainerOptions:
     log_every_n_steps: Annotated[int, at_least(1)] = 10
     num_sanity_val_steps: Annotated[int, at_least(0, also=(-1,))] = 0
     enable_model_summary: bool = False
-    accelerator: Any = "auto"
-    strategy: Any = "auto"
+    accelerator: str = "auto"
+    strategy: str = "auto"
     devices: list[int] | str | int = "auto"
     num_nodes: Annotated[int, at_least(1, 10**6)] = 1
-    logger: Any = None
-    callbacks: Any = None
+    logger: bool | list[NoneType] | None = None
+    callbacks: list[NoneType] | None = None
     fast_dev_run: int | bool = False
     min_epochs: Annotated[int | None, at_least(0)] = None
     max_steps: Annotated[int, at_least(1, also=(-1,))] = -1
     min_steps: Annotated[int | None, at_least(0)] = None
-    max_time: Any = None
+    max_time: str | timedelta | dict[str, int] | None = None
     limit_train_batches: int | float | None = None
     limit_val_batches: Annotated[int | float | None, BatchBounds()] = None
     limit_test_batches: int | float | None = None
     limit_predict_batches: int | float | None = None
     overfit_batches: int | float = 0.0
-    val_check_interval: Annotated[Any, BatchBounds()] = None
+    val_check_interval: Annotated[int | float | str | timedelta | dict[str, int] | None, BatchBounds()] = None
     check_val_every_n_epoch: Annotated[int | None, at_least(1)] = 1
     enable_checkpointing: bool | None = None
     enable_progress_bar: bool | None = None
@@ -104,16 +106,19 @@ class TrainerOptions:
     benchmark: bool | None = None
     inference_mode: bool = True
     use_distributed_sampler: bool = True
-    profiler: Any = None
+    profiler: str | None = None
     detect_anomaly: bool = False
     barebones: bool = False
-    plugins: Any = None
+    plugins: list[NoneType] | None = None
     sync_batchnorm: bool = False
     reload_dataloaders_every_n_epochs: int = 0
     default_root_dir: str | Path | None = None
     enable_autolog_hparams: bool = True
     model_registry: str | None = None
 
+
+OBJECTS = ("accelerator", "strategy", "logger", "callbacks", "profiler", "plugins")
+"""Options of the trainer that may be objects of Lightning's."""
 
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 

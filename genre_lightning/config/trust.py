@@ -89,10 +89,11 @@ def check_class(path: str, option: str) -> None:
         ConfigError: It is not there, is defined elsewhere, or is of another kind.
     """
     found = _import(path, option)
-    module, _, name = KINDS[option].rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
+    kind = imported(KINDS[option])
     if not inspect.isclass(found) or not issubclass(found, kind) or not is_trusted(f"{found.__module__}."):
-        raise ConfigError(f"{option} is {path}, which is not a {name} that a trusted package defines: name one")
+        raise ConfigError(
+            f"{option} is {path}, which is not a {kind.__name__} that a trusted package defines: name one"
+        )
     _classes.add(path)
 
 
@@ -113,10 +114,15 @@ def function(path: str, option: str) -> Callable[..., Any]:
     return found
 
 
-def _import(path: str, option: str) -> Any:
+def imported(path: str) -> Any:
+    """Import an object of the package's own or of Lightning's by its path."""
     module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _import(path: str, option: str) -> Any:
     try:
-        return getattr(importlib.import_module(module), name)
+        return imported(path)
     except Exception as error:  # whatever the user's module raises
         raise ConfigError(f"{option} is {path}, which cannot be imported ({one_line(error)[:200]}): fix it") from error
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from genre_lightning.data.features.encode import EncodedInputs
 from genre_lightning.data.steps import Indices, MicroBatch
 from genre_lightning.data.tokens import TokenLists, TokenStore
 from genre_lightning.types import Batch, Layout
@@ -38,6 +39,7 @@ class TokenisedFilms(Dataset[Batch]):
         labels: bool (films of the split, genres), or None where they are not known.
         padding: see `Padding`.
         layout: "padded" texts, or "packed" ones for models that keep the texts of a row apart.
+        inputs: of the head, of all films of the store; None if there are none.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class TokenisedFilms(Dataset[Batch]):
         labels: NDArray[np.bool_] | None,
         padding: Padding,
         layout: Layout = "padded",
+        inputs: EncodedInputs | None = None,
     ) -> None:
+        self.inputs = inputs
         self.store = store
         self.films = films
         self.labels = labels
@@ -76,6 +80,9 @@ class TokenisedFilms(Dataset[Batch]):
             "index": torch.from_numpy(batch.films.astype(np.int64)) if real else torch.full((1,), -1),
             "step_films": torch.tensor(float(batch.step_films)),
         }
+        if self.inputs is not None:
+            arrays = self.inputs.batch(self.films[batch.films])
+            item |= {name: torch.from_numpy(values) for name, values in arrays.items()}
         if self.labels is not None:
             genres = self.labels.shape[1]
             item["labels"] = (

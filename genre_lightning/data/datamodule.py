@@ -151,7 +151,8 @@ class MovieDataModule(LightningDataModule):
         """The films of a split as batches."""
         data = self.prepare()
         part = data.splits[split]
-        return TokenisedFilms(data.tokens, part.films, part.labels, padding_of(data.tokenizer), self.layout)
+        padding = padding_of(data.tokenizer)
+        return TokenisedFilms(data.tokens, part.films, part.labels, padding, self.layout, data.encoded)
 
     def _budget(self, trainer: Trainer | None) -> int:
         if self.options.micro_batch_tokens is not None:

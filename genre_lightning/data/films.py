@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of
-from genre_lightning.config.columns import FilmSource
+from genre_lightning.config.columns import FilmSource, TextTemplate
+from genre_lightning.config.features import Feature
 from genre_lightning.data.file_kinds import file_kind
+from genre_lightning.data.joins import JoinIndex, open_joins
 from genre_lightning.data.movies import Audit, Movie, Reading, guess_shapes, read_movies
 from genre_lightning.data.shapes import Shapes
 from genre_lightning.data.tables import FileState
@@ -30,6 +32,11 @@ _SCHEMA = pa.schema(
     {"id": pa.string(), "title": pa.large_string(), "overview": pa.large_string(), "text": pa.large_string(),
      "genres": pa.list_(pa.string())}
 )  # fmt: skip
+_INPUTS = {
+    "tags": pa.list_(pa.string()), "category": pa.string(), "number": pa.float64(), "date": pa.float64(),
+    "vector": pa.list_(pa.float32()),
+}  # fmt: skip
+"""Types of the columns of the head's inputs."""
 _BATCH_FILMS = 4096
 
 ReadingProgress = Callable[[str, ReadShare], AbstractContextManager[Callable[[int], None] | None]]
@@ -52,6 +59,8 @@ class FilmTable:
         digest: names the content of the table.
         path: of the Arrow stream that the table maps.
         numbered: whether the ids are numbers of rows, as the file has none.
+        joins: what became of the rows of each joined file.
+        inputs: films in which each input of the head is known, missing or malformed.
     """
 
     table: pa.Table
@@ -60,6 +69,8 @@ class FilmTable:
     digest: str
     path: Path
     numbered: bool = False
+    joins: tuple[dict[str, Any], ...] = ()
+    inputs: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -91,7 +102,7 @@ class FilmTable:
 
         The file is read, not mapped: of a file of gigabytes no more than a batch is in memory.
         """
-        options = pa.ipc.IpcReadOptions(included_fields=[_SCHEMA.get_field_index(column)])
+        options = pa.ipc.IpcReadOptions(included_fields=[self.table.schema.get_field_index(column)])
         start = 0
         with pa.OSFile(str(self.path)) as file, pa.ipc.open_stream(file, options=options) as reader:
             for batch in reader:
@@ -118,36 +129,65 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
         "format": READING_VERSION,
         "kind": kind,
         "file": digest,
-        **asdict(source),
+        **asdict(replace(source, join=(), inputs=(), template=TextTemplate(source.template.template))),
         "template": source.template.template,
     }
-    # neither changes what is kept of a film
-    for name in ("path", "max_malformed"):
+    # none of these changes what is kept of a film; the last two have their own place
+    for name in ("path", "max_malformed", "join", "inputs"):
         del settings[name]
+    if source.has_inputs:
+        settings |= _settings_of_inputs(source)
+    joins = open_joins(source, cache_dir)
     key = key_of(settings)
 
     def build(folder: Path) -> dict[str, Any]:
-        reading = _read(source, folder / "films.arrow", progress)
+        reading = _read(source, folder / "films.arrow", progress, joins)
         # bound to the digest for good: what was read must be what was hashed
         state.check_unchanged()
         if file_digest(source.path) != digest:
             raise DataError(f"{source.path} has changed while it was read: run the command again")
-        return {"audit": reading.audit.as_dict(), "notes": reading.notes(), "numbered": not reading.tally.has_ids}
+        facts = {"audit": reading.audit.as_dict(), "notes": reading.notes(), "numbered": not reading.tally.has_ids}
+        if source.has_inputs:
+            facts |= {"joins": [join.audit() for join in reading.joins], "inputs": reading.inputs}
+        return facts
 
     folder, facts = build_once(cache_dir / "films", key, build)
     with pa.memory_map(str(folder / "films.arrow")) as file:
         table = pa.ipc.open_stream(file).read_all()
     notes = tuple(facts["notes"])
-    return FilmTable(table, Audit(**facts["audit"]), notes, key, folder / "films.arrow", facts["numbered"])
+    return FilmTable(
+        table,
+        Audit(**facts["audit"]),
+        notes,
+        key,
+        folder / "films.arrow",
+        facts["numbered"],
+        tuple(facts.get("joins", ())),
+        facts.get("inputs", {}),
+    )
 
 
-def _read(source: FilmSource, path: Path, progress: ReadingProgress) -> Reading:
+def _settings_of_inputs(source: FilmSource) -> dict[str, Any]:
+    """Return what decides the inputs that are kept of a film."""
+    return {
+        "join": [[join.name, file_digest(join.file), join.key, join.on] for join in source.join],
+        "inputs": [[f.column, f.kind, f.separator, f.zero_is_missing] for f in source.inputs],
+        "lines": [[f.column, f.line] for f in source.template.features],
+    }
+
+
+def input_column(column: str) -> str:
+    """Return the name under which the table keeps an input of the head."""
+    return f"input:{column}"
+
+
+def _read(source: FilmSource, path: Path, progress: ReadingProgress, joins: Sequence[JoinIndex] = ()) -> Reading:
     """Write the films of a file as a table, by what all of its rows say of its ids and genres."""
     shapes: Shapes | None = guess_shapes(source)
     while shapes is not None:
-        reading, share = Reading(source), ReadShare()
+        reading, share = Reading(source, joins), ReadShare()
         with progress("Reading films", share) as share.count_rows:
-            distinct_texts = _write(path, read_movies(reading, shapes, share), shapes)
+            distinct_texts = _write(path, read_movies(reading, shapes, share), shapes, source.inputs)
         decided = reading.tally.shapes()
         # the first rows were not like the rest: once more, by what is known now
         shapes = decided if decided != shapes else None
@@ -160,13 +200,18 @@ def _read(source: FilmSource, path: Path, progress: ReadingProgress) -> Reading:
     return reading
 
 
-def _write(path: Path, films: Iterable[Movie], shapes: Shapes) -> int:
+def _write(path: Path, films: Iterable[Movie], shapes: Shapes, inputs: Sequence[Feature] = ()) -> int:
     """Write the table; return how many distinct texts there are, if it is 1 or 0."""
     schema = _SCHEMA if shapes.ids == "text" else _SCHEMA.set(0, pa.field("id", pa.int64()))
+    names = schema.names
+    for feature in inputs:
+        schema = schema.append(pa.field(input_column(feature.column), _INPUTS[feature.kind]))
     texts: set[str] = set()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in _batches(films):
-            columns = {name: [getattr(film, name) for film in batch] for name in schema.names}
+            columns = {name: [getattr(film, name) for film in batch] for name in names}
+            for place, feature in enumerate(inputs):
+                columns[input_column(feature.column)] = [film.inputs[place] for film in batch]
             writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
             if len(texts) < 2:
                 texts.update(columns["text"])

@@ -10,8 +10,11 @@ from typing import Any
 
 from genre_lightning.config.columns import ColumnNames, FilmSource
 from genre_lightning.config.data import DataOptions
+from genre_lightning.config.features import Feature
 from genre_lightning.data.cells import SHAPES_READ, MalformedCellError, readable
 from genre_lightning.data.csv_rows import MisfitRow
+from genre_lightning.data.features.read import Value, value_of
+from genre_lightning.data.joins import JoinIndex, find_columns, joined_row
 from genre_lightning.data.shapes import Shapes, Tally, one_hot_columns
 from genre_lightning.data.tables import read_rows
 from genre_lightning.errors import DataError, one_line
@@ -46,6 +49,7 @@ class Movie:
         overview: the plot summary as it stands in the file, without outer white space.
         genres: names, in the file's order; at least one, unless films without genres were asked for.
         text: the template of `data.text` filled in: what the model reads.
+        inputs: value of each input of the head.
     """
 
     id: int | str
@@ -53,6 +57,7 @@ class Movie:
     overview: str
     genres: tuple[str, ...]
     text: str
+    inputs: tuple[Value, ...] = ()
 
 
 @dataclass
@@ -86,16 +91,20 @@ class Reading:
 
     Args:
         source: the file.
+        joins: indexes of its joined files.
 
     Attributes:
         audit: of the rows read.
+        inputs: films in which each input of the head has a value, is missing, or is malformed.
         tally: of their ids and genres.
         problems: how many rows are malformed for each kind of reason.
         examples: the first of each.
     """
 
-    def __init__(self, source: FilmSource) -> None:
+    def __init__(self, source: FilmSource, joins: Sequence[JoinIndex] = ()) -> None:
         self.source = source
+        self.joins = [join.fresh() for join in joins]
+        self.inputs = {f.column: {"known": 0, "missing": 0, "malformed": 0} for f in source.inputs}
         self.audit = Audit()
         self.tally = Tally(source.genre_format, source.genre_separator)
         self.problems: Counter[str] = Counter()
@@ -123,10 +132,36 @@ class Reading:
         if audit.kept == 0:
             dropped = ", ".join(f"{count} {reason}" for reason, count in audit.as_dict().items() if count)
             raise DataError(f"{source.path} leaves no usable film ({dropped or 'no rows'}): give a movies file")
+        for join in self.joins:
+            join.check()
+
+    def joined(self, film_id: int | str, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a film's row with its cells of the joined files."""
+        return joined_row(self.joins, self.source, film_id, row)
+
+    def inputs_of(self, row: dict[str, Any]) -> tuple[Value, ...]:
+        """Return the values of the head's inputs in a row, and count them."""
+        return tuple(self._input(feature, row.get(feature.column)) for feature in self.source.inputs)
+
+    def _input(self, feature: Feature, cell: Any) -> Value:
+        counts = self.inputs[feature.column]
+        try:
+            value = value_of(feature, cell)
+        except MalformedCellError as error:
+            counts["malformed"] += 1
+            self.examples.setdefault(f"input {feature.column}", one_line(error)[:120])
+            return None
+        counts["missing" if value is None else "known"] += 1
+        return value
 
     def notes(self) -> list[str]:
         """What a reader of the audit should know beside the counts."""
-        return [*self.tally.notes(), *(f"malformed: {self.examples[kind]}" for kind in self.problems)]
+        malformed = [name for name, counts in self.inputs.items() if counts["malformed"]]
+        return [
+            *self.tally.notes(),
+            *(f"malformed: {self.examples[kind]}" for kind in self.problems),
+            *(f"malformed and so missing: {name}, such as {self.examples[f'input {name}']}" for name in malformed),
+        ]
 
 
 def is_placeholder(overview: str) -> bool:
@@ -216,9 +251,10 @@ def read_movies(reading: Reading, shapes: Shapes, share: ReadShare | None = None
             setattr(audit, reason, getattr(audit, reason) + 1)
             continue
         audit.kept += 1
+        row = reading.joined(film_id, row)
         values = {name: readable(row.get(column)) for name, column in fields.items()}
         title = readable(row.get(columns.title))
-        yield Movie(film_id, title, overview, genres, source.template.fill(values))
+        yield Movie(film_id, title, overview, genres, source.template.fill(values), reading.inputs_of(row))
 
 
 def _counted_rows(reading: Reading, share: ReadShare | None) -> Iterator[dict[str, Any]]:
@@ -254,7 +290,7 @@ def source_rows(source: FilmSource, share: ReadShare | None = None) -> Iterator[
     """
     columns = source.columns
     labels = columns.label_columns if source.require_genres and not source.finds_labels else []
-    needed = [columns.overview, *labels, *source.template.columns(columns).values()]
+    needed = [columns.overview, *labels, *find_columns(source).own]
     if columns.id != ColumnNames().id:  # only the column that the user has not named may be missing
         needed.append(columns.id)
     optional = None if source.finds_labels else [columns.id, columns.title, *columns.label_columns]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from genre_lightning.config.columns import ColumnNames
+from genre_lightning.cache import default_cache_dir
+from genre_lightning.config.columns import ColumnNames, FilmSource, TextTemplate
+from genre_lightning.config.features import Feature, JoinedFile
 from genre_lightning.data.cells import is_placeholder_genre, readable
 from genre_lightning.data.csv_rows import MisfitRow
+from genre_lightning.data.features.read import value_or_none
+from genre_lightning.data.joins import find_columns, joined_row, open_joins
 from genre_lightning.data.movies import is_placeholder
 from genre_lightning.data.shapes import whole_number
 from genre_lightning.data.tables import read_rows
+from genre_lightning.distributed.ranks import tell
 from genre_lightning.progress import ReadShare
 
 
@@ -24,14 +29,14 @@ class NewFilm:
     Attributes:
         id: as the file has it, or the row's number from 1 if it has no such column; None if the cell is empty.
         title: likewise, or empty.
-        cells: what text templates are filled with, as words.
+        cells: what text templates are filled with, as words, and the values of the head's inputs.
         reason: why the film cannot be tagged, one of `malformed`, `missing_overview` and `placeholder_overview`; None
             if it can.
     """
 
     id: str | None
     title: str
-    cells: dict[str, str]
+    cells: dict[str, Any]
     reason: str | None
 
 
@@ -44,20 +49,44 @@ class NewFilms:
         columns: names of its columns; those of ids, titles and genres may be missing.
         fields: the file's column for each name in a text template.
         encoding: of the text of a CSV.
+        features: that the run reads beside its template.
+        join: further files with columns of the films.
+        cache_dir: root of the cache, for joined files.
     """
 
     path: Path
     columns: ColumnNames
     fields: Mapping[str, str]
     encoding: str = "utf-8"
+    features: tuple[Feature, ...] = ()
+    join: tuple[JoinedFile, ...] = ()
+    cache_dir: Path = field(default_factory=default_cache_dir)
+
+    @property
+    def source(self) -> FilmSource:
+        """The files as those of films to learn from."""
+        return FilmSource(
+            self.path,
+            self.columns,
+            TextTemplate("{overview}"),
+            encoding=self.encoding,
+            join=self.join,
+            inputs=self.features,
+        )
 
     def check(self) -> None:
-        """Opens the file and checks its header: cheap, for use before any work.
+        """Opens the files and checks their headers: cheap, for use before any work.
 
         Raises:
-            DataError: the file is missing, empty, not readable in its format, or lacks a column.
+            DataError: a file is missing, empty, not readable in its format, or lacks a column.
         """
-        next(self.read(), None)
+        next(self._rows(None), None)
+
+    def _rows(self, share: ReadShare | None) -> Iterator[dict[str, Any]]:
+        columns = self.columns
+        own = find_columns(self.source, list(self.fields.values())).own
+        optional = [columns.id, columns.title]
+        return read_rows(self.path, [columns.overview, *own], share, optional=optional, encoding=self.encoding)
 
     def read(self, share: ReadShare | None = None) -> Iterator[NewFilm]:
         """Yields every row.
@@ -68,19 +97,27 @@ class NewFilms:
         Raises:
             DataError: as `check`.
         """
-        columns = self.columns
-        needed = [columns.overview, *self.fields.values()]
-        rows = read_rows(self.path, needed, share, optional=[columns.id, columns.title], encoding=self.encoding)
-        for number, row in enumerate(rows, start=1):
+        columns, source = self.columns, self.source
+        inputs = {feature.column: feature for feature in self.features if not feature.in_text}
+        joins = open_joins(source, self.cache_dir, list(self.fields.values()))
+        for number, row in enumerate(self._rows(share), start=1):
             if isinstance(row, MisfitRow):
                 yield NewFilm(None, "", {}, "malformed")
                 continue
+            film_id = _id_text(row[columns.id]) if columns.id in row else str(number)
+            row = joined_row(joins, source, film_id, row)
             yield NewFilm(
-                id=_id_text(row[columns.id]) if columns.id in row else str(number),
+                id=film_id,
                 title=readable(row.get(columns.title)),
-                cells={name: readable(row.get(column)) for name, column in self.fields.items()},
+                cells={
+                    name: value_or_none(inputs[name], row.get(column)) if name in inputs else readable(row.get(column))
+                    for name, column in self.fields.items()
+                },
                 reason=reason_not_to_tag(str(row.get(columns.overview) or "")),
             )
+        for join in joins:
+            if join.unmatched and not join.matched:
+                tell(f"no film of {self.path} has a row in {join.join.file}: its columns are taken for missing")
 
     def chunks(self, rows: int, share: ReadShare | None = None) -> Iterator[list[NewFilm]]:
         """Yields the rows by so many, the last ones fewer.

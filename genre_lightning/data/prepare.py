@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of, share_with_group
 from genre_lightning.config.data import DataOptions
+from genre_lightning.data.features.encode import EncodedInputs
+from genre_lightning.data.features.fit import Leak, known_share
+from genre_lightning.data.features.lines import FittedTexts
+from genre_lightning.data.features.prepare import encoded_inputs, fit_inputs
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
@@ -26,7 +30,7 @@ from genre_lightning.data.tokens import Progress, TokenStore, tokenise
 from genre_lightning.distributed.ranks import is_first_rank
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.progress import file_progress, no_progress, task_progress
-from genre_lightning.types import DataSpec
+from genre_lightning.types import DataSpec, FittedInput
 from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
@@ -70,6 +74,16 @@ class PreparedFilms:
     """The splits as a run keeps them."""
     content: str
     """Names the films in use and their order."""
+    inputs: tuple[FittedInput, ...]
+    """Of the head, fitted on the training films."""
+    cache_dir: Path
+
+    @cached_property
+    def encoded(self) -> EncodedInputs | None:
+        """The head's inputs of the films in use, memory-mapped; None if there are none."""
+        if not self.inputs:
+            return None
+        return encoded_inputs(self.inputs, self.films, self.rows, self.content, self.cache_dir)
 
 
 @dataclass
@@ -92,6 +106,7 @@ class PreparedData(PreparedFilms):
             pad_token_id=self.tokenizer.pad_token_id or 0,
             max_tokens=self.max_tokens,
             tokenizer=self.tokenizer,
+            inputs=self.inputs,
         )
 
 
@@ -120,8 +135,14 @@ def prepare_films(options: DataOptions, kept: KeptSplits | None = None) -> Prepa
     # a name for the films in use and their order
     content = key_of([films.digest, options.seed if options.max_films else None, len(rows)])
     splits, sides = _splits(options, kept, films, rows, labels, content)
+    train = splits["train"]
+    inputs, leaks = fit_inputs(
+        source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
+    )
     audit = _audit(options, films, vocabulary, splits)
-    return PreparedFilms(films, rows, vocabulary, splits, audit, sides, content)
+    if source.has_inputs:
+        audit |= _audit_of_inputs(films, inputs, leaks, excluded=options.exclude_leaks)
+    return PreparedFilms(films, rows, vocabulary, splits, audit, sides, content, inputs, options.cache)
 
 
 def tokenised(
@@ -140,16 +161,23 @@ def tokenised(
     """
     films, rows = prepared.films, prepared.rows
     chosen = _tokenizer(options, prepared, tokenizer, revision)
+    lines = options.source.template.features
+    texts: Sequence[str] = LazyTexts(films, rows)
+    content = prepared.content
+    if lines:
+        texts = FittedTexts(texts, lines, chosen, options.max_tokens)
+        content = key_of([content, [[line.line, line.max_tokens] for line in lines]])
     with _progress()("Tokenising", len(rows)) as progress:
         tokens = tokenise(
-            LazyTexts(films, rows),
+            texts,
             chosen,
             max_tokens=options.max_tokens,
             cache_dir=options.cache,
-            content=prepared.content,
+            content=content,
             progress=progress,
         )
-    data = PreparedData(**vars(prepared), tokenizer=chosen, tokens=tokens, max_tokens=options.max_tokens)
+    own = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
+    data = PreparedData(**own, tokenizer=chosen, tokens=tokens, max_tokens=options.max_tokens)
     _check_known_words(data)
     return data
 
@@ -278,6 +306,20 @@ def _audit(
             }
             for name, split in splits.items()
         },
+    }
+
+
+def _audit_of_inputs(
+    films: FilmTable, inputs: Sequence[FittedInput], leaks: Sequence[Leak], *, excluded: bool
+) -> dict[str, Any]:
+    """Return what the audit says of joined files and of the inputs of the head."""
+    return {
+        "joins": list(films.joins),
+        "inputs": {
+            one.name: {"kind": one.kind, **films.inputs[one.name], "fitted": known_share(one, films.inputs[one.name])}
+            for one in inputs
+        },
+        "leaks": [{**asdict(leak), "excluded": excluded} for leak in leaks],
     }
 
 

@@ -105,6 +105,31 @@ def read_rows(
     state.check_unchanged()
 
 
+def header_of(path: Path, needed: Sequence[str], encoding: str = "utf-8") -> list[str]:
+    """Return the names of a file's columns.
+
+    Args:
+        path: a file that `read_rows` reads.
+        needed: columns that it should have, by which the separator of a CSV is found.
+        encoding: of the text of a file that is not Parquet.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = file_kind(path)
+    try:
+        if kind == "parquet":
+            return list(pq.ParquetFile(path).schema_arrow.names)
+        with path.open("rb") as raw, _as_text(raw, kind, encoding) as text:
+            return list(JsonRows(text).header if kind.startswith("jsonl") else CsvRows(text, needed).header)
+    except (OSError, ValueError, EOFError, csv.Error, zlib.error, pa.ArrowException) as error:
+        next(read_rows(path, [], encoding=encoding), None)  # says what is wrong with it
+        raise DataError(f"{path} cannot be read ({one_line(error)[:160]}): export it again") from None
+
+
 def _text_rows(
     path: Path, kind: str, needed: Sequence[str], optional: Sequence[str] | None, encoding: str, share: ReadShare
 ) -> Iterator[dict[str, Any]]:

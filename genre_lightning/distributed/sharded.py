@@ -258,7 +258,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 compute_dtype=precision.compute_dtype,
                 cpu_offload=self.cpu_offload,
                 materialise=module.materialise,
-                keeps_states=module.causal,
+                keeps_states=module.decoder,
             )
         super().setup(trainer)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.config.features import features_in
 from genre_lightning.errors import ConfigError
 from genre_lightning.explain.attribution import LARGEST_STEPS, Attribution, Attributor
 from genre_lightning.explain.words import Words
@@ -224,6 +225,11 @@ def check_explainable(run: RunDirectory) -> None:
     if kind_of(settings) == "ensemble":
         members = ", ".join(settings[ENSEMBLE]["weights"])
         raise ConfigError(f"{run.path} is an ensemble: explain one of its runs: {members}")
+    if inputs := [f.column for f in features_in(settings.get("data") or {}) if not f.in_text]:
+        raise ConfigError(
+            f"{run.path} reads {', '.join(inputs)} in its head, which words do not explain: explain a run whose "
+            "data.features are in the text alone"
+        )
     if str((settings.get("model") or {}).get("class_path", "")).endswith(".ZeroShotLlama"):
         raise ConfigError(
             f"{run.path} asks a language model about each genre, and has no head to explain: "

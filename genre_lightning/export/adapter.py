@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from genre_lightning.export.source import Source
+from genre_lightning.models.lora import fold_start
 
 HEAD = "head.safetensors"
 
@@ -24,6 +25,7 @@ def write_adapter(source: Source, folder: Path) -> None:
     save_file({"weight": head.weight, "bias": head.bias}, folder / HEAD, metadata={"format": "pt"})
     source.tokenizer.save_pretrained(folder)
     name = _write_random_base(source, folder / "base") if source.base.get("random") else source.base["name"]
+    fold_start(backbone)
     backbone.peft_config["default"].base_model_name_or_path = name
     backbone.peft_config["default"].revision = source.base["revision"]
     backbone.save_pretrained(folder, save_embedding_layers=False)

@@ -133,6 +133,8 @@ def _about(source: Source) -> str:
         "last": "its last token's state",
     }
     lora = ", fine-tuned by LoRA" if source.facts.get("lora") else ", fine-tuned in full"
+    if adapter := source.facts.get("adapter"):
+        lora = f", fine-tuned by adapters ({markdown(adapter['method'].upper())})"
     if source.base["name"] == "small":
         lora = ", trained from random weights"
     return (

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from genre_lightning.config.columns import ColumnNames, TextTemplate
 from genre_lightning.data.datamodule import MovieDataModule
+from genre_lightning.data.features.prepare import values_of
 from genre_lightning.data.films import FilmSource, FilmTable, ReadingProgress, load_films
 from genre_lightning.data.kept_splits import KeptSplits, read_if_there
 from genre_lightning.data.splits import ids_digest, text_digests
@@ -25,7 +26,7 @@ from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
 _CHUNK = 4096
 """Films whose cells are in memory at a time."""
 
-Logits = Callable[[Sequence[Mapping[str, str]]], NDArray[np.float32]]
+Logits = Callable[[Sequence[Mapping[str, Any]]], NDArray[np.float32]]
 """From films, each what text templates are filled with by column, to log-odds (films, genres)."""
 
 
@@ -64,11 +65,13 @@ class OtherFilms:
         Raises:
             DataError: the films have none of the run's genres.
         """
-        cells = {name: self._column(column) for name, column in fields.items()}
+        inputs = {feature.column for feature in self.source.inputs}
+        cells = {name: self._column(column) for name, column in fields.items() if name not in inputs}
         parts = []
         for start in range(0, len(self.rows), _CHUNK):
             part = self.rows[start : start + _CHUNK]
-            strings = {name: table.strings("text", part) for name, table in cells.items()}
+            strings: dict[str, list[Any]] = {name: table.strings("text", part) for name, table in cells.items()}
+            strings |= {name: list(values_of(self.table, name, part)) for name in inputs}
             parts.append(logits([dict(zip(strings, row, strict=True)) for row in zip(*strings.values(), strict=True)]))
             done(len(part))
         labels, unknown, without = self._labels(genres)
@@ -90,7 +93,7 @@ class OtherFilms:
         return predictions, facts
 
     def _column(self, column: str) -> FilmTable:
-        return load_films(replace(self.source, template=TextTemplate(f"{{{column}}}")), self.cache_dir)
+        return load_films(replace(self.source, template=TextTemplate(f"{{{column}}}"), inputs=()), self.cache_dir)
 
     def _labels(self, genres: Sequence[str]) -> tuple[BoolArray, dict[str, int], int]:
         place = {name: column for column, name in enumerate(genres)}

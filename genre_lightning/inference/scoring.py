@@ -10,14 +10,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
-from genre_lightning.config.arguments import in_one_line
 from genre_lightning.config.columns import ColumnNames, TextTemplate
+from genre_lightning.config.features import Feature, JoinedFile, as_joins, features_in
 from genre_lightning.config.guard import check_settings, instantiate
+from genre_lightning.config.parser import parse_model
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
+from genre_lightning.data.features.encode import encode_cells
+from genre_lightning.data.features.lines import fit_lines
+from genre_lightning.data.features.matrix import input_matrix
 from genre_lightning.data.steps import MicroBatch, evaluation_shards
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.data.tokens import TokenLists, encode, no_panic
@@ -35,8 +38,8 @@ from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
 
 _MAX_MEMBERS = 64
 """Runs of an ensemble, those of ensembles in it counted: each is a model in memory."""
-Cells = Mapping[str, str]
-"""What a text template is filled with, by column."""
+Cells = Mapping[str, Any]
+"""What a text template is filled with, by column, and the inputs of the head."""
 
 
 class Scorer(Protocol):
@@ -45,13 +48,17 @@ class Scorer(Protocol):
     Attributes:
         decision: its calibration and thresholds.
         columns: names of the columns of the file that it was trained on.
-        fields: columns that its text template names.
+        fields: columns that its text template and its features name.
+        features: that it reads beside its template.
+        join: files that it was trained with beside the movies file.
         max_tokens: of a text, special tokens included; None where the model reads all of it.
     """
 
     decision: Decision
     columns: ColumnNames
     fields: tuple[str, ...]
+    features: tuple[Feature, ...]
+    join: tuple[JoinedFile, ...]
     max_tokens: int | None
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
@@ -97,13 +104,15 @@ class _TemplateReader:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         data = settings.get("data") or {}
-        self.template = TextTemplate(data.get("text", "{overview}"))
+        self.features, self.join = features_in(data), as_joins(data.get("join"))
+        self.template = TextTemplate(data.get("text", "{overview}"), tuple(f for f in self.features if f.in_text))
         self.columns = ColumnNames(**(data.get("columns") or {}))
-        self.fields = self.template.fields
+        inputs = [feature.column for feature in self.features if not feature.in_text]
+        self.fields = tuple(dict.fromkeys([*self.template.fields, *inputs]))
 
     def texts(self, films: Sequence[Cells]) -> list[str]:
         """What the model reads of films."""
-        return [self.template.fill({name: film.get(name, "") for name in self.fields}) for film in films]
+        return [self.template.fill({name: film.get(name, "") for name in self.template.fields}) for film in films]
 
 
 class ModelScorer(_TemplateReader):
@@ -146,6 +155,11 @@ class ModelScorer(_TemplateReader):
         self.micro_batch_tokens: int = micro or default_micro_batch_tokens(self.device.type, model.layout)
         self.budget = EVALUATION_BUDGET_FACTOR * self.micro_batch_tokens
 
+    def texts(self, films: Sequence[Cells]) -> list[str]:
+        """What the model reads of films; lines of features are cut to their tokens."""
+        assert self.max_tokens is not None
+        return fit_lines(super().texts(films), self.template.features, self.tokenizer, self.max_tokens)
+
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`; in batches of like lengths."""
         logits = np.empty((len(films), len(self.decision.genres)), dtype=np.float32)
@@ -181,7 +195,9 @@ class ModelScorer(_TemplateReader):
             return
         layout = self.model.layout
         rows = TokenLists(encode(self.texts(films), self.tokenizer, self.max_tokens))
-        dataset = TokenisedFilms(rows, np.arange(len(rows)), None, padding_of(self.tokenizer), layout)
+        spec = self.model.spec
+        inputs = encode_cells(spec.inputs if spec else (), self.features, films)
+        dataset = TokenisedFilms(rows, np.arange(len(rows)), None, padding_of(self.tokenizer), layout, inputs)
         for batch in evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1, layout=layout):
             tensors = {name: t.to(self.device) for name, t in dataset[MicroBatch(batch, len(rows))].items()}
             with inference_autocast(self.precision, self.device):
@@ -215,7 +231,8 @@ class BaselineScorer(_TemplateReader):
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`."""
-        return require_finite(self.model.logits(self.texts(films)))
+        inputs = encode_cells(self.model.fitted().inputs, self.features, films)
+        return require_finite(self.model.logits(self.texts(films), input_matrix(inputs)))
 
     def tokens(self, films: Sequence[Cells]) -> list[int | None]:
         """See `Scorer`."""
@@ -254,6 +271,8 @@ class EnsembleScorer:
         self.decision = read_decision(run.decision, run.again).for_genres(genres)
         self.columns = self.members[0].columns
         self.fields = tuple(dict.fromkeys(name for member in self.members for name in member.fields))
+        self.features = tuple({f.column: f for member in self.members for f in member.features}.values())
+        self.join = tuple({join.name: join for member in self.members for join in member.join}.values())
         limits = [member.max_tokens for member in self.members if member.max_tokens is not None]
         self.max_tokens: int | None = min(limits) if limits else None
 
@@ -285,10 +304,7 @@ def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _configured_model(settings: Mapping[str, Any]) -> GenreClassifier:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(GenreClassifier, "model")
-    model = {"model": settings.get("model")}
-    config = in_one_line("fit", [], lambda words: parser.parse_object(model))
+    config, parser = parse_model(settings.get("model"))
     made: GenreClassifier = instantiate(parser, config).model
     made.take_seed(int(settings.get("seed", 0)))
     return made

@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset
 from typing_extensions import override
 
+from genre_lightning.config.features import Feature
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import padding_of
+from genre_lightning.data.features.encode import encode_cells
+from genre_lightning.data.features.lines import fit_lines
 from genre_lightning.data.new_films import NewFilm
 from genre_lightning.data.steps import Indices, MicroBatch, evaluation_shards
 from genre_lightning.data.tokens import TokenLists, encode
 from genre_lightning.distributed.ranks import from_all_ranks
-from genre_lightning.types import Batch, Layout
+from genre_lightning.types import Batch, FittedInput, Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +60,8 @@ class ChunkBatches(IterableDataset[Batch]):
         tokenizer: of the run.
         max_tokens: of a text.
         layout: of the batches.
+        features: that the run reads beside its template.
+        inputs: of the head, as fitted.
     """
 
     def __init__(
@@ -66,7 +71,11 @@ class ChunkBatches(IterableDataset[Batch]):
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int,
         layout: Layout,
+        features: Sequence[Feature] = (),
+        inputs: Sequence[FittedInput] = (),
     ) -> None:
+        self.features = features
+        self.inputs = inputs
         self.chunks = chunks
         self.text_of = text_of
         self.tokenizer = tokenizer
@@ -82,6 +91,7 @@ class ChunkBatches(IterableDataset[Batch]):
             mine = share_by_length([len(text or "") for text in texts], rank=self.rank, world_size=self.world_size)
             mine = mine[[texts[place] is not None for place in mine]]
             own = [texts[place] or "" for place in mine]
+            own = fit_lines(own, [f for f in self.features if f.in_text], self.tokenizer, self.max_tokens)
             rows = TokenLists(encode(own, self.tokenizer, self.max_tokens) if own else [])
             shards = (
                 evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1, layout=self.layout)
@@ -91,7 +101,9 @@ class ChunkBatches(IterableDataset[Batch]):
             # a chunk without a text has a batch too: its films are written when that is done
             count = max(1, *from_all_ranks(len(shards)))
             shards += [np.zeros(0, dtype=np.int64)] * (count - len(shards))
-            dataset = TokenisedFilms(rows, np.arange(len(rows)), None, padding_of(self.tokenizer), self.layout)
+            inputs = encode_cells(self.inputs, self.features, [films[place].cells for place in mine])
+            padding = padding_of(self.tokenizer)
+            dataset = TokenisedFilms(rows, np.arange(len(rows)), None, padding, self.layout, inputs)
             self.on_their_way.append(ChunkOnItsWay(films, mine, count, []))
             for batch in shards:
                 yield dataset[MicroBatch(batch, len(films))]

@@ -27,7 +27,8 @@ WINDOW = 2048
 _WINDOW_CHARACTERS = 1 << 24
 """Of a window's texts together, whatever their number: at most some 100 MB of memory."""
 
-Text = str | Mapping[str, str]
+Text = str | Mapping[str, Any]
+"""A film's overview, or its columns: texts, and the inputs of the run's head as a file or Python has them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class Tagger:
         self.scorer = open_scorer(run, device, precision)
         self.decision = self.scorer.decision
         self.genres = self.decision.genres
+        inputs = {feature.column for feature in self.scorer.features if not feature.in_text}
+        self._in_text = [name for name in self.scorer.fields if name not in inputs]
         self._familiar = familiar_of(RunDirectory(Path(run)).evaluation("validation").predictions)
 
     # a string is a sequence of strings to mypy; the first overload that fits is taken
@@ -151,11 +154,11 @@ class Tagger:
 
     def _tag(self, texts: Sequence[Text], top_k: int | None, threshold: float | None) -> list[TaggedText]:
         films = [self.cells(text) for text in texts]
-        full = [place for place, film in enumerate(films) if any(film.values())]
+        full = [place for place, film in enumerate(films) if any(cell not in (None, "") for cell in film.values())]
         asked = [films[place] for place in full]
         probabilities = self.decision.probabilities(self.scorer.logits(asked))
         counts = self.scorer.tokens(asked)
-        shown = [text if isinstance(text, str) else " ".join(filter(None, text.values())) for text in texts]
+        shown = [text if isinstance(text, str) else self._shown(text) for text in texts]
         tagged = [TaggedText(text, notes=("the text is empty",)) for text in shown]
         thresholds = self.decision.thresholds(SHIPPED_POLICY)
         if threshold is not None:
@@ -173,8 +176,12 @@ class Tagger:
             )
         return tagged
 
-    def cells(self, text: Text) -> dict[str, str]:
-        """What the template is filled with: of a plain text, its overview alone.
+    def _shown(self, film: Mapping[str, Any]) -> str:
+        cells = [cell for name, cell in film.items() if field_for(name, self._in_text, self.scorer.columns)]
+        return " ".join(filter(None, (cell if isinstance(cell, str) else readable(cell) for cell in cells)))
+
+    def cells(self, text: Text) -> dict[str, Any]:
+        """What the template is filled with, and the inputs of the head: of a plain text, its overview alone.
 
         Raises:
             DataError: neither a string nor a mapping of the run's columns.
@@ -188,7 +195,7 @@ class Tagger:
         if unknown := [name for name, field in known.items() if field is None]:
             raise DataError(f"a text has {', '.join(unknown)}, and the run reads {', '.join(fields)}: name those")
         given = {known[name]: cell for name, cell in text.items()}
-        return {name: readable(given.get(name)) for name in fields}
+        return {name: readable(given.get(name)) if name in self._in_text else given.get(name) for name in fields}
 
     def _notes(self, text: str, tokens: int | None) -> tuple[str, ...]:
         notes = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from genre_lightning.data.new_films import NewFilm, NewFilms
 from genre_lightning.data.tables import FileState, read_rows
 from genre_lightning.data.templates import columns_to_tag
-from genre_lightning.inference.scoring import ModelScorer, Scorer
+from genre_lightning.inference.scoring import Cells, ModelScorer, Scorer
 
 CHUNK = 4096
 """Films whose texts are in memory at a time."""
@@ -45,7 +45,8 @@ class FilmFile:
         """
         columns = replace(scorer.columns, **renamed)
         fields = columns_to_tag(scorer.fields, scorer.columns, columns)
-        films = NewFilms(path, columns, {**fields, "overview": columns.overview}, encoding)
+        named = {**fields, "overview": columns.overview}
+        films = NewFilms(path, columns, named, encoding, scorer.features, scorer.join)
         films.check()
         return cls(films, FileState.of(path))
 
@@ -70,7 +71,7 @@ class FilmFile:
         self.state.check_unchanged()
 
 
-def vectors_of(scorer: Scorer, cells: Sequence[Mapping[str, str]]) -> NDArray[np.float32]:
+def vectors_of(scorer: Scorer, cells: Sequence[Cells]) -> NDArray[np.float32]:
     """Give a vector of each film: of length 1 from the backbone, or the probabilities of a run without one."""
     parts = []
     for start in range(0, len(cells), CHUNK):

@@ -14,7 +14,7 @@ from genre_lightning.data.movies import source_rows
 from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.inference.scoring import EnsembleScorer, Scorer
+from genre_lightning.inference.scoring import Cells, EnsembleScorer, Scorer
 from genre_lightning.learning.drift import Tagged
 from genre_lightning.learning.film_file import FilmFile
 from genre_lightning.learning.store import FeedbackStore
@@ -118,7 +118,7 @@ def tag_file(
     ), left_out
 
 
-def filled(scorer: Scorer, cells: Sequence[Mapping[str, str]]) -> list[str]:
+def filled(scorer: Scorer, cells: Sequence[Cells]) -> list[str]:
     """Give what the run reads of films; of an ensemble, its first run."""
     while isinstance(scorer, EnsembleScorer):
         scorer = scorer.members[0]

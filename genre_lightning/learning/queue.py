@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +134,11 @@ def make_queue(
         why = reason(
             genres, probabilities[at], thresholds, positives, scores.uncertainty[at], scores.rare[at], alike
         )  # fmt: skip
-        others = {name: cell for name, cell in film.cells.items() if name not in ("overview", "title")}
+        others = {
+            name: cell if isinstance(cell, str) else json.dumps(cell)
+            for name, cell in film.cells.items()
+            if name not in ("overview", "title")
+        }
         table.append(
             {
                 "id": film.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,17 @@ from torch import Tensor, nn
 
 from genre_lightning.compat import keep_buffers_per_rank, set_hyperparameters
 from genre_lightning.config.constructors import plain
-from genre_lightning.config.model import ClassifierOptions, LoraOptions
+from genre_lightning.config.model import ClassifierOptions
 from genre_lightning.config.trust import function
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
 from genre_lightning.errors import ConfigError
 from genre_lightning.losses import loss_function, positive_weights
+from genre_lightning.models.average import exchange_in_checkpoint
 from genre_lightning.models.checkpoint import (
     CHECKPOINT_KEY,
     check_same_genres,
+    check_same_inputs,
     check_same_tensors,
     metadata_of,
     spec_of,
@@ -31,7 +34,9 @@ from genre_lightning.models.flops import TrainingCost, training_cost
 from genre_lightning.models.layers.cpu_dropout import replace_dropout
 from genre_lightning.models.layers.cpu_embedding import keep_embedding_gradients
 from genre_lightning.models.layers.cpu_memory import keep_freed_memory
+from genre_lightning.models.layers.fusion import FusionHead, inputs_of, no_inputs
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
+from genre_lightning.models.lora import is_start
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.stepwise import StepOutput, StepwiseModule
 from genre_lightning.models.validation import EvaluationMetrics
@@ -74,6 +79,8 @@ class GenreClassifier(StepwiseModule):
         """Whether the model is looked at and never run: it is built without its weights, which need not be there."""
         self.weight_report: WeightReport | None = None
         """How the backbone's stored weights fit it; known after `check` if they are on this machine."""
+        self.adapter_state: frozenset[str] = frozenset()
+        """Names of the parameters and buffers of adapters that a checkpoint holds, whether they train or not."""
         self._built = False
 
     @cached_property
@@ -97,6 +104,22 @@ class GenreClassifier(StepwiseModule):
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32 (rows, genres), of a batch."""
         raise TypeError(f"{type(self).__name__} does not map a batch to logits: define forward(self, batch)")
+
+    def fused(self, head: nn.Sequential, spec: DataSpec) -> nn.Module:
+        """Return a head of dropout and linear layer, or one that reads the inputs of the data beside the text."""
+        if not spec.inputs:
+            return head
+        options = self.options
+        return FusionHead(
+            head, spec.inputs, fusion=options.fusion, width=options.input_width, drop_input=options.drop_input
+        )
+
+    def classify(self, pooled: Tensor, batch: Batch) -> Tensor:
+        """Return logits, float32 (texts, genres), of pooled texts and the inputs of a batch."""
+        assert self.spec is not None
+        # the head is a sliver of the work: in float32 its logits keep their digits under any precision
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(pooled, inputs_of(batch)) if self.spec.inputs else self.head(pooled)
 
     def materialise(self, part: nn.Module) -> None:
         """Put in those weights of a part of the backbone that `build()` has left out.
@@ -138,6 +161,11 @@ class GenreClassifier(StepwiseModule):
         return False
 
     @property
+    def decoder(self) -> bool:
+        """Whether the backbone is a Llama-like decoder, whatever its tokens see."""
+        return False
+
+    @property
     def tokenizer_source(self) -> str | None:
         """Model of the hub or directory with the backbone's tokenizer; None if one is trained on the texts."""
         return None
@@ -148,9 +176,9 @@ class GenreClassifier(StepwiseModule):
         return None
 
     @property
-    def lora(self) -> LoraOptions | None:
-        """The adapters; None if there are none."""
-        return None
+    def takes_inputs(self) -> bool:
+        """Whether the head reads further inputs beside the text."""
+        return False
 
     def take_seed(self, seed: int) -> None:
         """Take the seed of a run, unless the model has one of its own."""
@@ -204,6 +232,11 @@ class GenreClassifier(StepwiseModule):
         named = {name: getattr(self.options, name) for name in _FOR_STRATEGY if hasattr(self.options, name)}
         if self.trains:
             _ = self.loss_function
+        if getattr(self.options, "adapter", None) is not None and is_sharded(strategy):
+            raise ConfigError(
+                "model.adapter cannot be sharded by trainer.strategy fsdp, as blocks may share its weights: set "
+                "trainer.strategy=ddp, or use model.lora"
+            )
         check_strategy(strategy, self.precision, self.accelerator, trains=self.trains, **named)
 
     def bind(self, spec: DataSpec, pos_weight: NDArray[np.float32] | None = None) -> None:
@@ -215,7 +248,10 @@ class GenreClassifier(StepwiseModule):
 
         Raises:
             CheckpointError: The model is built for other genres.
+            ConfigError: The data have inputs that the model does not read.
         """
+        if spec.inputs and not self.takes_inputs:
+            raise ConfigError(no_inputs(type(self).__name__))
         if self._built and self.spec is not None:
             check_same_genres(self.spec.genres, spec.genres)
         self.spec = spec
@@ -337,8 +373,8 @@ class GenreClassifier(StepwiseModule):
 
     def trained_names(self) -> set[str]:
         """Names of the parameters and persistent buffers that a checkpoint must hold."""
-        frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
-        kept = set(self.state_dict()) - (frozen if self.adapters else set())
+        frozen = {name for name, p in self.named_parameters() if not p.requires_grad and not is_start(name)}
+        kept = set(self.state_dict()) - (frozen - self.adapter_state if self.adapters else set())
         return {name for name in kept if not name.startswith("evaluation_metrics.")}
 
     def checkpoint_metadata(self) -> dict[str, Any]:
@@ -352,6 +388,7 @@ class GenreClassifier(StepwiseModule):
             "vocab_size": self.spec.vocab_size,
             "pad_token_id": self.spec.pad_token_id,
             "max_tokens": self.spec.max_tokens,
+            **({"inputs": [asdict(one) for one in self.spec.inputs]} if self.spec.inputs else {}),
             "decision": self.decision,
             "epoch_sums": self.sums.epoch.tolist(),
             "skipped_steps": self.finite_steps.skipped,
@@ -386,6 +423,8 @@ class GenreClassifier(StepwiseModule):
             self.check_finite()
         kept = self.trained_names()
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
+        if self.options.ema_decay is not None and checkpoint.get("optimizer_states"):
+            exchange_in_checkpoint(checkpoint, self.trainer.optimizers[0], self)
         checkpoint[CHECKPOINT_KEY] = self.checkpoint_metadata()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -401,6 +440,7 @@ class GenreClassifier(StepwiseModule):
         assert self.spec is not None
         self.check_metadata(metadata)
         check_same_genres(metadata["genres"], self.spec.genres)
+        check_same_inputs(metadata, self.spec.inputs)
         check_same_tensors(self, checkpoint["state_dict"], self.trained_names())
         self.decision = metadata["decision"]
         self.sums.epoch.copy_(torch.tensor(metadata["epoch_sums"], dtype=torch.float64))

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from genre_lightning.errors import CheckpointError
-from genre_lightning.types import DataSpec
+from genre_lightning.types import DataSpec, FittedInput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,6 +51,7 @@ def spec_of(metadata: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | No
         pad_token_id=metadata["pad_token_id"],
         max_tokens=metadata["max_tokens"],
         tokenizer=tokenizer,
+        inputs=tuple(map(FittedInput.from_dict, metadata.get("inputs") or ())),
     )
 
 
@@ -85,4 +86,20 @@ def check_same_genres(theirs: Sequence[str], ours: Iterable[str]) -> None:
         differ = ", ".join(sorted(set(theirs) ^ set(ours))) or "their order"
         raise CheckpointError(
             f"the checkpoint knows other genres than the data (differing: {differ}): use its own data"
+        )
+
+
+def check_same_inputs(metadata: Mapping[str, Any], ours: Sequence[FittedInput]) -> None:
+    """Refuse a checkpoint that was trained with other inputs of the head.
+
+    Raises:
+        CheckpointError: Naming the inputs that only one side has, or those that were fitted on other films.
+    """
+    theirs = tuple(map(FittedInput.from_dict, metadata.get("inputs") or ()))
+    if theirs != tuple(ours):
+        differ = {one.name for one in theirs} ^ {one.name for one in ours}
+        differ = differ or {one.name for one, other in zip(theirs, ours, strict=True) if one != other}
+        raise CheckpointError(
+            f"the checkpoint was trained with other inputs than the data have ({', '.join(sorted(differ))}): "
+            "use its own data.features and data.join"
         )

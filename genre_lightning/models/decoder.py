@@ -15,8 +15,10 @@ from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import backbone_config, check_positions, check_vocabulary, empty_shape
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.base_weights import StoredWeights, check_same_base, weight_files, weights_digest
+from genre_lightning.models.lora import is_start
 from genre_lightning.models.quantization import (
     FrozenWeights,
+    ValuesOf,
     WeightFormat,
     dtype_of_precision,
     empty_decoder,
@@ -52,6 +54,8 @@ class FrozenDecoder(GenreClassifier):
         self.backbone_config: PretrainedConfig | None = None
         self._base_metadata: dict[str, Any] | None = None
         self._frozen: FrozenWeights | None = None
+        self.weight_of: ValuesOf | None = None
+        """Gives the weight of a name and shape as it is before it is quantised; known once the model is built."""
 
     @property
     def from_scratch(self) -> bool:
@@ -65,6 +69,11 @@ class FrozenDecoder(GenreClassifier):
     @property
     def causal(self) -> bool:
         """True: a token sees only those before it."""
+        return True
+
+    @property
+    def decoder(self) -> bool:
+        """True."""
         return True
 
     @property
@@ -196,6 +205,7 @@ class FrozenDecoder(GenreClassifier):
             stored.report(decoder).require(self.options.backbone)
             values_of = partial(stored.read, dtype=weights.compute_dtype)
         self._frozen = FrozenWeights(decoder, values_of)
+        self.weight_of = values_of
         return decoder
 
     def materialise(self, part: nn.Module) -> None:
@@ -243,4 +253,5 @@ class FrozenDecoder(GenreClassifier):
 
     def trained_names(self) -> set[str]:
         """Names of what a checkpoint holds: all that trains, and nothing of the frozen base."""
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad or is_start(name)}
+        return trained | self.adapter_state

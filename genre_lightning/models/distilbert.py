@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from genre_lightning.config.constructors import takes
 from genre_lightning.config.model import SMALL, Architecture, EncoderOptions, LoraOptions
 from genre_lightning.errors import CheckpointError, ConfigError
+from genre_lightning.models.adapter import add_adapter, check_adapter
 from genre_lightning.models.backbone_config import check_encoder, config_of
 from genre_lightning.models.backbones import (
     backbone_config,
@@ -78,9 +78,14 @@ class DistilBertClassifier(GenreClassifier):
         return self.options.lora
 
     @property
+    def takes_inputs(self) -> bool:
+        """True: the head reads the inputs of the data too."""
+        return True
+
+    @property
     def adapters(self) -> bool:
         """Whether only adapters of the backbone train."""
-        return self.lora is not None
+        return self.lora is not None or self.options.adapter is not None
 
     @property
     def layout(self) -> Layout:
@@ -102,6 +107,8 @@ class DistilBertClassifier(GenreClassifier):
     def check(self, max_tokens: int | None = None) -> None:
         """See `GenreClassifier.check`."""
         super().check(max_tokens)
+        if self.options.adapter:
+            check_adapter(self.options.adapter)
         if not self.from_scratch:
             weights = not self.shape_only
             config = backbone_config(self.options.backbone, self.options.revision, weights=weights)
@@ -133,13 +140,21 @@ class DistilBertClassifier(GenreClassifier):
         if self.options.activation_checkpointing:
             checkpoint_activations(backbone)
         self.backbone_config, lora = config, self.options.lora
-        self.backbone: nn.Module = add_lora(backbone, lora, config.model_type) if lora else backbone
+        self.backbone: nn.Module = backbone
+        if lora:
+            self.backbone = add_lora(
+                backbone, lora, config.model_type, unfreeze=self.options.unfreeze, shape_only=self.shape_only
+            )
+        elif self.options.adapter:
+            self.backbone, names = add_adapter(backbone, self.options.adapter, config.model_type, self.seed)
+            self.adapter_state = frozenset(f"backbone.{name}" for name in names)
         width = config.hidden_size
         linear = nn.Linear(width, len(spec.genres))
         # small weights: the first logits are near 0, whatever the scale of the backbone's states
         nn.init.normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(nn.Dropout(0.1 if self.options.dropout is None else self.options.dropout), linear)
+        dropout = nn.Dropout(0.1 if self.options.dropout is None else self.options.dropout)
+        self.head = self.fused(nn.Sequential(dropout, linear), spec)
         if not (restored or self.from_scratch or self.shape_only):
             self._freeze_unused()
 
@@ -186,9 +201,7 @@ class DistilBertClassifier(GenreClassifier):
             assert self.backbone_config is not None
             states = self.backbone(**encoder_inputs(batch, self.backbone_config)).last_hidden_state
             pooled = pool_packed(states[0], batch["last_tokens"], self.options.pooling)
-        # the head is a sliver of the work: in float32 its logits keep their digits under any precision
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self.head(pooled)
+        return self.classify(pooled, batch)
 
     def base_metadata(self) -> dict[str, Any]:
         """What names the weights that the training starts from; frozen ones by their content too."""
@@ -223,4 +236,5 @@ class DistilBertClassifier(GenreClassifier):
             "backbone": self.base_metadata(),
             "backbone_config": self.backbone_config.to_diff_dict(),
             "lora": asdict(self.options.lora) if self.options.lora else None,
+            "adapter": asdict(self.options.adapter) if self.options.adapter else None,
         }

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.types import FittedInput
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -22,9 +24,11 @@ class LinearGenres:
     idf: NDArray[np.float64]
     """Inverse document frequency, (terms,)."""
     weights: NDArray[np.float32]
-    """(terms, genres)."""
+    """(terms and columns of inputs, genres)."""
     bias: NDArray[np.float64]
     """(genres,)."""
+    inputs: tuple[FittedInput, ...] = ()
+    """Beside the words; the last features are their columns."""
 
 
 def naive_bayes(
@@ -56,3 +60,8 @@ def prior_log_odds(labels: NDArray[np.bool_]) -> NDArray[np.float64]:
     negatives = len(labels) - positives
     edge = (positives == 0) | (negatives == 0)
     return np.log((positives + edge / 2) / (negatives + edge / 2))
+
+
+def column_count(fitted: FittedInput) -> int:
+    """Return the columns of an input: one for each name, unknown and none, or two for each number and one for none."""
+    return len(fitted.values) + 2 if fitted.is_named else 2 * len(fitted.mean) + 1

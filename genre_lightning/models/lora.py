@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from genre_lightning.config.model import LoraOptions
+from genre_lightning.config.model import LoraInit, LoraOptions
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.models.unfreeze import pattern_of, top_blocks
+from genre_lightning.models.unfreeze import unfreeze as unfreeze_layers
 
-__all__ = ["LoraOptions", "add_lora", "merge_adapters", "trained_size"]
+__all__ = ["START", "LoraOptions", "add_lora", "fold_start", "merge_adapters", "trained_size"]
+
+START = "start"
+"""Name of the frozen adapter that takes away what adapters of PiSSA and OLoRA add at their start."""
+
+_ITERATIONS = 16
+"""Of the randomised SVD; its singular values are then right to the digits of float32."""
 
 # attention projections, by the names that the families of encoders and decoders give them
 _ATTENTION = {
@@ -30,17 +39,42 @@ _ATTENTION = {
 }
 
 
-def add_lora(backbone: nn.Module, options: LoraOptions, model_type: str) -> nn.Module:
-    """Freezes the backbone and puts trainable float32 adapters on it.
+def attention_layers(model_type: str, option: str) -> list[str]:
+    """Return the names of a family's attention projections.
 
     Raises:
-        ConfigError: no layer has one of the target names.
+        ConfigError: They are not known; with the option that may name them.
+    """
+    if model_type not in _ATTENTION:
+        raise ConfigError(f"no attention layers are known for {model_type!r}: name them with {option}")
+    return _ATTENTION[model_type]
+
+
+def add_lora(
+    backbone: nn.Module,
+    options: LoraOptions,
+    model_type: str,
+    *,
+    weight_of: Callable[[str, torch.Size], torch.Tensor] | None = None,
+    unfreeze: int | None = None,
+    shape_only: bool = False,
+) -> nn.Module:
+    """Freezes the backbone and puts trainable float32 adapters on it.
+
+    Args:
+        backbone: With its weights, if the adapters start from them.
+        options: Of the adapters.
+        model_type: transformers' name of its family.
+        weight_of: The weight of a name and shape before it was quantised.
+        unfreeze: Top blocks that get no adapters and train in full, as all norms then do; None freezes everything.
+        shape_only: Leave the adapters' values as they come.
+
+    Raises:
+        ConfigError: no layer has one of the target names, or none is left for an adapter.
     """
     from peft import LoraConfig, get_peft_model
 
-    targets = options.targets or _ATTENTION.get(model_type)
-    if not targets:
-        raise ConfigError(f"no attention layers are known for {model_type!r}: name them with model.lora.targets")
+    targets = options.targets or attention_layers(model_type, "model.lora.targets")
     # no task_type: with one, peft wraps the head too and decides for itself what trains
     config = LoraConfig(
         r=options.rank,
@@ -49,6 +83,7 @@ def add_lora(backbone: nn.Module, options: LoraOptions, model_type: str) -> nn.M
         target_modules=targets,
         use_rslora=options.rslora,
         use_dora=options.dora,
+        exclude_modules=pattern_of(backbone, top_blocks(backbone, unfreeze)) if unfreeze else None,
     )
     try:
         wrapped = get_peft_model(backbone, config)
@@ -56,10 +91,89 @@ def add_lora(backbone: nn.Module, options: LoraOptions, model_type: str) -> nn.M
         raise ConfigError(
             f"model.lora.targets {targets} fits no layer of {model_type} ({one_line(error)[:120]})"
         ) from error
+    if unfreeze is not None:
+        unfreeze_layers(backbone, unfreeze)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # a loss scaler refuses half-precision trainables
+    with torch.random.fork_rng(devices=[]):  # the head's values do not depend on the start of the adapters
+        if options.init in ("pissa", "olora"):
+            _add_start(wrapped, replace(config, lora_dropout=0.0))
+        if options.init != "default" and not shape_only:
+            for name, layer in _adapted(wrapped):
+                _start(layer, options.init, name.removeprefix("base_model.model."), weight_of)
     return wrapped
+
+
+def _adapted(wrapped: nn.Module) -> list[tuple[str, Any]]:
+    from peft.tuners.lora import LoraLayer
+
+    return [(name, module) for name, module in wrapped.named_modules() if isinstance(module, LoraLayer)]
+
+
+def _add_start(wrapped: Any, config: Any) -> None:
+    """Add frozen adapters, which will subtract what the trained ones start from.
+
+    PiSSA and OLoRA subtract it from the weights. As an adapter it leaves the base as it is, also a quantised or sharded
+    one, and a checkpoint holds it: a resumed run need not decompose the weights to the same bits again.
+    """
+    wrapped.add_adapter(START, config)
+    wrapped.base_model.set_adapter(["default", START])
+    for name, parameter in wrapped.named_parameters():
+        if is_start(name):
+            parameter.data, parameter.requires_grad = parameter.data.float(), False
+
+
+def is_start(name: str) -> bool:
+    """Whether a parameter is of an adapter that `add_lora` has frozen, and belongs in a checkpoint all the same."""
+    return f".{START}." in name
+
+
+@torch.no_grad()
+def _start(layer: Any, init: LoraInit, name: str, weight_of: Callable[[str, torch.Size], torch.Tensor] | None) -> None:
+    """Give an adapter its first values, of weights that are there.
+
+    Meng et al., "PiSSA", 2024; Büyükakyüz, "OLoRA", 2024; Li et al., "LoftQ", 2023, with one iteration, which leaves
+    the quantised weights as they are.
+    """
+    weight = _plain_weight(layer.base_layer)
+    low, high = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    rank, scaling = min(layer.r["default"], *weight.shape), layer.scaling["default"]
+    if init == "olora":
+        q, r = torch.linalg.qr(weight)
+        first, second = r[:rank], q[:, :rank]
+    else:
+        if init == "loftq":
+            assert weight_of is not None
+            weight = weight_of(f"{name}.weight", weight.shape).to(weight) - weight
+        left, values, right = torch.svd_lowrank(weight, q=min(rank + 8, *weight.shape), niter=_ITERATIONS)
+        root = (values[:rank] / scaling).sqrt()
+        first, second = (right[:, :rank] * root).T, left[:, :rank] * root
+    low.zero_()[:rank] = first
+    high.zero_()[:, :rank] = second
+    if init != "loftq":
+        layer.lora_A[START].weight.copy_(low)
+        layer.lora_B[START].weight.copy_(-high)
+
+
+def fold_start(backbone: Any) -> None:
+    """Make of each adapter and the start that is subtracted from it one adapter of twice the rank, in place.
+
+    Args:
+        backbone: What `add_lora` gave; without such starts it stays as it is.
+    """
+    if START not in backbone.peft_config:
+        return
+    for _, layer in _adapted(backbone):
+        low, high = ([part[name].weight.data for name in ("default", START)] for part in (layer.lora_A, layer.lora_B))
+        layer.lora_A["default"].weight = nn.Parameter(torch.cat(low), requires_grad=False)
+        layer.lora_B["default"].weight = nn.Parameter(torch.cat(high, dim=1), requires_grad=False)
+        layer.r["default"] *= 2
+        scaling = layer.scaling["default"]
+    backbone.delete_adapter(START)
+    config = backbone.peft_config["default"]
+    config.r *= 2
+    config.lora_alpha, config.use_rslora = scaling * config.r, False
 
 
 def merge_adapters(backbone: Any, dtype: torch.dtype) -> nn.Module:
@@ -77,6 +191,7 @@ def merge_adapters(backbone: Any, dtype: torch.dtype) -> nn.Module:
     """
     from peft.tuners.lora import LoraLayer
 
+    fold_start(backbone)
     model = backbone.base_model.model
     for path, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):

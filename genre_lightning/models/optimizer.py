@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from torch import nn
 
 from genre_lightning.config.model import Schedule
+from genre_lightning.distributed.sharded import transformer_blocks
 from genre_lightning.errors import ConfigError
 
 HEAD_LEARNING_RATE_FACTOR = 10.0
@@ -29,6 +31,19 @@ def default_learning_rate(parameters: int, *, adapters: bool, from_scratch: bool
     return max(full, 2e-4) if adapters else full
 
 
+@dataclass(frozen=True)
+class Part:
+    """Parameters of the backbone with a learning rate of their own.
+
+    Attributes:
+        name: In the curves and in the optimizer's groups.
+        lr: Peak learning rate.
+    """
+
+    name: str
+    lr: float
+
+
 def parameter_groups(
     backbone: Iterable[tuple[str, nn.Parameter]],
     head: Iterable[tuple[str, nn.Parameter]],
@@ -36,16 +51,82 @@ def parameter_groups(
     lr: float,
     head_lr: float,
     weight_decay: float,
+    part_of: Callable[[str], Part] | None = None,
 ) -> list[dict[str, Any]]:
-    """AdamW's groups: backbone and head apart, biases and norms (everything of one dimension) without decay."""
-    groups = []
-    for part, parameters, rate in (("backbone", list(backbone), lr), ("head", list(head), head_lr)):
-        trained = [(name, p) for name, p in parameters if p.requires_grad]
-        for kind, decay in (("decay", weight_decay), ("no_decay", 0.0)):
-            members = [p for _, p in trained if (p.ndim > 1) == (kind == "decay")]
-            if members:
-                groups.append({"params": members, "lr": rate, "weight_decay": decay, "name": f"{part}_{kind}"})
-    return groups
+    """AdamW's groups: parts of the backbone and head apart, biases and norms (all of one dimension) without decay.
+
+    Args:
+        backbone: Its parameters by name.
+        head: The same.
+        lr: Peak learning rate of the backbone.
+        head_lr: Of the head.
+        weight_decay: Of the parameters that decay.
+        part_of: The part of the backbone that a parameter of that name belongs to; None for one part.
+    """
+    members: dict[tuple[Part, str], list[nn.Parameter]] = {}
+    for part, parameters in ((Part("backbone", lr), list(backbone)), (Part("head", head_lr), list(head))):
+        for name, p in parameters:
+            if p.requires_grad:
+                own = part_of(name) if part_of and part.name == "backbone" else part
+                members.setdefault((own, "decay" if p.ndim > 1 else "no_decay"), []).append(p)
+    # parts in the order in which they come, each with what decays first
+    order = list(dict.fromkeys(part for part, _ in members))
+    return [
+        {"params": members[part, kind], "lr": part.lr, "weight_decay": decay, "name": f"{part.name}_{kind}"}
+        for part in order
+        for kind, decay in (("decay", weight_decay), ("no_decay", 0.0))
+        if (part, kind) in members
+    ]
+
+
+def parts_of_backbone(
+    backbone: nn.Module, lr: float, *, ratio_b: float = 1.0, layer_decay: float = 1.0, unfrozen_lr: float | None = None
+) -> Callable[[str], Part]:
+    """Say which part of a backbone a parameter belongs to, and the learning rate of that part.
+
+    Args:
+        backbone: With its adapters.
+        lr: Peak learning rate of the backbone.
+        ratio_b: The rate of LoRA's B over that of A (Hayou et al., "LoRA+", 2024).
+        unfrozen_lr: Peak learning rate of what trains in full beside adapters; None if there is no such part.
+        layer_decay: The rate of a transformer block over that of the one above it (Howard and Ruder, "ULMFiT", 2018);
+            what is above the blocks has the rate of the last, and embeddings that of a block below the first.
+
+    Raises:
+        ConfigError: There are no blocks whose rates could differ.
+    """
+    depth = _depths(backbone) if layer_decay != 1.0 else {}
+
+    def part_of(name: str) -> Part:
+        part, rate = "backbone", lr
+        if unfrozen_lr is not None and "lora_" not in name:
+            part, rate = "unfrozen", unfrozen_lr
+        if below := depth.get(name, 0):
+            part, rate = f"{part}-{below}", rate * layer_decay**below
+        if ratio_b != 1.0 and ".lora_B." in name:
+            part, rate = f"{part}.B", rate * ratio_b
+        return Part(part, rate)
+
+    return part_of
+
+
+def _depths(backbone: nn.Module) -> dict[str, int]:
+    """How many blocks a parameter lies below the last one; those above the blocks are left out."""
+    try:
+        blocks = transformer_blocks(backbone)
+    except ConfigError:
+        raise ConfigError(
+            f"model.layer_lr_decay is for transformer blocks, and {type(backbone).__name__} has no list of them: "
+            "leave it out"
+        ) from None
+    depth = {id(p): len(blocks) - 1 - place for place, block in enumerate(blocks) for p in block.parameters()}
+    found = {}
+    for name, p in backbone.named_parameters():
+        if id(p) in depth:
+            found[name] = depth[id(p)]
+        elif "embed" in name:
+            found[name] = len(blocks)
+    return found
 
 
 def schedule_factor(schedule: Schedule, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:

@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from genre_lightning.config.model import ClassifierOptions
+from genre_lightning.config.model import ClassifierOptions, LoraOptions
 from genre_lightning.errors import DivergedError
+from genre_lightning.models.average import exchange, follow, forget
 from genre_lightning.models.finiteness import FiniteSteps
 from genre_lightning.models.optimizer import (
     HEAD_LEARNING_RATE_FACTOR,
     default_learning_rate,
     parameter_groups,
+    parts_of_backbone,
     schedule_factor,
 )
 from genre_lightning.models.step_sums import StepSums
+from genre_lightning.progress import say
 from genre_lightning.types import Batch
 
 if TYPE_CHECKING:
@@ -73,6 +77,11 @@ class StepwiseModule(LightningModule):
     def adapters(self) -> bool:
         """Whether only adapters of the backbone train."""
         return False
+
+    @property
+    def lora(self) -> LoraOptions | None:
+        """The adapters; None if there are none."""
+        return None
 
     @property
     def from_scratch(self) -> bool:
@@ -140,6 +149,31 @@ class StepwiseModule(LightningModule):
         self.log("train/loss_epoch", loss, logger=False)
         self._send({"train/loss_epoch": float(loss)}, self.trainer.global_step - 1)
 
+    # The moving average of the weights
+
+    def on_train_start(self) -> None:
+        """Go back from a checkpoint's averaged weights to those of its last step."""
+        for optimizer in self.trainer.optimizers:
+            exchange(optimizer)
+        if (decay := self.options.ema_decay) is not None:
+            rank_zero_only(say)(f"evaluated, kept and exported: the moving average of the weights (ema_decay {decay})")
+            return
+        for optimizer in self.trainer.optimizers:
+            forget(optimizer)  # of a run that goes on without one
+
+    def on_validation_start(self) -> None:
+        """Evaluate the averaged weights."""
+        self._exchange_average()
+
+    def on_validation_end(self) -> None:
+        """Train on with those of the last step."""
+        self._exchange_average()
+
+    def _exchange_average(self) -> None:
+        # outside of a training there are no optimizers, and weights are averaged already
+        for optimizer in self.trainer.optimizers if self.options.ema_decay is not None else []:
+            exchange(optimizer, self.backbone, self.head)
+
     # Optimisation
 
     def learning_rates(self) -> tuple[float, float]:
@@ -150,6 +184,14 @@ class StepwiseModule(LightningModule):
             return lr, self.options.head_lr
         return lr, min((1.0 if self.from_scratch else HEAD_LEARNING_RATE_FACTOR) * lr, 5e-3)
 
+    def unfrozen_learning_rate(self) -> float | None:
+        """Peak learning rate of what trains in full beside adapters; None if nothing does."""
+        options: Any = self.options
+        if getattr(options, "unfreeze", None) is None:
+            return None
+        size = sum(p.numel() for p in self.backbone.parameters())
+        return options.unfreeze_lr or default_learning_rate(size, adapters=False, from_scratch=False)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up and decay over the steps of the whole run."""
         lr, head_lr = self.learning_rates()
@@ -159,8 +201,17 @@ class StepwiseModule(LightningModule):
             lr=lr,
             head_lr=head_lr,
             weight_decay=self.options.weight_decay,
+            part_of=parts_of_backbone(
+                self.backbone,
+                lr,
+                ratio_b=self.lora.lr_ratio_b if self.lora else 1.0,
+                layer_decay=self.options.layer_lr_decay,
+                unfrozen_lr=self.unfrozen_learning_rate(),
+            ),
         )
         optimizer = self.new_optimizer(groups)
+        if self.options.ema_decay is not None:
+            follow(optimizer, self.options.ema_decay, lambda: self.trainer.global_step)
         total = self._planned_steps()
         warmup = round(self.options.warmup_fraction * total)
         factor = schedule_factor(self.options.schedule, warmup_steps=warmup, total_steps=total)

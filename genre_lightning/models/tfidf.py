@@ -8,7 +8,7 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from genre_lightning.bounds import Bounds, above, at_least, bound_problems
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
 from genre_lightning.files import file_digest, parse_json, replacing
-from genre_lightning.models.linear import LinearGenres, naive_bayes, prior_log_odds
+from genre_lightning.models.linear import LinearGenres, column_count, naive_bayes, prior_log_odds
+from genre_lightning.types import FittedInput
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -36,6 +37,7 @@ class TfidfBaseline(ABC):
         max_share: share of the films above which a term says nothing and is left out.
         stop_words: leave out English function words ("the", "of").
         sublinear: a term that occurs n times counts 1 + ln n, not n.
+        input_weight: of each input of data.features in the head, beside the words.
     """
 
     max_ngram: Annotated[int, at_least(1, 5)] = 2
@@ -43,6 +45,7 @@ class TfidfBaseline(ABC):
     max_share: Annotated[float, Bounds(0, 1, open_below=True)] = 0.5
     stop_words: bool = True
     sublinear: bool = True
+    input_weight: Annotated[float, above(0)] = 1.0
     linear: LinearGenres | None = field(default=None, init=False, repr=False, compare=False)
     """What `fit` found."""
 
@@ -69,7 +72,15 @@ class TfidfBaseline(ABC):
         linear = self.fitted()
         return linear.weights.size + linear.bias.size
 
-    def fit(self, texts: Sequence[str], labels: NDArray[np.bool_], genres: Sequence[str], seed: int = 0) -> None:
+    def fit(
+        self,
+        texts: Sequence[str],
+        labels: NDArray[np.bool_],
+        genres: Sequence[str],
+        seed: int = 0,
+        inputs: Sequence[FittedInput] = (),
+        columns: csr_matrix | None = None,
+    ) -> None:
         """Finds terms and weights.
 
         Args:
@@ -77,6 +88,8 @@ class TfidfBaseline(ABC):
             labels: bool (films, genres).
             genres: names of the columns.
             seed: of solvers that draw.
+            inputs: beside the texts.
+            columns: float32 (films, columns): what they are for the films, not negative; None without inputs.
 
         Raises:
             DataError: no term is left.
@@ -90,17 +103,31 @@ class TfidfBaseline(ABC):
                 "lower model.min_films, raise model.max_share, or use more films"
             ) from None
         terms = tuple(vectorizer.get_feature_names_out().tolist())
-        weights, bias = self._solve(features, labels, seed)
-        self.linear = LinearGenres(tuple(genres), terms, np.asarray(vectorizer.idf_), weights, bias)
+        weights, bias = self._solve(self._beside(features, columns), labels, seed)
+        self.linear = LinearGenres(tuple(genres), terms, np.asarray(vectorizer.idf_), weights, bias, tuple(inputs))
 
-    def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Log-odds, finite, (texts, genres)."""
+    def _beside(self, features: csr_matrix, columns: csr_matrix | None) -> csr_matrix:
+        """Return the features of words with the columns of the inputs beside them."""
+        if columns is None:
+            return features
+        from scipy.sparse import hstack
+
+        return hstack([features, columns * np.float32(self.input_weight)], format="csr", dtype=np.float32)
+
+    def logits(self, texts: Sequence[str], columns: csr_matrix | None = None) -> NDArray[np.float32]:
+        """Log-odds, finite, (texts, genres).
+
+        Args:
+            texts: what the template makes.
+            columns: of the inputs; see `fit`.
+        """
         linear = self.fitted()
         vectorizer = self._vectorizer(linear.terms)
         vectorizer.idf_ = linear.idf
         if len(texts) == 0:
             return np.zeros((0, len(linear.genres)), dtype=np.float32)
-        return np.asarray(vectorizer.transform(texts) @ linear.weights + linear.bias, dtype=np.float32)
+        features = self._beside(vectorizer.transform(texts), columns)
+        return np.asarray(features @ linear.weights + linear.bias, dtype=np.float32)
 
     def contributions(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """What each word of a text adds to the log-odds: with the bias, the sum over the words is `logits`.
@@ -151,7 +178,12 @@ class TfidfBaseline(ABC):
             "weights": np.ascontiguousarray(linear.weights),
             "bias": linear.bias,
         }
-        facts = json.dumps({"baseline": self.name, "options": options, "genres": linear.genres})
+        if not linear.inputs:
+            del options["input_weight"]
+        content: dict[str, Any] = {"baseline": self.name, "options": options, "genres": linear.genres}
+        if linear.inputs:
+            content["inputs"] = [asdict(one) for one in linear.inputs]
+        facts = json.dumps(content)
         with replacing(path) as temporary:
             # one entry: the format keeps several in no order, and the same model must be the same file
             save_file(tensors, temporary, {"facts": facts})
@@ -282,11 +314,13 @@ def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> Tf
             tensors["idf"],
             tensors["weights"],
             tensors["bias"],
+            tuple(map(FittedInput.from_dict, facts.get("inputs", ()))),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{place} is no readable baseline ({one_line(error)[:120]}): train it again") from None
-    shape = (len(linear.terms), len(linear.genres))
-    if linear.weights.shape != shape or linear.idf.shape != shape[:1] or linear.bias.shape != shape[1:]:
+    terms, genres = len(linear.terms), len(linear.genres)
+    shape = (terms + sum(column_count(one) for one in linear.inputs), genres)
+    if linear.weights.shape != shape or linear.idf.shape != (terms,) or linear.bias.shape != (genres,):
         raise CheckpointError(f"{place} is damaged (its parts do not fit each other): train the baseline again")
     model.linear = linear
     return model

@@ -44,9 +44,10 @@ def optimizer_bytes(shape: ModelShape, setting: Setting) -> int:
     """AdamW's two moments: 8 bytes for each trained number, sharded as the weights are.
 
     In 8 bits 2 bytes and a scale of 4 for each 256 of either moment; bitsandbytes keeps tensors below 4,096 numbers in
-    32 bits. Paged ones count too, as they leave the device only when it is full.
+    32 bits. Paged ones count too, as they leave the device only when it is full. A moving average of the weights takes
+    4 bytes a number.
     """
-    size = 0
+    size = sum(_shard(w, 4 * w.numbers, setting) for w in shape.weights if w.trained) if setting.averaged else 0
     for weight in shape.weights:
         if weight.trained and "8bit" in setting.optimizer and weight.numbers >= 4096:
             size += 2 * (weight.numbers + 4 * -(-weight.numbers // 256))

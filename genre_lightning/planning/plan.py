@@ -110,7 +110,7 @@ class Plan:
     def _texts(self) -> Texts | None:
         data, model = self.setup.data, self.setup.model
         try:
-            texts = read_texts(data, decoder=model.causal)
+            texts = read_texts(data, decoder=model.decoder)
         except (ConfigError, DataError) as error:
             self.conflicts.append(str(error))
             return None
@@ -146,8 +146,8 @@ class Plan:
             max_epochs=trainer.max_epochs,
             max_steps=trainer.max_steps,
             packed=model.layout == "packed",
-            encoder=not model.causal,
-            in_groups=not model.causal and self.machine.kind == "cpu",
+            encoder=not model.decoder,
+            in_groups=not model.decoder and self.machine.kind == "cpu",
         )
         self.facts["steps"] = {
             "films": plan.films,
@@ -181,6 +181,7 @@ class Plan:
                 vocab_size=vocab_size or self._own_vocabulary(),
                 pad_token_id=texts.pad_token_id if texts else 0,
                 max_tokens=setup.data.options.max_tokens,
+                inputs=texts.films.inputs if texts else (),
             )
             build_empty(model, spec)
         except ConfigError as error:
@@ -195,6 +196,10 @@ class Plan:
         shape = shape_of(model)
         if model.lora is not None and model.lora.dora:
             self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")
+        if getattr(model.options, "unfreeze", None) is not None:
+            self.notes.append("what unfrozen blocks keep for their own gradients is not part of the memory")
+        if getattr(model.options, "adapter", None) is not None:
+            self.notes.append("what the adapters of model.adapter keep for their gradients is not part of the memory")
         counts = {"total": shape.total, "trained": shape.trained, "quantised": shape.quantised}
         self.facts["parameters"] = {**counts, "blocks": shape.blocks}
         return shape
@@ -221,6 +226,7 @@ class Plan:
             fused=not (self.precision == "16-mixed" and setup.config.trainer.gradient_clip_val),
             micro_batches=steps.micro_batches if steps else 1,
             offload=_offloads(setup.config.trainer.strategy),
+            averaged=model.options.ema_decay is not None,
         )
         if not model.trains:
             taken = evaluation_memory(shape, configured, model.options.batch_tokens)
@@ -277,7 +283,7 @@ class Plan:
 
     def _cpu_time(self, shape: ModelShape, texts: Texts, steps: StepPlan) -> None:
         model, data, machine = self.setup.model, self.setup.data, self.machine
-        if machine.ranks > 1 or model.causal or shape.quantised or shape.total > MOST_PARAMETERS:
+        if machine.ranks > 1 or model.decoder or shape.quantised or shape.total > MOST_PARAMETERS:
             self.facts["no_time"] = (
                 f"not estimated: on a CPU it is measured for one device and encoders of at most {MOST_PARAMETERS:,} "
                 "parameters"

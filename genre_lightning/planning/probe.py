@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
 from genre_lightning.data.steps import epoch_order, films_of_step, partition
 from genre_lightning.models.layers.cpu_memory import keep_freed_memory
+from genre_lightning.models.layers.fusion import blank_inputs
 from genre_lightning.models.optimizer import parameter_groups
 
 if TYPE_CHECKING:
@@ -128,4 +129,5 @@ def _batch(model: GenreClassifier, lengths: NDArray[np.int32], layout: Layout) -
         **{name: torch.from_numpy(values) for name, values in arrays.items()},
         "labels": torch.zeros(len(rows), len(model.spec.genres)),
         "weights": torch.ones(len(rows)),
+        **blank_inputs(model.spec.inputs, len(rows)),
     }

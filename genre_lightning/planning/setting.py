@@ -24,6 +24,7 @@ class Setting:
         fused: whether the optimizer steps without copies of its states.
         micro_batches: of a step, on each rank.
         offload: keep shards, gradients and optimizer states on the host.
+        averaged: whether a moving average of the trained weights is kept.
     """
 
     strategy: Strategy
@@ -34,6 +35,7 @@ class Setting:
     fused: bool = False
     micro_batches: int = 1
     offload: bool = False
+    averaged: bool = False
 
     @property
     def number(self) -> int:

@@ -147,7 +147,7 @@ def shape_of(model: GenreClassifier) -> ModelShape:
     blocks = transformer_blocks(model.backbone)
     block_of = {id(p): place for place, block in enumerate(blocks) for p in block.parameters()}
     heads = config.num_attention_heads
-    decoder = model.causal
+    decoder = model.decoder
     return ModelShape(
         weights=tuple(_weights(model, block_of)),
         blocks=len(blocks),

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_lightning.config.packaged import packaged
+from genre_lightning.config.parser import parse
 from genre_lightning.config.trust import trust as trust_packages
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.fit import fit_run
-from genre_lightning.training.parser import parse
 
 if TYPE_CHECKING:
     from genre_lightning.inference.tagger import Tagger

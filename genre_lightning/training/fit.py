@@ -37,13 +37,12 @@ from genre_lightning.training.resume import (
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    from jsonargparse import ArgumentParser, Namespace
 
     from genre_lightning.runs import RunDirectory
-    from genre_lightning.training.parser import _Parser
 
 
-def fit_run(config: Namespace, parser: _Parser) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
+def fit_run(config: Namespace, parser: ArgumentParser) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
     """Train and evaluate a run, resume it, or do nothing if it is finished.
 
     Args:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from genre_lightning.config.changes import training_digest
+from genre_lightning.config.constructors import values
+from genre_lightning.config.data import make_paths_absolute
 from genre_lightning.config.guard import instantiate
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.data.datamodule import MovieDataModule
@@ -42,6 +44,7 @@ from genre_lightning.distributed.strategies import (
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.metrics import better_is_higher
 from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.layers.fusion import no_inputs
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
 from genre_lightning.training.callbacks.last_validation import LastValidation
@@ -50,12 +53,9 @@ from genre_lightning.training.callbacks.starts import NoteStart
 from genre_lightning.training.callbacks.throughput import Throughput
 from genre_lightning.training.loggers.build import check_loggers, make_loggers
 from genre_lightning.training.loggers.wandb_run import WandbOptions
-from genre_lightning.training.parser import GenreTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from genre_lightning.training.parser import _Parser
 
 
 @dataclass
@@ -72,7 +72,9 @@ class Setup:
     wandb: WandbOptions | None = None
 
 
-def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None = None, *, films: bool = True) -> Setup:
+def check_setup(
+    config: Namespace, parser: ArgumentParser, planned: PlannedStep | None = None, *, films: bool = True
+) -> Setup:
     """Checks a configuration as a whole; every problem found is named at once.
 
     Args:
@@ -90,7 +92,7 @@ def check_setup(config: Namespace, parser: _Parser, planned: PlannedStep | None 
 
 
 def prepare_checks(
-    config: Namespace, parser: _Parser, planned: PlannedStep | None = None, *, films: bool = True
+    config: Namespace, parser: ArgumentParser, planned: PlannedStep | None = None, *, films: bool = True
 ) -> tuple[Setup, list[str], list[Callable[[], None]]]:
     """What `check_setup` looks at, for commands that go on in spite of problems; see there.
 
@@ -101,7 +103,7 @@ def prepare_checks(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     config = config.clone()
-    config.data.csv = str(Path(config.data.csv).expanduser().absolute())
+    make_paths_absolute(config.data)
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     problems = _trainer_problems(config, planned)
     step, ranks = current_step(), torchrun_ranks()
@@ -109,9 +111,10 @@ def prepare_checks(
         problems += shape_problems(config.trainer.devices, config.trainer.num_nodes, tasks)
     elif not ranks and not problems:
         problems += _machine_problems(config)
-    text = parser.parser.dump(config, skip_none=False)
-    instances = instantiate(parser.parser, config, run.path)
-    data, model = instances.data, instances.model
+    text = parser.dump(config, skip_none=False)
+    instances = instantiate(parser, config, run.path)
+    model: GenreClassifier = instances.model
+    data = MovieDataModule(**values(instances.data))
     model.take_seed(config.seed)
     model.runs_on(str(config.trainer.accelerator), str(config.trainer.precision))
     if run.tokenizer.is_dir():
@@ -126,6 +129,8 @@ def prepare_checks(
         check_loggers(wandb=uses_wandb, tensorboard=config.tensorboard)
 
     def model_fits() -> None:
+        if data.options.source.inputs and not model.takes_inputs:
+            raise ConfigError(no_inputs(type(model).__name__))
         model.check(data.options.max_tokens)
         if films and data.tokenizer_name not in (None, TRAINED):
             _check_tokenizer(data, model)
@@ -264,7 +269,9 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
         options["precision"] = None
     # the loggers get the whole configuration, of which the model's hyperparameters are a part
     options |= {"default_root_dir": str(run.path), "enable_autolog_hparams": False}
-    trainer = GenreTrainer(**options, callbacks=callbacks, logger=loggers, plugins=plugins)
+    # the sampler already deals films to ranks: Lightning's would deal them again
+    options["use_distributed_sampler"] = False
+    trainer = Trainer(**options, callbacks=callbacks, logger=loggers, plugins=plugins)
     # behind the timer, which Lightning adds for max_time
     trainer.callbacks.append(LastValidation())  # type: ignore[attr-defined]  # set by a connector
     replace_signal_handling(trainer)

@@ -19,8 +19,8 @@ from sides import FILMS_ONLY, OURS, PEER_FORMS, Job, Meter, make_setup, peer_mod
 from suites import AIMS, FILMS, SIDES, TURNS, Aims, options_of, turns_of
 from torch.testing import assert_close
 
+from genre_lightning.config.parser import parse
 from genre_lightning.data.steps import MicroBatch, steps_per_epoch
-from genre_lightning.training.parser import parse
 
 ROOT = Path(__file__).parents[2]
 PADDED, DYNAMIC, GROUPED = PEER_FORMS

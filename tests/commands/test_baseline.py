@@ -13,13 +13,14 @@ from made_runs import everything_under, refused, without_figures, without_pictur
 from sklearn.metrics import f1_score
 
 from genre_lightning.__main__ import main
-from genre_lightning.commands.baseline import check_baseline
+from genre_lightning.commands.checked import parse_checked_baseline
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.evaluation.predictions import read_stored_predictions
 from genre_lightning.files import write_json
-from genre_lightning.models.tfidf import read_baseline
+from genre_lightning.models.tfidf import BASELINES, read_baseline
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.baseline import set_up
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -174,7 +175,8 @@ def test_all_problems_are_named_at_once(sample, tmp_path, capfd):
 @pytest.mark.parametrize("kind", ["baseline", "paper"])
 def test_the_configuration_loads(kind, name, sample, tmp_path):
     path = CONFIGS / f"{kind}_{name}.yaml"
-    setup = check_baseline(name, ["--config", str(path), f"--data.csv={sample}", f"--run_dir={tmp_path / 'run'}"])
+    words = ["--config", str(path), f"--data.csv={sample}"]
+    setup = set_up(*parse_checked_baseline(name, BASELINES[name], words, tmp_path / "run"))
     assert setup.model.name == name
     # the tuned settings are the defaults too
     assert setup.model == type(setup.model)()

@@ -284,7 +284,7 @@ def test_a_write_that_fails_leaves_nothing(copy, tmp_path, capfd, monkeypatch):
 
     place = tmp_path / "exports"
     place.mkdir()
-    monkeypatch.setattr("genre_lightning.commands.export.write_text", full)
+    monkeypatch.setattr("genre_lightning.export.run.write_text", full)
     # the lines that it says before are not of the refusal
     assert main(["export", str(copy), str(place / "out")]) == 1
     assert "No space left" in capfd.readouterr().err.splitlines()[-1]

@@ -9,6 +9,7 @@ import torch
 from specs import data_spec
 
 from genre_lightning.__main__ import main
+from genre_lightning.config.parser import parse
 from genre_lightning.data.steps import epoch_order, partition
 from genre_lightning.hardware import known_gpus
 from genre_lightning.models.distilbert import DistilBertClassifier
@@ -16,7 +17,6 @@ from genre_lightning.planning import probe
 from genre_lightning.planning.memory import largest_micro_batch, memory
 from genre_lightning.planning.setting import BatchShape, Setting
 from genre_lightning.planning.shape import ModelShape, Weight
-from genre_lightning.training.parser import parse
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -166,7 +166,7 @@ def test_a_run_with_other_settings_is_a_conflict(sample_csv, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
     config, parser = parse("fit", small(sample_csv, tmp_path))
-    (run / "config.yaml").write_text(parser.parser.dump(config, skip_none=False))
+    (run / "config.yaml").write_text(parser.dump(config, skip_none=False))
     facts = plan(capsys, *small(sample_csv, tmp_path, "--data.global_batch_size=64"), status=2)
     assert "global_batch_size" in facts["conflicts"][0]
 

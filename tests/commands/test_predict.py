@@ -151,7 +151,7 @@ class PowerCutError(Exception):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr("genre_lightning.commands.predict.CHUNK_ROWS", 3)
+    monkeypatch.setattr("genre_lightning.training.predict.CHUNK_ROWS", 3)
 
 
 def same_table(got, expected):
@@ -188,7 +188,7 @@ def test_a_start_that_was_cut_off_is_gone_on_with(runs, films, tmp_path, monkeyp
     assert written == [3, 4, 5, 6]
     broken = table_of(out)
     assert [path.name for path in tmp_path.iterdir()] == ["tagged.parquet"]
-    monkeypatch.setattr("genre_lightning.commands.predict.CHUNK_ROWS", 1000)
+    monkeypatch.setattr("genre_lightning.training.predict.CHUNK_ROWS", 1000)
     assert predict(runs / kind, films, out) == 0
     same_table(broken, table_of(out))
 

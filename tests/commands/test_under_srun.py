@@ -4,9 +4,9 @@ import pytest
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from small_run import SMALL
 
+from genre_lightning.config.parser import parse
 from genre_lightning.distributed.preemption import NoSignalConnector
 from genre_lightning.errors import ConfigError
-from genre_lightning.training.parser import parse
 from genre_lightning.training.setup import build_trainer, check_setup
 
 

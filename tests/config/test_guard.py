@@ -4,7 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,16 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonargparse._actions import _ActionConfigLoad
+from jsonargparse._common import parsing_settings
 
-from genre_lightning.config import arguments as options
-from genre_lightning.config import guard
+from genre_lightning.compat import importing_only
+from genre_lightning.config import guard, parser
 from genre_lightning.config.allowed import ALLOWED
 from genre_lightning.config.guard import FILE_OPTIONS, check_arguments, instantiate
+from genre_lightning.config.parser import parse
+from genre_lightning.config.stand_ins import STAND_INS
 from genre_lightning.errors import ConfigError
 from genre_lightning.inference.tagger import Tagger
-from genre_lightning.training import parser
-from genre_lightning.training.parser import parse
 from genre_lightning.yaml_files import read_yaml
 
 CALLBACK = "trainer: {callbacks: [{class_path: %s, init_args: {}}]}"
@@ -206,13 +207,23 @@ POPEN = "lightning.pytorch.strategies.launchers.subprocess_script.subprocess.Pop
 LAYERS = ("before imports", "while parsing", "before objects are made")
 
 
+@contextmanager
+def importing_anything():
+    with importing_only([], STAND_INS):
+        parsing_settings.update(
+            import_path_verdicts={}, import_paths_enforced=False, instantiate_subclass_spec_in_any=None
+        )
+        yield
+
+
 def with_one_layer(monkeypatch, layer):
     """Switch off all that holds strangers' classes but one layer."""
     if layer != LAYERS[0]:
-        monkeypatch.setattr(parser, "check_arguments", lambda arguments: None)
+        # every option that may be an object gets Lightning's types, as if one were named
+        named = {option: ["an.Object"] for option in ALLOWED if option != "model"}
+        monkeypatch.setattr(parser, "check_arguments", lambda arguments: named)
     if layer != LAYERS[1]:
-        monkeypatch.setattr(options, "importing_only", lambda paths: nullcontext())
-        monkeypatch.setattr(guard, "importing_only", lambda paths: nullcontext())
+        monkeypatch.setattr(parser, "_importing_allowed", importing_anything)
     if layer != LAYERS[2]:
         monkeypatch.setattr(guard, "check_parsed", lambda config, run_dir: None)
 
@@ -222,7 +233,7 @@ def call(content, tmp_path, **calls):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(content))
     config, parsed = parse("fit", ["--config", str(file), "--data.csv", "a.csv"])
-    return instantiate(parsed.parser, config, tmp_path)
+    return instantiate(parsed, config, tmp_path)
 
 
 @pytest.fixture
@@ -396,7 +407,7 @@ def test_no_folder_is_opened_by_a_protocol_or_a_variable(tmp_path, monkeypatch, 
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     config, parsed = parse("fit", ["--config", "c.yaml", "--data.csv", "a.csv"])
     with pytest.raises(ConfigError, match="outside the run directory"):
-        instantiate(parsed.parser, config, Path(folder))
+        instantiate(parsed, config, Path(folder))
 
 
 @pytest.mark.parametrize(
@@ -492,14 +503,13 @@ def test_objects_of_the_table_are_made(tmp_path, monkeypatch):
 
 
 def test_the_parser_takes_files_for_these_options_and_no_others():
-    made = parse("fit", ["--data.csv", "a.csv"])[1].parser
+    made = parse("fit", ["--data.csv", "a.csv", "--trainer.callbacks+=Timer"])[1]
     loads = {a.dest for a in made._actions if isinstance(a, _ActionConfigLoad) or getattr(a, "_enable_path", False)}
     assert loads == set(FILE_OPTIONS)
 
 
 def test_a_program_of_the_users_keeps_its_own_parser_settings():
     from jsonargparse import _loaders_dumpers, _optionals
-    from jsonargparse._common import parsing_settings
     from jsonargparse._paths import Path as ParserPath
 
     def now():

@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 # one process imports these, and every rank is a fork of it: a start costs a tenth of a second and not ten seconds
 multiprocessing.set_forkserver_preload(
-    ["genre_lightning.commands.fit", "genre_lightning.commands.predict", "genre_lightning.models.llama_qlora",
+    ["genre_lightning.training.fit", "genre_lightning.training.predict", "genre_lightning.models.llama_qlora",
      "bitsandbytes", "peft", "transformers.models.llama.modeling_llama", "transformers.models.distilbert"]
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from genre_lightning.config.parser import parse
 from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.distributed.sharded import (
     ShardedPrecision,
@@ -24,7 +25,6 @@ from genre_lightning.distributed.sharded import (
 )
 from genre_lightning.distributed.strategies import check_strategy, is_sharded, make_strategy, rank_count
 from genre_lightning.errors import ConfigError
-from genre_lightning.training.parser import parse
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -279,7 +279,7 @@ def test_ranks_are_counted_as_lightning_does(monkeypatch, devices, nodes, accele
 )  # fmt: skip
 def test_offloading_is_chosen_on_the_command_line_or_by_an_overlay(words):
     config, parser = parse("fit", ["--data.csv=x.csv", *words])
-    strategy = parser.parser.instantiate(config).trainer.strategy
+    strategy = parser.instantiate(config).trainer.strategy
     assert isinstance(strategy, ShardedStrategy)
     assert strategy.cpu_offload
     assert is_sharded(config.trainer.strategy)

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from genre_lightning.__main__ import main
-from genre_lightning.config.arguments import column_options
 from genre_lightning.config.columns import ColumnNames
 from genre_lightning.config.data import DataOptions
+from genre_lightning.config.words import column_options
 from genre_lightning.data.csv_rows import MAX_ROW_CHARACTERS
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.films import load_films

@@ -192,7 +192,7 @@ def test_nothing_trained_yet_takes_other_splits_with_override(trained, sample, t
     place = tmp_path / "new"
     words = ["baseline", "tfidf_nb", f"--data.csv={sample}", f"--run_dir={place}"]
     with monkeypatch.context() as patch:
-        patch.setattr("genre_lightning.commands.baseline._train_and_evaluate", lambda *args: {})
+        patch.setattr("genre_lightning.training.baseline._train_and_evaluate", lambda *args: {})
         main(words)
     assert main([*words, "--data.seed=4"]) == 2
     assert main([*words, "--data.seed=4", "--override"]) == 0

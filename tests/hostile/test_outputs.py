@@ -195,7 +195,7 @@ def test_a_file_in_the_way_of_the_tokenizer_does_no_harm(tmp_path):
 @pytest.fixture
 def cut_off(run, films, tmp_path, monkeypatch):
     """The folder of parts of a start that was killed after three of them."""
-    monkeypatch.setattr("genre_lightning.commands.predict.CHUNK_ROWS", 40)
+    monkeypatch.setattr("genre_lightning.training.predict.CHUNK_ROWS", 40)
     write_part = TaggedFile.write_part
 
     def killed(self, number, rows, logits):
@@ -289,7 +289,7 @@ def test_a_key_that_others_can_read_is_refused(run, films, tmp_path, monkeypatch
 
 
 def test_parts_of_another_version_are_not_resumed_from(run, films, tmp_path, cut_off, monkeypatch, capfd):
-    monkeypatch.setattr("genre_lightning.commands.predict.__version__", "another")
+    monkeypatch.setattr("genre_lightning.training.predict.__version__", "another")
     assert predict(run, films, tmp_path) == 0
     assert "after" not in capfd.readouterr().err
 

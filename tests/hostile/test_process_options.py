@@ -12,7 +12,7 @@ from small_run import SMALL
 
 from genre_lightning.bounds import Bounds, bound_problems, bounds_of
 from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.commands.early import check_early
+from genre_lightning.commands.checked import parse_checked, parse_checked_baseline
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import OPTIONS, Architecture, LlamaArchitecture, LoraOptions
@@ -29,7 +29,7 @@ KINDS = [
 # checked by `option_problems` in a way of their own: none of them takes any number, or the form is no number's
 ELSEWHERE = {
     "devices", "precision", "limit_train_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches",
-    "accumulate_grad_batches", "fast_dev_run", "reload_dataloaders_every_n_epochs", "split",
+    "accumulate_grad_batches", "fast_dev_run", "max_time", "reload_dataloaders_every_n_epochs", "split",
 }  # fmt: skip
 HOSTILE = [math.nan, math.inf, -math.inf, -1, -0.5, 0, 1.5, 1e30, 10**30]
 
@@ -109,7 +109,7 @@ def test_defaults_are_within_their_bounds(kind):
 def test_fit_names_the_option_before_it_loads_anything(sample_csv, tmp_path, words, named):
     words = [f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", "--model.backbone=small", *words]
     with pytest.raises(ConfigError) as refused:
-        check_early("fit", words)
+        parse_checked("fit", words, tmp_path / "run")
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
@@ -118,16 +118,16 @@ def test_fit_names_the_option_before_it_loads_anything(sample_csv, tmp_path, wor
 def test_all_problems_stand_in_one_line(sample_csv, tmp_path):
     words = ["--model.lr=-1", "--model.beta2=2", "--data.max_tokens=0", "--data.seed=-1", "--trainer.num_nodes=0"]
     with pytest.raises(ConfigError) as refused:
-        check_early("fit", [f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", *words])
+        parse_checked("fit", [f"--data.csv={sample_csv}", *words], tmp_path / "run")
     for word in words:
         assert word.partition("=")[0].removeprefix("--") in str(refused.value)
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_name_the_option(sample_csv, tmp_path, name):
-    words = [f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", "--model.max_share=.nan", "--seed=-4"]
+    words = [f"--data.csv={sample_csv}", "--model.max_share=.nan", "--seed=-4"]
     with pytest.raises(ConfigError, match=r"model\.max_share is nan"):
-        check_early(f"baseline {name}", words)
+        parse_checked_baseline(name, BASELINES[name], words, tmp_path / "run")
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-1", "0", "1e30", "many", ""])
@@ -148,7 +148,7 @@ def test_numbers_of_plain_parsers(text):
     ],
 )
 def test_what_this_machine_does_not_have_is_refused(sample_csv, tmp_path, monkeypatch, words, named):
-    from genre_lightning.training.parser import parse
+    from genre_lightning.config.parser import parse
     from genre_lightning.training.setup import check_setup
 
     access = os.access
@@ -179,7 +179,7 @@ def test_accelerators_that_are_not_there_are_refused(monkeypatch, name):
     ],
 )
 def test_a_training_ends_with_a_validation(sample_csv, tmp_path, monkeypatch, words, steps):
-    from genre_lightning.training.parser import parse
+    from genre_lightning.config.parser import parse
     from genre_lightning.training.setup import bind_model, build_trainer, check_setup
 
     config, parser = parse("fit", [f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}", *SMALL, *words])

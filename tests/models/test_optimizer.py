@@ -6,8 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from genre_lightning.errors import ConfigError
 from genre_lightning.models.layers.pooling import pool, pool_packed
-from genre_lightning.models.optimizer import default_learning_rate, parameter_groups, schedule_factor
+from genre_lightning.models.optimizer import (
+    default_learning_rate,
+    parameter_groups,
+    parts_of_backbone,
+    schedule_factor,
+)
 
 
 def test_groups():
@@ -28,6 +34,32 @@ def test_groups():
         "head_no_decay": (1e-3, 0.0, [(3,)]),
     }
     torch.optim.AdamW(groups)
+
+
+def test_lower_blocks_learn_slower():
+    block = lambda: nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))  # noqa: E731
+    backbone = nn.ModuleDict(
+        {"embeddings": nn.Embedding(5, 4), "layer": nn.ModuleList([block() for _ in range(3)]), "norm": nn.LayerNorm(4)}
+    )
+    groups = parameter_groups(
+        backbone.named_parameters(),
+        nn.Linear(4, 3).named_parameters(),
+        lr=1e-3,
+        head_lr=1e-2,
+        weight_decay=0.01,
+        part_of=parts_of_backbone(backbone, 1e-3, layer_decay=0.5),
+    )
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert [rates[id(block[0].weight)] for block in backbone["layer"]] == [0.25e-3, 0.5e-3, 1e-3]
+    assert rates[id(backbone["embeddings"].weight)] == 0.125e-3
+    assert rates[id(backbone["norm"].weight)] == 1e-3
+    assert {group["name"] for group in groups if group["lr"] == 0.25e-3} == {"backbone-2_decay", "backbone-2_no_decay"}
+    torch.optim.AdamW(groups)
+
+
+def test_rates_by_block_need_blocks():
+    with pytest.raises(ConfigError, match=r"model\.layer_lr_decay"):
+        parts_of_backbone(nn.Linear(2, 2), 1e-3, layer_decay=0.9)
 
 
 def test_a_frozen_backbone_has_no_group():

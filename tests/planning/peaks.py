@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
-from genre_lightning.training.parser import parse
+from genre_lightning.config.parser import parse
 from genre_lightning.training.setup import bind_model, build_trainer, check_setup
 
 

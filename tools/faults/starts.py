@@ -21,8 +21,8 @@ WORKER = Path(__file__).with_name("worker.py")
 sys.path.insert(0, str(WORKER.parent))
 
 PRELOADED = (
-    "genre_lightning.commands.fit",
-    "genre_lightning.commands.evaluate",
+    "genre_lightning.training.fit",
+    "genre_lightning.training.reevaluate",
     "genre_lightning.distributed.sharded",
     "datasets.arrow_writer",
     "transformers.models.distilbert.modeling_distilbert",

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from genre_lightning.config.parser import parse
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.models.distilbert import Architecture, DistilBertClassifier
 from genre_lightning.models.layers import packing
-from genre_lightning.training.parser import parse
 from genre_lightning.training.setup import bind_model, build_trainer, check_setup
 from genre_lightning.types import DataSpec
 

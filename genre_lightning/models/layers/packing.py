@@ -152,6 +152,18 @@ def text_attention(
     return mixed.flatten(0, 1).index_select(0, places)[None], None
 
 
+def full_attention_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a decoder is called with beside a batch so that a token sees all of its text.
+
+    Returns:
+        slot_mask bool (texts, longest) of a packed batch; attention_mask bool (rows, 1, 1, tokens) of a padded one.
+    """
+    if "last_tokens" not in batch:
+        return {"attention_mask": batch["attention_mask"].bool()[:, None, None, :]}
+    slots, lengths = batch["slots"], packed_lengths(batch["last_tokens"])
+    return {"slot_mask": torch.arange(slots.shape[1], device=slots.device) < lengths[:, None]}
+
+
 def text_ends(batch: dict[str, Tensor]) -> Tensor | None:
     """Return where texts begin and end in a packed row, if a GPU with the flash kernel has it.
 

@@ -135,8 +135,10 @@ class RunCheckpoint(Checkpoint):
         Raises:
             ConfigError: with both sizes.
         """
-        # a float32 weight and the two moments of AdamW
-        one = 12 * sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        # a float32 weight, the two moments of AdamW, and the moving average
+        options: Any = getattr(module, "options", None)
+        numbers = 3 if getattr(options, "ema_decay", None) is None else 4
+        one = 4 * numbers * sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
         places = [self.best, self.last, *previous_names(self.directory, self.keep_last)]
         missing = sum(not place.exists() for place in places)
         try:

@@ -48,11 +48,11 @@ from lightning.pytorch.callbacks import Callback
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from genre_lightning.config.parser import parse
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed import sharded
 from genre_lightning.distributed.preemption import StopAgreement
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
-from genre_lightning.training.parser import parse
 from genre_lightning.training.setup import bind_model, build_trainer, check_setup
 
 warnings.filterwarnings("ignore")

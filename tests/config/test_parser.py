@@ -1,4 +1,4 @@
-"""What can be told of a command line before torch is loaded is told then, and nothing is refused that would be done."""
+"""A command line is read once, and what is wrong with it is said before torch is loaded."""
 
 import importlib
 import inspect
@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
 
 from genre_lightning import models
 from genre_lightning.cli import COMMANDS
-from genre_lightning.commands.early import _OBJECTS, _parse, check_early
-from genre_lightning.config.arguments import for_parser
+from genre_lightning.commands.checked import parse_checked
+from genre_lightning.config import parser as parser_module
+from genre_lightning.config.guard import instantiate
 from genre_lightning.config.model import OPTIONS
+from genre_lightning.config.parser import make_options, parse
 from genre_lightning.config.trainer import TrainerOptions
+from genre_lightning.config.words import for_parser, with_film_file
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.models.base import GenreClassifier
-from genre_lightning.training.parser import GenreTrainer, parse
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if "tfidf" not in path.stem)
@@ -54,6 +57,11 @@ def test_the_help_of_a_command_loads_no_library_that_computes(command):
         (["fit", "--data.csv", "nosuch.csv"], "no such file"),
         (["fit", "--config", "nosuch.yaml"], "no such configuration file"),
         (["fit", "--data.csv", "nosuch.csv", "--data.max_tokens", "many"], "max_tokens"),
+        (["fit", "--model", "nosuch"], "use one of DistilBertClassifier"),
+        (["fit", "--model.lrr", "1"], "unrecognized arguments: --model.lrr: did you mean --model.lr?"),
+        (["fit", "--data.csv=a.csv", "--model.pooling=max"], '"model.pooling": Expected'),
+        (["fit", "--data.csv=a.csv", "--model.lora.rnk=3"], "unrecognized arguments: --model.lora.rnk"),
+        (["fit", "--data.csv=a.csv", "--trainer.callbacks=[{a: 1}]"], '"trainer.callbacks"'),
         (["fit", "--data.csv", "nosuch.csv", "--trainer.max_epohcs", "3"], "max_epohcs"),
         (["fit", "--data.csv", "nosuch.csv", "--trainer.num_nodes", "many"], "num_nodes"),
         (["fit", "--data.csv", "nosuch.csv", "--model", "LlamaQLoraClassifier", "--model.packing", "4"], "packing"),
@@ -87,13 +95,15 @@ def test_a_backbone_that_is_not_there_is_told_before_libraries_are_loaded(words,
     assert message in text
 
 
+OURS = {"precision", "max_epochs", "gradient_clip_val", "log_every_n_steps", "num_sanity_val_steps",
+        "enable_model_summary"}  # fmt: skip
+
+
 def test_the_trainers_options_are_those_of_the_trainer():
-    full = dict(inspect.signature(GenreTrainer.__mro__[1].__init__).parameters)
-    ours = dict(inspect.signature(GenreTrainer.__init__).parameters)
-    light = inspect.signature(TrainerOptions).parameters
-    assert set(light) == set(full) - {"self"}
-    for name, parameter in light.items():
-        assert parameter.default == ours.get(name, full[name]).default, name
+    full = dict(inspect.signature(Trainer.__init__).parameters)
+    ours = inspect.signature(TrainerOptions).parameters
+    assert set(ours) == set(full) - {"self"}
+    assert {name for name, option in ours.items() if option.default != full[name].default} <= OURS
 
 
 def test_every_model_has_its_options():
@@ -108,18 +118,34 @@ def test_every_model_has_its_options():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_both_parsers_read_the_same_of_a_configuration(path):
+def test_a_configuration_reads_the_same_with_and_without_torch(path, monkeypatch):
     words = ["--config", str(path), "--data.csv", "a.csv", "--model.lr", "0.5", "--trainer.max_epochs=7"]
-    early = _parse("fit", words)
-    full, parser = parse("fit", words)
-    settings = yaml.safe_load(parser.parser.dump(full))
-    made = parser.parser.instantiate(full)
-    kind = type(early.model)
-    assert vars(early.data) == {name: getattr(made.data.options, name) for name in vars(early.data)}
-    assert vars(early.model) == {name: getattr(made.model.options, name) for name in vars(early.model)}
-    assert OPTIONS[settings["model"]["class_path"]] is kind
-    for name, value in early.trainer.as_dict().items():
-        assert f"trainer.{name}" in _OBJECTS or value == full.trainer[name], name
+    config, parser = parse("fit", words)
+    text = parser.dump(config, skip_none=False)
+    options = make_options("fit", config, parser)
+    made = instantiate(parser, config)
+    assert made.model.options == options.model.options
+    assert OPTIONS[config.model.class_path] is type(made.model.options)
+    monkeypatch.setattr(parser_module, "_names_object", lambda words, named: True)
+    config, parser = parse("fit", words)
+    assert parser.dump(config, skip_none=False) == text
+
+
+def test_a_configuration_that_was_written_reads_as_itself(tmp_path):
+    config, parser = parse("fit", ["--data.csv", "a.csv", "--model=LlamaQLoraClassifier", "--model.lora.rank=4"])
+    text = parser.dump(config, skip_none=False)
+    (tmp_path / "config.yaml").write_text(text)
+    config, parser = parse("fit", ["--config", str(tmp_path / "config.yaml")])
+    del config["config"]
+    assert parser.dump(config, skip_none=False) == text
+
+
+def test_options_of_another_model_are_left_out(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: {class_path: DistilBertClassifier, init_args: {pooling: cls, lr: 0.5}}")
+    config, _ = parse("fit", ["--config", str(tmp_path / "c.yaml"), "--data.csv=a.csv", "--model=ZeroShotLlama"])
+    assert config.model.class_path == "genre_lightning.models.zero_shot.ZeroShotLlama"
+    assert config.model.init_args.lr == 0.5
+    assert "pooling" not in config.model.init_args
 
 
 @pytest.mark.parametrize(
@@ -137,21 +163,28 @@ def test_both_parsers_read_the_same_of_a_configuration(path):
         ["--config", str(ROOT / "configs/quickstart.yaml"), "--model", "ZeroShotLlama", "--model.chat", "true"],
         ["--conf", str(ROOT / "configs/quickstart.yaml")],
         [f"-c{ROOT / 'configs/quickstart.yaml'}"],
-        ["--print_config"],
-        ["--model.help", "ZeroShotLlama"],
         ["--trainer.limit_val_batches", "0.5", "--trainer.devices", "[0, 1]", "--trainer.max_time", "00:01:00:00"],
         ["--trainer.devices=2", "--trainer.devices+=3", "--trainer.enable_progress_bar", "null"],
+        ["--trainer.max_time", "10:00:00:00", "--trainer.logger=false", "--trainer.callbacks=[]"],
+        ["--trainer.max_time={hours: 8}", "--trainer.val_check_interval=3", "--trainer.profiler=simple"],
         ["--wandb.project", "films", "--tensorboard", "--json"],
     ],
 )
-def test_nothing_is_refused_that_the_full_parser_takes(sample_csv, tmp_path, words):
-    check_early("fit", [*words, "--data.csv", str(sample_csv), "--run_dir", str(tmp_path / "run")])
+def test_every_form_of_an_option_is_taken(sample_csv, tmp_path, words):
+    config, _ = parse_checked("fit", [*words, "--data.csv", str(sample_csv)], tmp_path / "run")
+    assert config.model.class_path in OPTIONS
+
+
+@pytest.mark.parametrize("words", [["--print_config"], ["--model.help", "ZeroShotLlama"], ["--model.help"]])
+def test_what_is_shown_ends_the_command(sample_csv, tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as leaving:
+        parse_checked("fit", ["--data.csv", str(sample_csv), *words], tmp_path / "run")
+    assert leaving.value.code == 0
+    assert "model" in capsys.readouterr().out
 
 
 def test_a_model_from_elsewhere_is_refused_before_libraries_are_loaded(sample_csv, tmp_path):
     words = ["--data.csv", str(sample_csv), "--run_dir", str(tmp_path / "run"), "--model", "lightning.pytorch.X"]
-    with pytest.raises(ConfigError, match="use one of DistilBertClassifier"):
-        check_early("fit", words)
     with pytest.raises(ConfigError, match="use one of DistilBertClassifier"):
         parse("fit", words)
 
@@ -174,12 +207,16 @@ def test_the_command_line_wins_over_a_configuration_wherever_it_stands():
     assert for_parser(arguments) == [*files, "--data.csv", "a", "--json=true", "--lr=3", "--wandb={}"]
 
 
+def inspect_words(words, tmp_path):
+    parse_checked("data inspect", with_film_file(words), tmp_path / "run")
+
+
 def test_a_file_named_before_the_configuration_is_the_one_that_is_read(sample_csv, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(f"data: {{csv: {sample_csv}}}")
     with pytest.raises(DataError, match=r"missing\.csv"):
-        check_early("data inspect", [str(tmp_path / "missing.csv"), "--config", str(config)])
-    check_early("data inspect", [str(sample_csv), "--config", str(config)])
+        inspect_words([str(tmp_path / "missing.csv"), "--config", str(config)], tmp_path)
+    inspect_words([str(sample_csv), "--config", str(config)], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +237,7 @@ def test_a_text_is_taken_as_given(tmp_path, text):
 )  # fmt: skip
 def test_an_unknown_option_is_answered_with_the_nearest(sample_csv, given, meant):
     with pytest.raises(ConfigError, match="nrecognized arguments") as caught:
-        check_early("fit", ["--data.csv", str(sample_csv), given, "1"])
+        parse_checked("fit", ["--data.csv", str(sample_csv), given, "1"], Path("run"))
     assert (f"did you mean --{meant}?" in str(caught.value)) if meant else ("did you mean" not in str(caught.value))
 
 

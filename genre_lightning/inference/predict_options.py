@@ -1,4 +1,4 @@
-"""The options of `genre-lightning predict`, which uses a run as it was trained: read without loading torch."""
+"""What tagging a file is asked for: a run as it was trained, the file, and the table; read without loading torch."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class PredictOptions:
         raw_cells: leave texts in a CSV as they are, even those that a spreadsheet program takes for formulas.
         encoding: of the text of --data.csv; None for that of the training file.
         rest: the other arguments of the command line.
+        joins: files in the place of the run's joined ones.
     """
 
     run: RunDirectory
@@ -44,6 +45,7 @@ class PredictOptions:
     raw_cells: bool
     encoding: str | None
     rest: list[str]
+    joins: tuple[Path, ...] = ()
 
     @property
     def films(self) -> Path:
@@ -85,12 +87,15 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
     run: Path | None = None
     raw_cells, encoding = False, None
     rest: list[str] = []
+    joins: list[Path] = []
     words = iter(arguments)
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if place == 0 and not word.startswith("-"):
             run = Path(word)
-        elif name in ("--data.csv", "--data.encoding", "--out", "--run_dir") or name.startswith("--data.columns."):
+        elif name in ("--data.csv", "--data.join", "--data.encoding", "--out", "--run_dir") or name.startswith(
+            "--data.columns."
+        ):
             value = value if equals else next(words, "")
             if not value:
                 raise ConfigError(f"{name} names nothing: give it a value")
@@ -98,6 +103,8 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
                 run = Path(value)
             elif name == "--data.encoding":
                 encoding = value
+            elif name == "--data.join":
+                joins.append(Path(value))
             elif name.startswith("--data.columns."):
                 columns[name.removeprefix("--data.columns.")] = value
             else:
@@ -114,8 +121,9 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
         if word.startswith("-") and not word.startswith(_ALLOWED):
             raise ConfigError(
                 f"{word.partition('=')[0]} is no option of predict, which uses a run as it was trained: "
-                "it takes --data.csv, --data.columns.*, --data.encoding, --out, --raw_cells and --trainer.*"
+                "it takes --data.csv, --data.join, --data.columns.*, --data.encoding, --out, --raw_cells, --trainer.*"
             )
     if unknown := set(columns) - set(asdict(ColumnNames())):
         raise ConfigError(f"--data.columns.{min(unknown)} is unknown: use .id, .title, .overview or .genres")
-    return PredictOptions(RunDirectory(run.expanduser().absolute()), files, columns, raw_cells, encoding, rest)
+    directory = RunDirectory(run.expanduser().absolute())
+    return PredictOptions(directory, files, columns, raw_cells, encoding, rest, tuple(joins))

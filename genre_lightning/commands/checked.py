@@ -1,0 +1,76 @@
+"""The configuration of a command, parsed, and refused where that can be said before torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from genre_lightning.config.parser import make_options, parse, parse_baseline
+from genre_lightning.config.trainer import option_problems
+from genre_lightning.config.words import with_run_config, with_run_named
+from genre_lightning.data.movies import check_data
+from genre_lightning.errors import check_all
+from genre_lightning.runs import RunDirectory
+
+
+def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Namespace, ArgumentParser]:
+    """Parse the configuration of a run and check what needs neither torch nor the machine.
+
+    Args:
+        command: "fit", or "data inspect", which loads no model.
+        words: Its arguments.
+        run_dir: If the configuration names none.
+
+    Raises:
+        ConfigError, DataError: Nothing has been written.
+    """
+    config, parser = parse(command, words)
+    run = _run(config, run_dir)
+    options = make_options(command, config, parser)
+    checks = [lambda: check_data(options.data), run.check_writable]
+    if "model" in options:
+        model = options.model.options
+        checks[:0] = [model.check_options, *([model.check_files] if command == "fit" else [])]
+    check_all(checks, option_problems(config))
+    return config, parser
+
+
+def parse_checked_baseline(
+    name: str, kind: type, words: Sequence[str], run_dir: Path
+) -> tuple[Namespace, ArgumentParser]:
+    """Parse the configuration of a baseline and check it; see `parse_checked`.
+
+    Args:
+        name: Of the baseline.
+        kind: Its class.
+        words: Arguments of the command.
+        run_dir: If the configuration names none.
+    """
+    config, parser = parse_baseline(name, kind, words)
+    run = _run(config, run_dir)
+    options = make_options(f"baseline {name}", config, parser)
+    check_all((lambda: check_data(options.data), options.model.check, run.check_writable))
+    return config, parser
+
+
+def _run(config: Namespace, run_dir: Path) -> RunDirectory:
+    if config.run_dir is None:
+        config.run_dir = run_dir
+    return RunDirectory(Path(config.run_dir).expanduser().absolute())
+
+
+def parse_trained(command: str, arguments: Sequence[str]) -> tuple[Namespace, ArgumentParser]:
+    """Parse the configuration of a run that has been trained.
+
+    Args:
+        command: "validate" or "test".
+        arguments: Its arguments.
+
+    Raises:
+        ConfigError, CheckpointError: No run directory, no run in it, or one that has not finished training.
+    """
+    config, parser = parse(command, with_run_config(with_run_named(command, arguments)))
+    RunDirectory(Path(config.run_dir)).require_trained()
+    return config, parser

@@ -1,0 +1,1 @@
+"""Inputs of the head: read from cells, fitted on the training films, and encoded for a batch."""

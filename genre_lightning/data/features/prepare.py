@@ -1,0 +1,88 @@
+"""The head's inputs of a file's films: fitted on the training films, encoded once, and kept in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.cache import build_once, key_of
+from genre_lightning.config.features import Feature
+from genre_lightning.data.features.encode import EncodedInputs, encode_inputs
+from genre_lightning.data.features.fit import Leak, find_leaks, fit_names, fit_numbers
+from genre_lightning.data.films import FilmTable, input_column
+from genre_lightning.types import FittedInput
+
+_FORMAT = 1
+
+
+def values_of(films: FilmTable, column: str, rows: NDArray[np.int64]) -> Iterator[Any]:
+    """Yield the values of an input of the films at the given positions, which ascend."""
+    for batch in films.batches(input_column(column), rows):
+        yield from batch.to_pylist()
+
+
+def fit_inputs(
+    features: Sequence[Feature],
+    films: FilmTable,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.bool_],
+    genres: Sequence[str],
+    *,
+    exclude_leaks: bool,
+) -> tuple[tuple[FittedInput, ...], list[Leak]]:
+    """Fit the inputs on the training films.
+
+    Args:
+        features: of the head.
+        films: of the file.
+        rows: positions of the training films, ascending.
+        labels: bool (training films, genres).
+        genres: their names.
+        exclude_leaks: leave out the values that all but give a genre away.
+
+    Returns:
+        the inputs, and the values that leak.
+
+    Raises:
+        DataError: an input has no values, or vectors of several lengths.
+    """
+    fitted, leaks = [], []
+    for feature in features:
+        if feature.kind not in ("tags", "category"):
+            fitted.append(fit_numbers(feature, values_of(films, feature.column, rows)))
+            continue
+        found = find_leaks(feature.column, values_of(films, feature.column, rows), labels, genres)
+        left_out = frozenset(leak.value for leak in found) if exclude_leaks else frozenset()
+        fitted.append(fit_names(feature, values_of(films, feature.column, rows), left_out))
+        leaks += found
+    return tuple(fitted), leaks
+
+
+def encoded_inputs(
+    fitted: Sequence[FittedInput], films: FilmTable, rows: NDArray[np.int64], content: str, cache_dir: Path
+) -> EncodedInputs:
+    """Encode the inputs of the films in use, or map what an earlier call left in the cache.
+
+    Args:
+        fitted: the inputs.
+        films: of the file.
+        rows: positions of the films in use, ascending.
+        content: names the films in use and their order.
+        cache_dir: root of the cache.
+
+    Raises:
+        DataError: a vector has another length than those of the training films.
+    """
+
+    def build(folder: Path) -> dict[str, Any]:
+        encode_inputs(fitted, lambda name: values_of(films, name, rows)).write(folder)
+        return {}
+
+    settings = {"format": _FORMAT, "content": content, "inputs": [asdict(one) for one in fitted]}
+    folder, _ = build_once(cache_dir / "inputs", key_of(settings), build)
+    return EncodedInputs.read(folder, fitted)

@@ -1,0 +1,285 @@
+"""Further files of films: found by key on disk, so that their size is not the process's, and counted for the audit."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from genre_lightning.cache import build_once, key_of
+from genre_lightning.config.columns import FilmSource
+from genre_lightning.config.features import JoinedFile
+from genre_lightning.data.cells import is_placeholder_genre
+from genre_lightning.data.csv_rows import MisfitRow
+from genre_lightning.data.shapes import whole_number
+from genre_lightning.data.tables import FileState, header_of, read_rows
+from genre_lightning.errors import DataError, one_line
+from genre_lightning.files import file_digest
+
+_FORMAT = 1
+_BATCH_ROWS = 1000
+_IMDB = re.compile(r"tt0*([0-9]{1,18})")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which file each column is in.
+
+    Attributes:
+        own: columns of the movies file.
+        joined: for each joined file, its column for each name by which the options call it.
+    """
+
+    own: tuple[str, ...]
+    joined: tuple[dict[str, str], ...] = ()
+
+
+def find_columns(source: FilmSource, names: Sequence[str] | None = None) -> Columns:
+    """Find the file that has each column of texts and inputs, by the headers alone.
+
+    Args:
+        source: the files.
+        names: of the columns; None for those of the template and the inputs.
+
+    Raises:
+        DataError: a file cannot be read, or none has a column.
+    """
+    if names is None:
+        names = [*source.template.columns(source.columns).values(), *(f.column for f in source.inputs)]
+    names = list(dict.fromkeys(names))
+    if not source.has_inputs:
+        return Columns(tuple(names))
+    header = header_of(source.path, [source.columns.overview], source.encoding)
+    headers = [_header_of_join(join, source.encoding) for join in source.join]
+    own = [join.on for join in source.join if join.on]
+    joined: tuple[dict[str, str], ...] = tuple({} for _ in source.join)
+    for name in names:
+        found = [
+            (place, column)
+            for place, (join, columns) in enumerate(zip(source.join, headers, strict=True))
+            for column in columns
+            if f"{join.name}.{column}" == name or (column == name and name not in header)
+        ]
+        if len(found) > 1:
+            both = " and ".join(f"{source.join[place].name}.{column}" for place, column in found)
+            raise DataError(f"the column {name!r} is in several joined files: name {both}")
+        if found:
+            place, column = found[0]
+            joined[place][name] = column
+        elif name in header or not _is_feature(source, name):
+            own.append(name)
+        else:
+            raise _missing(source, name, header, headers)
+    for join in source.join:
+        if join.on and join.on not in header:
+            raise DataError(
+                f"data.join {join.file.name} is matched on the column {join.on!r}, which {source.path} does not have: "
+                f"set on to one of its columns, such as {source.columns.id}"
+            )
+    return Columns(tuple(dict.fromkeys(own)), joined)
+
+
+def _is_feature(source: FilmSource, name: str) -> bool:
+    return any(feature.column == name for feature in [*source.inputs, *source.template.features])
+
+
+def _missing(source: FilmSource, name: str, header: Sequence[str], headers: Sequence[Sequence[str]]) -> DataError:
+    shown = one_line(", ".join(header))[:300]
+    others = "".join(
+        f"; {join.file.name} has {one_line(', '.join(columns))[:200]}"
+        for join, columns in zip(source.join, headers, strict=True)
+    )
+    return DataError(
+        f"data.features names the column {name!r}, which {source.path} does not have ({shown}{others}): name one of "
+        "those, add the file that has it to data.join, or give it an empty column if it is not known"
+    )
+
+
+def _header_of_join(join: JoinedFile, encoding: str) -> list[str]:
+    if not join.file.is_file():
+        raise DataError(f"data.join names {join.file}, which is not a file: give its path")
+    header = header_of(join.file, [join.key], encoding)
+    if join.key not in header:
+        raise DataError(
+            f"data.join {join.file} has no column {join.key!r} ({one_line(', '.join(header))[:300]}): set key to its "
+            "column of ids"
+        )
+    return header
+
+
+@dataclass
+class JoinIndex:
+    """The rows of a joined file by their key.
+
+    Attributes:
+        join: the file.
+        columns: its column for each name by which the options call it.
+        facts: counts of the file: rows, duplicate_keys, rows_without_key.
+        matched: films that have a row.
+        unmatched: films that have none.
+    """
+
+    join: JoinedFile
+    columns: dict[str, str]
+    facts: dict[str, Any]
+    path: Path
+    matched: int = 0
+    unmatched: int = 0
+    example: str = ""
+    _database: sqlite3.Connection | None = field(default=None, repr=False)
+
+    def cells(self, film_id: object, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a film's cells of the joined columns; None for each if the film has no row.
+
+        Args:
+            film_id: of the film.
+            row: of the movies file.
+        """
+        if self._database is None:
+            self._database = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        key = join_key(row.get(self.join.on) if self.join.on else film_id, imdb=bool(self.join.on))
+        found = self._database.execute("SELECT cells FROM rows WHERE key = ?", (key,)).fetchone() if key else None
+        if found is None:
+            self.unmatched += 1
+            return dict.fromkeys(self.columns)
+        self.matched += 1
+        cells = json.loads(found[0])
+        return dict(zip(self.columns, cells, strict=True))
+
+    def audit(self) -> dict[str, Any]:
+        """Return the counts for the audit."""
+        keys = self.facts["rows"] - self.facts["duplicate_keys"] - self.facts["rows_without_key"]
+        return {
+            "file": self.join.file.name,
+            "key": self.join.key,
+            **{name: self.facts[name] for name in ("rows", "duplicate_keys", "rows_without_key")},
+            "films_matched": self.matched,
+            "films_unmatched": self.unmatched,
+            "rows_unmatched": max(keys - self.matched, 0),
+        }
+
+    def check(self) -> None:
+        """Refuse a file of which no row is of a film.
+
+        Raises:
+            DataError: with an id of each side, and the fix.
+        """
+        if self.matched or not self.unmatched:
+            return
+        on = self.join.on or "the id"
+        raise DataError(
+            f"data.join {self.join.file}: none of its {self.facts['rows']:,} rows matches a film ({self.join.key!r} "
+            f"is such as {self.facts['example']!r}, {on} of a film such as {self.example!r}): set key to its column of "
+            "ids, or on to the column of data.csv that holds them, such as imdb_id"
+        )
+
+    def fresh(self) -> JoinIndex:
+        """Return the same index with its counts at 0."""
+        return JoinIndex(self.join, self.columns, self.facts, self.path)
+
+
+def join_key(cell: object, *, imdb: bool = False) -> str | None:
+    """Return an id cell as a key: 862.0 is 862, and of IMDb's ids tt0114709 is 114709; None for an empty cell."""
+    if (number := whole_number(cell)) is not None:
+        return str(number)
+    text = "" if cell is None else str(cell).strip()
+    if imdb and (found := _IMDB.fullmatch(text)):
+        return str(int(found[1]))
+    return None if is_placeholder_genre(text) else text[:200]
+
+
+def joined_row(
+    joins: Sequence[JoinIndex], source: FilmSource, film_id: int | str | None, row: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a film's row with its cells of the joined files.
+
+    Args:
+        joins: the files' indexes, which count the films.
+        source: the movies file.
+        film_id: of the film; None if it has none.
+        row: of the movies file.
+
+    Raises:
+        DataError: the movies file has no ids to join by.
+    """
+    for join in joins:
+        if not join.join.on and source.columns.id not in row:
+            raise DataError(
+                f"{source.path} has no column {source.columns.id!r}, by which {join.join.file.name} is joined: name "
+                "its ids with --data.columns.id, or set on in data.join to another column"
+            )
+        if not join.example:
+            join.example = str(row.get(join.join.on) if join.join.on else film_id)[:40]
+        row = {**row, **join.cells(film_id, row)}
+    return row
+
+
+def open_joins(source: FilmSource, cache_dir: Path, names: Sequence[str] | None = None) -> list[JoinIndex]:
+    """Index the joined files by their keys, or open what an earlier call left in the cache.
+
+    Args:
+        source: the files.
+        cache_dir: root of the cache.
+        names: see `find_columns`.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    if not source.join:
+        return []
+    columns = find_columns(source, names).joined
+    return [
+        _open(join, of_file, source.encoding, cache_dir)
+        for join, of_file in zip(source.join, columns, strict=True)
+        if of_file
+    ]
+
+
+def _open(join: JoinedFile, columns: dict[str, str], encoding: str, cache_dir: Path) -> JoinIndex:
+    state, digest = FileState.of(join.file), file_digest(join.file)
+    settings = {
+        "format": _FORMAT, "file": digest, "name": join.file.suffixes, "key": join.key, "imdb": bool(join.on),
+        "columns": list(columns.values()), "encoding": encoding,
+    }  # fmt: skip
+
+    def build(folder: Path) -> dict[str, Any]:
+        facts = _write(folder / "rows.sqlite", join, list(columns.values()), encoding)
+        state.check_unchanged()
+        return facts
+
+    folder, facts = build_once(cache_dir / "joins", key_of(settings), build)
+    return JoinIndex(join, columns, facts, folder / "rows.sqlite")
+
+
+def _write(path: Path, join: JoinedFile, columns: Sequence[str], encoding: str) -> dict[str, Any]:
+    counts = {"rows": 0, "rows_without_key": 0}
+    example: list[str] = []
+
+    def rows() -> Iterator[tuple[str, str]]:
+        for row in read_rows(join.file, [join.key, *columns], optional=[], encoding=encoding):
+            counts["rows"] += 1
+            key = None if isinstance(row, MisfitRow) else join_key(row.get(join.key), imdb=bool(join.on))
+            if key is None:
+                counts["rows_without_key"] += 1
+                continue
+            if not example:
+                example.append(str(row.get(join.key))[:40])
+            yield key, json.dumps([row.get(column) for column in columns], default=str)
+
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("CREATE TABLE rows (key TEXT PRIMARY KEY, cells TEXT)")
+        pending = rows()
+        while batch := list(islice(pending, _BATCH_ROWS)):
+            database.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", batch)  # the first row of a key counts
+        database.commit()
+        (kept,) = database.execute("SELECT COUNT(*) FROM rows").fetchone()
+    duplicates = counts["rows"] - counts["rows_without_key"] - kept
+    return {**counts, "duplicate_keys": duplicates, "example": example[0] if example else ""}

@@ -1,0 +1,124 @@
+"""A whole run of a model that counts words, on the same films and judged in the same way as any other."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse import ArgumentParser, Namespace
+
+from genre_lightning.config.changes import check_same_training
+from genre_lightning.config.data import DataOptions, make_paths_absolute
+from genre_lightning.config.guard import instantiate
+from genre_lightning.data.features.matrix import input_matrix
+from genre_lightning.data.prepare import PreparedFilms, prepare_films
+from genre_lightning.distributed.ranks import tell
+from genre_lightning.evaluation.decisions import fit_decision, write_decision
+from genre_lightning.evaluation.predictions import Predictions
+from genre_lightning.models.tfidf import TfidfBaseline
+from genre_lightning.provenance import device_name, made_by
+from genre_lightning.runs import RunDirectory
+from genre_lightning.training.evaluate import evaluate_split, predictions_of
+from genre_lightning.training.resume import (
+    begin,
+    check_films,
+    finish,
+    finished_results,
+    kept_splits,
+    locked,
+    undone_if_refused,
+)
+
+# data.* options that a model of words does not read; they are accepted so that one data section serves every model
+_OF_TOKENS = ("tokenizer", "revision", "vocab_size", "max_tokens", "global_batch_size")
+_WITHOUT_EFFECT = tuple(f"data.{name}" for name in _OF_TOKENS)
+
+
+@dataclass
+class BaselineSetup:
+    """A checked configuration of a baseline; nothing is read or written yet."""
+
+    config: Namespace
+    config_text: str
+    run: RunDirectory
+    data: DataOptions
+    model: TfidfBaseline
+
+
+def set_up(config: Namespace, parser: ArgumentParser) -> BaselineSetup:
+    """Make the parts of a run from its configuration.
+
+    Args:
+        config: Parsed, with a run directory.
+        parser: That parsed it.
+    """
+    config = config.clone()
+    make_paths_absolute(config.data)
+    run = RunDirectory(Path(config.run_dir).expanduser().absolute())
+    config.run_dir = run.path
+    made = instantiate(parser, config, run.path)
+    return BaselineSetup(config, parser.dump(config, skip_none=False), run, made.data, made.model)
+
+
+def fit_baseline(config: Namespace, parser: ArgumentParser) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
+    """Train and evaluate a baseline, resume it, or do nothing if it is finished.
+
+    Args:
+        config: Parsed, with a run directory.
+        parser: That parsed it.
+
+    Returns:
+        The run, and what each split's metrics.json holds.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: Nothing has been changed.
+    """
+    setup = set_up(config, parser)
+    run, override = setup.run, config.override
+    changed = check_same_training(run, setup.config_text, override=override, without_effect=_WITHOUT_EFFECT)
+    data = prepare_films(setup.data, kept_splits(run))
+    with locked(run):
+        anew = check_films(run, data, setup.data.source.path, override=override) or bool(changed)
+        with undone_if_refused(run):
+            begin(run, setup.config_text, data, anew=anew)
+            results = finished_results(run)
+            if results is None:
+                for difference in changed:
+                    tell(f"overriding {difference}")
+                results = _train_and_evaluate(setup, data)
+    return run, results
+
+
+def _train_and_evaluate(setup: BaselineSetup, data: PreparedFilms) -> dict[str, dict[str, Any]]:
+    run, model, seed = setup.run, setup.model, setup.config.seed
+    train = data.splits["train"]
+    genres = data.vocabulary.names
+    if absent := [genres[column] for column in np.flatnonzero(~train.labels.any(axis=0))]:
+        tell(f"no training film has {', '.join(absent)}: the model knows nothing of them")
+    started = time.monotonic()
+    texts, columns = data.films.strings("text", data.rows[train.films]), input_matrix(data.encoded, train.films)
+    model.fit(texts, train.labels, genres, seed, data.inputs, columns)
+    sha256 = model.write(run.baseline)
+    seconds = time.monotonic() - started
+    linear = model.fitted()
+    tell(f"{model.name}: {len(linear.terms):,} terms, {model.parameters:,} parameters, trained in {seconds:.1f} s")
+    facts = {"train_seconds": round(seconds, 1), "trainable_parameters": model.parameters}
+    run.set_status("evaluating", **facts, training=made_by(device_name()))
+    predicted = {split: _predict(model, data, split) for split in ("validation", "test")}
+    options = setup.config.decision.as_dict()
+    decision = fit_decision(predicted["validation"], "validation", seed=seed, checkpoint_sha256=sha256, **options)
+    write_decision(decision, run.decision)
+    results = {
+        split: evaluate_split(run, data, predictions, decision, split, seed) for split, predictions in predicted.items()
+    }
+    finish(run)
+    return results
+
+
+def _predict(model: TfidfBaseline, data: PreparedFilms, split: str) -> Predictions:
+    films = data.splits[split].films
+    texts = data.films.strings("text", data.rows[films])
+    return predictions_of(data, split, model.logits(texts, input_matrix(data.encoded, films)))

@@ -1,0 +1,99 @@
+"""A trained run at work, from its directory alone: opened for its commands, and evaluated again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from genre_lightning.config.changes import check_same_training
+from genre_lightning.data.prepare import PreparedData
+from genre_lightning.distributed.ranks import is_first_rank, tell
+from genre_lightning.distributed.watch import explaining_failures, watch_ranks
+from genre_lightning.errors import CheckpointError, one_line
+from genre_lightning.evaluation.decisions import Decision
+from genre_lightning.evaluation.report import write_report
+from genre_lightning.models.restore import restore_weights
+from genre_lightning.training.evaluate import (
+    evaluate_split,
+    fit_and_store_decision,
+    load_decision,
+    predict_split,
+    steps_done,
+)
+from genre_lightning.training.loggers.build import closing
+from genre_lightning.training.loggers.tracking import log_evaluation
+from genre_lightning.training.resume import check_films, kept_splits, locked
+from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
+
+
+def open_run(config: Namespace, parser: ArgumentParser, *, films: bool = True) -> Setup:
+    """Return the setup of a run that has been trained.
+
+    Args:
+        config: Parsed, with the run's directory.
+        parser: That parsed it.
+        films: Whether the run's own films are needed; without, its best checkpoint says what it is, whatever of the
+            training the configuration says.
+
+    Raises:
+        ConfigError, DataError: Settings that would change the training, or films that cannot be read.
+    """
+    setup = check_setup(config, parser, films=films)
+    if films:
+        check_same_training(setup.run, setup.config_text, override=config.override)
+        setup.data.keep_splits(kept_splits(setup.run))
+    return setup
+
+
+def reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
+    """Evaluate a split, and fit the decision where validation is evaluated and the run has none.
+
+    Args:
+        split: "validation" or "test".
+        setup: Of the run.
+
+    Returns:
+        What metrics.json holds; nothing on other ranks than rank 0.
+    """
+    watch_ranks()
+    with explaining_failures():
+        return _reevaluate(split, setup)
+
+
+def _reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
+    data = bind_model(setup)
+    check_films(setup.run, data, setup.data.options.source.path, override=setup.config.override)
+    setup.run.check_writable()
+    with locked(setup.run):
+        return _write_evaluation(split, setup, data)
+
+
+def _write_evaluation(split: str, setup: Setup, data: PreparedData) -> dict[str, Any] | None:
+    decision = _stored_decision(split, setup, data)
+    trainer, _ = build_trainer(setup)
+    restore_weights(setup.model, setup.run.best)
+    predictions = predict_split(trainer, setup.model, setup.data, split)
+    if not is_first_rank():
+        return None
+    if decision is None:
+        decision = fit_and_store_decision(setup, predictions)
+        tell(f"the decision is new: run 'genre-lightning test --run_dir {setup.run.path}' for test metrics under it")
+    result = evaluate_split(
+        setup.run, data, predictions, decision, split, setup.config.seed, trainer.strategy.root_device
+    )
+    with closing(trainer.loggers):
+        log_evaluation(trainer.loggers, setup.run.evaluation(split), result, steps_done(setup.run))
+    write_report(setup.run.path)
+    return result
+
+
+def _stored_decision(split: str, setup: Setup, data: PreparedData) -> Decision | None:
+    """The run's decision; None for one that `validate` fits anew as it is missing, damaged or of another checkpoint."""
+    try:
+        return load_decision(setup).for_genres(data.vocabulary.names)
+    except CheckpointError as error:
+        if split != "validation":
+            raise
+        tell(one_line(error).partition(": run ")[0])
+        return None

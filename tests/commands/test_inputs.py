@@ -1,0 +1,295 @@
+"""Runs with joined files and features, from fit and baseline to every command that uses a run."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from small_run import SMALL
+
+from genre_lightning import Tagger
+from genre_lightning.__main__ import main
+from genre_lightning.config.changes import differences, training_digest
+from genre_lightning.config.features import as_joins, with_files
+from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.errors import ConfigError, DataError
+from genre_lightning.evaluation.predictions import read_stored_predictions
+from genre_lightning.models.base import GenreClassifier
+from genre_lightning.runs import RunDirectory
+
+FEATURES = [
+    {"column": "keywords", "kind": "tags", "min_films": 1},
+    {"column": "original_language", "kind": "category"},
+    {"column": "runtime", "kind": "number"},
+    {"column": "release_date", "kind": "date"},
+    {"column": "tagline", "kind": "text", "max_tokens": 8},
+]
+DECODER = [
+    "--model=genre_lightning.models.llama_qlora.LlamaQLoraClassifier",
+    "--model.backbone=random",
+    "--model.architecture={layers: 1, width: 32, heads: 2, inner_width: 48}",
+    "--model.quantization=none",
+    "--data.tokenizer=wordpiece",
+    "--data.vocab_size=600",
+    "--data.max_tokens=48",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *a, **k: None)
+        patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
+        patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Movies, and a file of keywords for most of them."""
+    place = tmp_path_factory.mktemp("inputs")
+    write_sample(place / "sample.csv", films=160, seed=3)
+    with (place / "sample.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with (place / "keywords.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "keywords"])
+        for number, row in enumerate(rows):
+            if number % 4:
+                writer.writerow([row["id"], f"[{{'name': 'word {number % 5}'}}, {{'name': 'one, two'}}]"])
+    return place
+
+
+def words(place, features=FEATURES):
+    return [f"--data.csv={place / 'sample.csv'}", f"--data.join=[{{file: {place / 'keywords.csv'}}}]",
+            f"--data.features={json.dumps(features)}"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(place):
+    made = {}
+
+    def make(kind):
+        run = made.setdefault(kind, place / kind)
+        if run.exists():
+            return run
+        if kind == "encoder":
+            assert main(["fit", *words(place), f"--run_dir={run}", *SMALL, "--trainer.max_epochs=1"]) == 0
+        elif kind == "decoder":
+            assert main(["fit", *words(place), f"--run_dir={run}", *DECODER]) == 0
+        elif kind == "tfidf_nb":
+            assert main(["baseline", kind, *words(place), f"--run_dir={run}"]) == 0
+        else:
+            members = [str(make("encoder")), str(make("tfidf_nb"))]
+            assert main(["ensemble", *members, f"--run_dir={run}"]) == 0
+        return run
+
+    return make
+
+
+def films_of(place):
+    with (place / "sample.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def rows_of(place, ids):
+    with (place / "keywords.csv").open(newline="", encoding="utf-8") as file:
+        keywords = dict(list(csv.reader(file))[1:])
+    rows = {row["id"]: row for row in films_of(place)}
+    names = ("overview", "original_language", "runtime", "release_date", "tagline")
+    return [{**{n: rows[str(i)][n] for n in names}, "keywords": keywords.get(str(i), "")} for i in ids]
+
+
+KINDS = ("encoder", "decoder", "tfidf_nb", "ensemble")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_tagged_as_the_evaluation_tagged_the_films(runs, place, kind):
+    run = runs(kind)
+    stored = read_stored_predictions(run / "evaluation" / "test" / "predictions.parquet").predictions
+    tagger = Tagger(run, device="cpu")
+    expected = tagger.decision.probabilities(stored.logits)
+    tagged = tagger(rows_of(place, stored.ids))
+    found = np.array([[film.probabilities[genre] for genre in tagger.genres] for film in tagged])
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predict_reads_the_joined_file(runs, place, kind, tmp_path):
+    run = runs(kind)
+    stored = read_stored_predictions(run / "evaluation" / "test" / "predictions.parquet").predictions
+    out = tmp_path / "out.parquet"
+    assert main(["predict", str(run), f"--data.csv={place / 'sample.csv'}", f"--out={out}"]) == 0
+    ids, logits = (pq.read_table(out)[name].to_pylist() for name in ("id", "logits"))
+    by_id = dict(zip(map(str, reversed(ids)), reversed(logits), strict=True))
+    found = np.array([by_id[str(film)] for film in stored.ids], dtype=np.float32)
+    assert np.allclose(found, stored.logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "ensemble"])
+def test_evaluate_reads_the_joined_file(runs, place, kind, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(runs(kind), copied)
+    assert main(["evaluate", str(copied), f"--data.csv={place / 'sample.csv'}", "--name=again"]) == 0
+    again = read_stored_predictions(copied / "evaluation" / "again" / "predictions.parquet").predictions
+    stored = read_stored_predictions(copied / "evaluation" / "test" / "predictions.parquet").predictions
+    logits = dict(zip(again.ids.tolist(), again.logits, strict=True))
+    assert np.allclose([logits[film] for film in stored.ids.tolist()], stored.logits, atol=1e-4)
+
+
+def stop_at_step_5(self, batch, batch_idx):
+    if self.trainer.global_step == 5:
+        raise RuntimeError("stopped")
+
+
+def test_an_interrupted_run_resumes_exactly(runs, place, tmp_path):
+    run = tmp_path / "run"
+    options = [*words(place), f"--run_dir={run}", *SMALL, "--trainer.max_epochs=1", "--checkpoint.every_steps=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GenreClassifier, "on_train_batch_start", stop_at_step_5)
+        with pytest.raises(RuntimeError, match="stopped"):
+            main(["fit", *options])
+    assert main(["fit", *options]) == 0
+    whole, resumed = (
+        torch.load(RunDirectory(path).best, weights_only=True)["state_dict"] for path in (runs("encoder"), run)
+    )
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_audit_counts_joined_rows_and_inputs(runs, capsys, place):
+    audit = json.loads(RunDirectory(runs("tfidf_nb")).audit.read_text())
+    (join,), keywords = audit["joins"], audit["inputs"]["keywords"]
+    assert (join["films_matched"], join["films_unmatched"]) == (keywords["known"], keywords["missing"])
+    assert join["films_matched"] + join["films_unmatched"] == 160
+    capsys.readouterr()
+    assert main(["data", "inspect", *words(place), "--model.backbone=small"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"by id; {join['films_matched']} films matched, {join['films_unmatched']} without a row" in shown
+    assert "| keywords" in shown
+
+
+def test_a_category_that_training_has_not_seen(runs):
+    tagger = Tagger(runs("encoder"), device="cpu")
+    film = {"overview": "A man walks.", "original_language": "xx"}
+    unknown, other, missing = tagger([film, {**film, "original_language": "yy"}, {"overview": "A man walks."}])
+    assert unknown.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    assert unknown.probabilities != pytest.approx(missing.probabilities, abs=1e-6)
+
+
+def test_tag_takes_fields_and_lines_of_json(runs, capsys, monkeypatch):
+    run, film = str(runs("encoder")), {"overview": "A man walks.", "keywords": "word 1", "runtime": "90"}
+    fields = [word for name, value in film.items() for word in ("--field", f"{name}={value}")]
+    capsys.readouterr()
+    assert main(["tag", run, "--json", *fields]) == 0
+    by_fields = json.loads(capsys.readouterr().out)
+    assert main(["tag", run, "A man walks.", "--json", *fields[2:]]) == 0
+    with_text = json.loads(capsys.readouterr().out)
+    assert main(["tag", run, json.dumps({**film, "runtime": 90}), "--json"]) == 0
+    by_line = json.loads(capsys.readouterr().out)
+    assert by_fields == with_text == by_line
+    assert by_fields["probabilities"] == Tagger(run, device="cpu")(film).probabilities
+    assert by_fields["text"] == "A man walks."
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [("keywords", "--field is 'keywords': give NAME=VALUE"), ("cast=A, B", "has cast, and the run reads overview")],
+)
+def test_fields_that_the_run_does_not_read(runs, capsys, field, message):
+    run = str(runs("encoder"))
+    capsys.readouterr()
+    assert main(["tag", run, "--field", field]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_without_its_joined_file(runs, place, capsys, tmp_path):
+    run = runs("tfidf_nb")
+    moved = (place / "keywords.csv").rename(tmp_path / "keywords.csv")
+    try:
+        for command in (
+            ["predict", str(run), f"--data.csv={place / 'sample.csv'}", f"--out={tmp_path / 'out.csv'}"],
+            ["evaluate", str(run), f"--data.csv={place / 'sample.csv'}"],
+        ):
+            capsys.readouterr()
+            assert main(command) == 2
+            assert "keywords.csv, which is not a file" in capsys.readouterr().err
+        assert not (tmp_path / "out.csv").exists()
+        words = ["predict", str(run), f"--data.csv={place / 'sample.csv'}", f"--out={tmp_path / 'out.csv'}"]
+        assert main([*words, f"--data.join={moved}"]) == 0
+        assert main([*words, f"--data.join={place / 'sample.csv'}", f"--data.join={moved}"]) == 2
+        assert "the run joins keywords" in capsys.readouterr().err
+    finally:
+        moved.rename(place / "keywords.csv")
+
+
+def test_what_a_head_with_inputs_has_not(runs, capsys, tmp_path):
+    run = str(runs("encoder"))
+    capsys.readouterr()
+    assert main(["explain", run, "A man walks."]) == 2
+    assert "reads keywords, original_language, runtime, release_date in its head" in capsys.readouterr().err
+    assert main(["export", run, str(tmp_path / "out")]) == 2
+    assert "by data.features, and exported models read one text" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_zero_shot_models_refuse_inputs_before_any_work(place, capsys, tmp_path):
+    model = ["--model=genre_lightning.models.zero_shot.ZeroShotLlama", *DECODER[1:]]
+    assert main(["fit", *words(place), f"--run_dir={tmp_path / 'run'}", *model]) == 2
+    assert "ZeroShotLlama reads texts alone" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_counts_the_inputs(place, capsys):
+    counts = []
+    for features in (FEATURES[-1:], FEATURES):
+        capsys.readouterr()
+        assert main(["plan", "--json", *words(place, features), *SMALL[:2], "--trainer.accelerator=cpu"]) == 0
+        counts.append(json.loads(capsys.readouterr().out)["parameters"]["total"])
+    assert counts[1] > counts[0] + 4 * 128
+
+
+def test_defaults_are_no_part_of_a_trainings_digest():
+    before = "data: {csv: a.csv}\nmodel: {class_path: X, init_args: {backbone: small}}\n"
+    after = (
+        "data: {csv: a.csv, join: null, features: null, leave_out_after_release: false, exclude_leaks: false}\n"
+        "model: {class_path: X, init_args: {backbone: small, fusion: gate, drop_input: 0.1, input_width: 128}}\n"
+    )
+    assert training_digest(before) == training_digest(after)
+
+
+def test_a_joined_file_may_move_but_not_change_its_key():
+    def data(file, key):
+        return {"data": {"join": [{"file": file, "key": key, "on": None}]}}
+
+    assert differences(data("/a/k.csv", "id"), data("/b/k.csv", "id")) == []
+    assert differences(data("/a/k.csv", "id"), data("/a/k.csv", "film"))
+
+
+def test_tagger_refuses_a_vector_of_another_length(place, tmp_path):
+    table = [{"id": row["id"], "v": "[0.5, 1]"} for row in films_of(place)]
+    with (tmp_path / "v.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "v"])
+        writer.writeheader()
+        writer.writerows(table)
+    run = tmp_path / "run"
+    options = [f"--data.csv={place / 'sample.csv'}", f"--data.join=[{{file: {tmp_path / 'v.csv'}}}]"]
+    features = json.dumps([{"column": "v", "kind": "vector"}])
+    assert main(["baseline", "tfidf_nb", *options, f"--data.features={features}", f"--run_dir={run}"]) == 0
+    tagger = Tagger(run)
+    assert tagger({"overview": "A man walks.", "v": [1, 2]}).probabilities
+    with pytest.raises(DataError, match="a vector of 3 numbers, and the training films have 2"):
+        tagger({"overview": "A man walks.", "v": [1, 2, 3]})
+
+
+def test_the_joined_files_of_a_run_are_named_by_their_files(runs):
+    joins = as_joins(RunDirectory(runs("tfidf_nb")).settings()["data"]["join"])
+    with pytest.raises(ConfigError, match="the run joins keywords"):
+        with_files(joins, [Path("other.csv"), Path("more.csv")])
