@@ -53,6 +53,13 @@ COMMANDS = {
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),
     "data download": Command("fetch The Movies Dataset from Kaggle and check it", "data:download"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),
+    "data doubts": Command("genres of films that are probably wrong or missing", "doubts:doubts"),
+    "feedback import": Command("store the labels of a filled-in queue or a table", "feedback:import_feedback"),
+    "feedback export": Command("write the stored feedback as a table", "feedback:export"),
+    "feedback stats": Command("how far people agree with the predictions, by genre and over time", "feedback:stats"),
+    "feedback forget": Command("erase a person from the feedback", "feedback:forget"),
+    "queue": Command("which films to label next, as a table to fill in", "queue:queue"),
+    "monitor": Command("whether new films have drifted from those of a run; exit status 1 if so", "monitor:monitor"),
     "features ratings": Command("film vectors from what users rate, as an input", "features:ratings"),
     "features posters": Command("film vectors from posters, by CLIP or SigLIP", "features:posters"),
 }

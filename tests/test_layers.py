@@ -16,7 +16,7 @@ LAYERS = (
     ("models",),
     ("inference",),
     ("training",),
-    ("explain", "export", "features", "planning"),
+    ("explain", "export", "features", "learning", "planning"),
     ("commands", "cli", "__main__"),
 )
 """From the lowest to the highest; docs/architecture.md describes them."""

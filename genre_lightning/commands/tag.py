@@ -6,7 +6,7 @@ import argparse
 import codecs
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, AnyStr
 
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.feedback import add_correction, correction_of, store_correction
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.escapes import visible
 from genre_lightning.evaluation.console import console_of
@@ -48,10 +49,16 @@ def tag(arguments: Sequence[str]) -> int:
         raise ConfigError("the standard input is closed: give a TEXT, or a file with --file")
     if options.file and not options.file.is_file():
         raise DataError(f"no such file: {options.file}: give a text file with one text a line")
+    correction = correction_of(options)
     from genre_lightning.inference.tagger import Tagger
 
     tagger = Tagger(run.path, options.device)
     _answer(tagger, options, fields)
+    if correction is not None:
+        film = film_of(_given(options.texts[0]))
+        if fields:
+            film = {**(film if isinstance(film, Mapping) else {"overview": film}), **fields}
+        store_correction(options, tagger, film, correction)
     return 0
 
 
@@ -119,6 +126,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU where there is one")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_correction(parser)
     return parser
 
 

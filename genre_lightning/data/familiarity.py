@@ -38,7 +38,7 @@ class Familiar:
         words: Counter[str] = Counter()
         letters: Counter[str] = Counter()
         for text in texts:
-            words.update(_words(text))
+            words.update(words_in(text))
             letters.update(filter(str.isalpha, text.casefold()))
         total = letters.total()
         return cls(
@@ -51,7 +51,7 @@ class Familiar:
         letters = [letter for letter in text.casefold() if letter.isalpha()]
         if len(letters) >= _FEWEST_LETTERS and sum(letter in self.letters for letter in letters) < len(letters) / 2:
             return True
-        words = _words(text)
+        words = words_in(text)
         return len(words) >= _FEWEST_WORDS and sum(word in self.words for word in words) < _LEAST_SHARE * len(words)
 
 
@@ -63,5 +63,6 @@ def familiar_of(predictions: Path) -> Familiar | None:
     return Familiar.of_texts(texts)
 
 
-def _words(text: str) -> list[str]:
+def words_in(text: str) -> list[str]:
+    """Give the words of a text, casefolded; numbers are none."""
     return re.findall(r"[^\W\d_]+", text.casefold())

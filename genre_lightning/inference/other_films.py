@@ -130,7 +130,7 @@ def other_films(
     same_ids = same_ids and not table.numbered
     rows = np.arange(len(table))
     ids, digests = table.ids, text_digests(table.strings("overview"))
-    sides = _sides_of(run)
+    sides = sides_of(run)
     found = {side: [kept.on_side(ids, digests, side) for kept in sides] for side in ("train", "validation", "test")}
     by_text, either = (np.zeros(len(rows), dtype=bool) for _ in range(2))
     for texts, names in found["train"]:
@@ -160,7 +160,7 @@ def other_films(
     return OtherFilms(table, left, evaluated, source, cache_dir)
 
 
-def _sides_of(run: RunDirectory) -> list[KeptSplits]:
+def sides_of(run: RunDirectory) -> list[KeptSplits]:
     """The splits of a run, or of all members of an ensemble.
 
     Raises:
@@ -169,7 +169,7 @@ def _sides_of(run: RunDirectory) -> list[KeptSplits]:
     settings = run.settings()
     if kind_of(settings) == ENSEMBLE:
         run.check_members()
-        return [sides for member, _ in run.members() for sides in _sides_of(member)]
+        return [sides for member, _ in run.members() for sides in sides_of(member)]
     kept = read_if_there(run.splits)
     return [_drawn_again(run, settings) if kept is None else kept]
 

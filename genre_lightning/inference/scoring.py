@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -163,13 +163,39 @@ class ModelScorer(_TemplateReader):
         assert self.max_tokens is not None
         return fit_lines(super().texts(films), self.template.features, self.tokenizer, self.max_tokens)
 
-    @torch.inference_mode()
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`; in batches of like lengths."""
-        assert self.max_tokens is not None
         logits = np.empty((len(films), len(self.decision.genres)), dtype=np.float32)
+        for batch, part in self._batches(films):
+            logits[batch] = part
+        return require_finite(logits)
+
+    @property
+    def pools(self) -> bool:
+        """Whether there is a vector of each text before the head; a model that is asked in words has none."""
+        return not isinstance(self.model.head, torch.nn.Identity)
+
+    def pooled(self, films: Sequence[Cells]) -> NDArray[np.float32]:
+        """Pooled states of the backbone, which the head reads, float32 (films, width)."""
+        states: list[torch.Tensor] = []
+        vectors: NDArray[np.float32] | None = None
+        hook = self.model.head.register_forward_pre_hook(lambda head, inputs: states.append(inputs[0]))
+        try:
+            for batch, _ in self._batches(films):
+                state = states.pop().float().cpu().numpy()
+                if vectors is None:
+                    vectors = np.empty((len(films), state.shape[1]), dtype=np.float32)
+                vectors[batch] = state
+        finally:
+            hook.remove()
+        return require_finite(np.empty((0, 0), dtype=np.float32) if vectors is None else vectors)
+
+    @torch.inference_mode()
+    def _batches(self, films: Sequence[Cells]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Positions of the films of each batch, and their logits."""
+        assert self.max_tokens is not None
         if not films:
-            return logits
+            return
         layout = self.model.layout
         rows = TokenLists(encode(self.texts(films), self.tokenizer, self.max_tokens))
         spec = self.model.spec
@@ -178,8 +204,8 @@ class ModelScorer(_TemplateReader):
         for batch in evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1, layout=layout):
             tensors = {name: t.to(self.device) for name, t in dataset[MicroBatch(batch, len(rows))].items()}
             with inference_autocast(self.precision, self.device):
-                logits[batch] = self.model(tensors).float().cpu().numpy()
-        return require_finite(logits)
+                part = self.model(tensors).float().cpu().numpy()
+            yield batch, part
 
     def tokens(self, films: Sequence[Cells]) -> list[int | None]:
         """See `Scorer`."""

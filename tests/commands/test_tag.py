@@ -14,6 +14,7 @@ from genre_lightning import Tagger
 from genre_lightning.__main__ import main
 from genre_lightning.commands.tag import print_bars
 from genre_lightning.inference.tagger import Genre, TaggedText
+from genre_lightning.learning.store import FeedbackStore
 
 TEXTS = ["A dog finds its way home over the mountains.", "Two soldiers fall in love with the same nurse in a war."]
 
@@ -138,3 +139,27 @@ def test_bad_use_is_one_line(run, capfd, words, expected):
 def test_a_directory_that_is_no_run(tmp_path, capfd):
     refused(capfd, ["tag", tmp_path, "x"], "is no run directory")
     refused(capfd, ["tag"], "RUN")
+
+
+def test_tag_stores_a_correction_beside_the_prediction(run, tmp_path, capfd):
+    database = tmp_path / "f.db"
+    text = "Two soldiers fall in love with the same nurse in a war."
+    assert main(["tag", str(run), text]) == 0
+    shown = capfd.readouterr().out
+    words = ["tag", str(run), "--correct", "drama, War", "--user", "anna", "--db", str(database), text]
+    assert main(words) == 0
+    out, err = capfd.readouterr()
+    assert out == shown
+    assert "stored in" in err
+    with FeedbackStore(database) as store:
+        (row,) = store.rows()
+    assert (row.text, row.genres, row.user, row.source) == (text, ("Drama", "War"), "anna", "tag")
+    assert [f"{name} " in shown for name in row.predicted] == [True] * len(row.predicted)
+    assert len(row.checkpoint_sha256) == 64
+    assert main(words) == 0
+    assert "already has this opinion" in capfd.readouterr().err
+    refused(capfd, ["tag", run, "--correct", "Dramma", text], "'Dramma'", "is it Drama?")
+    refused(capfd, ["tag", run, "--correct", "Drama", text, text], "one text")
+    refused(capfd, ["tag", run, "--user", "anna", "--db", str(database), text], "--correct")
+    with FeedbackStore(database) as store:
+        assert len(list(store.rows())) == 1

@@ -1,0 +1,99 @@
+"""`genre-lightning monitor`: whether new films have drifted away from those of a run, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genre_lightning.bounds import SEED, above
+from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.feedback import DATABASE
+from genre_lightning.commands.new_film_options import add_new_film_options, read_new_film_options
+from genre_lightning.progress import answer, require_output
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from genre_lightning.learning.drift import Check, Drift
+
+
+def monitor(arguments: Sequence[str]) -> int:
+    """Print what differs, and the advice; exit status 1 if there is something to do."""
+    parser = CommandParser(
+        "monitor",
+        "Compares new films with the run's validation films: texts, predicted genres, and, if the file or the feedback "
+        "has labels, calibration and ranking. Ends with one line of advice and exit status 0 for nothing to do, 1 for "
+        "'refit thresholds' or 'continue training'.",
+    )
+    add_new_film_options(parser, "new films; genres are used where they are known")
+    parser.add_argument("--data.columns.genres", metavar="NAME", help="the file's column of genres")
+    parser.add_argument("--data.cache_dir", type=Path, metavar="DIR", help="where films are kept between runs")
+    parser.add_argument("--db", type=Path, metavar="FILE", help=f"feedback database (default: RUN/{DATABASE})")
+    parser.add_argument(
+        "--level", type=within(float, above(0, 1)), default=0.05, help="significance level (default: 0.05)"
+    )
+    parser.add_argument("--seed", type=within(int, SEED), default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args(list(arguments))
+    require_output()
+    films = read_new_film_options(options)
+    from genre_lightning.cache import default_cache_dir
+    from genre_lightning.learning.drift import find_drift
+    from genre_lightning.learning.monitor import labels_in_feedback, labels_in_file, reference_of, tag_file
+    from genre_lightning.learning.queue import KnownFilms
+    from genre_lightning.progress import task_progress
+
+    labels = labels_in_feedback(options.db or films.run.path / DATABASE)
+    reference = reference_of(films.run)
+    known = KnownFilms().of_run(films.run, same_ids=False)
+    scorer, file = films.open()
+    labels = labels_in_file(file, getattr(options, "data.cache_dir") or default_cache_dir()) | labels
+    with task_progress("Tagging films", file.count()) as done:
+        new, left_out = tag_file(file, scorer, known.digests, labels, done or (lambda rows: None))
+    found = find_drift(scorer.decision.genres, reference, new, level=options.level, seed=options.seed)
+    if options.json:
+        answer(json.dumps({**found.as_dict(), "left_out": left_out}))
+    else:
+        from genre_lightning.evaluation.console import console_of
+
+        _print(found, left_out, console_of(sys.stdout))
+    return int(found.advice != "nothing")
+
+
+def _print(found: Drift, left_out: int, console: Console) -> None:
+    own = f"; {left_out:,} of the run's own are left out" if left_out else ""
+    console.print(
+        f"{found.films:,} new films, {found.labelled:,} of them with labels, beside {found.reference_films:,} of "
+        f"validation{own}",
+        soft_wrap=True,
+    )
+    _table(console, "texts", "measure", ("validation", "new", "PSI or change"), found.inputs)
+    _table(console, "predicted genres", "genre", ("validation", "new", "change [95%]"), found.genres)
+    if found.calibration:
+        _table(console, "labels", "genre", ("expected", "observed", "ratio"), found.calibration)
+    if found.auroc and found.auroc_interval:
+        (before, now), (low, high) = found.auroc, found.auroc_interval
+        console.print(f"macro AUROC {now:.3f}, {before:.3f} on validation: change [{low:+.3f}, {high:+.3f}]")
+    console.print(f"advice: {found.advice}: {found.why}", soft_wrap=True)
+
+
+def _table(console: Console, title: str, first: str, heads: Sequence[str], checks: Sequence[Check]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.ASCII)
+    table.add_column(first)
+    for head in (*heads, "p (Holm)", ""):
+        table.add_column(head, justify="right", no_wrap=True)
+    for check in checks:
+        effect = f"{check.effect:.3f}"
+        if check.interval:
+            effect = f"{check.effect:+.3f} [{check.interval[0]:+.3f}, {check.interval[1]:+.3f}]"
+        p = "<0.001" if check.p < 0.001 else f"{check.p:.3f}"
+        table.add_row(
+            check.name, f"{check.reference:.3f}", f"{check.new:.3f}", effect, p, "drift" if check.drifted else ""
+        )
+    console.print(table)

@@ -1,0 +1,125 @@
+"""The films of a monitored file as a run sees them, beside its validation films, with labels that have arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from genre_lightning.config.columns import FilmSource, TextTemplate
+from genre_lightning.config.decision import SHIPPED_POLICY
+from genre_lightning.data.films import load_films
+from genre_lightning.data.movies import source_rows
+from genre_lightning.data.splits import text_digests
+from genre_lightning.errors import DataError
+from genre_lightning.evaluation.runs import Run
+from genre_lightning.inference.scoring import Cells, EnsembleScorer, Scorer
+from genre_lightning.learning.drift import Tagged
+from genre_lightning.learning.film_file import FilmFile
+from genre_lightning.learning.store import FeedbackStore
+from genre_lightning.runs import RunDirectory
+
+FEWEST_FILMS = 30
+"""Fewer tell nothing."""
+
+Labels = Mapping[bytes, frozenset[str]]
+"""Genres by the digest of the overview."""
+
+
+def reference_of(run: RunDirectory) -> Tagged:
+    """Give the validation films of a run.
+
+    Raises:
+        CheckpointError: They are missing or damaged.
+    """
+    stored = Run(run.path).predictions("validation")
+    films = stored.predictions
+    return Tagged(films.texts, stored.probabilities, stored.decided, films.labels, np.ones(len(films), dtype=bool))
+
+
+def labels_in_file(file: FilmFile, cache_dir: Path) -> dict[bytes, frozenset[str]]:
+    """Read the genres that the file has, however they are written; nothing if it has no column of genres.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    films = file.films
+    source = FilmSource(films.path, films.columns, TextTemplate("{overview}"), encoding=films.encoding)
+    try:
+        next(source_rows(source), None)
+        table = load_films(source, cache_dir)
+    except DataError:  # no such column, or no film has genres yet; what else is wrong has been found before
+        return {}
+    digests = text_digests(table.strings("overview"))
+    return {row.tobytes(): frozenset(genres) for row, genres in zip(digests, table.genres(), strict=True)}
+
+
+def labels_in_feedback(database: Path) -> dict[bytes, frozenset[str]]:
+    """Read the genres on which all people agree; nothing without a database.
+
+    Raises:
+        DataError: The database cannot be used.
+    """
+    if not database.is_file():
+        return {}
+    said: dict[bytes, set[frozenset[str]]] = {}
+    with FeedbackStore(database) as store:
+        for row in store.rows(newest=True):
+            said.setdefault(row.digest, set()).add(frozenset(row.genres))
+    return {digest: next(iter(opinions)) for digest, opinions in said.items() if len(opinions) == 1}
+
+
+def tag_file(
+    file: FilmFile, scorer: Scorer, known: set[bytes], labels: Labels, done: Callable[[int], None]
+) -> tuple[Tagged, int]:
+    """Tag the films of a file.
+
+    Args:
+        file: The file.
+        scorer: The run.
+        known: Digests of films that the run was trained or evaluated on, which are left out.
+        labels: That have arrived.
+        done: Told of the rows that have been read.
+
+    Returns:
+        the films, and how many were left out.
+
+    Raises:
+        DataError: Too few films are left.
+    """
+    genres = scorer.decision.genres
+    place = {name: column for column, name in enumerate(genres)}
+    texts: list[str] = []
+    logits, truths = [], []
+    left_out = 0
+    for chunk in file.chunks():
+        films = [film for film in chunk if film.reason is None]
+        digests = [row.tobytes() for row in text_digests(film.cells["overview"] for film in films)]
+        new = [number for number, digest in enumerate(digests) if digest not in known]
+        left_out += len(films) - len(new)
+        cells = [films[number].cells for number in new]
+        texts += filled(scorer, cells)
+        logits.append(scorer.logits(cells))
+        truths += [labels.get(digests[number]) for number in new]
+        done(len(chunk))
+    if len(texts) < FEWEST_FILMS:
+        raise DataError(
+            f"{file.films.path} has {len(texts):,} films that the run does not know ({left_out:,} are its own): give "
+            f"{FEWEST_FILMS} or more"
+        )
+    probabilities = scorer.decision.probabilities(np.concatenate(logits))
+    labelled = np.array([truth is not None for truth in truths])
+    truth = np.zeros(probabilities.shape, dtype=bool)
+    for row, names in enumerate(truths):
+        truth[row, [place[name] for name in names or () if name in place]] = True
+    return Tagged(
+        texts, probabilities, scorer.decision.decide(probabilities, SHIPPED_POLICY), truth, labelled
+    ), left_out
+
+
+def filled(scorer: Scorer, cells: Sequence[Cells]) -> list[str]:
+    """Give what the run reads of films; of an ensemble, its first run."""
+    while isinstance(scorer, EnsembleScorer):
+        scorer = scorer.members[0]
+    return scorer.texts(cells)  # type: ignore[attr-defined]  # every other scorer fills a template

@@ -1,0 +1,465 @@
+"""The feedback store: one SQLite file of what people say about films, safe with several writers and sudden ends."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from genre_lightning.data.splits import text_digests
+from genre_lightning.errors import ConfigError, DataError, SaveError, one_line
+from genre_lightning.files import check_output, draft_beside, finish_draft, parse_json
+from genre_lightning.locks import locked
+from genre_lightning.shapes import require_shape, text
+
+APPLICATION_ID = 0x67_6C_66_62
+"""In the file's header: "glfb". Every other program's SQLite file has another number, most have 0."""
+
+MIGRATIONS = (
+    """
+    CREATE TABLE feedback(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time TEXT NOT NULL,
+        user TEXT NOT NULL,
+        source TEXT NOT NULL,
+        film TEXT,
+        title TEXT NOT NULL,
+        text TEXT NOT NULL,
+        text_digest BLOB NOT NULL,
+        fields TEXT NOT NULL,
+        predicted TEXT,
+        run TEXT,
+        checkpoint_sha256 TEXT,
+        genres TEXT NOT NULL
+    );
+    CREATE INDEX feedback_of_text ON feedback(text_digest, user);
+    CREATE INDEX feedback_of_user ON feedback(user);
+    CREATE TABLE vocabulary(name TEXT PRIMARY KEY) WITHOUT ROWID;
+    """,
+)
+"""What brings a database from each schema version to the next; a released one is never changed."""
+
+MAX_TEXT_CHARACTERS = 65_536
+"""Of a text; no model reads more."""
+MAX_NAME_CHARACTERS = 200
+MAX_GENRES = 1000
+
+_BUSY_SECONDS = 30.0
+_MAX_CELL_BYTES = 8 << 20
+"""Of a value that SQLite reads: the fields of a film as JSON, escaped, stay below it."""
+_MAX_SQL_BYTES = 100_000
+_NAMES = [text]
+_COLUMNS = (
+    "time", "user", "source", "film", "title", "text", "fields", "predicted", "run", "checkpoint_sha256", "genres",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a person says about a film.
+
+    Attributes:
+        text: Overview of the film.
+        genres: Genres that the film has, by this person.
+        user: Name of the person.
+        time: When, in UTC, as "2026-01-31T12:00:00Z".
+        source: Where it comes from: "tag", "import" or another name.
+        film: Id of the film in its file, if known.
+        title: Title of the film, or "".
+        fields: What a run's text template is filled with, by the name of the column.
+        predicted: Genres that a run predicted, if one did.
+        run: Directory of that run.
+        checkpoint_sha256: Checksum of that run's checkpoint.
+        id: Number of the row in the store; 0 before it is stored.
+    """
+
+    text: str
+    genres: tuple[str, ...]
+    user: str
+    time: str
+    source: str
+    film: str | None = None
+    title: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
+    predicted: tuple[str, ...] | None = None
+    run: str | None = None
+    checkpoint_sha256: str | None = None
+    id: int = 0
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the normalised text: equal for two copies of one overview."""
+        return text_digests([self.text]).tobytes()
+
+    def problems(self) -> list[str]:
+        """List what keeps it from being stored."""
+        names = (self.user, self.source, *self.genres, *(self.predicted or ()))
+        found = []
+        if not self.text.strip():
+            found.append("its text is empty")
+        if max(map(len, (self.text, self.title, *self.fields.values()))) > MAX_TEXT_CHARACTERS:
+            found.append(f"a text has more than {MAX_TEXT_CHARACTERS:,} characters: shorten it")
+        if any(not name.strip() or len(name) > MAX_NAME_CHARACTERS for name in names):
+            found.append(f"a name (user, source or genre) is empty or has more than {MAX_NAME_CHARACTERS} characters")
+        if max(len(self.genres), len(self.predicted or ()), len(self.fields)) > MAX_GENRES:
+            found.append(f"it has more than {MAX_GENRES:,} genres")
+        return found
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of feedback that was to be stored.
+
+    Attributes:
+        stored: Rows added.
+        repeated: Rows left out, as the same user's newest opinion of the text is the same.
+        changed: Pairs of the same user's opinion before and the new one.
+        conflicts: Pairs of another user's newest opinion and the new one, which is stored beside it.
+    """
+
+    stored: int
+    repeated: int
+    changed: list[tuple[Feedback, Feedback]]
+    conflicts: list[tuple[Feedback, Feedback]]
+
+
+class FeedbackStore:
+    """A feedback database; use it as a context manager.
+
+    A transaction that was committed is on the disk, and one that was not leaves nothing, whatever ends the process.
+    Writers wait for each other. Nothing that the file holds is run: no extension, trigger or view.
+
+    Args:
+        path: Of the file. To write, it is made if it is missing.
+        write: Whether rows are to be added or erased.
+
+    Raises:
+        DataError: The file is missing, damaged, another program's, or of a newer version.
+        ConfigError: The place cannot be written.
+    """
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        self.path = path
+        if write:
+            check_output(path, "--db")
+        _require_regular_files(path)
+        if not path.exists() or not path.stat().st_size:
+            if not write:
+                raise DataError(f"there is no feedback in {path}: import some, or name another database with --db")
+            _create(path)
+        with _explained(path):
+            self._connection = _connect(path, "rw" if write else "ro")
+        try:
+            self._check(write)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> FeedbackStore:
+        """Keep it open for the block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self._connection.close()
+
+    def _check(self, write: bool) -> None:
+        path = self.path
+        with _explained(path):
+            application, version = _pragma(self._connection, "application_id"), self._version
+            if application != APPLICATION_ID:
+                raise DataError(f"{path} is another program's database: name a feedback database with --db")
+            if version > len(MIGRATIONS):
+                raise DataError(
+                    f"{path} has schema version {version}, and this version of genre-lightning knows up to "
+                    f"{len(MIGRATIONS)}: update genre-lightning"
+                )
+            if not version >= 1 or _schema(self._connection) != _schema_of(version):
+                raise _damaged(path, "its tables are not those of a feedback database")
+            if (found := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise _damaged(path, found)
+        if version < len(MIGRATIONS):
+            if not write:
+                raise DataError(
+                    f"{path} has the older schema version {version}: run any command that writes feedback to update "
+                    f"it, such as 'genre-lightning feedback import'"
+                )
+            self._migrate()
+
+    @property
+    def _version(self) -> int:
+        return _pragma(self._connection, "user_version")
+
+    def _migrate(self) -> None:
+        with self._writing():
+            # another process may have done it since
+            for version in range(self._version, len(MIGRATIONS)):
+                for statement in _statements(MIGRATIONS[version]):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version={version + 1}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Run a transaction that holds the write lock from its start."""
+        with _explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def add(self, rows: Iterable[Feedback], vocabulary: Sequence[str] = ()) -> Added:
+        """Store feedback, all of it or none.
+
+        Args:
+            rows: To be stored, in order; a later one is newer.
+            vocabulary: Genres known from now on.
+
+        Raises:
+            DataError: A row cannot be stored.
+            SaveError: The disk is full, or other processes keep the database locked.
+        """
+        stored = repeated = 0
+        changed, conflicts = [], []
+        with self._writing():
+            self._connection.executemany("INSERT OR IGNORE INTO vocabulary VALUES (?)", [(n,) for n in vocabulary])
+            for row in rows:
+                if problems := row.problems():
+                    raise DataError(f"feedback by {row.user[:40]!r} cannot be stored: {'; '.join(problems)}")
+                opinions = self._newest(row.digest)
+                mine = opinions.pop(row.user, None)
+                if mine and set(mine.genres) == set(row.genres):
+                    repeated += 1
+                    continue
+                if mine:
+                    changed.append((mine, row))
+                conflicts += [(other, row) for other in opinions.values() if set(other.genres) != set(row.genres)]
+                self._insert(row)
+                stored += 1
+        return Added(stored, repeated, changed, conflicts)
+
+    def _insert(self, row: Feedback) -> None:
+        values = {name: getattr(row, name) for name in _COLUMNS}
+        values["fields"] = json.dumps(row.fields)
+        values["genres"] = json.dumps(row.genres)
+        values["predicted"] = None if row.predicted is None else json.dumps(row.predicted)
+        values["text_digest"] = row.digest
+        cells = [_storable(value) if isinstance(value, str) else value for value in values.values()]
+        marks = ", ".join("?" * len(cells))
+        self._connection.execute(f"INSERT INTO feedback({', '.join(values)}) VALUES ({marks})", cells)
+
+    def _newest(self, digest: bytes) -> dict[str, Feedback]:
+        """Give each user's newest opinion of a text."""
+        return {row.user: row for row in self._select("WHERE text_digest = ? ORDER BY id", (digest,))}
+
+    def rows(self, *, newest: bool = False) -> Iterator[Feedback]:
+        """Read the feedback in the order of its arrival.
+
+        Args:
+            newest: Only each user's newest opinion of each text.
+
+        Raises:
+            DataError: The database is damaged.
+        """
+        where = "WHERE id IN (SELECT max(id) FROM feedback GROUP BY text_digest, user)" if newest else ""
+        yield from self._select(f"{where} ORDER BY id")
+
+    def _select(self, clause: str, values: Sequence[Any] = ()) -> Iterator[Feedback]:
+        with _explained(self.path):
+            for found in self._connection.execute(f"SELECT id, {', '.join(_COLUMNS)} FROM feedback {clause}", values):
+                yield _feedback(self.path, found)
+
+    def digests(self) -> set[bytes]:
+        """Read the digests of all texts that somebody has labelled."""
+        with _explained(self.path):
+            return {row[0] for row in self._connection.execute("SELECT DISTINCT text_digest FROM feedback")}
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """Read the genres that are known, sorted."""
+        with _explained(self.path):
+            return tuple(str(row[0]) for row in self._connection.execute("SELECT name FROM vocabulary ORDER BY name"))
+
+    def forget(self, user: str) -> int:
+        """Erase a person: every row of the user, overwritten in the file and in its log.
+
+        Returns:
+            Rows erased.
+
+        Raises:
+            DataError: There is none.
+            SaveError: Another process keeps the log from being emptied.
+        """
+        with _explained(self.path):
+            self._connection.execute("PRAGMA secure_delete=ON")
+        with self._writing():
+            erased = self._connection.execute("DELETE FROM feedback WHERE user = ?", (user,)).rowcount
+        with _explained(self.path):
+            self._connection.execute("VACUUM")  # the rows also leave the free space of pages
+            busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if busy:
+            raise SaveError(
+                f"the rows are erased from {self.path}, but not yet from its log {self.path.name}-wal, which another "
+                "process is reading: run the same command again when it has ended"
+            )
+        if not erased:
+            raise DataError(
+                f"{self.path} holds no feedback by {user!r} (it was rewritten, and its log is empty): 'genre-lightning "
+                "feedback stats' lists the users"
+            )
+        return erased
+
+
+def _require_regular_files(path: Path) -> None:
+    """Refuse links, pipes and devices in the place of the database and of its log.
+
+    Raises:
+        ConfigError: With the fix.
+    """
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
+        try:
+            mode = file.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--db {path} cannot be read ({one_line(error)}): name another with --db") from None
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"--db {file} is not a regular file: name another with --db")
+
+
+def _create(path: Path) -> None:
+    """Make an empty database, whole or not at all; of several processes one does it."""
+    busy = f"another process has been making {path} for a minute: stop it, then run the same command again"
+    with locked(path.with_name(f".{path.name}.lock"), 60, busy):
+        if path.exists() and path.stat().st_size:
+            return
+        with draft_beside(path) as draft, _explained(path):
+            connection = sqlite3.connect(draft, isolation_level=None)
+            try:
+                # kept in the file; a file system without shared memory keeps a rollback journal, as safe and slower
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("BEGIN")
+                for script in MIGRATIONS:
+                    for statement in _statements(script):
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+            finish_draft(draft)
+            draft.replace(path)
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_SQL_BYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 1)  # VACUUM attaches its copy
+    connection.setlimit(sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 0)
+    # a file that was made by hand must not run functions of its schema, nor be mapped while it is cut short
+    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _statements(script: str) -> list[str]:
+    return [statement for part in script.split(";") if (statement := part.strip())]
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """Read every table, index, view and trigger, without what SQLite adds itself."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite^_%' ESCAPE '^'")
+    return sorted((str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows)
+
+
+def _schema_of(version: int) -> list[tuple[str, str, str]]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for script in MIGRATIONS[:version]:
+            connection.executescript(script)
+        return _schema(connection)
+    finally:
+        connection.close()
+
+
+def _feedback(path: Path, found: Sequence[Any]) -> Feedback:
+    """Make feedback of a row.
+
+    Raises:
+        DataError: The row does not hold what `FeedbackStore.add` writes.
+    """
+    number, *cells = found
+    values = dict(zip(_COLUMNS, cells, strict=True))
+    try:
+        for name, maybe in (("film", True), ("run", True), ("checkpoint_sha256", True), ("time", False),
+                            ("user", False), ("source", False), ("title", False), ("text", False)):  # fmt: skip
+            if not (isinstance(values[name], str) or (maybe and values[name] is None)):
+                raise ValueError(f"{name} is not text")
+        fields, genres = parse_json(values["fields"]), parse_json(values["genres"])
+        predicted = None if values["predicted"] is None else parse_json(values["predicted"])
+        require_shape(fields, {"*": text}, "fields")
+        require_shape(genres, [text], "genres")
+        require_shape(predicted or [], [text], "predicted")
+        datetime.fromisoformat(values["time"])
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, f"row {number}: {error}") from None
+    values |= {"fields": fields, "genres": tuple(genres), "predicted": None if predicted is None else tuple(predicted)}
+    return Feedback(**values, id=number)
+
+
+def _damaged(path: Path, reason: object) -> DataError:
+    return DataError(
+        f"{path} is damaged ({one_line(reason)[:200]}): restore it from a copy, or move it away and import its exports"
+    )
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Report SQLite's errors in one line with their fix."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise _of_operation(path, error) from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError, OverflowError) as error:
+        reason = one_line(error)
+        if "not a database" in reason:
+            raise DataError(f"{path} is not a feedback database: name another with --db") from None
+        raise _damaged(path, reason) from None
+
+
+def _of_operation(path: Path, error: sqlite3.OperationalError) -> Exception:
+    """Give the error to show for one of SQLite's that has its reason outside of the file, or in it."""
+    reason = one_line(error)
+    of_place: dict[str, Callable[[], Exception]] = {
+        "locked": lambda: SaveError(
+            f"{path} has been locked by another process for {_BUSY_SECONDS:.0f} s: wait for it or stop it, then run "
+            "the same command again; nothing is stored"
+        ),
+        "full": lambda: SaveError(f"{path}: {reason}: free space there, then run the same command again"),
+        "readonly": lambda: ConfigError(f"{path} cannot be written ({reason}): fix its permissions"),
+        "unable to open": lambda: ConfigError(
+            f"{path} cannot be opened ({reason}): fix the permissions of the file and of its folder, in which SQLite "
+            "keeps a log, or copy it elsewhere"
+        ),
+        "I/O": lambda: SaveError(f"{path}: {reason}: check the disk, then run the same command again"),
+    }
+    return next((make() for sign, make in of_place.items() if sign in reason), _damaged(path, reason))
+
+
+def _storable(value: str) -> str:
+    """Replace lone surrogates, which are not UTF-8, and null characters, at which some programs end a text."""
+    return value.encode("utf-8", errors="replace").decode("utf-8").replace("\0", "�")
