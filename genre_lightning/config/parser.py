@@ -25,7 +25,7 @@ from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.guard import check_arguments
 from genre_lightning.config.model import OPTIONS
 from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, WandbOptions
-from genre_lightning.config.stand_ins import STAND_INS, StandIn, class_path
+from genre_lightning.config.stand_ins import PUBLIC, STAND_INS, StandIn, class_path
 from genre_lightning.config.trainer import OBJECTS, TrainerOptions
 from genre_lightning.config.trust import KINDS, imported, is_trusted
 from genre_lightning.config.words import WANTS_HELP, for_parser, nearest
@@ -158,7 +158,7 @@ class _Parser(ArgumentParser):
 
 
 def _importing_allowed() -> AbstractContextManager[None]:
-    return importing_only(import_paths(), STAND_INS)
+    return importing_only(import_paths(), STAND_INS | PUBLIC)
 
 
 def in_one_line(command: str, parse: Callable[[], T]) -> T:

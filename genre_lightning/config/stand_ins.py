@@ -35,6 +35,9 @@ def _stand_in(path: str, kind: type[ClassifierOptions]) -> type[StandIn]:
 STAND_INS = {path: _stand_in(path, kind) for path, kind in OPTIONS.items()}
 """By class path; the first is the default."""
 
+PUBLIC = {f"genre_lightning.{path.rpartition('.')[2]}": kind for path, kind in STAND_INS.items()}
+"""By the path that a library's user imports."""
+
 
 def class_path(name: str) -> str:
     """Return the path by which a run names a model; others than the package's own stay as they are."""
