@@ -50,9 +50,10 @@ gpu-bench: ## training speed on a CUDA GPU, DistilBERT and a 7B Llama: needs PYT
 outputs: $(STAMP) ## write what the commands print now into the documentation's console blocks
 	$(BIN)/python tools/shown_outputs.py --write
 
-lint: $(STAMP) ## ruff: rules and format
+lint: $(STAMP) ## ruff: rules and format; phrases that are not plain English
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/language.py
 
 format: $(STAMP) ## put the code in ruff's form
 	$(BIN)/ruff check --fix .

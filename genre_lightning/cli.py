@@ -30,13 +30,13 @@ class Command:
 
 
 COMMANDS = {
-    "fit": Command("train a model, evaluate it and leave a run directory; again: go on", "fit:fit", saves=True),
+    "fit": Command("train a model, evaluate it and leave a run directory; again: resume", "fit:fit", saves=True),
     "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True),
     "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
     "evaluate": Command(
         "evaluate a run on another labelled file, without what it was trained on", "evaluate_file:evaluate"
     ),
-    "predict": Command("tag every film of a file with a run; again: go on", "predict:predict", saves=True),
+    "predict": Command("tag every film of a file with a run; again: resume", "predict:predict", saves=True),
     "tag": Command("the genres of texts, as they come", "tag:tag"),
     "explain": Command("why a text got its genres, word by word; --top_words: of a split", "explain:explain"),
     "baseline tfidf_nb": Command("TF-IDF and naive Bayes as a run like any other", "baseline:tfidf_nb"),
@@ -47,7 +47,7 @@ COMMANDS = {
     "export": Command("write a run for transformers, peft, sentence-transformers or ONNX", "export:export"),
     "plan": Command("whether a run will fit, how long it takes, and what is wrong with it", "plan:plan"),
     "submit": Command("queue a training on a SLURM cluster; it outlives its time limit", "submit:submit"),
-    "status": Command("where a run stands: job, step, rate, last figures, time left", "status:status"),
+    "status": Command("where a run stands: job, step, rate, last metrics, time left", "status:status"),
     "configs": Command("the configurations that come with the package", "configs:show"),
     "configs copy": Command("write one of them to edit", "configs:copy"),
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),

@@ -96,4 +96,4 @@ def check_folder(name: str, *, weights: bool = True) -> None:
                 "save the model again with save_pretrained"
             )
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ConfigError(f"model.backbone {name} is no directory: {HOW_TO_GET.format(name='NAME')}")
+        raise ConfigError(f"model.backbone {name} is not a directory: {HOW_TO_GET.format(name='NAME')}")

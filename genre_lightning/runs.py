@@ -330,7 +330,7 @@ class RunDirectory:
         """
         if not self.config.is_file():
             raise CheckpointError(
-                f"{self.path} is no run directory (it has no config.yaml): train one with "
+                f"{self.path} is not a run directory (it has no config.yaml): train one with "
                 f"'genre-lightning fit --config configs/distilbert.yaml --run_dir {self.path}'"
             )
         self.check_links()

@@ -175,7 +175,7 @@ def test_places_that_can_not(run, tmp_path):
 
 
 def test_require_run(run):
-    with pytest.raises(CheckpointError, match=r"is no run directory .*genre-lightning fit"):
+    with pytest.raises(CheckpointError, match=r"is not a run directory .*genre-lightning fit"):
         run.require_run()
     run.write_config("seed: 0\n")
     run.require_run()

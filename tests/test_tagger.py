@@ -156,7 +156,7 @@ def test_texts_that_are_not_as_they_should_be(tagger):
 
 
 def test_directories_that_cannot_be_used(runs, tmp_path):
-    with pytest.raises(CheckpointError, match="is no run directory"):
+    with pytest.raises(CheckpointError, match="is not a run directory"):
         Tagger(tmp_path)
     with pytest.raises(ConfigError, match="device 'gpu7'"):
         Tagger(runs("encoder"), device="gpu7")

@@ -15,7 +15,7 @@ from genre_lightning.commands.arguments import CommandParser, within
 def compare(arguments: Sequence[str]) -> int:
     """Prints the table, and writes it as Markdown, CSV and HTML."""
     parser = CommandParser(
-        "compare", "Compares runs on the same films: figures with 95% intervals, paired p-values, time, parameters."
+        "compare", "Compares runs on the same films: metrics with 95% intervals, paired p-values, time, parameters."
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of finished runs, two or more")
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="films to compare on")

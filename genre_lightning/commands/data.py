@@ -133,7 +133,7 @@ def _print(audit: dict[str, Any], console: Console) -> None:
     for name in splits:
         console.print(f"{name:<10} ids sha256 {splits[name]['ids_sha256'][:16]}…")
     if audit["validation_is_test"]:
-        console.print("validation and test are the same films (the paper's protocol): figures on them are optimistic")
+        console.print("validation and test are the same films (the paper's protocol): metrics on them are optimistic")
 
 
 def _print_inputs(audit: dict[str, Any], console: Console) -> None:

@@ -62,7 +62,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--top_k",
         type=within(int, at_least(1)),
-        help="explain so many of the likeliest genres, whatever their thresholds",
+        help="explain the N most probable genres, whatever their thresholds",
     )
     parser.add_argument(
         "--threshold",
@@ -76,8 +76,8 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--films", type=within(int, at_least(1)), help=f"films of the split to explain, for --top_words ({_FILMS})"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU where there is one")
-    parser.add_argument("--json", action="store_true", help="one JSON object a text, or for the split")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU if there is one")
+    parser.add_argument("--json", action="store_true", help="one JSON object per text, or one for the split")
     return parser
 
 

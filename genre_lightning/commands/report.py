@@ -15,7 +15,7 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--paper",
         action="store_true",
-        help="write paper.html instead: the paper's Tables I and II beside its published figures",
+        help="write paper.html instead: the paper's Tables I and II beside its published values",
     )
     options = parser.parse_args(list(arguments))
     from genre_lightning.evaluation.paper import write_paper_report

@@ -117,15 +117,15 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--file", type=Path, help="a file with one text a line")
     parser.add_argument(
-        "--top_k", type=within(int, at_least(1)), help="so many of the likeliest genres, whatever their thresholds"
+        "--top_k", type=within(int, at_least(1)), help="the N most probable genres, whatever their thresholds"
     )
     parser.add_argument(
         "--threshold",
         type=within(float, Bounds(0, 1)),
         help="probability to reach, in place of each genre's own threshold",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU where there is one")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps; the default is a GPU if there is one")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
     add_correction(parser)
     return parser
 

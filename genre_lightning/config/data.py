@@ -23,7 +23,7 @@ class DataOptions:
     These are the options of `MovieDataModule`.
 
     Attributes:
-        csv: the movies file: .csv, .tsv or .jsonl (an object a line), each also with .gz, or .parquet.
+        csv: the movies file: .csv, .tsv or .jsonl (one object per line), each also with .gz, or .parquet.
         reader: Function of your own that is given csv and yields films, each a mapping of column names to values, such
             as my_package.read_films with --trust my_package; null, the default, reads the file.
         columns: names of the file's columns.
@@ -48,7 +48,7 @@ class DataOptions:
         split: shares of train, validation and test; two shares give the paper's protocol, in which one part
             serves as validation and as test.
         seed: of the subset and the splits.
-        max_films: use a seeded random subset of so many films; null uses all.
+        max_films: number of films of a random subset; null uses all.
         global_batch_size: films of one optimizer step, over all devices.
         micro_batch_tokens: processed tokens that a device takes at once, padding included; it changes the speed and
             the memory of a run, never its training. null chooses by device and layout, 16,384 on an accelerator.

@@ -46,8 +46,8 @@ ABOUT = {
     "validate": "Evaluates the best checkpoint of a run on its validation split.",
     "test": "Evaluates the best checkpoint of a run on its test split.",
     "predict": "Tags every film of the file --data.csv with the best checkpoint of a run: predict RUN --data.csv FILE "
-    "--out FILE. Each row stands in the table once and in its order; what cannot be tagged has a reason. Cut off, the "
-    "same command goes on.",
+    "--out FILE. Each row is in the table once and in order; a row that cannot be tagged has a reason. After an "
+    "interruption, the same command resumes.",
 }
 
 

@@ -59,7 +59,7 @@ class TrainerOptions:
         enable_progress_bar: whether progress is shown.
         accumulate_grad_batches: none here, as it is planned from the data's options.
         gradient_clip_algorithm: "norm", the only one here: the norm is over all ranks.
-        deterministic: use deterministic algorithms only; "warn" where there is none.
+        deterministic: use deterministic algorithms only; "warn" if there is none.
         benchmark: let cuDNN look for the fastest convolutions.
         inference_mode: evaluate under torch.inference_mode rather than torch.no_grad.
         use_distributed_sampler: none here, as the films are dealt to ranks already.

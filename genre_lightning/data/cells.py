@@ -149,7 +149,7 @@ def _value(cell: str, nested: bool = False) -> Any:
     if len(tokens) == 1 and tokens[0][0] == "string" and not nested:
         return _value(_literal(tokens[0][1]), nested=True)  # JSON in a string of JSON
     if not tokens or tokens[0][1] not in _CLOSING:
-        raise MalformedCellError("a genres cell that is no list")
+        raise MalformedCellError("a genres cell that is not a list")
     tokens.reverse()
     value = _bracketed(tokens, 1)
     if tokens:

@@ -66,7 +66,7 @@ def _read_pieces(file: Path) -> list[tuple[str, float]]:
             pieces.append((_SPECIAL.get(text, text.replace(" ", "▁")), score))
             place += 8 + length
     except (struct.error, ValueError) as error:
-        raise ConfigError(f"{file} is no tokenizer of llama2.c ({error}): give one in transformers' form") from None
+        raise ConfigError(f"{file} is not a tokenizer of llama2.c ({error}): give one in transformers' form") from None
     return pieces
 
 

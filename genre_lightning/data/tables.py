@@ -195,7 +195,7 @@ def _parquet_rows(
         ) from None
     except (pa.ArrowException, OSError) as error:
         reason = one_line(str(error).splitlines()[0])
-        raise DataError(f"{path} is no readable Parquet file ({reason}): export or download it again") from None
+        raise DataError(f"{path} is not a readable Parquet file ({reason}): export or download it again") from None
 
 
 def _batch_rows(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> int:

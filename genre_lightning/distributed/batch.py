@@ -107,7 +107,7 @@ def limit_seconds(text: str) -> float | None:
         return None
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if not found:
-        raise ConfigError(f"--time {text} is no time limit: give minutes, hours:minutes:seconds or days-hours")
+        raise ConfigError(f"--time {text} is not a time limit: give minutes, hours:minutes:seconds or days-hours")
     days, first, second, third = (None if part is None else int(part) for part in found.groups())
     hours_first = days is not None or third is not None
     units = (3600, 60, 1) if hours_first else (60, 1, 0)

@@ -162,7 +162,7 @@ class RankWatch:
             exit_at_once(
                 RankLostError.exit_status,
                 f"rank {rank_name()} was asked to stop ({self.flag.signal}), and rank {silence.rank} has not answered "
-                f"for {silence.seconds:.0f} s: ended without saving; the same command goes on from the last checkpoint",
+                f"for {silence.seconds:.0f} s: ended without saving; the same command resumes from the last checkpoint",
             )
         if silence and silence.seconds >= self.limit and silence.rank != self._named:
             self._named = silence.rank

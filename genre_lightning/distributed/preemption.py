@@ -124,7 +124,7 @@ class StopAgreement:
     def stopped(self, where: str) -> PreemptedError:
         """The error that ends the run."""
         who = self.flag.signal or "a signal to another rank"
-        return PreemptedError(f"stopped by {who} {where}: run the same command again to go on")
+        return PreemptedError(f"stopped by {who} {where}: run the same command again to resume")
 
 
 class StopWithoutSaving(Callback):

@@ -76,7 +76,7 @@ class StopFlag:
 
     def stopped(self) -> PreemptedError:
         """Return the error of a stop that had nothing to save."""
-        return PreemptedError(f"stopped by {self.signal}: run the same command again to go on")
+        return PreemptedError(f"stopped by {self.signal}: run the same command again to resume")
 
     def check(self) -> None:
         """Stop here if a signal has come: for phases that have nothing to save, in a process without other ranks.

@@ -31,8 +31,8 @@ def death_notice(rank: int, status: int) -> str:
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     hint = " (out of memory, perhaps)" if status == -signal.SIGKILL else ""
     return (
-        f"genre-lightning: rank {rank} {how}{hint}; its last words stand above: "
-        "the other ranks are stopped, and the same command goes on from the last checkpoint"
+        f"genre-lightning: rank {rank} {how}{hint}; its last output is above: "
+        "the other ranks are stopped, and the same command resumes from the last checkpoint"
     )
 
 
@@ -117,7 +117,7 @@ def explaining_failures() -> Iterator[None]:
         rank = rank_name()
         raise RankLostError(
             f"rank {rank} has lost its connection to a rank that died, whose own words say why "
-            f"({one_line(error)[-120:]}): run the same command again to go on from the last checkpoint"
+            f"({one_line(error)[-120:]}): run the same command again to resume from the last checkpoint"
         ) from error
     except PreemptedError:
         _part()

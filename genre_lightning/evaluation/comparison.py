@@ -169,7 +169,7 @@ def markdown(comparison: Comparison) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Say what the table's figures are."""
-    fitted_here = ["Thresholds were fitted on these very films: the figures are optimistic."] * comparison.optimistic
+    fitted_here = ["Thresholds were fitted on these very films: the metrics are optimistic."] * comparison.optimistic
     return [
         *fitted_here,
         f"{comparison.n:,} films of the {comparison.split} split, each run with its own threshold for each genre.",

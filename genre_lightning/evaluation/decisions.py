@@ -214,7 +214,7 @@ def fit_decision(
         DataError: there is no film, or no film has a genre.
     """
     if split == "test":
-        raise ConfigError("a decision fitted on test would flatter the test figures: fit it on validation")
+        raise ConfigError("a decision fitted on test would flatter the test metrics: fit it on validation")
     if calibration not in CALIBRATIONS:
         raise ConfigError(f"there is no calibration {calibration!r}: choose one of {', '.join(CALIBRATIONS)}")
     predictions.require_films(f"fit the decision on {split}")

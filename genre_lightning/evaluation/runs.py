@@ -137,7 +137,7 @@ def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:
     marks = (run.files.config, run.files.decision, run.files.checkpoints, path / "evaluation")
     if not any(mark.exists() for mark in marks):
         names = " or ".join(mark.name for mark in marks)
-        raise CheckpointError(f"{path} is no run directory (no {names}): give the --run_dir of a run")
+        raise CheckpointError(f"{path} is not a run directory (no {names}): give the --run_dir of a run")
     run.files.check_links()
     for split in splits:
         if not run.has(split):

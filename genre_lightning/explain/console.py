@@ -43,7 +43,7 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
 
 def legend(explanation: Explanation) -> str:
     """What the figures are, in one line."""
-    return f"figures are log-odds that a word adds, compared with {explanation.baseline}"
+    return f"values are the log-odds that a word adds, compared with {explanation.baseline}"
 
 
 def threshold_text(genre: GenreExplanation) -> str:

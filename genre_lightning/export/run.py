@@ -110,7 +110,7 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
     place, lora, decoder = source.run.path, source.model.adapters, isinstance(source.model, FrozenDecoder)
     form: str = options.form
     if (options.merge or form == "adapter") and not lora:
-        raise ConfigError(f"{place} is no LoRA run, so it has no adapter: leave out --merge and --form adapter")
+        raise ConfigError(f"{place} is not a LoRA run, so it has no adapter: leave out --merge and --form adapter")
     if decoder and not source.model.causal:
         raise ConfigError(
             f"{place} has model.attention full, and other programs run its decoder with causal attention: use it by "

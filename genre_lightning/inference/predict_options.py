@@ -120,7 +120,7 @@ def read_options(arguments: Sequence[str]) -> PredictOptions:
     for word in rest:
         if word.startswith("-") and not word.startswith(_ALLOWED):
             raise ConfigError(
-                f"{word.partition('=')[0]} is no option of predict, which uses a run as it was trained: "
+                f"{word.partition('=')[0]} is not an option of predict, which uses a run as trained: "
                 "it takes --data.csv, --data.join, --data.columns.*, --data.encoding, --out, --raw_cells, --trainer.*"
             )
     if unknown := set(columns) - set(asdict(ColumnNames())):

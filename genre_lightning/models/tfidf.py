@@ -317,7 +317,7 @@ def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> Tf
             tuple(map(FittedInput.from_dict, content.get("inputs", ()))),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
-        raise CheckpointError(f"{place} is no readable baseline ({one_line(error)[:120]}): train it again") from None
+        raise CheckpointError(f"{place} is not a readable baseline ({one_line(error)[:120]}): train it again") from None
     terms, genres = len(linear.terms), len(linear.genres)
     shape = (terms + sum(column_count(one) for one in linear.inputs), genres)
     if linear.weights.shape != shape or linear.idf.shape != (terms,) or linear.bias.shape != (genres,):

@@ -54,7 +54,7 @@ def print_plan(report: PlanReport, file: TextIO | None = None) -> None:
     for note in report.notes:
         _line(console, "note", note)
     if conflicts := report.conflicts:
-        said = "1 conflict, with its cure" if len(conflicts) == 1 else f"{len(conflicts)} conflicts, each with its cure"
+        said = "1 conflict, with its fix" if len(conflicts) == 1 else f"{len(conflicts)} conflicts, each with its fix"
         console.print(f"\n{said}:", markup=False)
         for place, conflict in enumerate(conflicts, 1):
             _line(console, f"  {place}.", conflict, width=5)

@@ -206,7 +206,7 @@ class _Writing:
         if self._file:
             self.finished = self._shown.enter_context(self._file.writing())
             if self.finished:
-                tell(f"going on after {self.finished * CHUNK_ROWS:,} rows that an earlier start has tagged")
+                tell(f"resuming after {self.finished * CHUNK_ROWS:,} rows that an earlier start has tagged")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *more: Any) -> None:

@@ -123,7 +123,7 @@ def test_a_save_that_fails_on_one_rank_stops_all(tmp_path, of_this_rank):
 def test_a_save_that_fails_can_be_a_warning(tmp_path):
     callback, trainer = RunCheckpoint(tmp_path, "val/loss", on_failure="warn"), FakeTrainer()
     trainer.failure = "the disk is full"
-    with pytest.warns(UserWarning, match="the disk is full .going on"):
+    with pytest.warns(UserWarning, match="the disk is full .continuing"):
         trainer.epoch(callback)
     trainer.failure = ""
     trainer.epoch(callback)

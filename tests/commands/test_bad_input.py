@@ -115,7 +115,7 @@ def test_a_genre_without_a_positive_in_training(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("backbone", "words"),
     [
-        ("./nosuch", ["is no directory"]),
+        ("./nosuch", ["is not a directory"]),
         ("somebody/no-such-model", ["cannot be loaded", "hf download somebody/no-such-model"]),
     ],
 )
@@ -149,7 +149,7 @@ def test_run_directories_that_cannot_be_one(sample, tmp_path, capfd):
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_commands_on_a_directory_that_is_no_run(tmp_path, capfd, command):
-    refused(capfd, [command, "--run_dir", tmp_path], "is no run directory")
+    refused(capfd, [command, "--run_dir", tmp_path], "is not a run directory")
     refused(capfd, [command], "needs a run")
 
 

@@ -74,7 +74,7 @@ def test_bad_directories_are_refused(runs, tmp_path, capfd):
     refused(capfd, ["compare", runs[0]], "at least two")
     refused(capfd, ["compare", runs[0], runs[0]], "at least two different")
     refused(capfd, ["compare", runs[0], tmp_path / "none"], "there is no directory", "--run_dir")
-    refused(capfd, ["compare", runs[0], tmp_path], "is no run directory")
+    refused(capfd, ["compare", runs[0], tmp_path], "is not a run directory")
     refused(capfd, ["compare"], "RUN", "--help")
 
 

@@ -194,7 +194,7 @@ def test_bad_use_is_one_line(run, capfd, words, expected):
 
 
 def test_directories_that_cannot_be_explained(tmp_path, capfd):
-    refused(capfd, ["explain", tmp_path, "x"], "is no run directory")
+    refused(capfd, ["explain", tmp_path, "x"], "is not a run directory")
     refused(capfd, ["explain"], "RUN")
     refused(capfd, ["explain", make_run(tmp_path / "half", status="training"), "x"], "has not finished training")
     bare = make_run(tmp_path / "bare", splits=("validation",))

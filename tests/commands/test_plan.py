@@ -156,7 +156,7 @@ def test_all_conflicts_are_listed_together(sample_csv, tmp_path, capsys):
     assert len(facts["conflicts"]) >= 5
     assert main(["plan", *wrong]) == 2
     said = capsys.readouterr().out
-    assert f"{len(facts['conflicts'])} conflicts, each with its cure:" in said
+    assert f"{len(facts['conflicts'])} conflicts, each with its fix:" in said
 
 
 def test_a_missing_file_is_a_conflict_and_the_memory_is_told_all_the_same(tmp_path, capsys):

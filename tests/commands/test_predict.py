@@ -184,7 +184,7 @@ def test_a_start_that_was_cut_off_is_gone_on_with(runs, films, tmp_path, monkeyp
     capfd.readouterr()
     monkeypatch.setattr(TaggedFile, "write_part", note)
     assert predict(runs / kind, films, out) == 0
-    assert "going on after 9 rows" in capfd.readouterr().err
+    assert "resuming after 9 rows" in capfd.readouterr().err
     assert written == [3, 4, 5, 6]
     broken = table_of(out)
     assert [path.name for path in tmp_path.iterdir()] == ["tagged.parquet"]
@@ -202,7 +202,7 @@ def test_parts_of_another_file_are_not_gone_on_with(run, films, tmp_path, monkey
     other = write_rows(tmp_path / "other.csv", ROWS[:4])
     capfd.readouterr()
     assert predict(run, other, out) == 0
-    assert "going on" not in capfd.readouterr().err
+    assert "resuming after" not in capfd.readouterr().err
     assert len(table_of(out)) == 4
 
 
@@ -228,10 +228,10 @@ def test_a_signal_stops_it_with_what_is_done(runs, films, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(TaggedFile, "write_part", signalled)
         assert predict(runs / kind, films, out) == 75
-    assert "run the same command again to go on" in capfd.readouterr().err
+    assert "run the same command again to resume" in capfd.readouterr().err
     assert not out.exists()
     assert predict(runs / kind, films, out) == 0
-    assert "going on after" in capfd.readouterr().err
+    assert "resuming after" in capfd.readouterr().err
     with out.open(encoding="utf-8", newline="") as file:
         assert len(list(csv.reader(file))) == len(ROWS) + 1
 
@@ -248,7 +248,7 @@ def test_a_file_that_turns_out_to_be_broken_leaves_nothing(run, tmp_path, small_
 
 def test_bad_use_is_refused_before_anything_is_loaded(run, films, tmp_path, capfd):
     words = ["predict", run, "--data.csv", films, "--out", tmp_path / "x.parquet"]
-    refused(capfd, ["predict", tmp_path, *words[2:]], "is no run directory")
+    refused(capfd, ["predict", tmp_path, *words[2:]], "is not a run directory")
     refused(capfd, ["predict", "--data.csv", films], "needs a run")
     refused(capfd, [*words[:2], "--out", tmp_path / "x.parquet"], "--data.csv is missing")
     refused(capfd, [*words[:3], "none.csv", *words[4:]], "no such file", "--data.csv")

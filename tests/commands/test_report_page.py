@@ -43,12 +43,12 @@ def test_the_papers_protocol_has_no_held_out_figure(run, capfd):
     assert "no held-out figure" in page
     assert "held out here" not in page
     assert main(["report", str(run)]) == 0
-    assert "figures are optimistic" in (run / "report.html").read_text()
+    assert "metrics are optimistic" in (run / "report.html").read_text()
 
 
 def test_bad_directories_are_refused(tmp_path, capfd):
     refused(capfd, ["report", tmp_path / "none"], "there is no directory", "--run_dir")
-    refused(capfd, ["report", tmp_path], "is no run directory")
+    refused(capfd, ["report", tmp_path], "is not a run directory")
     refused(capfd, ["report"], "run", "--help")
     half = make_run(tmp_path / "half", status="training")
     before = everything_under(half)

@@ -116,7 +116,7 @@ def test_the_later_job_is_shown(run, capfd, submitted, shown):
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path, capfd):
     assert main(["status", str(tmp_path)]) == 2
-    assert "is no run directory" in capfd.readouterr().err
+    assert "is not a run directory" in capfd.readouterr().err
 
 
 @pytest.fixture

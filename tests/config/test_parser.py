@@ -67,9 +67,9 @@ def test_the_help_of_a_command_loads_no_library_that_computes(command):
         (["fit", "--data.csv", "nosuch.csv", "--model", "LlamaQLoraClassifier", "--model.packing", "4"], "packing"),
         (["fit", "--data.csv=a.csv", "--data.seed=-1", "--model.backbone=small", "--model.lora.rank=4"], "model.lora"),
         (["fit", "--config", ROOT / "configs/llama2_qlora.yaml", "--data.split", "[1, 2]"], "add up to 1"),
-        (["validate", "--run_dir", "."], "is no run directory"),
+        (["validate", "--run_dir", "."], "is not a run directory"),
         (["test"], "needs a run"),
-        (["predict", "."], "is no run directory"),
+        (["predict", "."], "is not a run directory"),
         (["submit", "--dry-run", "--data.csv", "nosuch.csv"], "no such file"),
         (["data", "inspect", "nosuch.csv"], "no such file"),
         (["baseline", "tfidf_nb", "--data.csv", "nosuch.csv", "--model.min_flms", "3"], "min_flms"),
@@ -84,9 +84,9 @@ def test_a_mistake_is_told_before_libraries_are_loaded(words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model.backbone", "./nosuch"], "model.backbone ./nosuch is no directory"),
+        (["--model.backbone", "./nosuch"], "model.backbone ./nosuch is not a directory"),
         (["--model.backbone", ROOT / "configs"], "has no config.json"),
-        (["--model", "LlamaQLoraClassifier", "--model.backbone=/a/b/llama"], "/a/b/llama is no directory"),
+        (["--model", "LlamaQLoraClassifier", "--model.backbone=/a/b/llama"], "/a/b/llama is not a directory"),
     ],
 )
 def test_a_backbone_that_is_not_there_is_told_before_libraries_are_loaded(words, message, sample_csv):

@@ -86,7 +86,7 @@ def test_a_limit_before_its_own_signal_is_refused():
     batch.check_limit(batch.render(TEMPLATE, {"time": "5", "signal": "USR1@60"}, {}, []))
     with pytest.raises(ConfigError, match="leaves no time before the signal, 300 seconds"):
         batch.check_limit(batch.render(TEMPLATE, {"time": "5"}, {}, []))
-    with pytest.raises(ConfigError, match="is no time limit"):
+    with pytest.raises(ConfigError, match="is not a time limit"):
         batch.check_limit(batch.render(TEMPLATE, {"time": "soon"}, {}, []))
 
 

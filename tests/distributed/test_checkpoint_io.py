@@ -73,10 +73,10 @@ DAMAGE = {
     "truncated": (lambda path: os.truncate(path, 500), "is damaged"),
     "emptied": (lambda path: os.truncate(path, 0), "is damaged"),
     "gone": (lambda path: path.unlink(), "no checkpoint at"),
-    "no manifest": (lambda path: manifest_path(path).unlink(), "nothing vouches"),
-    "half a manifest": (lambda path: os.truncate(manifest_path(path), 20), "nothing vouches"),
+    "no manifest": (lambda path: manifest_path(path).unlink(), "cannot be verified"),
+    "half a manifest": (lambda path: os.truncate(manifest_path(path), 20), "cannot be verified"),
     "another manifest": (lambda path: manifest_path(path).write_text('{"sha256": "00"}'), "is damaged"),
-    "no object": (lambda path: manifest_path(path).write_text("[]"), "nothing vouches"),
+    "no object": (lambda path: manifest_path(path).write_text("[]"), "cannot be verified"),
 }
 
 

@@ -205,7 +205,7 @@ def test_metadata_that_holds_bytes_or_leads_elsewhere_is_refused(saved):
     stored = metadata.state_dict_metadata[name]
     metadata.state_dict_metadata[name] = shards.dcp.metadata.BytesStorageMetadata()
     place.write_bytes(pickle.dumps(metadata))
-    with pytest.raises(CheckpointError, match="is no tensor"):
+    with pytest.raises(CheckpointError, match="is not a tensor"):
         shards.read_whole(saved)
     metadata.state_dict_metadata[name] = stored
     next(iter(metadata.storage_data.values())).relative_path = "../elsewhere"

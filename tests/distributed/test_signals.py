@@ -136,4 +136,4 @@ def test_a_second_signal_ends_a_rank_that_waits_in_a_collective(first):
 
 def test_a_signal_ends_a_library_that_hangs_with_nothing_to_save():
     status, said = held_in_a_library([signal.SIGTERM], {})
-    assert (status, said) == (75, "genre-lightning: stopped by SIGTERM: run the same command again to go on\n")
+    assert (status, said) == (75, "genre-lightning: stopped by SIGTERM: run the same command again to resume\n")

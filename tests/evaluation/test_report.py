@@ -168,7 +168,7 @@ def test_validation_alone_is_reported_as_optimistic(tmp_path):
 def test_no_run_and_unfinished_runs_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no directory"):
         write_report(tmp_path / "none")
-    with pytest.raises(CheckpointError, match="is no run directory"):
+    with pytest.raises(CheckpointError, match="is not a run directory"):
         write_report(tmp_path)
     (tmp_path / "config.yaml").write_text("a: 1\n")
     with pytest.raises(CheckpointError, match="no finished evaluation"):

@@ -112,7 +112,7 @@ def test_words_that_occur_twice_are_named_once(runs):
 
 
 def test_runs_without_an_explanation_are_refused(runs, tmp_path):
-    with pytest.raises(CheckpointError, match="is no run directory"):
+    with pytest.raises(CheckpointError, match="is not a run directory"):
         Explainer(tmp_path)
     (tmp_path / "run_state.json").write_text('{"status": "finished"}')
     (tmp_path / "config.yaml").write_text("ensemble: {weights: {runs/a: 0.5, runs/b: 0.5}}\n")

@@ -79,7 +79,7 @@ def test_ranks_of_ddp_stop_together_and_name_what_they_lost(unbroken):
     assert "genre-lightning: rank 0 has lost its connection to a rank that died" in lost.said
     assert stopped.statuses == [75, 75]
     assert stopped.said.count("genre-lightning:") == 1
-    assert "its state saved: run the same command again to go on" in stopped.said
+    assert "its state saved: run the same command again to resume" in stopped.said
     assert last.said.count("resuming") == 1
     assert differences(expected.directory, broken.directory) == []
 

@@ -199,7 +199,7 @@ def _entries(path: Path) -> list[Manifest]:
         return [Manifest.from_json(entry) for entry in (values, previous) if entry is not None]
     except (CheckpointError, ValueError):
         raise CheckpointError(
-            f"nothing vouches for {path} (no readable manifest beside it): use another checkpoint"
+            f"{path} cannot be verified (no readable manifest beside it): use another checkpoint"
         ) from None
 
 

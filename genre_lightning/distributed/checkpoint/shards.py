@@ -238,7 +238,7 @@ class SafeReader(dcp.FileSystemReader):
             if not isinstance(metadata, Metadata):
                 raise pickle.UnpicklingError(f"a {type(metadata).__name__}")
             if others := [n for n, v in metadata.state_dict_metadata.items() if type(v) is not TensorStorageMetadata]:
-                raise pickle.UnpicklingError(f"{others[0]} is no tensor")
+                raise pickle.UnpicklingError(f"{others[0]} is not a tensor")
             for stored in metadata.storage_data.values():
                 if Path(stored.relative_path).name != stored.relative_path:
                     raise pickle.UnpicklingError(f"a shard lies elsewhere, at {stored.relative_path}")

@@ -248,7 +248,7 @@ class RunCheckpoint(Checkpoint):
         if failure and self.on_failure == "stop":
             raise SaveError(failure)
         if failure and trainer.is_global_zero:
-            warnings.warn(f"{failure} (going on: checkpoint.on_failure is warn)", stacklevel=2)
+            warnings.warn(f"{failure} (continuing: checkpoint.on_failure is warn)", stacklevel=2)
         self.seconds += time.monotonic() - started
         for logger in trainer.loggers:
             logger.log_metrics({"checkpoint/seconds": self.seconds}, step=trainer.global_step - 1)

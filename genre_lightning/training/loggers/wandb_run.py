@@ -147,7 +147,7 @@ class RunWandbLogger(WandbLogger):
             work(self.experiment)
         except Exception as error:
             self._lost = True
-            say(f"W&B has failed ({one_line(error)[:160]}): the run goes on without it, and curves.csv has it all")
+            say(f"W&B has failed ({one_line(error)[:160]}): the run continues without it, and curves.csv has all rows")
 
     @rank_zero_only
     def describe(self, metadata: Mapping[str, Any]) -> None:
