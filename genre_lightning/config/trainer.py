@@ -22,6 +22,8 @@ Precision = Literal[
     32, 16, 64,
 ]  # fmt: skip
 
+Empty = list[NoneType]  # type: ignore[nonetype-type]  # the parser takes list[None] for a list of anything
+
 
 @dataclass
 class TrainerOptions:
@@ -84,8 +86,8 @@ class TrainerOptions:
     strategy: str = "auto"
     devices: list[int] | str | int = "auto"
     num_nodes: Annotated[int, at_least(1, 10**6)] = 1
-    logger: bool | list[NoneType] | None = None  # type: ignore[nonetype-type]  # the parser knows no list[None]
-    callbacks: list[NoneType] | None = None  # type: ignore[nonetype-type]  # the parser knows no list[None]
+    logger: bool | Empty | None = None
+    callbacks: Empty | None = None
     fast_dev_run: int | bool = False
     min_epochs: Annotated[int | None, at_least(0)] = None
     max_steps: Annotated[int, at_least(1, also=(-1,))] = -1
@@ -109,7 +111,7 @@ class TrainerOptions:
     profiler: str | None = None
     detect_anomaly: bool = False
     barebones: bool = False
-    plugins: list[NoneType] | None = None  # type: ignore[nonetype-type]  # the parser knows no list[None]
+    plugins: Empty | None = None
     sync_batchnorm: bool = False
     reload_dataloaders_every_n_epochs: int = 0
     default_root_dir: str | Path | None = None
