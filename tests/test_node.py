@@ -149,7 +149,7 @@ def test_a_checkpoint_is_verified_once_on_a_node(ranks, read, tmp_path):
     path = tmp_path / "last.ckpt"
     write_checkpoint({"global_step": 3}, path)
     os.utime(path, (1e9, 1e9))
-    assert [verify_checkpoint(path)["global_step"] for _ in range(3)] == [3] * 3
+    assert [verify_checkpoint(path).global_step for _ in range(3)] == [3] * 3
     assert read == ["last.ckpt"]
     settled(path, bytes(path.stat().st_size))
     with pytest.raises(CheckpointError, match="damaged"):

@@ -79,7 +79,7 @@ def _open(run: RunDirectory) -> Source:
         raise ConfigError(
             f"{run.path} is a {type(model).__name__}, which trains nothing: there are no weights of its own to export"
         )
-    if features := instances.data.options.used_features:
+    if features := instances.data.used_features:
         names = ", ".join(feature.column for feature in features)
         raise ConfigError(
             f"{run.path} reads {names} by data.features, and exported models read one text: use it by Tagger or "

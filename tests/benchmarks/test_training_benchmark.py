@@ -75,6 +75,7 @@ def test_turns_end_within_an_epoch_and_time_whole_rounds_of_the_grouped_form(sui
     assert turns[GROUPED].steps % min(steps // 4, 50) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["encoder", "llama"])
 def test_what_a_gpu_is_asked_for_can_be_parsed(suite, tmp_path):
     options = Namespace(small=False, device="cuda", precision=None, batch=None)

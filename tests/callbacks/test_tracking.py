@@ -122,6 +122,7 @@ def test_other_loggers_get_the_metrics_and_the_curves_stay(evaluation, tmp_path)
     assert (tmp_path / "curves.csv").read_text().splitlines() == ["epoch,step"]
 
 
+@pytest.mark.slow
 def test_a_logger_named_on_the_command_line_gets_curves_and_evaluation(sample_csv, tmp_path):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     words = [

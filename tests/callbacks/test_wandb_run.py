@@ -189,6 +189,7 @@ def test_tensorboard_has_the_curves_of_the_csv(interrupted):
         assert [value for _, value in logged] == pytest.approx([value for _, value in expected], rel=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone_and_validate_adds_behind_it(sample_csv, interrupted):
     before = len(run_files(interrupted))
     fit(sample_csv, interrupted)
@@ -350,6 +351,7 @@ def test_online_the_server_has_every_step_once(sample_csv, tmp_path, monkeypatch
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_on_two_ranks_one_of_them_talks_and_the_run_goes_on_on_one(sample_csv, tmp_path):
     worker = Path(__file__).parents[2] / "tools" / "faults" / "worker.py"
     run = tmp_path / "run"

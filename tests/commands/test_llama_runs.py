@@ -264,6 +264,7 @@ def test_8_bit_moments_and_checkpointing_resume_to_the_bit(sample, base, tmp_pat
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 def test_zero_shot_leaves_a_run_directory_without_training(sample, base, tmp_path, capfd, quick):
     quick.undo()
     place, words = tmp_path / "run", [f"--model.backbone={base}", "--model.batch_tokens=16384"]

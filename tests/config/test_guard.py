@@ -475,6 +475,7 @@ def test_files_that_name_many_others_are_refused(stranger):
         check_arguments(["--config", "0.yaml"])
 
 
+@pytest.mark.slow
 def test_nested_text_does_not_overflow_the_stack(tmp_path):
     """libyaml parses by recursion, and would end the process."""
     for text in ("[" * 100_000, "- " * 50_000, "{" * 100_000):

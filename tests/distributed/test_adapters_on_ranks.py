@@ -12,6 +12,8 @@ from transformers import DistilBertConfig, DistilBertModel
 
 from genre_lightning.data.sample.generate import write_sample
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = [
     "--data.tokenizer=wordpiece",
     "--data.vocab_size=600",

@@ -125,6 +125,7 @@ def dropout_curve(seed, world_size, steps):
     return curve
 
 
+@pytest.mark.slow
 def test_with_dropout_the_curves_of_one_and_two_ranks_agree_in_the_mean():
     """Each step's mean loss over 40 seeds differs by less than 4 standard errors of that difference.
 

@@ -7,9 +7,9 @@ import pytest
 from ranks import _commands, run_command_on_ranks, run_on_ranks
 from small_run import SMALL
 
-from genre_lightning.commands import predict
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.inference.tagged_files import TaggedFile
+from genre_lightning.training import predict
 
 ROWS = 23
 

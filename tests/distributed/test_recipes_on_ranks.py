@@ -14,6 +14,8 @@ from test_runs_on_ranks import same_training, start
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.checkpoint.io import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 RECIPES = {
     "encoder": ["--model.lora={rank: 4, dropout: 0.1, targets: all-linear, init: pissa, lr_ratio_b: 4}",
                 "--model.ema_decay=0.8", "--model.layer_lr_decay=0.7", "--model.label_smoothing=0.1",

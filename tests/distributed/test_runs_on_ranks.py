@@ -89,7 +89,7 @@ def test_a_run_with_sharded_checkpoints_is_evaluated_and_exact(sample, one_rank,
     same_training(one_rank, run)
 
 
-@pytest.mark.parametrize("dead", [0, 1])
+@pytest.mark.parametrize("dead", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_rank_that_is_killed_ends_the_run_and_the_next_start_goes_on(sample, one_rank, tmp_path, dead):
     fault = f"in a step:20:SIGKILL:{dead}"
     status, said = start(sample, tmp_path / "run", 2, "ddp", "--model.dropout=0", fault=fault, by_lightning=True)

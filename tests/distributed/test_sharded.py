@@ -251,7 +251,7 @@ def test_decoders_keep_their_states_under_fsdp(monkeypatch, causal):
     strategy._device_mesh = {"data_parallel": None}
     strategy.precision_plugin = ShardedPrecision("32-true", "cpu")
     strategy._lightning_module = strategy.model = SimpleNamespace(
-        backbone=nn.Linear(1, 1), head=None, materialise=None, causal=causal
+        backbone=nn.Linear(1, 1), head=None, materialise=None, decoder=causal
     )
     with pytest.raises(Sharded):
         strategy.setup(None)

@@ -55,8 +55,6 @@ def test_a_process_that_is_ending_is_not_ended_by_a_signal(tmp_path):
     code = f"""
 import os, signal, sys
 from genre_lightning import __main__, cli
-from genre_lightning.commands import early
-cli.check_arguments = early.check_early = lambda *arguments: None
 class Stopped:
     def import_module(self, name):
         from genre_lightning.errors import PreemptedError

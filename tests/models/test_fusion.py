@@ -12,7 +12,7 @@ from torch import nn
 from genre_lightning import DistilBertClassifier, MovieDataModule
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.models.checkpoint import check_same_inputs, spec_of
+from genre_lightning.models.checkpoint import check_same_inputs
 from genre_lightning.models.layers.fusion import FusionHead, InputEncoder, blank_inputs
 from genre_lightning.types import FittedInput
 
@@ -106,12 +106,12 @@ def test_a_checkpoint_names_its_inputs():
     model.bind(spec)
     model.configure_model()
     metadata = model.checkpoint_metadata()
-    assert spec_of(metadata).inputs == INPUTS
-    check_same_inputs(metadata, INPUTS)
+    assert metadata.spec().inputs == INPUTS
+    check_same_inputs(metadata.inputs, INPUTS)
     with pytest.raises(CheckpointError, match=r"other inputs .*vector"):
-        check_same_inputs(metadata, INPUTS[:2])
+        check_same_inputs(metadata.inputs, INPUTS[:2])
     with pytest.raises(CheckpointError, match=r"other inputs .*tags"):
-        check_same_inputs(metadata, (FittedInput("tags", "tags", values=("a",)), *INPUTS[1:]))
+        check_same_inputs(metadata.inputs, (FittedInput("tags", "tags", values=("a",)), *INPUTS[1:]))
 
 
 def test_a_model_without_a_head_refuses_inputs():
