@@ -70,6 +70,8 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, ArgumentPa
     base = _model_base(models)
     if WANTS_HELP & set(words):  # shows the options of the one model that is meant
         base, words = OPTIONS.get(class_path(models[-1]) if models else "", OPTIONS[_DEFAULT]), ["--help"]
+    elif not models:  # no default of the parser's: its options would stay when a file or a word names another model
+        words = [f"--model={_DEFAULT}", *words]
     trainer = _trainer(objects=words != ["--help"] and _names_object(words, named))
 
     def read() -> tuple[Namespace, ArgumentParser]:
@@ -92,9 +94,7 @@ def parse_model(settings: Any) -> tuple[Namespace, ArgumentParser]:
 
     def read() -> tuple[Namespace, ArgumentParser]:
         parser = _Parser(exit_on_error=False)
-        parser.add_subclass_arguments(
-            _model_base([str(path)]), "model", default={"class_path": _DEFAULT}, fail_untyped=False
-        )
+        parser.add_subclass_arguments(_model_base([str(path)]), "model", required=True, fail_untyped=False)
         return parser.parse_object({"model": settings}), parser
 
     return in_one_line("fit", read)
@@ -183,6 +183,11 @@ def in_one_line(command: str, parse: Callable[[], T]) -> T:
 
 def _plain(message: str) -> str:
     """Name an option of the model as the user does, and not as a key of the parser of its class."""
+    # the section has no default, so that the parser takes it for one that may be null
+    of_model = (
+        r'^(Parser key "model": )Does not validate .*? Errors: - (Problem .*?)( - Expected a <class \'NoneType\'>.*)?$'
+    )
+    message = re.sub(of_model, r"\1\2", message)
     message = re.sub(r"^Parser key \"model\": Problem with given class_path '[\w.]+': ", "model.", message)
     message = re.sub(r"^model\.Option '([\w.]+)' is not accepted", r"unrecognized arguments: --model.\1", message)
     message = re.sub(r'^model\.Parser key "', '"model.', message).removeprefix("Parser key ")
@@ -199,7 +204,7 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
     if model in OPTIONS.values():  # for the help, which lists the options of one
         parser.add_class_arguments(model, "model")
     else:
-        parser.add_subclass_arguments(model, "model", default={"class_path": _DEFAULT}, fail_untyped=False)
+        parser.add_subclass_arguments(model, "model", required=True, fail_untyped=False)
     parser.add_class_arguments(DataOptions, "data", sub_configs=True)
     parser.add_class_arguments(CheckpointOptions, "checkpoint")
     parser.add_class_arguments(EarlyStoppingOptions, "early_stopping")

@@ -235,7 +235,7 @@ def copy(run, tmp_path):
 @of_cls
 def test_what_is_no_finished_run_is_refused(copy, tmp_path, capfd):
     out = tmp_path / "out"
-    refused(capfd, ["export", tmp_path, out], "no run directory")
+    refused(capfd, ["export", tmp_path, out], "is not a run directory")
     state = read_json(copy / "run_state.json")
     for status in ("training", "evaluating"):
         write_json(copy / "run_state.json", {**state, "status": status})
@@ -294,8 +294,8 @@ def test_a_write_that_fails_leaves_nothing(copy, tmp_path, capfd, monkeypatch):
 @of_cls
 def test_options_that_do_not_fit_the_run_are_refused(copy, tmp_path, capfd):
     out = tmp_path / "out"
-    refused(capfd, ["export", copy, out, "--merge"], "no LoRA run")
-    refused(capfd, ["export", copy, out, "--form", "adapter"], "no LoRA run")
+    refused(capfd, ["export", copy, out, "--merge"], "not a LoRA run")
+    refused(capfd, ["export", copy, out, "--form", "adapter"], "not a LoRA run")
     refused(capfd, ["export", copy, out, "--dtype", "float16"], "--dtype")
 
 

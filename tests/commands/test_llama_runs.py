@@ -209,7 +209,7 @@ def test_export_refuses_what_it_cannot_do(run, tmp_path, capfd):
     assert main(["export", str(run), str(tmp_path / "full")]) == 2
     assert "not empty" in capfd.readouterr().err
     assert main(["export", str(tmp_path), str(tmp_path / "new")]) == 2
-    assert "no run directory" in capfd.readouterr().err
+    assert "is not a run directory" in capfd.readouterr().err
     for words, answer in (
         (["--form", "transformers"], "no bias"),
         (["--onnx"], "onnx"),

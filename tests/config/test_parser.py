@@ -17,7 +17,7 @@ from genre_lightning.commands.checked import parse_checked
 from genre_lightning.config import parser as parser_module
 from genre_lightning.config.guard import instantiate
 from genre_lightning.config.model import OPTIONS
-from genre_lightning.config.parser import make_options, parse
+from genre_lightning.config.parser import make_options, parse, parse_model
 from genre_lightning.config.trainer import TrainerOptions
 from genre_lightning.config.words import for_parser, with_film_file
 from genre_lightning.errors import ConfigError, DataError
@@ -243,3 +243,14 @@ def test_an_unknown_option_is_answered_with_the_nearest(sample_csv, given, meant
 
 def test_wandb_alone_means_its_defaults(sample_csv):
     assert parse("fit", ["--wandb", "--data.csv", str(sample_csv)])[0].wandb.mode == "auto"
+
+
+@pytest.mark.parametrize(
+    "words", [["--model", "LlamaQLoraClassifier"], ["--config", ROOT / "configs/llama2_qlora.yaml"]]
+)
+def test_a_model_has_its_own_defaults(words):
+    config, _ = parse("fit", ["--data.csv=a.csv", *map(str, words)])
+    assert config.model.init_args.pooling == "last"  # an encoder's is "mean"
+    settings = {"class_path": config.model.class_path, "init_args": {"backbone": "random"}}
+    restored, _ = parse_model(settings)  # a run of a version without the option
+    assert restored.model.init_args.pooling == "last"
