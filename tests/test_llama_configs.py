@@ -45,4 +45,5 @@ def test_the_script_for_the_gpu_runs_at_a_small_size(monkeypatch, capsys, tmp_pa
     assert module.main() == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed == json.loads((tmp_path / "out.json").read_text())
+    assert all(check["passed"] for check in printed["checks"].values())
     assert printed["checks"]["nf4_training_step"]["tokens_per_second"] > 0

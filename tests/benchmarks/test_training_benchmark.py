@@ -165,12 +165,6 @@ def test_synchronisation_at_small_size():
     assert all(name in out for name in ("alone", "ddp", "fsdp"))
 
 
-@pytest.mark.slow
-def test_gpu_check_at_small_size():
-    report = json.loads(run("tools/gpu/check.py", "--small", "--steps", 2).splitlines()[-1])
-    assert all(check["passed"] for check in report["checks"].values())
-
-
 def test_films_alone_are_no_side():
     assert FILMS_ONLY not in SIDES
     assert set(turns_of("encoder", Namespace(small=True))) == set(SIDES)
