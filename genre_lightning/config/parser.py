@@ -70,8 +70,8 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, ArgumentPa
     base = _model_base(models)
     if WANTS_HELP & set(words):  # shows the options of the one model that is meant
         base, words = OPTIONS.get(class_path(models[-1]) if models else "", OPTIONS[_DEFAULT]), ["--help"]
-    elif not models:  # no default of the parser's: its options would stay when a file or a word names another model
-        words = [f"--model={_DEFAULT}", *words]
+    else:  # no default of the parser's: its options would stay when a file or a word names another model
+        words = [f"--model={models[-1] if models else _DEFAULT}", *words]
     trainer = _trainer(objects=words != ["--help"] and _names_object(words, named))
 
     def read() -> tuple[Namespace, ArgumentParser]:

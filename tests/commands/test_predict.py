@@ -254,7 +254,7 @@ def test_bad_use_is_refused_before_anything_is_loaded(run, films, tmp_path, capf
     refused(capfd, [*words[:3], "none.csv", *words[4:]], "no such file", "--data.csv")
     refused(capfd, [*words[:-1], tmp_path / "x.txt"], ".csv, .csv.gz or .parquet")
     refused(capfd, [*words[:-1], films], "is the file of the films")
-    refused(capfd, [*words, "--data.text", "{title}"], "--data.text", "as it was trained")
+    refused(capfd, [*words, "--data.text", "{title}"], "--data.text", "as trained")
     refused(capfd, [*words, "--data.columns.plot", "x"], "columns.plot")
     refused(capfd, [*words[:-1]], "--out names nothing")
     empty = tmp_path / "empty.csv"

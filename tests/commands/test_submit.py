@@ -137,7 +137,7 @@ def test_without_sbatch_there_is_one_line_with_the_cure(no_sbatch, sample_csv, t
         (["--nodes=0"], "--nodes"),
         (["--gpus-per-node=many"], "--gpus-per-node"),
         (["--time=5"], "USR1@60"),
-        (["--time=tomorrow"], "no time limit"),
+        (["--time=tomorrow"], "not a time limit"),
         (["--sbatch=nodes=3"], "leave it out"),
         (["--sbatch=Q O S=1"], "long name"),
         (["--sbatch=ntasks-per-node=2", "--gpus-per-node=8"], "leave ntasks-per-node out"),

@@ -319,7 +319,7 @@ def flipped(content):
         ("truncated gzip", "not a complete gzip file"),
         ("no gzip", "not gzip data: rename it to .csv"),
         ("damaged gzip", "not a complete gzip file"),
-        ("bad parquet", "no readable Parquet file"),
+        ("bad parquet", "not a readable Parquet file"),
         ("huge field", "not a well-formed table"),
     ],
 )

@@ -267,7 +267,7 @@ def test_the_base_is_known_by_its_content(checkpoint_dir, tmp_path):
         ({"lora": LoraOptions(targets=[])}, {}, "lora.targets"),
         ({"dropout": -0.1}, {}, "model.dropout"),
         ({"architecture": LlamaArchitecture(width=60, heads=7)}, {}, "multiple"),
-        ({"backbone": "/no/such/place"}, {}, "no directory"),
+        ({"backbone": "/no/such/place"}, {}, "not a directory"),
         ({"backbone": "meta-llama/Llama-2-7b-hf"}, {}, "hf auth login"),
     ],
     ids=str,

@@ -119,13 +119,13 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="is missing"):
         read_baseline(tmp_path / "nosuch.safetensors")
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match="no readable baseline"):
+    with pytest.raises(CheckpointError, match="not a readable baseline"):
         read_baseline(path)
     path.write_bytes(b"\x80\x04cos\nsystem\n")
-    with pytest.raises(CheckpointError, match="no readable baseline"):
+    with pytest.raises(CheckpointError, match="not a readable baseline"):
         read_baseline(path)
     save_file({"x": np.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match="no readable baseline"):
+    with pytest.raises(CheckpointError, match="not a readable baseline"):
         read_baseline(path)
     tensors = {
         "terms": np.frombuffer(b"a\nb", np.uint8),
