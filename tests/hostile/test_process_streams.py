@@ -144,6 +144,15 @@ def test_mistakes_of_the_program_stay_what_they_are(error):
     assert machine_error(error) is None
 
 
+@pytest.fixture
+def heeding_ctrl_c():
+    """A shell starts what runs in the background with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_is_one_line(monkeypatch, capsys):
     def interrupted(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
