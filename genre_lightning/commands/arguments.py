@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from typing_extensions import override
 
 from genre_lightning.bounds import Bounds
 from genre_lightning.errors import ConfigError
+from genre_lightning.files import check_output
 
 N = TypeVar("N", int, float)
 
@@ -48,3 +50,18 @@ def within(kind: type[N], bounds: Bounds) -> Callable[[str], N]:
         return value
 
     return read
+
+
+def check_out(path: Path, *endings: str) -> None:
+    """Refuse an `--out` of another format than a command writes, or where no file can be written.
+
+    Args:
+        path: The output.
+        endings: Those that it may have, such as ".csv".
+
+    Raises:
+        ConfigError: With the fix.
+    """
+    if path.suffix not in endings:
+        raise ConfigError(f"--out {path} does not end in {' or '.join(endings)}: give such a file")
+    check_output(path, "--out")

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import at_least
-from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.errors import ConfigError
-from genre_lightning.files import check_output
+from genre_lightning.commands.arguments import CommandParser, check_out, within
 from genre_lightning.progress import answer, say
 
 if TYPE_CHECKING:
@@ -39,9 +37,7 @@ def doubts(arguments: Sequence[str]) -> int:
 
     run = open_run(options.run, "validation").require_finished()
     out = options.out or options.run / "doubts.csv"
-    if out.suffix != ".csv":
-        raise ConfigError(f"--out {out} does not end in .csv: give such a file")
-    check_output(out, "--out")
+    check_out(out, ".csv")
     found = find_doubts(run, options.size, options.kind)
     write_csv(out, [doubt.row() for doubt in found])
     if options.json:

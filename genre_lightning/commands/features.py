@@ -6,17 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genre_lightning.bounds import SEED, at_least
-from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.errors import ConfigError
-from genre_lightning.files import check_output
+from genre_lightning.commands.arguments import CommandParser, check_out, within
 from genre_lightning.progress import answer, say
-
-
-def _check_parquet(path: Path) -> None:
-    """Refuse an output that is no place for a Parquet file."""
-    if path.suffix != ".parquet":
-        raise ConfigError(f"--out {path} does not end in .parquet: give such a file")
-    check_output(path, "--out")
 
 
 def ratings(arguments: Sequence[str]) -> int:
@@ -37,12 +28,13 @@ def ratings(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="equal seeds, equal vectors (default: 0)")
     options = parser.parse_args(list(arguments))
-    _check_parquet(options.out)
-    from genre_lightning.features.ratings import film_vectors, read_ratings, write_vectors
+    check_out(options.out, ".parquet")
+    from genre_lightning.features.ratings import film_vectors, read_ratings
+    from genre_lightning.features.vectors import write_vectors
 
     read = read_ratings(options.file, options.links)
     films = film_vectors(read, options.dimensions, options.seed)
-    write_vectors(options.out, films)
+    write_vectors(options.out, films.ids, films.vectors, ratings=films.ratings, mean_rating=films.means)
     left_out = f"; {read.unlinked:,} ratings of films without an id were left out" if read.unlinked else ""
     say(f"{len(read.values):,} ratings of {len(films.ids):,} films, {options.dimensions} dimensions{left_out}")
     answer(options.out)
@@ -70,19 +62,20 @@ def posters(arguments: Sequence[str]) -> int:
         "--batch_size", type=within(int, at_least(1, 4096)), default=32, help="images at once (default: 32)"
     )
     options = parser.parse_args(list(arguments))
-    _check_parquet(options.out)
+    check_out(options.out, ".parquet")
     from genre_lightning.features.posters import find_posters, poster_files
 
     found, strangers = find_posters(options.folder, poster_files(options.csv) if options.csv else None)
 
     from genre_lightning.cache import default_cache_dir
     from genre_lightning.distributed.precision import accelerator_of, device_named
-    from genre_lightning.features.posters import load_backbone, poster_vectors, write_vectors
+    from genre_lightning.features.posters import load_backbone, poster_vectors
+    from genre_lightning.features.vectors import write_vectors
 
     device = device_named(accelerator_of("auto") if options.device == "auto" else options.device)
     backbone = load_backbone(options.backbone, options.revision, device)
     vectors = poster_vectors(found, backbone, default_cache_dir() / "posters", batch_size=options.batch_size)
-    write_vectors(options.out, vectors)
+    write_vectors(options.out, vectors.ids, vectors.vectors)
     say(f"{len(vectors.ids):,} vectors of {vectors.vectors.shape[1]} dimensions")
     if strangers:
         say(f"{strangers:,} images are of no film, or of one that has another image already")

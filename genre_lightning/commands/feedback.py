@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_lightning.bounds import at_least
-from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.arguments import CommandParser, check_out, within
 from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer, say
 from genre_lightning.runs import RunDirectory
@@ -79,13 +79,10 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("--newest", action="store_true", help="only each user's newest opinion of each text")
     options = parser.parse_args(list(arguments))
     database, _ = _place(options)
-    from genre_lightning.files import check_output
     from genre_lightning.learning.feedback_files import write_feedback
     from genre_lightning.learning.store import FeedbackStore
 
-    if options.out.suffix not in (".csv", ".jsonl"):
-        raise ConfigError(f"--out {options.out} does not end in .csv or .jsonl: give such a file")
-    check_output(options.out, "--out")
+    check_out(options.out, ".csv", ".jsonl")
     with FeedbackStore(database) as store:
         count = write_feedback(store.rows(newest=options.newest), options.out)
     say(f"wrote {count:,} rows")

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genre_lightning.bounds import SEED, Bounds, at_least
-from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.arguments import CommandParser, check_out, within
 from genre_lightning.commands.feedback import DATABASE
 from genre_lightning.commands.new_film_options import add_new_film_options, read_new_film_options
 from genre_lightning.errors import ConfigError
-from genre_lightning.files import check_output
 from genre_lightning.progress import answer, say
 
 
@@ -39,9 +38,7 @@ def queue(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="of the clusters (default: 0)")
     options = parser.parse_args(list(arguments))
-    if options.out.suffix != ".csv":
-        raise ConfigError(f"--out {options.out} does not end in .csv: give such a file")
-    check_output(options.out, "--out")
+    check_out(options.out, ".csv")
     if options.out.exists():
         raise ConfigError(f"--out {options.out} exists, and people may have filled it in: name another, or delete it")
     films = read_new_film_options(options)

@@ -11,8 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of
@@ -20,7 +18,6 @@ from genre_lightning.data.shapes import whole_number
 from genre_lightning.data.tables import read_rows
 from genre_lightning.errors import ConfigError, DataError, one_line
 from genre_lightning.features.images import Preparation, UnreadableImageError, prepared, silent_on_large_images
-from genre_lightning.files import replacing
 from genre_lightning.foreign import check_folder, model_file, read_object
 from genre_lightning.models.backbone_config import read_config
 from genre_lightning.models.base_weights import StoredWeights, weight_files, weights_digest
@@ -259,11 +256,3 @@ def _read(path: Path, preparation: Preparation) -> NDArray[np.float32] | str:
         return prepared(path, preparation)
     except UnreadableImageError as error:
         return str(error)
-
-
-def write_vectors(path: Path, posters: PosterVectors) -> None:
-    """Write a Parquet file with the columns id and vector, whole or not at all."""
-    dimensions = posters.vectors.shape[1]
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(posters.vectors.ravel()), dimensions)
-    with replacing(path) as temporary:
-        pq.write_table(pa.table({"id": posters.ids, "vector": vectors}), temporary)

@@ -14,11 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_lightning.errors import DataError, one_line
-from genre_lightning.files import replacing
 from genre_lightning.progress import ReadShare, file_progress
 
 _RATING_COLUMNS = {"userId": pa.int64(), "movieId": pa.int64(), "rating": pa.float32()}
@@ -137,21 +135,6 @@ def _numbered(values: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.
     """The distinct values in their order, and the place of each value among them."""
     distinct, places = np.unique(values, return_inverse=True)
     return distinct, places.astype(np.int32)
-
-
-def write_vectors(path: Path, films: FilmVectors) -> None:
-    """Write a Parquet file with the columns id, ratings, mean_rating and vector, whole or not at all."""
-    dimensions = films.vectors.shape[1]
-    table = pa.table(
-        {
-            "id": pa.array(films.ids, pa.int64()),
-            "ratings": films.ratings,
-            "mean_rating": films.means,
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(films.vectors.ravel()), dimensions),
-        }
-    )
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
 
 
 def _read_links(path: Path) -> NDArray[np.int32]:
