@@ -110,6 +110,7 @@ def main():
     parser.add_argument("tokenizer")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -130,10 +131,10 @@ def main():
             results[str(rows)][stage] = measure_apart(stage, file, options.tokenizer, options.folder / f"cache_{rows}")
             print(rows, stage, results[str(rows)][stage], file=sys.stderr, flush=True)
         file.unlink()
-        report(here, results)
+        report(here, results, options.out)
 
 
-def report(here, results):
+def report(here, results, folder):
     """Writes what has been measured so far: the largest file takes long."""
     largest = results[max(results, key=int)]
     missed = [s for s, bound in BOUNDS["seconds"].items() if largest[s]["seconds"] > bound]
@@ -142,8 +143,8 @@ def report(here, results):
     text = f"# benchmarks/scale.py, {today}\n\n{here}.\n\n{table(results)}\n\n"
     text += f"Missed: {', '.join(missed)}.\n" if missed else "Every bound is kept.\n"
     print(text, flush=True)
-    write_text(RESULTS / "scale.md", text)
-    write_json(RESULTS / "scale.json", {"date": today, "machine": here, "rows": results, "missed": missed})
+    write_text(folder / "scale.md", text)
+    write_json(folder / "scale.json", {"date": today, "machine": here, "rows": results, "missed": missed})
 
 
 if __name__ == "__main__":

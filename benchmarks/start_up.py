@@ -22,7 +22,7 @@ from machine import processor
 
 from genre_lightning.files import write_text
 
-RESULT = Path(__file__).parent / "results" / "start_up.md"
+RESULTS = Path(__file__).parent / "results"
 HELP = ("--help", "fit --help", "predict --help", "data inspect --help", "baseline tfidf_nb --help", "tag --help")
 HELP_BOUND, MISTAKE_BOUND = 0.5, 2.0
 """Seconds."""
@@ -53,7 +53,7 @@ def watch_start(words):
     from lightning.pytorch.callbacks import Callback
 
     from genre_lightning.commands.fit import fit
-    from genre_lightning.data import datamodule
+    from genre_lightning.data import datamodule, prepare
     from genre_lightning.models.base import GenreClassifier
     from genre_lightning.training import fit as run
 
@@ -74,7 +74,7 @@ def watch_start(words):
 
     run.build_trainer = watched
     noting(run, "check_setup", "options and backbone, with them")
-    noting(datamodule, "load_films", "films read and audited")
+    noting(prepare, "load_films", "films read and audited")
     noting(datamodule.MovieDataModule, "prepare_films", "films split")
     noting(datamodule.MovieDataModule, "prepare", "films tokenised")
     noting(datamodule.MovieDataModule, "setup", "epochs planned")
@@ -123,6 +123,7 @@ def main():
     parser.add_argument("file", type=Path)
     parser.add_argument("backbone", type=Path)
     parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     options = parser.parse_args()
     here = machine()
     file, backbone = options.file.absolute(), options.backbone.absolute()
@@ -148,7 +149,7 @@ def main():
     shape = f"Medians of {options.starts} starts; {file.name}, {file.stat().st_size / 2**20:.0f} MiB, {backbone.name}."
     text = "\n".join([title, "", f"{here}. {shape}", "", *lines, ""])
     print(text)
-    write_text(RESULT, text)
+    write_text(options.out / "start_up.md", text)
 
 
 if __name__ == "__main__":

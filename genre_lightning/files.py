@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import stat
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from genre_lightning.errors import CheckpointError, ConfigError, SaveError, one_line
 from genre_lightning.escapes import cell
-from genre_lightning.metrics import json_value
 from genre_lightning.shapes import Shape, require_shape
 
 if TYPE_CHECKING:
@@ -243,6 +243,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text with its line ends as they are."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", errors="replace"))
+
+
+def json_value(value: object) -> object:
+    """Return a value as strict JSON holds it: NaN and infinities become None, NumPy's values plain ones."""
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    if isinstance(value, float):  # NumPy's float64 is one too
+        return float(value) if math.isfinite(value) else None
+    if plain := getattr(value, "tolist", None):  # without importing NumPy, which takes a third of the start of a --help
+        return json_value(plain())
+    return value
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -8,7 +8,6 @@ JSON, never 0 or 1, and is left out of a macro mean.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,21 +235,6 @@ def undefined_genres(labels: BoolArray) -> BoolArray:
     """Mark the genres that lack positives or lack negatives, bool (genres,): some of their figures are undefined."""
     support = labels.sum(axis=0)
     return (support == 0) | (support == len(labels))
-
-
-def json_value(value: object) -> object:
-    """Turn figures into what strict JSON holds: NaN and infinities become None, numpy values plain ones."""
-    if isinstance(value, Mapping):
-        return {str(key): json_value(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return json_value(value.tolist())
-    if isinstance(value, list | tuple):
-        return [json_value(item) for item in value]
-    if isinstance(value, np.generic):
-        return json_value(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 def _ranked(labels: BoolArray, probabilities: FloatArray) -> tuple[BoolArray, IntArray, IntArray]:

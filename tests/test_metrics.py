@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from genre_lightning import metrics
+from genre_lightning.files import json_value
 
 TOLERANCE = 1e-6
 
@@ -166,7 +167,7 @@ def test_shapes_that_differ_are_refused():
 
 def test_json_value_holds_no_nan():
     value = {"a": np.float64("nan"), 1: [np.int64(2), np.array([0.5, np.inf])], "t": (True, None, "x")}
-    assert metrics.json_value(value) == {"a": None, "1": [2, [0.5, None]], "t": [True, None, "x"]}
+    assert json_value(value) == {"a": None, "1": [2, [0.5, None]], "t": [True, None, "x"]}
 
 
 @settings(max_examples=60, deadline=None)

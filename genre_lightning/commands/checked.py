@@ -10,7 +10,6 @@ from jsonargparse import ArgumentParser, Namespace
 from genre_lightning.config.parser import make_options, parse, parse_baseline
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.config.words import with_run_config, with_run_named
-from genre_lightning.data.movies import check_data
 from genre_lightning.errors import check_all
 from genre_lightning.runs import RunDirectory
 
@@ -27,6 +26,8 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
         ConfigError, DataError: Nothing has been written.
     """
     config, parser = parse(command, words)
+    from genre_lightning.data.movies import check_data  # after a --help, which does without NumPy
+
     run = _run(config, run_dir)
     options = make_options(command, config, parser)
     checks = [lambda: check_data(options.data), run.check_writable]
@@ -49,6 +50,8 @@ def parse_checked_baseline(
         run_dir: If the configuration names none.
     """
     config, parser = parse_baseline(name, kind, words)
+    from genre_lightning.data.movies import check_data
+
     run = _run(config, run_dir)
     options = make_options(f"baseline {name}", config, parser)
     check_all((lambda: check_data(options.data), options.model.check, run.check_writable))

@@ -32,8 +32,7 @@ def compare(arguments: Sequence[str]) -> int:
         print_comparison,
         write_comparison,
     )
-    from genre_lightning.files import check_folder, check_output
-    from genre_lightning.metrics import json_value
+    from genre_lightning.files import check_folder, check_output, json_value
     from genre_lightning.progress import answer, say
 
     out = options.out or options.runs[0].resolve().parent / "comparison"

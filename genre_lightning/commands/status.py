@@ -13,7 +13,7 @@ from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.commands.run_status import _SHOWN, RunStatus, read_status
 from genre_lightning.distributed.batch import JobState
 from genre_lightning.evaluation.console import console_of
-from genre_lightning.metrics import json_value
+from genre_lightning.files import json_value
 from genre_lightning.progress import duration
 from genre_lightning.runs import RunDirectory
 

@@ -18,7 +18,8 @@ from genre_lightning.errors import CheckpointError, one_line
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.evaluation.curves import read_curves
 from genre_lightning.evaluation.decisions import read_decision
-from genre_lightning.metrics import better_is_higher, json_value
+from genre_lightning.files import json_value
+from genre_lightning.metrics import better_is_higher
 from genre_lightning.runs import RunDirectory
 
 _WIDTH = 80

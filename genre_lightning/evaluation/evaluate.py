@@ -17,7 +17,7 @@ from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.evaluation.thresholds import threshold_grid
-from genre_lightning.files import replacing_folder, write_csv, write_json
+from genre_lightning.files import json_value, replacing_folder, write_csv, write_json
 from genre_lightning.metrics import (
     average_precision,
     confusion_counts,
@@ -25,7 +25,6 @@ from genre_lightning.metrics import (
     film_cross_entropy,
     genre_calibration_error,
     genre_policy_metrics,
-    json_value,
     policy_metrics,
     roc_auc,
     threshold_free_metrics,

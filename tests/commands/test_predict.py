@@ -256,7 +256,7 @@ def test_bad_use_is_refused_before_anything_is_loaded(run, films, tmp_path, capf
     refused(capfd, [*words[:-1], films], "is the file of the films")
     refused(capfd, [*words, "--data.text", "{title}"], "--data.text", "as trained")
     refused(capfd, [*words, "--data.columns.plot", "x"], "columns.plot")
-    refused(capfd, [*words[:-1]], "--out names nothing")
+    refused(capfd, [*words[:-1]], "--out: expected one argument")
     empty = tmp_path / "empty.csv"
     empty.touch()
     refused(capfd, [*words[:3], empty, *words[4:]], "is empty")

@@ -10,8 +10,7 @@ from made_runs import make_run
 from genre_lightning.__main__ import main
 from genre_lightning.commands.run_status import read_status
 from genre_lightning.evaluation.decisions import read_decision
-from genre_lightning.files import write_json
-from genre_lightning.metrics import json_value
+from genre_lightning.files import json_value, write_json
 from genre_lightning.runs import RunDirectory
 
 CURVES = """epoch,step,train/loss,val/loss,val/f1_micro_tuned

@@ -38,8 +38,8 @@ print("loaded:", *heavy, "status:", status)
 HELP = tuple(COMMANDS)
 
 
-def outcome(*words):
-    done = subprocess.run([sys.executable, "-c", CODE, *map(str, words)], capture_output=True, text=True, check=True)
+def outcome(*words, code=CODE):
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[-1], done.stdout + done.stderr
 
 
@@ -48,6 +48,12 @@ def test_the_help_of_a_command_loads_no_library_that_computes(command):
     last, text = outcome(*command.split(), "--help")
     assert last == "loaded: status: 0"
     assert f"genre-lightning {command}" in text
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_the_help_of_a_training_does_without_numpy_and_rich(command):
+    last, _ = outcome(command, "--help", code=CODE.replace('"sklearn"', '"numpy", "rich"'))
+    assert last == "loaded: status: 0"
 
 
 @pytest.mark.parametrize(

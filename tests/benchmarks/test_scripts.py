@@ -1,0 +1,46 @@
+"""The benchmark scripts beside training, at small size: they name functions of the package, which move."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_run import SMALL
+
+from genre_lightning.__main__ import main
+
+ROOT = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script, *words):
+    done = subprocess.run([sys.executable, str(ROOT / script), *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_start_up(sample_csv, encoder_dir, tmp_path):
+    shown = run("start_up.py", sample_csv, encoder_dir, "--starts", 1, "--out", tmp_path)
+    assert "| films read and audited |" in shown
+    assert (tmp_path / "start_up.md").read_text() in shown
+
+
+@pytest.mark.slow
+def test_scale(sample_csv, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOVIES_CSV", str(sample_csv))
+    run("scale.py", "wordpiece", tmp_path / "files", "--rows", 600, "--out", tmp_path)
+    assert "600" in (tmp_path / "scale.md").read_text()
+
+
+@pytest.mark.slow
+def test_synchronisation():
+    assert "fsdp" in run("synchronisation.py", "--small", "--steps", 2, "--rounds", 1).lower()
+
+
+@pytest.mark.slow
+def test_decisions_shrinkage_and_tagging(sample_csv, tmp_path):
+    run("decisions.py", 400, 5)
+    words = [*SMALL, "--trainer.max_epochs=1", "--run_dir", str(tmp_path)]
+    assert main(["fit", "--data.csv", str(sample_csv), *words]) == 0
+    run("threshold_shrinkage.py", tmp_path / "evaluation/validation/predictions.parquet", "--folds", 2, "--repeats", 1)
+    run("tagging.py", tmp_path, sample_csv, "--films", 100, "--rounds", 1)
