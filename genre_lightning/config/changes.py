@@ -29,7 +29,7 @@ _ADDED = {
     "data.encoding": "utf-8", "data.merge_genre_case": False, "data.reader": None, "model.init_args.seed": None,
     "model.init_args.label_smoothing": 0.0, "model.init_args.layer_lr_decay": 1.0,
     "model.init_args.adapter": None, "model.init_args.unfreeze": None, "model.init_args.unfreeze_lr": None,
-    "model.init_args.ema_decay": None,
+    "model.init_args.ema_decay": None, "model.init_args.compile": False,
     "model.init_args.attention": "causal", "model.init_args.pooling": "last",
     "model.init_args.lora.init": "default", "model.init_args.lora.lr_ratio_b": 1.0,
     "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,

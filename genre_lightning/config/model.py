@@ -280,6 +280,8 @@ class EncoderOptions(ClassifierOptions):
         unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
         activation_checkpointing: keep only the states between layers and compute the rest again in the backward
             pass: a third more work for a fraction of the memory.
+        compile: compile the blocks by torch for a CUDA GPU, into one graph for any number of tokens. The first steps of
+            every start take minutes; no effect on a CPU.
         packing: lay texts one behind another in a row without padding, for backbones whose attention can keep them
             apart (BERT, DistilBERT, ELECTRA, RoBERTa and its kin). Otherwise texts of like length are padded to the
             longest of them. The logits are the same.
@@ -295,6 +297,7 @@ class EncoderOptions(ClassifierOptions):
     unfreeze: Annotated[int | None, Bounds(0, 10**4)] = None
     unfreeze_lr: Annotated[float | None, above(0, 1e3)] = None
     activation_checkpointing: bool = False
+    compile: bool = False
     packing: bool = True
     architecture: Architecture | None = None
 

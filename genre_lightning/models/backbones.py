@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genre_lightning.distributed.sharded import transformer_blocks
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.foreign import check_folder
 from genre_lightning.models.backbone_config import check_encoder, read_config
@@ -231,6 +232,18 @@ def checkpoint_activations(backbone: PreTrainedModel) -> None:
     # its argument have been renamed
     enable: Any = getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)
     enable({"use_reentrant": False})
+
+
+def compile_blocks(backbone: nn.Module) -> None:
+    """Compile each transformer block, in place, into a graph that serves any number of tokens.
+
+    What is around a block, such as the gathering of its shards or the recomputation of its states, stays outside, and
+    its weights keep their names.
+    """
+    import torch
+
+    for block in transformer_blocks(backbone):
+        block.forward = torch.compile(block.forward, dynamic=True)  # type: ignore[method-assign]
 
 
 def unreached_weights(backbone: nn.Module, name: str) -> dict[str, nn.Parameter]:

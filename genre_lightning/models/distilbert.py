@@ -19,6 +19,7 @@ from genre_lightning.models.backbones import (
     check_positions,
     check_vocabulary,
     checkpoint_activations,
+    compile_blocks,
     empty_backbone,
     load_backbone,
     set_dropout,
@@ -207,6 +208,10 @@ class DistilBertClassifier(GenreClassifier):
         """See `GenreClassifier.on_fit_start`; a frozen base is digested now, not while a preempted job saves."""
         super().on_fit_start()
         self.base_metadata()
+        if self.options.compile and self.device.type == "cuda":
+            compile_blocks(self.backbone)
+        elif self.options.compile:
+            rank_zero_only(say)("model.compile has no effect on a CPU, where packed texts have kernels of their own")
 
     def base_metadata(self) -> BaseMetadata:
         """What names the weights that the training starts from; frozen ones by their content too."""
