@@ -97,14 +97,14 @@ def _shown(value: Any) -> str:
 
 
 def check_same_training(
-    run: RunDirectory, config_text: str, *, override: bool, without_effect: Sequence[str] = ()
+    run: RunDirectory, config_text: str, *, override: bool | None, without_effect: Sequence[str] = ()
 ) -> list[str]:
     """Compares a configuration with the one that the run directory was started with.
 
     Args:
         run: the directory.
         config_text: the configuration that it would go on with.
-        override: let differences pass.
+        override: let differences pass; None for a command that evaluates the run, and so never does.
         without_effect: settings that this kind of run does not read.
 
     Returns:
@@ -125,8 +125,9 @@ def check_same_training(
             "--override: take those back, or name another --run_dir"
         )
     if changed and not override:
+        other_ways = ", name another --run_dir, or go on with the new ones by --override"
         raise ConfigError(
-            f"{run.path} was started with other settings ({'; '.join(changed)}): "
-            "take those back, name another --run_dir, or go on with the new ones by --override"
+            f"{run.path} was started with other settings ({'; '.join(changed)}): take those back"
+            + (other_ways if override is not None else ", as a run is evaluated with the settings that trained it")
         )
     return changed

@@ -111,10 +111,10 @@ def test_ids_of_more_digits_than_an_integer_has_are_text(tmp_path):
 
 def test_ids_of_two_kinds_are_reported_with_value_and_count(tmp_path):
     films = load(write(tmp_path, as_csv(rows(ids=lambda n: f"tt{n}" if n % 2 else str(n)))))
-    assert films.notes == ("30 of 60 ids are no whole numbers, such as 'tt1': all are kept as text",)
+    assert films.notes == ("30 of 60 ids are not whole numbers, such as 'tt1': all are kept as text",)
     films = load(write(tmp_path, as_csv(rows(ids=lambda n: "x" if n == 9 else str(n)))))
     assert films.audit.malformed == 1
-    assert films.notes[0] == "1 of 60 ids are no whole numbers, such as 'x': those are malformed"
+    assert films.notes[0] == "1 of 60 ids are not whole numbers, such as 'x': those are malformed"
 
 
 def test_text_ids_reach_splits_and_predictions(tmp_path):
