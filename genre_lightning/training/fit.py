@@ -96,8 +96,8 @@ def _check_steps_left(setup: Setup, data: PreparedData) -> None:
     _, planned = planned_epochs(steps, trainer.max_epochs, trainer.max_steps)
     if 0 < planned <= done:
         raise ConfigError(
-            f"{setup.run.path} has trained all of its {planned:,} steps, so that --override would only evaluate it with "
-            "what did not train it: raise trainer.max_epochs or trainer.max_steps, or name another --run_dir"
+            f"{setup.run.path} has trained all of its {planned:,} steps, so that --override would only evaluate it "
+            "with what did not train it: raise trainer.max_epochs or trainer.max_steps, or name another --run_dir"
         )
 
 
