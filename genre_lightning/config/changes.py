@@ -54,9 +54,15 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def training_digest(config_text: str) -> str:
-    """SHA-256 of the settings that the training depends on, of a resolved configuration in YAML."""
-    settings = _without_defaults(flatten(yaml.safe_load(config_text)))
+def training_digest(config_text: str, parts: Sequence[str] = ()) -> str:
+    """SHA-256 of the settings that the training depends on.
+
+    Args:
+        config_text: a resolved configuration in YAML.
+        parts: the groups of settings that count, such as "data"; all of them by default.
+    """
+    whole = yaml.safe_load(config_text)
+    settings = _without_defaults(flatten({name: whole[name] for name in parts if name in whole} if parts else whole))
     kept = {key: value for key, value in sorted(settings.items()) if not _is_ignored(key, _WITHOUT_EFFECT)}
     return hashlib.sha256(json.dumps(kept, default=str, sort_keys=True).encode()).hexdigest()
 
