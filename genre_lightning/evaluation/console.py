@@ -73,8 +73,13 @@ def headline_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def headline_table(result: Mapping[str, Any]) -> Table:
-    """Lay out what `evaluate` gave: one row a figure, one column a policy, with 95% intervals."""
+def headline_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
+    """Lay out what `evaluate` gave: one row a figure, one column a policy, with 95% intervals.
+
+    Args:
+        result: of a split.
+        narrow: put each interval on a line of its own.
+    """
     spans = result.get("intervals", {})
     # ASCII: a log may be read with any encoding
     table = Table(
@@ -87,7 +92,7 @@ def headline_table(result: Mapping[str, Any]) -> Table:
         cells = []
         for policy in POLICIES:
             span = spans.get("policies", {}).get(policy, {}).get(name)
-            cells.append(figure_text(result["policies"][policy][name], span))
+            cells.append(figure_text(result["policies"][policy][name], span).replace(" ", "\n" if narrow else " ", 1))
         table.add_row(title, *cells)
     return table
 
@@ -150,7 +155,9 @@ def stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]],
 def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> None:
     """Print the headline table, and the genres whose figures are undefined."""
     console = console_of(file)
-    console.print(headline_table(result))
+    table = headline_table(result)
+    needed = console.measure(table, options=console.options.update(max_width=2 * LOG_WIDTH)).maximum
+    console.print(table if needed <= console.width else headline_table(result, narrow=True))  # else figures are cut off
     console.print(probability_table(result))
     level = result.get("bootstrap", {}).get("level")
     if level:
