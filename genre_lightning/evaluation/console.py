@@ -62,15 +62,20 @@ def headline_lines(result: Mapping[str, Any]) -> list[str]:
     trivial = result.get("trivial_baseline")
     if trivial:
         genres, value_of_trivial = trivial["genres"], trivial["f1_micro"]
-        more = f" and {len(genres) - _MOST_GENRES} more" if len(genres) > _MOST_GENRES else ""
         lines.append(
-            f"trivial baseline {figure_text(value_of_trivial)}: {', '.join(genres[:_MOST_GENRES])}{more} for every "
+            f"trivial baseline {figure_text(value_of_trivial)}: {_some_of(genres, _MOST_GENRES)} for every "
             f"film, the best constant set on {trivial['chosen_on']}"
         )
         low = value if not span or span[0] is None else span[0]
         if value is not None and value_of_trivial is not None and low <= value_of_trivial:
             lines.append("not clearly better than the trivial baseline: the model may have learned nothing from texts")
     return lines
+
+
+def _some_of(genres: Sequence[str], most: int = 20) -> str:
+    """Name the first genres, and count the others, which the tables name."""
+    more = f" and {len(genres) - most:,} more" if len(genres) > most else ""
+    return f"{', '.join(genres[:most])}{more}"
 
 
 def headline_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
@@ -167,11 +172,11 @@ def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> No
                 f"no interval, as {result['n']:,} films are too few for one: {', '.join(without)}", markup=False
             )
     if result["undefined"]:
-        names = ", ".join(result["undefined"])
+        names = _some_of(result["undefined"])
         console.print(f"left out of the macro means, having no films with (or without) them: {names}", markup=False)
     absent = result["decision"]["without_positives"]
     if absent:
-        names = ", ".join(absent)
+        names = _some_of(absent)
         console.print(f"decided by the global threshold, having no films to fit their own: {names}", markup=False)
 
 

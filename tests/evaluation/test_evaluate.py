@@ -173,6 +173,15 @@ def test_headlines_are_plain_in_a_log_file(written):
     assert f"{written[2]['policies']['per_genre']['f1_micro']:.3f} [" in text
 
 
+def test_of_many_genres_the_first_are_named_and_the_rest_counted(written):
+    names = [f"Genre {number}" for number in range(1000)]
+    log = io.StringIO()
+    print_headlines({**written[2], "undefined": names}, file=log)
+    text = " ".join(log.getvalue().split())
+    assert "Genre 19 and 980 more" in text
+    assert "Genre 20" not in text
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_terminal_shows_every_interval_whole(written, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
