@@ -54,9 +54,15 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def training_digest(config_text: str) -> str:
-    """SHA-256 of the settings that the training depends on, of a resolved configuration in YAML."""
-    settings = _without_defaults(flatten(yaml.safe_load(config_text)))
+def training_digest(config_text: str, parts: Sequence[str] = ()) -> str:
+    """SHA-256 of the settings that the training depends on.
+
+    Args:
+        config_text: a resolved configuration in YAML.
+        parts: the groups of settings that count, such as "data"; all of them by default.
+    """
+    whole = yaml.safe_load(config_text)
+    settings = _without_defaults(flatten({name: whole[name] for name in parts if name in whole} if parts else whole))
     kept = {key: value for key, value in sorted(settings.items()) if not _is_ignored(key, _WITHOUT_EFFECT)}
     return hashlib.sha256(json.dumps(kept, default=str, sort_keys=True).encode()).hexdigest()
 
@@ -97,14 +103,14 @@ def _shown(value: Any) -> str:
 
 
 def check_same_training(
-    run: RunDirectory, config_text: str, *, override: bool, without_effect: Sequence[str] = ()
+    run: RunDirectory, config_text: str, *, override: bool | None, without_effect: Sequence[str] = ()
 ) -> list[str]:
     """Compares a configuration with the one that the run directory was started with.
 
     Args:
         run: the directory.
         config_text: the configuration that it would go on with.
-        override: let differences pass.
+        override: let differences pass; None for a command that evaluates the run, and so never does.
         without_effect: settings that this kind of run does not read.
 
     Returns:
@@ -125,8 +131,9 @@ def check_same_training(
             "--override: take those back, or name another --run_dir"
         )
     if changed and not override:
+        other_ways = ", name another --run_dir, or go on with the new ones by --override"
         raise ConfigError(
-            f"{run.path} was started with other settings ({'; '.join(changed)}): "
-            "take those back, name another --run_dir, or go on with the new ones by --override"
+            f"{run.path} was started with other settings ({'; '.join(changed)}): take those back"
+            + (other_ways if override is not None else ", as a run is evaluated with the settings that trained it")
         )
     return changed

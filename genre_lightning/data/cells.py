@@ -23,10 +23,13 @@ MAX_CELL_CHARACTERS = 65_536
 """A longer cell is malformed: literal_eval needs seconds and gigabytes for a few megabytes of brackets."""
 
 PLACEHOLDER_GENRES = frozenset(
-    ["", "-", "--", "?", "n/a", "na", "nan", "none", "null", "<na>", "\\n", "unknown", "(no genres listed)",
-     "no genres listed", "(none)", "not available"]
+    ["\\n", "<na>", "n/a", "na", "nan", "nat", "nil", "none", "null", "tba", "tbd", "undefined", "unknown",
+     "unspecified", "no genre", "no genres", "no genre listed", "no genres listed", "none listed", "not available",
+     "not specified", "unknown genre"]
 )  # fmt: skip
-"""Names that say that a film has no genre, without case."""
+"""Names that say that a film has no genre, without case and without the signs around them."""
+
+_SIGNS_AROUND = " \t.,;:!?#*+=~|/_'\"()[]{}<>-–—…"
 
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _ID = r"""(?:'id'|"id")\s*:\s*\d{1,18}"""
@@ -83,7 +86,8 @@ def parse_genres(
         raise MalformedCellError(f"a genres cell of {len(cell)} characters")
     if style == "separated":
         return split_names(cell, separator)
-    if is_placeholder_genre(cell):
+    # brackets without a name in them are read, as they may be cut off
+    if is_placeholder_genre(cell) and (any(map(str.isalnum, cell)) or cell.lstrip()[:1] not in ("[", "{", "(")):
         return ()
     if _LIST_OF_ENTRIES.fullmatch(cell):
         return distinct_names(entry["name"] for entry in _literal(cell))
@@ -96,7 +100,9 @@ def parse_genres(
 
 def is_placeholder_genre(name: str) -> bool:
     """Whether a name, or a whole cell, says that there is no genre."""
-    return name.strip().casefold() in PLACEHOLDER_GENRES
+    text = name.strip().casefold()
+    bare = text.strip(_SIGNS_AROUND)
+    return not bare or bare in PLACEHOLDER_GENRES or text in PLACEHOLDER_GENRES
 
 
 def looks_like_list(cell: str) -> bool:
@@ -232,7 +238,7 @@ def _item(tokens: list[tuple[str, str]], depth: int, *, bare: bool = True) -> An
         return inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
     if _NUMBER.fullmatch(text):
         return float(text) if set(text) & set(".eE") else int(text)
-    if text.casefold() in PLACEHOLDER_GENRES:
+    if is_placeholder_genre(text):
         return None
     if text in ("True", "true", "False", "false"):
         return text.casefold() == "true"
@@ -309,7 +315,7 @@ def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
         dict.fromkeys(
             stripped if stripped.isascii() else unicodedata.normalize("NFC", stripped)
             for name in names
-            if (stripped := name.strip()).casefold() not in PLACEHOLDER_GENRES
+            if not is_placeholder_genre(stripped := name.strip())
         )
     )
     if any(_HALF_CHARACTER.search(name) for name in distinct):

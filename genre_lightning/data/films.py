@@ -17,7 +17,7 @@ from genre_lightning.config.columns import FilmSource, TextTemplate
 from genre_lightning.config.features import Feature
 from genre_lightning.data.file_kinds import file_kind
 from genre_lightning.data.joins import JoinIndex, open_joins
-from genre_lightning.data.movies import Audit, Movie, Reading, guess_shapes, read_movies
+from genre_lightning.data.movies import Audit, Movie, Reading, check_loss, guess_shapes, read_movies
 from genre_lightning.data.shapes import Shapes
 from genre_lightning.data.tables import FileState
 from genre_lightning.errors import DataError
@@ -27,7 +27,7 @@ from genre_lightning.progress import ReadShare
 
 __all__ = ["FilmSource", "FilmTable", "load_films"]
 
-READING_VERSION = 3
+READING_VERSION = 4
 """Raised when what is kept of a film, or how it is read, changes: digests of films are of one version."""
 _SCHEMA = pa.schema(
     {"id": pa.string(), "title": pa.large_string(), "overview": pa.large_string(), "text": pa.large_string(),
@@ -148,11 +148,13 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
         if file_digest(source.path) != digest:
             raise DataError(f"{source.path} has changed while it was read: run the command again")
         facts = {"audit": reading.audit.as_dict(), "notes": reading.notes(), "numbered": not reading.tally.has_ids}
+        facts["loss"] = reading.loss()
         if source.has_inputs:
             facts |= {"joins": [join.audit() for join in reading.joins], "inputs": reading.inputs}
         return facts
 
     folder, kept = build_once(cache_dir / "films", key, build)
+    check_loss(source, Audit(**kept["audit"]), kept["loss"])  # what an earlier command accepted, this one may not
     with pa.memory_map(str(folder / "films.arrow")) as file:
         table = pa.ipc.open_stream(file).read_all()
     notes = tuple(kept["notes"])

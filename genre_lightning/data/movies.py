@@ -86,6 +86,33 @@ _FIXES = {
 """For each kind of malformed rows."""
 
 
+def check_loss(source: FilmSource, audit: Audit, loss: str) -> None:
+    """Refuse a file of which more rows are lost than the source allows.
+
+    Args:
+        source: the file.
+        audit: of its rows.
+        loss: what is wrong with them; see `Reading.loss`.
+
+    Raises:
+        DataError: too many rows are malformed, or most rows have the id of an earlier one.
+    """
+    if audit.malformed > source.max_malformed * audit.rows:
+        raise DataError(
+            f"{source.path}: {audit.malformed:,} of {audit.rows:,} rows are malformed, {loss}, or accept the loss with "
+            "--data.max_malformed 1"
+        )
+    if audit.duplicate_id > max(source.max_malformed, _MOST_DUPLICATES) * audit.rows:
+        raise DataError(
+            f"{source.path}: {audit.duplicate_id:,} of {audit.rows:,} rows have the {source.columns.id!r} of an "
+            f"earlier row{_FIXES['id']}, or accept the loss with --data.max_malformed 1"
+        )
+
+
+_MOST_DUPLICATES = 0.5
+"""Fraction of rows that may have the id of an earlier row; a column with more is not one of ids."""
+
+
 class Reading:
     """What is learnt of a file while it is read: the shapes of its cells, and what is wrong with its rows.
 
@@ -123,17 +150,19 @@ class Reading:
             DataError: with a sample and the fix.
         """
         audit, source = self.audit, self.source
-        if audit.malformed > source.max_malformed * audit.rows:
-            kind, _ = self.problems.most_common(1)[0]
-            raise DataError(
-                f"{source.path}: {audit.malformed:,} of {audit.rows:,} rows are malformed, most for their {kind}, such "
-                f"as {self.examples[kind]}{_FIXES[kind]}, or accept the loss with --data.max_malformed 1"
-            )
+        check_loss(source, audit, self.loss())
         if audit.kept == 0:
             dropped = ", ".join(f"{count} {reason}" for reason, count in audit.as_dict().items() if count)
             raise DataError(f"{source.path} leaves no usable film ({dropped or 'no rows'}): give a movies file")
         for join in self.joins:
             join.check()
+
+    def loss(self) -> str:
+        """Describe why rows are lost, with the first of the most frequent kind and its fix; empty if none is."""
+        if self.problems:
+            kind, _ = self.problems.most_common(1)[0]
+            return f"most for their {kind}, such as {self.examples[kind]}{_FIXES[kind]}"
+        return ""
 
     def joined(self, film_id: int | str, row: dict[str, Any]) -> dict[str, Any]:
         """Return a film's row with its cells of the joined files."""

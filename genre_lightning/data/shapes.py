@@ -211,7 +211,7 @@ class Tally:
             return []
         kept = "those are malformed" if ids == "number" else "all are kept as text"
         return [
-            f"{self.text_ids:,} of {self.text_ids + self.number_ids:,} ids are no whole numbers, such as "
+            f"{self.text_ids:,} of {self.text_ids + self.number_ids:,} ids are not whole numbers, such as "
             f"{self.text_id!r}: {kept}"
         ]
 

@@ -272,6 +272,10 @@ def check_header(path: Path, header: Sequence[str], needed: Sequence[str], optio
             raise DataError(
                 f"{path} is binary data, or text in UTF-16: export it as CSV, or name --data.encoding utf-16-le"
             )
+        if not header and ".jsonl" in path.name.lower():
+            raise DataError(
+                f"{path} has no line that is a JSON object: write each film as an object on a line of its own"
+            )
         shown = ", ".join(header[:30]) or "nothing"
         if any(name.strip()[:1] in ("[", "{") or len(name) > 60 or re.fullmatch(r"[0-9]+", name) for name in header):
             raise DataError(
@@ -281,6 +285,11 @@ def check_header(path: Path, header: Sequence[str], needed: Sequence[str], optio
         raise DataError(
             f"{path} has no column {', '.join(map(repr, missing))}; its header is: {one_line(shown)[:400]}: "
             "name the right columns with --data.columns.id, .overview, .genres, .title, or give a movies file"
+            + (
+                "; genres in columns of 0 and 1 are read with --data.genre_format one_hot"
+                if "genres" in missing
+                else ""
+            )
             + (" whose columns are separated by commas, semicolons, tabs or |" if len(header) == 1 else "")
         )
     for name in dict.fromkeys([*needed, *(optional or ())]):

@@ -184,7 +184,7 @@ def bca_interval(
 
     A percentile interval lies off figures that resampling shifts, such as calibration error or the mean of average
     precisions of rare genres. Where the shift is larger than the spread, even the corrected interval leaves out its
-    own figure: there are too few films for one, and it is NaN.
+    own figure: there are too few films for one, and it is NaN. So it is if all resamples give the same figure.
 
     Args:
         samples: floating (resamples, ...), of the figure; resamples that leave it undefined are NaN and left out.
@@ -212,6 +212,8 @@ def _bca_of_one(samples: FloatArray, figure: float, left_out: FloatArray, level:
     if not len(defined) or not len(left_out) or np.isnan(figure):
         return nothing
     tie = _TIE * max(1.0, abs(figure))
+    if np.ptp(defined) <= tie:
+        return nothing  # 0 of 59 films is no proof of 0: resampling never shows what no film of the sample has
     below = ((defined < figure - tie).mean() + (defined <= figure + tie).mean()) / 2
     bias = ndtri(below)
     if not np.isfinite(bias):

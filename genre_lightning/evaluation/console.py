@@ -62,9 +62,8 @@ def headline_lines(result: Mapping[str, Any]) -> list[str]:
     trivial = result.get("trivial_baseline")
     if trivial:
         genres, value_of_trivial = trivial["genres"], trivial["f1_micro"]
-        more = f" and {len(genres) - _MOST_GENRES} more" if len(genres) > _MOST_GENRES else ""
         lines.append(
-            f"trivial baseline {figure_text(value_of_trivial)}: {', '.join(genres[:_MOST_GENRES])}{more} for every "
+            f"trivial baseline {figure_text(value_of_trivial)}: {_some_of(genres, _MOST_GENRES)} for every "
             f"film, the best constant set on {trivial['chosen_on']}"
         )
         low = value if not span or span[0] is None else span[0]
@@ -73,8 +72,19 @@ def headline_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def headline_table(result: Mapping[str, Any]) -> Table:
-    """Lay out what `evaluate` gave: one row a figure, one column a policy, with 95% intervals."""
+def _some_of(genres: Sequence[str], most: int = 20) -> str:
+    """Name the first genres, and count the others, which the tables name."""
+    more = f" and {len(genres) - most:,} more" if len(genres) > most else ""
+    return f"{', '.join(genres[:most])}{more}"
+
+
+def headline_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
+    """Lay out what `evaluate` gave: one row a figure, one column a policy, with 95% intervals.
+
+    Args:
+        result: of a split.
+        narrow: put each interval on a line of its own.
+    """
     spans = result.get("intervals", {})
     # ASCII: a log may be read with any encoding
     table = Table(
@@ -87,7 +97,7 @@ def headline_table(result: Mapping[str, Any]) -> Table:
         cells = []
         for policy in POLICIES:
             span = spans.get("policies", {}).get(policy, {}).get(name)
-            cells.append(figure_text(result["policies"][policy][name], span))
+            cells.append(figure_text(result["policies"][policy][name], span).replace(" ", "\n" if narrow else " ", 1))
         table.add_row(title, *cells)
     return table
 
@@ -150,7 +160,9 @@ def stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]],
 def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> None:
     """Print the headline table, and the genres whose figures are undefined."""
     console = console_of(file)
-    console.print(headline_table(result))
+    table = headline_table(result)
+    needed = console.measure(table, options=console.options.update(max_width=2 * LOG_WIDTH)).maximum
+    console.print(table if needed <= console.width else headline_table(result, narrow=True))  # else figures are cut off
     console.print(probability_table(result))
     level = result.get("bootstrap", {}).get("level")
     if level:
@@ -160,11 +172,11 @@ def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> No
                 f"no interval, as {result['n']:,} films are too few for one: {', '.join(without)}", markup=False
             )
     if result["undefined"]:
-        names = ", ".join(result["undefined"])
+        names = _some_of(result["undefined"])
         console.print(f"left out of the macro means, having no films with (or without) them: {names}", markup=False)
     absent = result["decision"]["without_positives"]
     if absent:
-        names = ", ".join(absent)
+        names = _some_of(absent)
         console.print(f"decided by the global threshold, having no films to fit their own: {names}", markup=False)
 
 

@@ -202,7 +202,13 @@ class StoredWeights:
             raise _damaged(self.files[key], error) from None
 
 
+_LFS_POINTER = b"version https://git-lfs"
+
+
 def _damaged(file: Path, error: Exception) -> ConfigError:
+    with contextlib.suppress(OSError), file.open("rb") as content:
+        if content.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            return ConfigError(f"{file} is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'")
     return ConfigError(f"{file} cannot be read ({one_line(error)[:120]}): download the model again")
 
 
@@ -233,7 +239,7 @@ def _file_digest(file: Path, cache_dir: Path | None) -> str:
             return known
         digest = digest_on_node(target)
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error}): mend its permissions, or fetch the model again") from None
+        raise ConfigError(f"{file} cannot be read ({error}): fix its permissions, or download it again") from None
     _remember(note, digest)
     return digest
 

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from genre_lightning.config.changes import check_same_training, training_digest
 from genre_lightning.data.prepare import PreparedData
+from genre_lightning.data.steps import planned_epochs, steps_per_epoch
 from genre_lightning.distributed.checkpoint.io import previous_names
 from genre_lightning.distributed.checkpoint.manifests import Manifest, manifest_of, manifest_path, newest_good
 from genre_lightning.distributed.launch import has_company
@@ -71,6 +72,8 @@ def _fit(setup: Setup, changed: list[str]) -> dict[str, dict[str, Any]]:
     file, override = setup.data.options.source.path, setup.config.override
     with locked(setup.run):
         anew = check_films(setup.run, data, file, override=override) or bool(changed)
+        if anew:
+            _check_steps_left(setup, data)
         with undone_if_refused(setup.run):
             if changed and is_first_rank():
                 _accept_older_checkpoints(setup)
@@ -78,6 +81,24 @@ def _fit(setup: Setup, changed: list[str]) -> dict[str, dict[str, Any]]:
             _keep_tokenizer(setup, data)
             results = None if changed else finished_results(setup.run)
             return _train_and_evaluate(setup, data, changed) if results is None else results
+
+
+def _check_steps_left(setup: Setup, data: PreparedData) -> None:
+    """Refuse other settings or films for a run that is trained to its end, whose weights they did not make.
+
+    Raises:
+        ConfigError: No step is left to train with them, so that metrics and report would name them wrongly.
+    """
+    if not setup.model.trains or not manifest_path(setup.run.last).is_file():
+        return
+    trainer, done = setup.config.trainer, manifest_of(setup.run.last).global_step or 0
+    steps = steps_per_epoch(len(data.splits["train"].films), setup.data.options.global_batch_size)
+    _, planned = planned_epochs(steps, trainer.max_epochs, trainer.max_steps)
+    if 0 < planned <= done:
+        raise ConfigError(
+            f"{setup.run.path} has trained all of its {planned:,} steps, so that --override would only evaluate it "
+            "with what did not train it: raise trainer.max_epochs or trainer.max_steps, or name another --run_dir"
+        )
 
 
 def _keep_tokenizer(setup: Setup, data: PreparedData) -> None:

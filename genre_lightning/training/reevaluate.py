@@ -41,7 +41,7 @@ def trained_setup(config: Namespace, parser: ArgumentParser, *, films: bool = Tr
     """
     setup = check_setup(config, parser, films=films)
     if films:
-        check_same_training(setup.run, setup.config_text, override=config.override)
+        check_same_training(setup.run, setup.config_text, override=None)
         setup.data.keep_splits(kept_splits(setup.run))
     return setup
 
@@ -63,7 +63,7 @@ def reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
 
 def _reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
     data = bind_model(setup)
-    check_films(setup.run, data, setup.data.options.source.path, override=setup.config.override)
+    check_films(setup.run, data, setup.data.options.source.path, override=None)
     setup.run.check_writable()
     with locked(setup.run):
         return _write_evaluation(split, setup, data)

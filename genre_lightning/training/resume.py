@@ -46,14 +46,15 @@ def kept_splits(run: RunDirectory) -> KeptSplits | None:
     return read_if_there(run.splits) if run.has_trained else None
 
 
-def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override: bool) -> bool:
+def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override: bool | None) -> bool:
     """Check the films against those that the run was started with.
 
     Args:
         run: the directory.
         data: the films.
         file: that holds them, for messages.
-        override: accept others, if no film of a run that has been trained moves to another side.
+        override: accept others, if no film of a run that has been trained moves to another side; None for a command
+            that evaluates the run, and so never does.
 
     Returns:
         Whether they are others.
@@ -68,7 +69,10 @@ def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override:
         return False
     moved = run.has_trained and before.splits != now.splits
     if moved or not override:
-        way_on = "" if moved else ", or use --override to train this one with them"
+        if override is None:
+            way_on = ", or evaluate others with 'genre-lightning evaluate RUN --data.csv FILE'"
+        else:
+            way_on = "" if moved else ", or use --override to train this one with them"
         raise ConfigError(
             f"{run.path} was started with other films than {file} gives: "
             f"give the file that it was started with, or name another --run_dir{way_on}"

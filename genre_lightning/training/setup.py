@@ -233,8 +233,11 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     agreement = StopAgreement()
     saving = config.checkpoint.as_dict()
     sharded = saving.pop("sharded")
-    digest = training_digest(setup.config_text)
-    checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, config_sha256=digest, **saving)
+    saving |= {
+        "config_sha256": training_digest(setup.config_text),
+        "reading_sha256": training_digest(setup.config_text, ("data", "model")),
+    }
+    checkpoints = RunCheckpoint(run.checkpoints, agreement=agreement, **saving)
     callbacks = [*_as_list(options.pop("callbacks", None)), Throughput(), checkpoints, StopWithoutSaving(agreement)]
     callbacks.append(NoteStart(run, job_id()))
     if options.get("enable_progress_bar") is not False:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from genre_lightning.config.changes import training_digest
 from genre_lightning.distributed.checkpoint import files as checkpoint_files
 from genre_lightning.errors import ConfigError, SaveError
 from genre_lightning.metrics import better_is_higher
@@ -106,6 +107,22 @@ def test_state(tmp_path):
     again.load_state_dict(first.state_dict())
     other.load_state_dict(first.state_dict())  # a score of another metric says nothing
     assert (again.best_score, again.best_step) == (0.25, 7)
+    assert (other.best_score, other.best_step) == (None, None)
+
+
+def test_scores_of_other_texts_or_networks_do_not_compare(tmp_path):
+    texts = (
+        "data: {text: one, num_workers: 0}",
+        "data: {text: one, num_workers: 3}\ntrainer: {max_epochs: 9}",
+        "data: {text: two}",
+    )
+    first, faster, other = (
+        RunCheckpoint(tmp_path, "val/loss", reading_sha256=training_digest(text, ("data", "model"))) for text in texts
+    )
+    first.best_score, first.best_step = 0.25, 7
+    for again in (faster, other):
+        again.load_state_dict(first.state_dict())
+    assert (faster.best_score, faster.best_step) == (0.25, 7)
     assert (other.best_score, other.best_step) == (None, None)
 
 

@@ -64,6 +64,16 @@ def test_undefined_figures_have_no_interval():
     assert np.isnan([low[1], high[1]]).all()
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_a_figure_that_no_resample_moves_has_no_interval(right):
+    labels = np.arange(60)[:, None] % 2 == np.arange(2)
+    decided = {"all": labels == right}
+    samples = bootstrap.bootstrap_samples(labels, labels * 0.5, decided, resamples=200)
+    spans = bootstrap.bca_intervals(labels, labels * 0.5, decided, samples)
+    for name in ("subset_accuracy", "f1_micro", "hamming_loss"):
+        assert np.isnan(spans["all"][name]).all()
+
+
 def test_paired_p_value():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=999)

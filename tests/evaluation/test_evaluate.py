@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -170,6 +171,27 @@ def test_headlines_are_plain_in_a_log_file(written):
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
     assert f"{written[2]['policies']['per_genre']['f1_micro']:.3f} [" in text
+
+
+def test_of_many_genres_the_first_are_named_and_the_rest_counted(written):
+    names = [f"Genre {number}" for number in range(1000)]
+    log = io.StringIO()
+    print_headlines({**written[2], "undefined": names}, file=log)
+    text = " ".join(log.getvalue().split())
+    assert "Genre 19 and 980 more" in text
+    assert "Genre 20" not in text
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_every_interval_whole(written, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    shown = io.StringIO()
+    print_headlines(written[2], file=shown)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    assert "\u2026" not in text
+    assert text.count("[") == text.count("]") > 20
+    assert max(map(len, text.splitlines())) <= columns
 
 
 def test_trivial_baseline_equals_scikit_learns_constant_classifier(written):

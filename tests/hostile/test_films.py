@@ -111,10 +111,10 @@ def test_ids_of_more_digits_than_an_integer_has_are_text(tmp_path):
 
 def test_ids_of_two_kinds_are_reported_with_value_and_count(tmp_path):
     films = load(write(tmp_path, as_csv(rows(ids=lambda n: f"tt{n}" if n % 2 else str(n)))))
-    assert films.notes == ("30 of 60 ids are no whole numbers, such as 'tt1': all are kept as text",)
+    assert films.notes == ("30 of 60 ids are not whole numbers, such as 'tt1': all are kept as text",)
     films = load(write(tmp_path, as_csv(rows(ids=lambda n: "x" if n == 9 else str(n)))))
     assert films.audit.malformed == 1
-    assert films.notes[0] == "1 of 60 ids are no whole numbers, such as 'x': those are malformed"
+    assert films.notes[0] == "1 of 60 ids are not whole numbers, such as 'x': those are malformed"
 
 
 def test_text_ids_reach_splits_and_predictions(tmp_path):
@@ -184,7 +184,7 @@ def test_an_unusual_separator_is_found_and_reported(tmp_path, separator):
 def test_placeholder_genres_are_no_genres(tmp_path, form):
     table = rows(CELLS[form])
     empty = ["", "N/A", "nan", "None", r"\N", "unknown", "(no genres listed)", "-", "null"]
-    empty += ["[]", "[None]", "['']"] if form == "entries" else []
+    empty += ["—", "...", "[unknown]", "TBA", "No genre", "#N/A", "[]", "[None]", "['']"]
     for row, cell in zip(table, empty, strict=False):
         row[3] = cell
     films = load(write(tmp_path, as_csv(table)))
@@ -232,6 +232,28 @@ def test_too_many_malformed_rows_stop_with_column_sample_and_shapes(tmp_path):
     for part in ("6 of 60 rows", "'genres' = \"{'id': 3}\"", "NumPy", "--data.max_malformed 1"):
         assert part in str(refused.value)
     assert load(path, max_malformed=0.1).audit.malformed == 6
+
+
+def test_genres_in_columns_that_are_not_named_have_a_hint(tmp_path):
+    path = write(tmp_path, as_csv(rows(), (*HEADER[:3], "Drama")))
+    with pytest.raises(DataError, match=r"no column 'genres'.*--data\.genre_format one_hot"):
+        load(path)
+
+
+def test_a_loss_that_one_command_accepted_is_refused_by_the_next(tmp_path):
+    path = write(tmp_path, as_csv(rows(ids=lambda n: "" if n % 4 == 0 else n)))
+    assert load(path, max_malformed=0.5).audit.malformed == FILMS // 4
+    with pytest.raises(DataError, match=r"15 of 60 rows are malformed, most for their id, such as row 4, 'id' = ''"):
+        load(path)
+
+
+def test_a_column_that_repeats_is_not_one_of_ids(tmp_path):
+    path = write(tmp_path, as_csv(rows(ids=lambda n: 2000 + n % 9)))
+    with pytest.raises(DataError, match=r"51 of 60 rows have the 'id' of an earlier row: .*--data\.columns\.id"):
+        load(path)
+    assert load(path, max_malformed=1).audit.duplicate_id == 51
+    twice = rows() * 2
+    assert load(write(tmp_path, as_csv(twice), "twice.csv")).audit.duplicate_id == FILMS
 
 
 # the table
@@ -334,6 +356,12 @@ def test_lines_that_are_not_json_objects_are_malformed(tmp_path):
     films = load(write(tmp_path, "".join(lines), "films.jsonl"))
     assert (films.audit.rows, films.audit.malformed, films.audit.missing_overview) == (FILMS, 1, 1)
     assert films.notes == ("malformed: line 5 is not a JSON object",)
+
+
+def test_a_list_in_json_is_not_lines_of_json(tmp_path):
+    path = write(tmp_path, json.dumps([{"id": 1, "overview": "A man.", "genres": ["Drama"]}]), "films.jsonl")
+    with pytest.raises(DataError, match="has no line that is a JSON object"):
+        load(path)
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,38 @@ def test_a_start_that_is_refused_changes_nothing(fitted, capfd, more):
     assert everything_under(fitted) == before
 
 
+OTHER_SETTINGS = [
+    ["--model.lr=0.5"],
+    ["--data.text={title}"],
+    ["--data.max_tokens=8"],
+    ["--model.ema_decay=0.9"],
+    ["--seed=7"],
+]
+
+
+@pytest.mark.parametrize("more", OTHER_SETTINGS, ids=lambda more: more[0][2:])
+def test_settings_that_did_not_train_a_finished_run_never_evaluate_it(fitted, capfd, more):
+    before = everything_under(fitted)
+    refused(capfd, ["fit", f"--run_dir={fitted}", *more, "--override"], "has trained all of its", "trainer.max_epochs")
+    for command in ("test", "validate"):
+        refused(capfd, [command, f"--run_dir={fitted}", *more, "--override"], "with the settings that trained it")
+    assert everything_under(fitted) == before
+
+
+def test_genres_that_did_not_train_a_finished_run_never_evaluate_it(fitted, sample, tmp_path, capfd):
+    rows = rows_of(sample)
+    other = written(
+        tmp_path / "other.csv", [{**row, "genres": row["genres"].replace("Drama", "Comedy")} for row in rows]
+    )
+    before = everything_under(fitted)
+    refused(capfd, ["fit", f"--run_dir={fitted}", f"--data.csv={other}", "--override"], str(fitted))
+    for command in ("test", "validate"):
+        refused(
+            capfd, [command, f"--run_dir={fitted}", f"--data.csv={other}", "--override"], "genre-lightning evaluate"
+        )
+    assert everything_under(fitted) == before
+
+
 def test_no_room_for_checkpoints_changes_nothing(encoder, sample, tmp_path, capfd, monkeypatch):
     def full(folder, needed):
         raise OSError("it needs 9 GB and the disk has 1 GB free")

@@ -227,6 +227,11 @@ def test_damaged_safetensors(folder, decoder, damage):
         refused(model(place), "model.safetensors cannot be read", "download the model again")
 
 
+def test_a_git_lfs_pointer_is_named(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    refused(encoder(folder), "model.safetensors is a Git LFS pointer", "git lfs pull")
+
+
 # Weights that are as they are published
 
 

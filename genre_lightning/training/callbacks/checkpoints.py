@@ -115,6 +115,7 @@ class RunCheckpoint(Checkpoint):
         keep_last: how many last checkpoints are kept: last.ckpt, previous.ckpt, previous-2.ckpt, …
         config_sha256: of the settings that the training depends on; stands in every manifest.
         on_failure: what a save that fails does: "stop" the run, or "warn" and go on.
+        reading_sha256: of the settings by which films become predictions: scores under others do not compare.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class RunCheckpoint(Checkpoint):
         keep_last: int = 2,
         config_sha256: str | None = None,
         on_failure: Literal["stop", "warn"] = "stop",
+        reading_sha256: str | None = None,
     ) -> None:
         super().__init__()
         self.directory = directory
@@ -137,6 +139,7 @@ class RunCheckpoint(Checkpoint):
         self.keep_last = keep_last
         self.config_sha256 = config_sha256
         self.on_failure = on_failure
+        self.reading_sha256 = reading_sha256
         self.seconds = 0.0
         """Time that this process has spent on saving, in seconds."""
         self.best_score: float | None = None
@@ -155,11 +158,18 @@ class RunCheckpoint(Checkpoint):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_step": self.best_step, "monitor": self.monitor}
+        return {
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "monitor": self.monitor,
+            "reading_sha256": self.reading_sha256,
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["monitor"] == self.monitor:
+        # under other settings of data or model another text is read, or by another network: the next validation counts
+        reads_alike = state_dict.get("reading_sha256") in (None, self.reading_sha256)
+        if state_dict["monitor"] == self.monitor and reads_alike:
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
     @override
