@@ -8,7 +8,7 @@ from pathlib import Path
 from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.config.packaged import about, names, packaged
 from genre_lightning.errors import ConfigError
-from genre_lightning.files import write_text
+from genre_lightning.files import check_output, write_text
 from genre_lightning.progress import answer
 
 
@@ -42,6 +42,7 @@ def copy(arguments: Sequence[str]) -> int:
     target = options.file or Path(f"{source.stem}.yaml")
     if target.exists():
         raise ConfigError(f"{target} exists: name another file, genre-lightning configs copy {options.name} FILE")
+    check_output(target, "FILE")
     write_text(target, source.read_text(encoding="utf-8"))
     answer(f"wrote {target}: edit it, then run genre-lightning fit --config {target}")
     return 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.folders import check_new_folder
 
 FORMS = ("transformers", "sentence-transformers", "adapter")
@@ -24,10 +24,10 @@ def export(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="genre-lightning export",
-        description="Writes a run as files that other programs open, in safetensors and JSON: weights, tokenizer, "
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "export",
+        "Writes a run as files that other programs open, in safetensors and JSON: weights, tokenizer, "
         "decision and a model card. The calibration is folded into the head.",
     )
     parser.add_argument("run", type=Path, help="run directory of a finished run")

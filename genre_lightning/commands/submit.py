@@ -14,6 +14,7 @@ from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.checked import parse_checked
 from genre_lightning.config.changes import check_same_training
+from genre_lightning.config.trust import trusted_packages
 from genre_lightning.config.words import default_run_dir, with_run_config
 from genre_lightning.distributed import batch
 from genre_lightning.distributed.slurm import PlannedStep
@@ -47,6 +48,7 @@ def submit(arguments: Sequence[str]) -> int:
     unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
     check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)
     folder = setup.run.batch
+    trust = [word for package in trusted_packages() for word in ("--trust", package)]
     script = batch.render(
         batch.TEMPLATE.read_text(encoding="utf-8"),
         _directives(options, setup.run, step),
@@ -55,7 +57,7 @@ def submit(arguments: Sequence[str]) -> int:
             "GENRE_LIGHTNING_MAX_REQUEUES": "0" if options.no_requeue else str(options.max_requeues),
             "GENRE_LIGHTNING_PYTHON": os.environ.get("GENRE_LIGHTNING_PYTHON", sys.executable),
         },
-        ["--config", str(folder / "config.yaml"), "--run_dir", str(setup.run.path)],
+        ["--config", str(folder / "config.yaml"), "--run_dir", str(setup.run.path), *trust],
     )
     batch.check_limit(script)
     if options.dry_run:

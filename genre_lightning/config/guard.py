@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.config.allowed import ALLOWED, PASSED_ON, class_names
 from genre_lightning.config.stand_ins import StandIn
-from genre_lightning.config.trust import KINDS, check_class, imported, is_trusted
+from genre_lightning.config.trust import KINDS, check_class, imported, is_trusted, or_trust
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read_yaml
 
@@ -216,15 +216,8 @@ def _check_class(path: str, option: str, key: str, where: str) -> None:
     if path.strip() not in allowed:
         raise ConfigError(
             f"{where}: {key} is {path}: only classes of genre_lightning and lightning that take plain values may be "
-            f"named there: use one of {', '.join(class_names(option))}{_or_trust(option, path)}"
+            f"named there: use one of {', '.join(class_names(option))}{or_trust(path) if option in KINDS else ''}"
         )
-
-
-def _or_trust(option: str, path: str) -> str:
-    package = path.partition(".")[0]
-    if option not in KINDS or package in ("genre_lightning", "lightning") or not package.isidentifier():
-        return ""
-    return f", or add --trust {package} if the package is your own"
 
 
 def _check_value(value: Any, key: str, folder: Path, *, writes: bool = False) -> None:

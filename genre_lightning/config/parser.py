@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field, make_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import ALLOWED, import_paths
+from genre_lightning.config.complaints import explain
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.guard import check_arguments
@@ -147,14 +148,25 @@ class _Parser(ArgumentParser):
     """Imports the allowed classes alone, and none that a class stands in for."""
 
     @override
-    def dump(self, *arguments: Any, **options: Any) -> str:
+    def dump(self, cfg: Namespace, *arguments: Any, **options: Any) -> str:
         with _importing_allowed():
-            return str(super().dump(*arguments, **options))
+            return str(super().dump(_without_enums(cfg), *arguments, **options))
 
     @override
     def instantiate(self, *arguments: Any, **options: Any) -> Any:
         with _importing_allowed():
             return super().instantiate(*arguments, **options)
+
+
+def _without_enums(value: Any) -> Any:
+    """Return a configuration with plain values where Lightning's defaults are of an enum, which YAML cannot hold."""
+    if isinstance(value, Namespace):
+        return Namespace(**{name: _without_enums(inner) for name, inner in vars(value).items()})
+    if isinstance(value, dict):
+        return {name: _without_enums(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_without_enums, value))
+    return value.value if isinstance(value, Enum) else value
 
 
 def _importing_allowed() -> AbstractContextManager[None]:
@@ -172,30 +184,16 @@ def in_one_line(command: str, parse: Callable[[], T]) -> T:
         with contextlib.redirect_stderr(errors), _importing_allowed():
             return parse()
     except ArgumentError as error:
-        message = _plain(one_line(error))
-        hint = nearest(message)
-        raise ConfigError(f"{message[:600]}: {hint}'genre-lightning {command} --help' lists the options") from None
+        message = explain(one_line(error))[:600]
+        if ": give " in message:
+            raise ConfigError(message) from None
+        raise ConfigError(
+            f"{message}: {nearest(message)}'genre-lightning {command} --help' lists the options"
+        ) from None
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
         raise ConfigError(one_line(errors.getvalue())[:600]) from None
-
-
-def _plain(message: str) -> str:
-    """Name an option of the model as the user does, and not as a key of the parser of its class."""
-    # the section has no default, so that the parser takes it for one that may be null
-    of_model = (
-        r'^(Parser key "model": )Does not validate .*? Errors: - (Problem .*?)( - Expected a <class \'NoneType\'>.*)?$'
-    )
-    message = re.sub(of_model, r"\1\2", message)
-    message = re.sub(r"^Parser key \"model\": Problem with given class_path '[\w.]+': ", "model.", message)
-    message = re.sub(r"^model\.Option '([\w.]+)' is not accepted", r"unrecognized arguments: --model.\1", message)
-    message = re.sub(r'^model\.Parser key "', '"model.', message).removeprefix("Parser key ")
-    return re.sub(
-        r"^\"([\w.]+)\": Does not validate against any of the Union .*?: Option '([\w.]+)' is not accepted.*",
-        r"unrecognized arguments: --\1.\2",
-        message,
-    )
 
 
 def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:

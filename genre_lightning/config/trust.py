@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -30,10 +31,14 @@ def trust(packages: Iterable[str]) -> None:
     """Trust these packages, and no others from now on.
 
     Raises:
-        ConfigError: There is no such package here.
+        ConfigError: There is no such package here, or it is of Python's standard library.
     """
     named = set(packages)
     for package in sorted(named):
+        if _is_pythons(package):
+            raise ConfigError(
+                f"--trust {package} would let a configuration run any program: name a package of your own"
+            )
         if not all(part.isidentifier() for part in package.split(".")) or not _is_found(package):
             raise ConfigError(
                 f"--trust {package}: there is no such package: install it, or name its folder in PYTHONPATH"
@@ -66,6 +71,19 @@ def with_trust(arguments: Sequence[str]) -> list[str]:
         raise ConfigError("--trust needs the name of a package: --trust my_package")
     trust(packages)
     return rest
+
+
+def or_trust(path: str) -> str:
+    """Return the end of an error about a path that is not trusted: how to trust it, if it can be the user's own."""
+    package = path.partition(".")[0]
+    if package in ("genre_lightning", "lightning") or not package.isidentifier() or _is_pythons(package):
+        return ""
+    return f", or add --trust {package} if the package is your own"
+
+
+def trusted_packages() -> list[str]:
+    """List the packages that are trusted."""
+    return sorted(_packages)
 
 
 def is_trusted(path: str) -> bool:
@@ -105,8 +123,8 @@ def function(path: str, option: str) -> Callable[..., Any]:
     """
     if not is_trusted(path):
         raise ConfigError(
-            f"{option} is {path}, and only functions of packages that you trust are called: add --trust "
-            f"{path.partition('.')[0]} if you do"
+            f"{option} is {path}, and only functions of packages that you trust are called: leave it out"
+            f"{or_trust(path)}"
         )
     found = _import(path, option)
     if not callable(found) or not is_trusted(f"{getattr(found, '__module__', '')}."):
@@ -125,6 +143,10 @@ def _import(path: str, option: str) -> Any:
         return imported(path)
     except Exception as error:  # whatever the user's module raises
         raise ConfigError(f"{option} is {path}, which cannot be imported ({one_line(error)[:200]}): fix it") from error
+
+
+def _is_pythons(package: str) -> bool:
+    return package.partition(".")[0] in sys.stdlib_module_names
 
 
 def _is_found(package: str) -> bool:

@@ -21,6 +21,8 @@ _MOST_BYTES = 64 << 20
 _MOST_PIXELS = 50_000_000
 """A poster of 2,000 x 3,000 has 6 million; a few kilobytes can unpack to billions."""
 _LARGEST_SIDE = 4096
+LARGEST_INPUT = 2048
+"""Height and width that a model may take, in pixels: 32 images are 1.6 GB."""
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 

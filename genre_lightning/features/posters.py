@@ -17,7 +17,13 @@ from genre_lightning.cache import build_once, key_of
 from genre_lightning.data.shapes import whole_number
 from genre_lightning.data.tables import read_rows
 from genre_lightning.errors import ConfigError, DataError, one_line
-from genre_lightning.features.images import Preparation, UnreadableImageError, prepared, silent_on_large_images
+from genre_lightning.features.images import (
+    LARGEST_INPUT,
+    Preparation,
+    UnreadableImageError,
+    prepared,
+    silent_on_large_images,
+)
 from genre_lightning.foreign import check_folder, model_file, read_object
 from genre_lightning.models.backbone_config import read_config
 from genre_lightning.models.base_weights import StoredWeights, weight_files, weights_digest
@@ -70,7 +76,7 @@ def load_backbone(name: str, revision: str | None, device: torch.device) -> Visi
 
     check_folder(name)
     config: Any = read_config(name, revision)
-    model_class = _vision_class(config.model_type, name)
+    model_class, image_size = _vision_class(config.model_type, name), _image_size(config)
     stored = StoredWeights(name, files := weight_files(name, revision))
     try:
         with torch.device("meta"):
@@ -86,7 +92,7 @@ def load_backbone(name: str, revision: str | None, device: torch.device) -> Visi
     model.load_state_dict(weights, assign=True)
     _fill_position_ids(model)
     file = model_file(name, "preprocessor_config.json", revision)
-    preparation = Preparation.from_config(read_object(file) if file else {}, _image_size(config))
+    preparation = Preparation.from_config(read_object(file) if file else {}, image_size)
     return VisionBackbone(model.eval().to(device), preparation, weights_digest(files))
 
 
@@ -118,7 +124,12 @@ def _fill_position_ids(model: nn.Module) -> None:
 
 
 def _image_size(config: Any) -> int:
-    return int(getattr(config, "vision_config", config).image_size)
+    size = getattr(config, "vision_config", config).image_size
+    if not isinstance(size, int) or not 1 <= size <= LARGEST_INPUT:
+        raise ConfigError(
+            f"the config.json of the backbone has image_size {size!r}: give a model of 1 to {LARGEST_INPUT:,}"
+        )
+    return size
 
 
 def find_posters(folder: Path, poster_ids: Mapping[str, int] | None = None) -> tuple[list[tuple[int, Path]], int]:

@@ -23,6 +23,9 @@ _RATING_COLUMNS = {"userId": pa.int64(), "movieId": pa.int64(), "rating": pa.flo
 _LINK_COLUMNS = {"movieId": pa.int64(), "tmdbId": pa.int64()}
 _LARGEST_ID = 2**31
 """Ids are kept in 32 bits, so that 26 million ratings take 0.3 GB."""
+_BLOCK_BYTES = 4 << 20
+_MAX_EXPANSION = 50
+"""Bytes of numbers for each byte of a file: ratings take 4, or 10 if they are compressed."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def read_ratings(path: Path, links: Path | None = None) -> Ratings:
     Raises:
         DataError: A file cannot be read, lacks a column, or has values that are not numbers.
     """
-    ids = _read_links(links) if links else None
+    linked, ids = _read_links(links) if links else (np.zeros(0, np.int32),) * 2
     films, users, values = [], [], []
     unlinked = 0
     share = ReadShare()
@@ -80,11 +83,11 @@ def read_ratings(path: Path, links: Path | None = None) -> Ratings:
             value = block["rating"].to_numpy(zero_copy_only=False)
             if not np.isfinite(value).all() or (value < 0).any():
                 raise DataError(f"{path} has ratings that are negative or not finite: give ratings from 0 on")
-            if ids is not None:
-                film = ids[np.minimum(film, len(ids) - 1)]
-                known = film >= 0
+            if links is not None:
+                place = np.minimum(np.searchsorted(linked, film), len(linked) - 1)
+                known = linked[place] == film
                 unlinked += int((~known).sum())
-                film, user, value = film[known], user[known], value[known]
+                film, user, value = ids[place[known]], user[known], value[known]
             films.append(film)
             users.append(user)
             values.append(value)
@@ -137,16 +140,16 @@ def _numbered(values: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.
     return distinct, places.astype(np.int32)
 
 
-def _read_links(path: Path) -> NDArray[np.int32]:
-    """The film's id for each movieId, -1 for those without; the last place is always -1."""
+def _read_links(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The movieIds that have an id, in their order, and the film's id for each."""
     tables = list(_blocks(path, _LINK_COLUMNS))
     linked = pa.Table.from_batches(tables).drop_null() if tables else None
     if not linked:
         raise DataError(f"{path} links no movieId to a tmdbId: give the links.csv that belongs to the ratings")
     films, ids = (_ids(linked[name].combine_chunks(), path) for name in _LINK_COLUMNS)
-    found = np.full(int(films.max()) + 2, -1, dtype=np.int32)
-    found[films] = ids
-    return found
+    # of a movieId that is linked twice, the last one counts
+    films, last = np.unique(films[::-1], return_index=True)
+    return films, ids[::-1][last]
 
 
 def _blocks(path: Path, columns: dict[str, pa.DataType], share: ReadShare | None = None) -> Iterator[pa.RecordBatch]:
@@ -162,8 +165,13 @@ def _blocks(path: Path, columns: dict[str, pa.DataType], share: ReadShare | None
             if path.name.lower().endswith(".gz"):
                 stream = pa.CompressedInputStream(stream, "gzip")
             options = pv.ConvertOptions(column_types=columns, include_columns=list(columns), strings_can_be_null=True)
-            reading = pv.ReadOptions(block_size=4 << 20, use_threads=False)
-            yield from pv.open_csv(stream, read_options=reading, convert_options=options)
+            reading = pv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
+            unpacked = 0
+            for block in pv.open_csv(stream, read_options=reading, convert_options=options):
+                unpacked += block.nbytes
+                if unpacked > _MAX_EXPANSION * size + _BLOCK_BYTES:
+                    raise pa.ArrowInvalid(f"its rows take more than {_MAX_EXPANSION} times the size of the file")
+                yield block
     except (OSError, KeyError, pa.ArrowException) as error:
         names = " and ".join((", ".join(list(columns)[:-1]), list(columns)[-1]))
         raise DataError(

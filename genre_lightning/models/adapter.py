@@ -37,6 +37,9 @@ _OF_PEFT = ("task_type", "peft_type", "auto_mapping", "base_model_name_or_path",
 _PLAIN = re.compile(r"[\w.-]+")
 """Names: peft takes other texts for regular expressions."""
 
+_LARGEST = 10**5
+"""The largest number of an argument: some are numbers of layers or terms, which would never end."""
+
 
 def methods() -> list[str]:
     """List the methods that may be named: peft's own table, without prompts, which are no layers, and some others."""
@@ -65,7 +68,7 @@ def check_adapter(options: AdapterOptions, quantization: Quantization = "none") 
     if method not in known:
         raise ConfigError(f"model.adapter.method is {options.method}: choose one of {', '.join(known)}")
     config = _config_class(method)
-    own = {field.name for field in dataclasses.fields(config) if field.init} - set(_OF_PEFT)
+    own = {field.name: field for field in dataclasses.fields(config) if field.init and _may_be_set(field)}
     for name, value in options.arguments.items():
         if name not in own:
             raise ConfigError(
@@ -74,7 +77,14 @@ def check_adapter(options: AdapterOptions, quantization: Quantization = "none") 
             )
         if not all(_is_plain(item) for item in (value if isinstance(value, list) else [value])):
             raise ConfigError(
-                f"model.adapter.arguments.{name} is {value!r}: give numbers, plain names, or a list of them"
+                f"model.adapter.arguments.{name} is {value!r}: give numbers up to {_LARGEST:,}, plain names, or a list "
+                "of them"
+            )
+        default = own[name].default
+        if isinstance(default, bool | int | float | str) and isinstance(default, str) != isinstance(value, str):
+            kind = "a name" if isinstance(default, str) else "a number"
+            raise ConfigError(
+                f"model.adapter.arguments.{name} is {value!r}: give {kind}, such as {method}'s own {default!r}"
             )
     package = config.__module__.rpartition(".")[0]
     if quantization != "none" and importlib.util.find_spec(f"{package}.bnb") is None:
@@ -84,8 +94,14 @@ def check_adapter(options: AdapterOptions, quantization: Quantization = "none") 
         )
 
 
+def _may_be_set(field: dataclasses.Field[Any]) -> bool:
+    return field.name not in _OF_PEFT and field.default_factory is not dict  # mappings from regular expressions
+
+
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, bool | int | float) or (isinstance(value, str) and bool(_PLAIN.fullmatch(value)))
+    if isinstance(value, str):
+        return bool(_PLAIN.fullmatch(value))
+    return isinstance(value, bool | int | float) and abs(value) <= _LARGEST
 
 
 def _config_class(method: str) -> Any:
@@ -125,7 +141,7 @@ def add_adapter(backbone: nn.Module, options: AdapterOptions, model_type: str, s
         torch.manual_seed(seed)
         try:
             wrapped = get_peft_model(backbone, config_class(**arguments))
-        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+        except Exception as error:  # whatever the method makes of its arguments
             raise ConfigError(
                 f"model.adapter.method {method} does not fit {model_type} so ({one_line(error)[:150]}): "
                 "change model.adapter.arguments"

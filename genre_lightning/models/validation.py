@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -35,6 +37,14 @@ _EXPECTED = (
     "The ``compute`` method of metric",
 )
 """Warnings of torchmetrics about cases that are dealt with here."""
+
+
+@contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message in _EXPECTED:
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        yield
 
 
 def tuned_micro_f1(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -125,9 +135,7 @@ class GenreMetrics(nn.Module):
             # a rank without films must still join the gathers of the others, with no rows
             curves.preds.append(torch.zeros(0, self.num_genres, device=curves.device))
             curves.target.append(torch.zeros(0, self.num_genres, dtype=torch.long, device=curves.device))
-        with warnings.catch_warnings():
-            for message in _EXPECTED:
-                warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        with _without_expected_warnings():
             return self._compute()
 
     def _compute(self) -> dict[str, Tensor]:
@@ -156,12 +164,13 @@ class GenreMetrics(nn.Module):
 
         It comes after `compute`, whose gathered figures it reads.
         """
-        counts = cast(MultilabelStatScores, self.metrics.counts).compute()
-        tp, fp, tn, fn, _ = counts.unbind(dim=1)
-        if int((tp + fp + tn + fn).sum()) == 0:
-            return {name: torch.full((self.num_genres,), torch.nan, device=tp.device) for name in ("f1", "ap")}
+        with _without_expected_warnings():
+            counts = cast(MultilabelStatScores, self.metrics.counts).compute()
+            tp, fp, tn, fn, _ = counts.unbind(dim=1)
+            if int((tp + fp + tn + fn).sum()) == 0:
+                return {name: torch.full((self.num_genres,), torch.nan, device=tp.device) for name in ("f1", "ap")}
+            values = self.metrics.compute()
         positives = tp + fn > 0
-        values = self.metrics.compute()
         return {
             name: torch.where(positives, values[source].float(), torch.nan)
             for name, source in (("f1", "f1"), ("ap", "average_precision"))

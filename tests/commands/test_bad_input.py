@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from genre_lightning.__main__ import main
+from genre_lightning.cli import COMMANDS
 from genre_lightning.data.sample.generate import COLUMNS, write_sample
 
 
@@ -160,6 +161,13 @@ def test_a_class_from_elsewhere_in_a_file_is_never_imported(sample, tmp_path, ca
     )
     refused(capfd, fit_words(sample, tmp_path / "run", "--config", config), "only classes of")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_option_of_any_command_is_one_line(command, capfd):
+    assert main([*command.split(), "--nosuch", "1"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("genre-lightning: ")
 
 
 def test_unknown_commands(capfd):

@@ -50,6 +50,14 @@ def test_copy_writes_one_to_edit_and_never_over_a_file(tmp_path, monkeypatch, ca
     assert "wandb.yaml exists" in capsys.readouterr().err
 
 
+def test_copy_refuses_a_place_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "target.yaml")
+    for place, said in ((tmp_path / "file/b.yaml", "cannot be written"), (tmp_path / "link.yaml", "is a link")):
+        assert main(["configs", "copy", "distilbert", str(place)]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_an_unknown_name_is_refused_with_the_names(capsys):
     assert main(["configs", "copy", "distilbret"]) == 2
     assert "distilbert," in capsys.readouterr().err

@@ -106,6 +106,13 @@ def test_a_rank_on_a_gpu_has_cpus(no_sbatch, sample_csv, tmp_path, capfd, more, 
     assert directives(capfd.readouterr().out).get("cpus-per-task") == cpus
 
 
+def test_the_job_trusts_what_the_command_line_does(no_sbatch, sample_csv, tmp_path, capfd, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_losses.py").write_text("")
+    assert main(words(sample_csv, tmp_path / "run", "--dry-run", "--trust", "own_losses")) == 0
+    assert "--trust own_losses\n" in capfd.readouterr().out
+
+
 def test_no_requeue(no_sbatch, sample_csv, tmp_path, capfd):
     assert main(words(sample_csv, tmp_path / "run", "--dry-run", "--no-requeue")) == 0
     out, _ = capfd.readouterr()

@@ -65,9 +65,13 @@ def test_the_help_of_a_training_does_without_numpy_and_rich(command):
         (["fit", "--data.csv", "nosuch.csv", "--data.max_tokens", "many"], "max_tokens"),
         (["fit", "--model", "nosuch"], "use one of DistilBertClassifier"),
         (["fit", "--model.lrr", "1"], "unrecognized arguments: --model.lrr: did you mean --model.lr?"),
-        (["fit", "--data.csv=a.csv", "--model.pooling=max"], '"model.pooling": Expected'),
+        (["fit", "--data.csv=a.csv", "--model.pooling=max"], "model.pooling is max: give mean or cls"),
+        (["fit", "--data.csv=a.csv", "--model.lora.rank=x"], "model.lora.rank is x: give a whole number"),
+        (["fit", "--data.csv=a.csv", "--model.ema_decay=x"], "model.ema_decay is x: give a number or null"),
+        (["fit", "--data.csv=a.csv", "--model.lora=x"], "model.lora is x: give a mapping of its options or null"),
+        (["fit", "--data.csv=a.csv", "--data.features=[{column: a, kind: b}]"], "data.features.kind is b: give text,"),
         (["fit", "--data.csv=a.csv", "--model.lora.rnk=3"], "unrecognized arguments: --model.lora.rnk"),
-        (["fit", "--data.csv=a.csv", "--trainer.callbacks=[{a: 1}]"], '"trainer.callbacks"'),
+        (["fit", "--data.csv=a.csv", "--trainer.callbacks=[{a: 1}]"], "trainer.callbacks"),
         (["fit", "--data.csv", "nosuch.csv", "--trainer.max_epohcs", "3"], "max_epohcs"),
         (["fit", "--data.csv", "nosuch.csv", "--trainer.num_nodes", "many"], "num_nodes"),
         (["fit", "--data.csv", "nosuch.csv", "--model", "LlamaQLoraClassifier", "--model.packing", "4"], "packing"),
@@ -187,6 +191,16 @@ def test_what_is_shown_ends_the_command(sample_csv, tmp_path, capsys, words):
         parse_checked("fit", ["--data.csv", str(sample_csv), *words], tmp_path / "run")
     assert leaving.value.code == 0
     assert "model" in capsys.readouterr().out
+
+
+def test_a_configuration_with_a_callback_is_shown_and_reads_as_itself(sample_csv, tmp_path, capsys):
+    words = ["--data.csv", str(sample_csv), "--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:01:00:00"]
+    with pytest.raises(SystemExit):
+        parse("fit", [*words, "--print_config"])
+    (tmp_path / "c.yaml").write_text(shown := capsys.readouterr().out)
+    config, parser = parse("fit", ["--config", str(tmp_path / "c.yaml")])
+    assert yaml.safe_load(shown)["trainer"]["callbacks"][0]["init_args"]["interval"] == "step"
+    assert yaml.safe_load(parser.dump(config, skip_none=False)) == yaml.safe_load(shown)
 
 
 def test_a_model_from_elsewhere_is_refused_before_libraries_are_loaded(sample_csv, tmp_path):

@@ -111,8 +111,9 @@ def test_a_loss_that_is_one_number_is_refused(sample_csv, tmp_path, capsys):
         (["--model=own_package.GenreClassifier"], "not a GenreClassifier that a trusted package defines"),
         (["--model.loss=own_package.torch.sum"], "cannot be imported"),
         (["--model.loss=own_package.csv"], "not a function that a trusted package defines"),
-        (["--model.loss=os.system"], "add --trust os if you do"),
-        (["--data.reader=shutil.rmtree"], "add --trust shutil if you do"),
+        (["--model.loss=os.system"], "packages that you trust are called: leave it out\n"),
+        (["--data.reader=shutil.rmtree"], "packages that you trust are called: leave it out\n"),
+        (["--trust", "os.path"], "--trust os.path would let a configuration run any program"),
         (["--trainer.callbacks=own_package.BagOfWords"], "not a Callback that a trusted package defines"),
         (["--trust", "nowhere_to_be_found"], "there is no such package"),
         (["--trust"], "--trust needs the name of a package"),
@@ -136,5 +137,5 @@ def test_a_file_cannot_ask_for_trust(sample_csv, tmp_path, capsys):
 
 def test_a_path_to_a_loss_is_not_followed_without_trust():
     model = DistilBertClassifier("small", loss="own_package.soft_f1")
-    with pytest.raises(ConfigError, match="add --trust own_package if you do"):
+    with pytest.raises(ConfigError, match="add --trust own_package if the package is your own"):
         _ = model.loss_function

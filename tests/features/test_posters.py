@@ -1,5 +1,6 @@
 """Film vectors from posters: values by transformers' own processor and model, order, resume, and bad images."""
 
+import json
 import struct
 import zlib
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from genre_lightning.__main__ import main
+from genre_lightning.errors import ConfigError
 from genre_lightning.features.images import Preparation, UnreadableImageError, prepared
 from genre_lightning.features.posters import find_posters, load_backbone, poster_vectors
 
@@ -196,11 +198,18 @@ def test_bad_use_is_one_line(words, said, tmp_path, capsys):
 
 
 def test_a_damaged_preparation_is_refused():
-    from genre_lightning.errors import ConfigError
-
     for values in ({"image_std": [0, 1, 1]}, {"crop_size": 10**9}, {"size": "large"}, {"image_mean": [1]}):
         with pytest.raises(ConfigError, match="damaged"):
             Preparation.from_config(values, 32)
+
+
+def test_a_model_of_huge_images_is_refused(tmp_path):
+    saved(tmp_path, "siglip")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"] |= {"image_size": 100_000, "patch_size": 25_000}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="image_size 100000"):
+        load_backbone(str(tmp_path), None, CPU)
 
 
 def test_a_thin_line_is_refused(tmp_path):

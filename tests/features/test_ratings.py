@@ -1,6 +1,7 @@
 """Film vectors from users' ratings, against a dense SVD, and what files are refused."""
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -75,6 +76,24 @@ def test_a_gzip_file_is_read(files, tmp_path):
     packed = tmp_path / "ratings.csv.gz"
     packed.write_bytes(gzip.compress(files[0].read_bytes()))
     assert (read_ratings(packed).values == read_ratings(files[0]).values).all()
+
+
+def test_a_huge_movie_id_costs_no_memory(files):
+    ratings, links = files
+    plain = read_ratings(ratings, links)
+    links.write_text(links.read_text() + f"{2**31 - 1},1,7\n")
+    tracemalloc.start()
+    read = read_ratings(ratings, links)
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+    assert (read.films == plain.films).all()
+
+
+def test_a_gzip_file_that_unpacks_to_far_more_is_refused(tmp_path):
+    packed = tmp_path / "ratings.csv.gz"
+    packed.write_bytes(gzip.compress(b"userId,movieId,rating\n" + b"1,2,3\n" * 10**6))
+    with pytest.raises(DataError, match="more than 50 times the size"):
+        read_ratings(packed)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,12 @@ def test_decoders_take_them_in_every_layout(method, quantization):
         (AdapterOptions("IA3", {"target_modules": "(a+)+b"}), "plain names"),
         (AdapterOptions("VERA", {"r": {"class_path": "os.system"}}), "plain names"),
         (AdapterOptions("IA3", {"target_modules": ["nosuch"]}), "does not fit"),
+        (AdapterOptions("VERA", {"r": 0}), "does not fit"),
+        (AdapterOptions("VERA", {"bias": 1}), "give a name, such as VERA's own 'none'"),
+        (AdapterOptions("OFT", {"num_cayley_neumann_terms": 10**9}), "numbers up to 100,000"),
+        (AdapterOptions("OFT", {"r": float("inf")}), "numbers up to 100,000"),
+        (AdapterOptions("LOHA", {"module_dropout": "x"}), "give a number"),
+        (AdapterOptions("LOKR", {"rank_pattern": 1}), "may be set"),
     ],
     ids=str,
 )

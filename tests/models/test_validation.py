@@ -81,6 +81,7 @@ def test_reset_forgets_and_no_films_are_nan():
     logits, labels = films(2)
     collection = GenreMetrics(GENRES)
     assert all(math.isnan(value) for value in as_floats(collection.compute()).values())
+    assert all(value.isnan().all() for value in collection.per_genre().values())
     collection.reset()
     collection.update(logits, labels, torch.zeros(len(logits)))
     assert all(math.isnan(value) for value in as_floats(collection.compute()).values())
