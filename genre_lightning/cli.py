@@ -50,6 +50,7 @@ COMMANDS = {
     "status": Command("where a run stands: job, step, rate, last metrics, time left", "status:status"),
     "configs": Command("the configurations that come with the package", "configs:show"),
     "configs copy": Command("write one of them to edit", "configs:copy"),
+    "configs schema": Command("the JSON Schema of configurations, for editors", "configs:schema"),
     "data inspect": Command("print the audit, genres, lengths and splits of a movies file", "data:inspect"),
     "data download": Command("fetch The Movies Dataset from Kaggle and check it", "data:download"),
     "data sample": Command("write the embedded sample of a movies file", "data:sample"),

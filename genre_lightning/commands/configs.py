@@ -1,12 +1,14 @@
-"""`genre-lightning configs`: the configurations that come with the package, and a copy of one to edit."""
+"""`genre-lightning configs`: the configurations that come with the package, a copy of one to edit, and their schema."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.config.packaged import about, names, packaged
+from genre_lightning.config.schema import configuration_schema
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_output, write_text
 from genre_lightning.progress import answer
@@ -45,4 +47,16 @@ def copy(arguments: Sequence[str]) -> int:
     check_output(target, "FILE")
     write_text(target, source.read_text(encoding="utf-8"))
     answer(f"wrote {target}: edit it, then run genre-lightning fit --config {target}")
+    return 0
+
+
+def schema(arguments: Sequence[str]) -> int:
+    """Print the JSON Schema of configurations."""
+    CommandParser(
+        "configs schema",
+        "Prints the JSON Schema of configuration files, by which an editor completes and checks them: "
+        "genre-lightning configs schema > genre-lightning.schema.json, and in the first line of a configuration "
+        "# yaml-language-server: $schema=genre-lightning.schema.json",
+    ).parse_args(list(arguments))
+    answer(json.dumps(configuration_schema(), indent=2))
     return 0

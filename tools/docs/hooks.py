@@ -23,6 +23,7 @@ from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import OPTIONS
 from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, WandbOptions
+from genre_lightning.config.schema import option_docs
 from genre_lightning.config.trainer import TrainerOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,18 +97,14 @@ def options_page() -> str:
 
 
 def _table(section: str, kind: type) -> str:
-    documented = {
-        parameter.arg_name: " ".join((parameter.description or "").split())
-        for base in reversed(kind.__mro__)
-        for parameter in parse(base.__doc__ or "").params
-    }
+    documented = option_docs(kind)
     hints = get_type_hints(kind, include_extras=True)
     rows = ["| option | default | meaning |", "|---|---|---|"]
     for field in dataclasses.fields(kind):
         bounds = next(
             (note for note in getattr(hints[field.name], "__metadata__", ()) if isinstance(note, Bounds)), None
         )
-        about = documented.get(field.name, "")
+        about = documented[field.name]
         allowed = f" ({bounds})" if bounds else ""
         rows.append(f"| `{section}.{field.name}` | {_default(field)} | {_cell(f'{about}{allowed}')} |")
         inner = next(
