@@ -6,7 +6,7 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real test-slurm faults gpu-check bench bench-quality gpu-bench outputs lint format types docs wheel clean
+.PHONY: help install quickstart test test-real test-slurm faults gpu-check bench bench-quality gpu-bench outputs lint format types docs dist wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,12 @@ types: $(STAMP) ## mypy
 
 docs: $(STAMP) ## the documentation's site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: $(STAMP) ## build the sdist and the wheel into dist/, and check them
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check twine==7.0.0
+	$(BIN)/python -m twine check --strict dist/*
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

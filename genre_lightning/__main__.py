@@ -19,6 +19,7 @@ from genre_lightning.distributed.signals import (
 from genre_lightning.errors import ConfigError, GenreLightningError, one_line
 from genre_lightning.escapes import show_any_text
 from genre_lightning.failures import machine_error
+from genre_lightning.provenance import own_commit
 from genre_lightning.streams import ReaderGoneError, finish_output, guard_streams, keep_working
 
 
@@ -81,7 +82,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         print(cli.help_text())
         return 0
     if words[0] == "--version":
-        print(f"genre-lightning {__version__}")
+        commit = own_commit()
+        print(f"genre-lightning {__version__}" + (f" ({commit})" if commit else ""))
         return 0
     name, rest = cli.find_command(words)
     if name is None:

@@ -60,11 +60,16 @@ def git_commit() -> str | None:
         40 or 64 hex digits; None outside of checkouts. Of the package's own checkout, "-dirty" follows them if tracked
         files have changed.
     """
-    # a package that was installed below some repository is no part of it
-    if _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") is not None:
-        return _git(_PACKAGE, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     # to look for changes, git runs programs (fsmonitor, filters) that the configuration of the checkout names
-    return _git(Path.cwd(), "rev-parse", "--verify", "--quiet", "HEAD")
+    return own_commit() or _git(Path.cwd(), "rev-parse", "--verify", "--quiet", "HEAD")
+
+
+def own_commit() -> str | None:
+    """Return the commit of the checkout that this package is part of; None if it was installed from a wheel."""
+    # a package that was installed below some repository is not part of it
+    if _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    return _git(_PACKAGE, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

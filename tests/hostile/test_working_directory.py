@@ -1,5 +1,6 @@
 """The working directory of a command may be a stranger's checkout: what its tools' settings name is not run."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from genre_lightning import provenance
+from genre_lightning.__main__ import main
 
 
 @pytest.fixture
@@ -64,3 +66,16 @@ def test_figures_do_not_obey_a_matplotlibrc(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("tracked", "shown"), [(True, r" \([0-9a-f]{40}-dirty\)"), (False, "")])
+def test_the_version_names_the_commit_of_the_packages_own_checkout(tracked, shown, checkout, monkeypatch, capsys):
+    package = checkout / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    subprocess.run(["git", "config", "--unset", "core.fsmonitor"], check=True)
+    if tracked:
+        subprocess.run(["git", "add", package], check=True)
+    monkeypatch.setattr(provenance, "_PACKAGE", package)
+    assert main(["--version"]) == 0
+    assert re.fullmatch(rf"genre-lightning \d+\.\d+\.\d+\S*{shown}\n", capsys.readouterr().out)
