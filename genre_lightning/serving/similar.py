@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.cache import default_cache_dir
 from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import DataError
 from genre_lightning.inference.other_films import sides_of
 from genre_lightning.inference.tagger import Text
 from genre_lightning.learning.film_file import FilmFile, vectors_of
+from genre_lightning.learning.monitor import labels_in_file
 from genre_lightning.serving.served import ServedRun
 
 CHUNK = 16
@@ -44,6 +47,7 @@ def training_films(served: ServedRun, count: int) -> list[dict[str, Any]]:
     }
     wanted = set(sorted(train)[:count])
     file = FilmFile.of(Path(data["csv"]), served.tagger.scorer, {}, str(data.get("encoding") or "utf-8"))
+    genres = labels_in_file(file, default_cache_dir())
     films = []
     for chunk in file.chunks():
         digests = text_digests(film.cells.get("overview", "") for film in chunk)
@@ -51,7 +55,9 @@ def training_films(served: ServedRun, count: int) -> list[dict[str, Any]]:
             if halves.tobytes() in wanted:
                 wanted.discard(halves.tobytes())
                 text = str(film.cells.get("overview", ""))
-                films.append({"cells": film.cells, "title": film.title, "text": text[:_SHOWN_CHARACTERS]})
+                cut = textwrap.shorten(text, _SHOWN_CHARACTERS, placeholder=" …")
+                shown = {"title": film.title, "text": cut}
+                films.append({"cells": film.cells, **shown, "genres": sorted(genres.get(halves.tobytes(), ()))})
     if not films:
         raise DataError("the movies file has none of the training films")
     return films
@@ -84,7 +90,7 @@ class SimilarFilms:
         vector = _vectors(self.served, [self.served.tagger.cells(film)])[0]
         cosines = np.concatenate(self._parts) @ vector
         return [
-            {**{name: self.films[row][name] for name in ("title", "text")}, "similarity": float(cosines[row])}
+            {**{name: self.films[row][name] for name in ("title", "text", "genres")}, "similarity": float(cosines[row])}
             for row in np.argsort(-cosines, kind="stable")[:count].tolist()
         ]
 

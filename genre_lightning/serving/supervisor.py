@@ -241,6 +241,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: The port is in use or not allowed, or the machine has no such address.
     """
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -248,6 +249,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
+        if listener:
+            listener.close()
         fixes = {
             errno.EADDRINUSE: "it is in use: stop the other program, or give another --port",
             errno.EACCES: "it is not allowed: give a --port from 1024 on",

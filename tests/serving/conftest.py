@@ -1,6 +1,7 @@
 """A run that is served, and a client of its application in the same process."""
 
 import asyncio
+import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 from genre_lightning.__main__ import main
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.serving.app import create_app
-from genre_lightning.serving.options import Limits, ServeOptions
+from genre_lightning.serving.options import Limits, ServeOptions, Token
 from genre_lightning.serving.served import ServedRun
 from genre_lightning.serving.service import Service
 
@@ -93,6 +94,11 @@ def make_client(tmp_path):
 @pytest.fixture
 def client(make_client, counting):
     return make_client(counting)
+
+
+@pytest.fixture
+def make_token():
+    return lambda word, **values: Token(hashlib.sha256(word.encode()).digest(), **{"user": None, **values})
 
 
 def _problem(answer, status, words):

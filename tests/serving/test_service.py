@@ -10,7 +10,7 @@ import pytest
 
 from genre_lightning.errors import ConfigError
 from genre_lightning.inference.tagger import Tagger
-from genre_lightning.serving.options import Token, read_tokens
+from genre_lightning.serving.options import read_tokens
 from genre_lightning.serving.service import without_paths
 
 TEXTS = [
@@ -20,10 +20,6 @@ TEXTS = [
     "x",
     "An alien ship " * 99,
 ]
-
-
-def token(word, **values):
-    return Token(hashlib.sha256(word.encode()).digest(), **{"user": None, **values})
 
 
 @pytest.mark.parametrize("max_batch", [1, 3, 64])
@@ -212,8 +208,8 @@ def test_unexpected_errors_show_nothing(client, counting, monkeypatch, assert_pr
     assert "secret" not in logged + answer.text
 
 
-def test_log_is_json_without_texts_and_tokens(client, capfd):
-    client.set(tokens=(token("s" * 20),))
+def test_log_is_json_without_texts_and_tokens(client, make_token, capfd):
+    client.set(tokens=(make_token("s" * 20),))
     client.post("/v1/tag", {"text": "A private plot"}, headers={"Authorization": "Bearer " + "s" * 20})
     [line] = capfd.readouterr().err.splitlines()
     logged = json.loads(line)
@@ -225,8 +221,8 @@ def test_log_is_json_without_texts_and_tokens(client, capfd):
     assert json.loads(capfd.readouterr().err)["texts"] == ["A private plot"]
 
 
-def test_tokens_are_asked_for(client, assert_problem):
-    client.set(tokens=(token("u" * 20), token("a" * 20, admin=True)))
+def test_tokens_are_asked_for(client, make_token, assert_problem):
+    client.set(tokens=(make_token("u" * 20), make_token("a" * 20, admin=True)))
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic " + "u" * 20}):
         answer = client.get("/v1/model", headers=headers)
         assert_problem(answer, 401, "the bearer token is missing or wrong")
@@ -262,8 +258,8 @@ def test_model_describes_the_run_without_paths(client, counting):
     assert str(counting.run.path.parent) not in json.dumps(model)
 
 
-def test_report_opens_by_its_signed_address_alone(client, assert_problem):
-    client.set(tokens=(token("u" * 20),))
+def test_report_opens_by_its_signed_address_alone(client, make_token, assert_problem):
+    client.set(tokens=(make_token("u" * 20),))
     address = client.get("/v1/model", headers={"Authorization": "Bearer " + "u" * 20}).json()["report"]
     page = client.get(address)
     assert page.status_code == 200
