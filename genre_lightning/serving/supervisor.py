@@ -15,6 +15,7 @@ from types import FrameType
 
 from genre_lightning.distributed.signals import BEFORE_EXIT, leave_ending_to_main
 from genre_lightning.errors import ConfigError, GenreLightningError, one_line
+from genre_lightning.runs import open_run
 from genre_lightning.serving.counters import WIDTH, Counters
 from genre_lightning.serving.logs import log
 from genre_lightning.serving.options import ServeOptions
@@ -177,12 +178,17 @@ class Supervisor:
         self._pauses[worker.number] = (time.monotonic() + pause, min(max(1.0, 2 * pause), _LONGEST_PAUSE))
 
     def _begin_reload(self, asked: _Worker | None) -> None:
-        if self._reload is None:
-            log("reload")
-            self._reload = _Reload(list(range(self.options.workers)))
-            self._next_replacement()
-        if asked and self._reload:
-            self._reload.asked.append(asked)
+        if self._reload:
+            self._reload.asked += [asked] if asked else []
+            return
+        log("reload")
+        self._reload = _Reload(list(range(self.options.workers)), [asked] if asked else [])
+        try:
+            open_run(self.options.run.resolve())  # before a worker loads libraries for seconds
+        except GenreLightningError as error:
+            self._end_reload(one_line(error))
+            return
+        self._next_replacement()
 
     def _next_replacement(self) -> None:
         assert self._reload

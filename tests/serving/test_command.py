@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from contextlib import closing
 
 import pytest
 from made_runs import make_run, refused
+
+from genre_lightning.__main__ import main
 
 TOKEN = "a" * 20
 
@@ -33,6 +36,20 @@ def test_unfinished_run_and_other_bad_options_are_refused(capfd, tmp_path, count
     refused(capfd, ["serve", counting_run, "--token_file", tmp_path / "none"], "cannot be read")
     refused(capfd, ["serve", counting_run, "--devices", ","], "--devices")
     refused(capfd, ["serve", counting_run, "--host", "203.0.113.7"], "give an address of this machine")
+
+
+def test_demo_keeps_its_run_and_makes_a_queue(tmp_path, counting_run, monkeypatch):
+    served = []
+    monkeypatch.setattr("genre_lightning.commands.demo.run_service", lambda options: served.append(options) or 0)
+    folder = tmp_path / "demo"
+    shutil.copytree(counting_run, folder / "run")
+    assert main(["demo", "--folder", str(folder), "--port", "0"]) == 0
+    [options] = served
+    assert options.run == folder / "run"
+    assert len((folder / "queue.csv").read_text().splitlines()) > 20
+    queued = (folder / "queue.csv").read_bytes()
+    assert main(["demo", "--folder", str(folder)]) == 0
+    assert (folder / "queue.csv").read_bytes() == queued  # people may have filled it in
 
 
 def test_port_in_use_is_refused(capfd, counting_run):
@@ -92,7 +109,7 @@ def test_workers_are_replaced_and_the_stop_is_graceful(service, tmp_path, counti
 
     def ask():
         with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)) as connection:
-            while not stop.wait(0.02):
+            while not stop.wait(0.1):
                 answers.append(service.post("/v1/tag", {"text": "A war"}, connection))
 
     asking = threading.Thread(target=ask)
