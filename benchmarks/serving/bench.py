@@ -2,7 +2,7 @@
 
     python benchmarks/serving/bench.py RUN EXPORTED [--requests 300] [--seconds 30]
 
-RUN is a run of an encoder, EXPORTED what `genre-lightning export RUN --out EXPORTED` wrote. Both servers run on this
+RUN is a run of an encoder, EXPORTED what `genre-lightning export RUN EXPORTED` wrote. Both servers run on this
 machine, one after the other, with the same texts; rounds alternate. The bare forward is the Tagger in this process.
 """
 
@@ -34,7 +34,8 @@ def free_port() -> int:
 
 
 def started(words: list[str], port: int) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL)
+    stderr = subprocess.DEVNULL if "serve" in words else None  # its log has a line for each request
+    process = subprocess.Popen([sys.executable, *words], stderr=stderr)
     while process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
