@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 from genre_lightning import __version__, cli
@@ -20,6 +18,7 @@ from genre_lightning.errors import ConfigError, GenreLightningError, one_line
 from genre_lightning.escapes import show_any_text
 from genre_lightning.failures import machine_error
 from genre_lightning.provenance import own_commit
+from genre_lightning.quiet import quiet_libraries
 from genre_lightning.streams import ReaderGoneError, finish_output, guard_streams, keep_working
 
 
@@ -88,7 +87,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     name, rest = cli.find_command(words)
     if name is None:
         raise ConfigError(_unknown(words))
-    _quiet_libraries()
+    quiet_libraries()
     return cli.run(name, rest, whole_process=arguments is None)
 
 
@@ -98,26 +97,6 @@ def _unknown(words: Sequence[str]) -> str:
     )
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"there is no command '{words[0]}': {hint}'genre-lightning --help' lists them"
-
-
-def _quiet_libraries() -> None:
-    """Silences news from libraries that no user can act on; each with its reason."""
-    # Lightning calls torch's pytree by a name that torch has renamed
-    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
-    # peft asks transformers for a property by its name before version 6
-    warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*", category=FutureWarning)
-    # torch 2.13 renames an option of DDP; torch 2.11 knows it by the old name alone
-    warnings.filterwarnings("ignore", message=r".*`broadcast_buffers` is deprecated.*", category=FutureWarning)
-    # a fork after tokenising would warn; the tokenisers' threads are done by then
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # batches are slices of a mapped file: worker processes would only add start-up time
-    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-    # steps are counted over the whole run: an epoch shorter than the interval is no mistake
-    warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval.*")
-    # on a cluster's login node a run on that one machine is no mistake
-    warnings.filterwarnings("ignore", message=r".*`srun` command is available.*")
-    # checkpoints are written into their directory again and again by design
-    warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")
 
 
 if __name__ == "__main__":

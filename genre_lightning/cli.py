@@ -61,6 +61,8 @@ COMMANDS = {
     "feedback forget": Command("erase a person from the feedback", "feedback:forget"),
     "queue": Command("which films to label next, as a table to fill in", "queue:queue"),
     "monitor": Command("whether new films have drifted from those of a run; exit status 1 if so", "monitor:monitor"),
+    "serve": Command("a run behind HTTP, with a page to try it and to collect corrections", "serve:serve"),
+    "demo": Command("the service and its page on a small run of the embedded sample", "demo:demo"),
     "features ratings": Command("film vectors from what users rate, as an input", "features:ratings"),
     "features posters": Command("film vectors from posters, by CLIP or SigLIP", "features:posters"),
 }

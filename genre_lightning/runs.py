@@ -16,6 +16,9 @@ from genre_lightning.run_state import RunState, Status, is_job_id
 from genre_lightning.shapes import Shape, number, require_shape
 from genre_lightning.yaml_files import read_yaml
 
+FEEDBACK_DATABASE = "feedback.db"
+"""Where a run's feedback is stored unless another file is named."""
+
 ENSEMBLE = "ensemble"
 """The section that the configuration of an ensemble has in place of all others."""
 

@@ -17,6 +17,7 @@ LAYERS = (
     ("inference",),
     ("training",),
     ("explain", "export", "features", "learning", "planning"),
+    ("serving",),
     ("commands", "cli", "__main__"),
 )
 """From the lowest to the highest; docs/architecture.md describes them."""

@@ -13,6 +13,7 @@ from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, check_out, within
 from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer, say
+from genre_lightning.runs import FEEDBACK_DATABASE as DATABASE
 from genre_lightning.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from genre_lightning.learning.agreement import Statistics
     from genre_lightning.learning.store import Added, Feedback
 
-DATABASE = "feedback.db"
 _SHOWN = 5
 """Conflicts that are shown."""
 _SHOWN_PERIODS = 6
@@ -181,24 +181,11 @@ def store_correction(
     """
     import getpass
 
-    from genre_lightning.learning.feedback_files import now
-    from genre_lightning.learning.store import Feedback, FeedbackStore
+    from genre_lightning.learning.corrections import correction
+    from genre_lightning.learning.store import FeedbackStore
 
-    tagged = tagger(film)
-    cells = {name: cell if isinstance(cell, str) else json.dumps(cell) for name, cell in tagger.cells(film).items()}
-    columns = film if isinstance(film, Mapping) else {"overview": film}
-    row = Feedback(
-        text=str(columns.get("overview") or tagged.text),
-        title=str(columns.get("title") or ""),
-        genres=genres,
-        user=options.user or getpass.getuser(),
-        time=now(),
-        source="tag",
-        fields=cells,
-        predicted=tagged.names,
-        run=str(options.run),
-        checkpoint_sha256=tagger.decision.checkpoint_sha256,
-    )
+    user = options.user or getpass.getuser()
+    row = correction(tagger, film, tagger(film), genres, user=user, source="tag", run=str(options.run))
     database = options.db or options.run / DATABASE
     with FeedbackStore(database, write=True) as store:
         added = store.add([row], tagger.genres)

@@ -136,6 +136,7 @@ class Explainer:
         device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU where there is one.
         steps: of the integral, for encoders and decoders; None takes as many as it needs.
         bound: see `GradientAttributor`.
+        tagger: The run, if it is loaded already; used if it computes in 32 bits.
 
     Raises:
         CheckpointError: the directory is no run, or an unfinished or damaged one.
@@ -143,13 +144,19 @@ class Explainer:
     """
 
     def __init__(
-        self, run: str | os.PathLike[str], device: str | None = None, steps: int | None = None, bound: float = 0.01
+        self,
+        run: str | os.PathLike[str],
+        device: str | None = None,
+        steps: int | None = None,
+        bound: float = 0.01,
+        tagger: Tagger | None = None,
     ) -> None:
         if steps is not None and not 2 <= steps <= LARGEST_STEPS:
             raise ConfigError(f"steps is {steps}: give 2 to {LARGEST_STEPS:,}")
         directory = open_run(run)
         check_explainable(directory)
-        self.tagger = Tagger(directory.path, device, precision="32-true")
+        exact = tagger is not None and getattr(tagger.scorer, "precision", "32-true") == "32-true"
+        self.tagger = tagger if tagger and exact else Tagger(directory.path, device, precision="32-true")
         self.decision = self.tagger.decision
         self.attributor: Attributor
         scorer = self.tagger.scorer
@@ -177,7 +184,15 @@ class Explainer:
         Raises:
             ConfigError: an impossible `top_k` or `threshold`.
         """
-        tagged = self.tagger(text, top_k=top_k, threshold=threshold)
+        return self.explain(text, self.tagger(text, top_k=top_k, threshold=threshold))
+
+    def explain(self, text: Text, tagged: TaggedText) -> Explanation:
+        """Explain the genres of a text that this run has tagged: those decided, or the most probable one.
+
+        Args:
+            text: See `Tagger`.
+            tagged: Its genres.
+        """
         filled = self.scorer.texts([self.tagger.cells(text)])[0]
         if not tagged.probabilities:
             return Explanation(tagged, filled, None, 0, self.attributor.baseline, ())

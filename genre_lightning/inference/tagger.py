@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-from genre_lightning.config.decision import SHIPPED_POLICY
+from genre_lightning.config.decision import SHIPPED_POLICY, Policy
 from genre_lightning.data.cells import MAX_CELL_CHARACTERS, readable
 from genre_lightning.data.familiarity import familiar_of
 from genre_lightning.data.templates import field_for
@@ -139,14 +139,47 @@ class Tagger:
         Raises:
             ConfigError: an impossible `top_k` or `threshold`.
         """
-        if top_k is not None and not 1 <= top_k <= len(self.genres):
-            raise ConfigError(f"top_k is {top_k}: give 1 to {len(self.genres)}, the number of genres")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ConfigError(f"threshold is {threshold}: give a probability from 0 to 1")
+        self._check(top_k, () if threshold is None else (threshold,))
         if isinstance(texts, str | Mapping):
             return self._tag([texts], top_k, threshold)[0]
         tagged = self._stream(iter(texts), top_k, threshold)
         return list(tagged) if isinstance(texts, Sequence) else tagged
+
+    def decide(
+        self,
+        tagged: TaggedText,
+        policy: Policy = SHIPPED_POLICY,
+        *,
+        top_k: int | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+    ) -> TaggedText:
+        """Decide again on the genres of a text that has been tagged, from its probabilities.
+
+        Args:
+            tagged: Result of this run.
+            policy: Of the thresholds.
+            top_k: See `__call__`.
+            threshold: In place of the policy's, for all genres or for those that are named.
+
+        Raises:
+            ConfigError: An impossible option, or a genre that the run does not know.
+        """
+        named = threshold if isinstance(threshold, Mapping) else {}
+        if unknown := [name for name in named if name not in self.genres]:
+            raise ConfigError(f"{unknown[0][:60]!r} is not one of the {len(self.genres)} genres known: correct it")
+        common = None if isinstance(threshold, Mapping) else threshold
+        self._check(top_k, (*named.values(), *(() if common is None else (common,))))
+        limits = dict(zip(self.genres, self.decision.thresholds(policy).tolist(), strict=True))
+        limits = limits | dict(named) if common is None else dict.fromkeys(self.genres, common)
+        genres = _decide(tagged.probabilities, limits, top_k, whatever=threshold is None)
+        return replace(tagged, genres=genres, thresholds=limits if tagged.probabilities else {})
+
+    def _check(self, top_k: int | None, thresholds: Iterable[float]) -> None:
+        if top_k is not None and not 1 <= top_k <= len(self.genres):
+            raise ConfigError(f"top_k is {top_k}: give 1 to {len(self.genres)}, the number of genres")
+        for threshold in thresholds:
+            if not 0 <= threshold <= 1:
+                raise ConfigError(f"threshold is {threshold}: give a probability from 0 to 1")
 
     def _stream(self, texts: Iterator[Text], top_k: int | None, threshold: float | None) -> Iterator[TaggedText]:
         for window in _windows(texts):

@@ -1,0 +1,179 @@
+"""A run that is loaded for a service, and what the service shows of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genre_lightning import __version__
+from genre_lightning.config.decision import POLICIES
+from genre_lightning.errors import ConfigError, GenreLightningError
+from genre_lightning.evaluation.runs import Run
+from genre_lightning.explain.explainer import Explainer, check_explainable
+from genre_lightning.inference.tagger import TaggedText, Tagger, Text
+from genre_lightning.runs import kind_of, open_run
+
+_EXAMPLES = 12
+_EXAMPLE_CHARACTERS = 1500
+_EXPLAINED_GENRES = 5
+_BOUND_FOR_READING = 0.05
+"""Completeness error of the explanations: colours do not show less, and it takes half the time."""
+_CHARACTERS_OF_A_TOKEN = 3
+_FREE_TOKENS = 16_384
+"""Tokens of a batch of a model that counts words."""
+
+
+class ServedRun:
+    """A run that is loaded.
+
+    Args:
+        path: Its directory, or a link to it.
+        device: See `Tagger`.
+
+    Raises:
+        GenreLightningError: It cannot be used.
+    """
+
+    def __init__(self, path: Path, device: str | None = None) -> None:
+        # a link is followed once, so that all parts are of one run although the link is moved meanwhile
+        self.run = open_run(path.resolve())
+        self.device = device
+        self.tagger = Tagger(self.run.path, device)
+        self.genres = self.tagger.genres
+        self.name = self.run.path.name
+        self.checkpoint = self.tagger.decision.checkpoint_sha256
+        self._budget: int = getattr(self.tagger.scorer, "budget", _FREE_TOKENS)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch, as estimated by `tokens`."""
+        return self._budget
+
+    def tokens(self, film: Text) -> int:
+        """Estimate the tokens of a film's text without the tokenizer, which belongs to the model's thread."""
+        texts = [film] if isinstance(film, str) else [cell for cell in film.values() if isinstance(cell, str)]
+        estimate = 2 + sum(map(len, texts)) // _CHARACTERS_OF_A_TOKEN
+        return min(estimate, self.tagger.scorer.max_tokens or estimate)
+
+    def tag(self, films: Sequence[Text]) -> list[TaggedText | Exception]:
+        """Tag films; one that fails does so alone, unless the machine does."""
+        try:
+            return list(self.tagger(films))
+        except GenreLightningError as error:
+            if len(films) == 1:
+                return [error]
+            return [self.tag([film])[0] for film in films]
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether the run has explanations."""
+        try:
+            check_explainable(self.run)
+        except ConfigError:
+            return False
+        return True
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self.run.path, self.device, bound=_BOUND_FOR_READING, tagger=self.tagger)
+
+    def explain(self, film: Text, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Explain the genres that a policy decides, at most the five most probable ones.
+
+        Args:
+            film: Its overview, or its columns.
+            options: Of `Tagger.decide`.
+        """
+        check_explainable(self.run)
+        decided = self.tagger.decide(self._explainer.tagger(film), **options)
+        shown = TaggedText(
+            decided.text, decided.genres[:_EXPLAINED_GENRES], decided.probabilities, decided.thresholds, decided.notes
+        )
+        return {**self._explainer.explain(film, shown).as_dict(), "thresholds": decided.thresholds}
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What `GET /v1/model` shows: no path, and no number that JSON does not have."""
+        found = Run(self.run.path)
+        settings = self.run.settings()
+        scorer, decision = self.tagger.scorer, self.tagger.decision
+        thresholds = {policy: decision.thresholds(policy).tolist() for policy in POLICIES}
+        features = {feature.column: feature.kind for feature in scorer.features}
+        audit = found.audit() or {}
+        splits = {name: split.get("films") for name, split in (audit.get("splits") or {}).items()}
+        evaluated = [split for split in ("validation", "test") if found.has(split)]
+        metrics = {split: found.metrics(split) for split in evaluated}
+        model = str((settings.get("model") or {}).get("class_path", "")).rpartition(".")[2]
+        return _finite(
+            {
+                "name": self.name,
+                "kind": model or kind_of(settings),
+                "version": __version__,
+                "checkpoint_sha256": self.checkpoint,
+                "genres": [
+                    {"name": name, "thresholds": {policy: thresholds[policy][place] for policy in POLICIES}}
+                    for place, name in enumerate(self.genres)
+                ],
+                "inputs": [
+                    {"name": name, "kind": features.get(name, "text"), "in_text": name in scorer_texts(self.tagger)}
+                    for name in scorer.fields
+                ],
+                "max_tokens": scorer.max_tokens,
+                "explained": self.is_explained,
+                "data": {
+                    "file": str(audit.get("file") or "").rpartition("/")[2],
+                    "rows": audit.get("rows"),
+                    "splits": splits,
+                },
+                "metrics": {
+                    split: {"films": one["n"], "threshold_free": one["threshold_free"], "policies": one["policies"]}
+                    for split, one in metrics.items()
+                },
+                "per_genre": found.genre_rows(evaluated[-1]) if evaluated else [],
+                "has_report": self.run.report.is_file(),
+            }
+        )
+
+    @cached_property
+    def examples(self) -> list[dict[str, Any]]:
+        """Films of the test split, spread over it, for people to try."""
+        found = Run(self.run.path)
+        if not found.has("test"):
+            return []
+        stored = found.predictions("test").predictions
+        rows = np.linspace(0, len(stored) - 1, min(_EXAMPLES, len(stored)), dtype=np.int64)
+        names = stored.genre_names(stored.labels)
+        return [
+            {
+                "title": stored.titles[row],
+                "text": self._without(stored.titles[row], stored.texts[row]),
+                "genres": names[row],
+            }
+            for row in rows.tolist()
+        ]
+
+    def _without(self, title: str, text: str) -> str:
+        """The text of an evaluated film without the title that the run's template has put before it."""
+        if "title" in self.tagger.scorer.fields:
+            text = text.removeprefix(title).lstrip(" .:-–—\n")
+        return text[:_EXAMPLE_CHARACTERS]
+
+
+def scorer_texts(tagger: Tagger) -> set[str]:
+    """Columns that are read as text."""
+    inputs = {feature.column for feature in tagger.scorer.features if not feature.in_text}
+    return set(tagger.scorer.fields) - inputs
+
+
+def _finite(value: Any) -> Any:
+    """The value with null in place of numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
