@@ -6,7 +6,7 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real test-slurm faults gpu-check bench bench-quality gpu-bench outputs lint format types docs dist wheel clean
+.PHONY: help install quickstart test test-real test-browser test-slurm faults gpu-check bench bench-quality gpu-bench outputs lint format types docs dist wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +24,13 @@ quickstart: $(STAMP) ## train, evaluate and tag on the embedded sample: a few mi
 	$(RUN) fit --config configs/quickstart.yaml
 
 test: $(STAMP) ## the tests that need nothing but this checkout
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not real_data and not real_model and not slow and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not real_data and not real_model and not slow and not slurm and not browser"
 
 test-real: $(STAMP) ## the tests on real files: set MOVIES_CSV, ENCODER_DIR, LLAMA_TOKENIZER, LLAMA_TINY
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "(real_data or real_model or slow) and not slurm"
+
+test-browser: $(STAMP) ## the page of the service in Chromium: needs Debian's chromium; AXE_JS names axe-core's script
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/serving
 
 test-slurm: $(STAMP) ## jobs on a SLURM cluster of two nodes, brought up here; needs root and Debian's packages
 	OMP_NUM_THREADS=1 tests/slurm/cluster.sh run $(BIN)/python -m pytest -s -m slurm tests/slurm

@@ -104,6 +104,7 @@ def service(tmp_path, counting_run):
     service.process.stderr.close()
 
 
+@pytest.mark.slow
 def test_workers_are_replaced_and_the_stop_is_graceful(service, tmp_path, counting, encoder_run, encoder):
     stop, answers = threading.Event(), []
 
