@@ -92,6 +92,11 @@ class RunDirectory:
         return self.path / "splits.parquet"
 
     @property
+    def lineage(self) -> Path:
+        """The run that this one continues from; only runs that continue from one have it."""
+        return self.path / "lineage.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of last.ckpt and best.ckpt."""
         return self.path / "checkpoints"

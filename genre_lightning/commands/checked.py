@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from genre_lightning.bounds import bound_problems
+from genre_lightning.config.continuation import ContinueOptions, check_same_model, require_parent
 from genre_lightning.config.parser import make_options, parse, parse_baseline
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.config.words import with_run_config, with_run_named
@@ -33,7 +36,11 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     if "model" in options:
         model = options.model.options
         checks[:0] = [model.check_options, *([model.check_files] if command == "fit" else [])]
-    check_all(checks, option_problems(config))
+    if command == "fit" and config.continue_from and run.status != "finished":
+        settings = yaml.safe_load(parser.dump(config, skip_none=False))
+        checks[:0] = [lambda: check_same_model(require_parent(config.continue_from), settings)]
+    problems = bound_problems(ContinueOptions, vars(config["continue"]), "continue")
+    check_all(checks, [*option_problems(config), *problems])
     return config, parser
 
 

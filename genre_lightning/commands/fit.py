@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genre_lightning.commands.checked import parse_checked
-from genre_lightning.config.words import default_run_dir, with_run_config
+from genre_lightning.config.continuation import continued_words
+from genre_lightning.config.words import default_run_dir
 
 
 def fit(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    config, parser = parse_checked("fit", with_run_config(arguments), default_run_dir(arguments))
+    with continued_words(arguments) as words:
+        config, parser = parse_checked("fit", words, default_run_dir(arguments))
     # these load torch, which takes seconds
     from genre_lightning.distributed.ranks import is_first_rank
     from genre_lightning.training.fit import fit_run

@@ -24,6 +24,8 @@ class DataOptions:
 
     Attributes:
         csv: the movies file: .csv, .tsv or .jsonl (one object per line), each also with .gz, or .parquet.
+        older_csv: further movies files of the same form, the newest first; of films with one id, the first file's row
+            counts. A run that continues from another has that run's files here.
         reader: Function of your own that is given csv and yields films, each a mapping of column names to values, such
             as my_package.read_films with --trust my_package; null, the default, reads the file.
         columns: names of the file's columns.
@@ -59,6 +61,7 @@ class DataOptions:
     """
 
     csv: Path
+    older_csv: list[Path] | None = None
     reader: str | Callable[..., Any] | None = None
     columns: ColumnNames | None = None
     genre_format: GenreFormat = "auto"
@@ -116,6 +119,17 @@ class DataOptions:
         )
 
     @property
+    def sources(self) -> tuple[FilmSource, ...]:
+        """All files, the newest first; a file that is named twice counts once."""
+        paths = dict.fromkeys([self.source.path, *map(Path, self.older_csv or ())])
+        return tuple(replace(self.source, path=path) for path in paths)
+
+    @property
+    def file_names(self) -> str:
+        """Names of all files, for messages."""
+        return ", ".join(source.path.name for source in self.sources)
+
+    @property
     def own_reader(self) -> Callable[..., Any] | None:
         """The function that yields the films; None if the file is read.
 
@@ -161,6 +175,8 @@ def make_paths_absolute(data: Any) -> None:
     """
     csv = Path(data.csv).expanduser().absolute()
     data.csv = str(csv)
+    if older := getattr(data, "older_csv", None):
+        data.older_csv = [str(Path(file).expanduser().absolute()) for file in older]
     if joins := getattr(data, "join", None):
         for join in joins:
             if isinstance(join, dict):

@@ -11,6 +11,7 @@ from genre_lightning.compat import set_hyperparameters, use_own_sampler
 from genre_lightning.config.constructors import plain, takes
 from genre_lightning.config.data import DataOptions
 from genre_lightning.data.collate import Padding, TokenisedFilms
+from genre_lightning.data.continued import OldFilms
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.prepare import PreparedData, PreparedFilms, prepare_films, tokenised
 from genre_lightning.data.steps import (
@@ -55,6 +56,7 @@ class MovieDataModule(LightningDataModule):
         """Optimizer steps of the whole run; known after `setup("fit")`."""
         self._run_tokenizer: str | None = None
         self._kept: KeptSplits | None = None
+        self._old: OldFilms | None = None
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
         self._sampler: StepSampler | None = None
@@ -83,12 +85,16 @@ class MovieDataModule(LightningDataModule):
         """Leave each film on its side in these splits of a run that has been trained; None draws new splits."""
         self._kept = splits
 
+    def continue_from(self, old: OldFilms | None) -> None:
+        """Take films from a run that is continued: old ones keep their side, and the fitted inputs are that run's."""
+        self._old = old
+
     # Preparing
 
     def prepare_films(self) -> PreparedFilms:
         """Read, audit and split the file, for models that need no tokens."""
         if self._films is None:
-            self._films = prepare_films(self.options, self._kept)
+            self._films = prepare_films(self.options, self._kept, self._old)
         return self._films
 
     def prepare(self) -> PreparedData:

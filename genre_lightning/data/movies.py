@@ -314,6 +314,7 @@ def check_data(options: DataOptions) -> None:
     """
     options.check_options()
     if options.reader is None:
-        check_columns(options.source)
+        for source in options.sources:
+            check_columns(source)
     else:
         _ = options.own_reader

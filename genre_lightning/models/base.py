@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from genre_lightning.models.layers.fusion import FusionHead, inputs_of, no_input
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
 from genre_lightning.models.lora import is_start
 from genre_lightning.models.metadata import CHECKPOINT_KEY, CheckpointMetadata
+from genre_lightning.models.start import start_from
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.stepwise import StepOutput, StepwiseModule
 from genre_lightning.models.validation import EvaluationMetrics
@@ -74,6 +76,10 @@ class GenreClassifier(StepwiseModule):
         """How the backbone's stored weights fit it; known after `check` if they are on this machine."""
         self.adapter_state: frozenset[str] = frozenset()
         """Names of the parameters and buffers of adapters that a checkpoint holds, whether they train or not."""
+        self.parent: dict[str, Any] | None = None
+        """The run that the training continues from, as its lineage names it."""
+        self.starts_from: Path | None = None
+        """Checkpoint of another run whose weights the training starts from; None for the backbone's own."""
         self._built = False
 
     @cached_property
@@ -288,7 +294,9 @@ class GenreClassifier(StepwiseModule):
     # Steps
 
     def on_fit_start(self) -> None:
-        """Let the buffers of a step serve the next one."""
+        """Take the weights of the run that is continued, and let the buffers of a step serve the next one."""
+        if self.starts_from is not None:
+            start_from(self, self.starts_from)
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -385,6 +393,7 @@ class GenreClassifier(StepwiseModule):
             decision=self.decision,
             epoch_sums=self.sums.epoch.tolist(),
             skipped_steps=self.finite_steps.skipped,
+            parent=self.parent,
         )
 
     def read_metadata(self, metadata: CheckpointMetadata) -> None:
@@ -436,5 +445,6 @@ class GenreClassifier(StepwiseModule):
         check_same_inputs(metadata.inputs, self.spec.inputs)
         check_same_tensors(self, checkpoint["state_dict"], self.trained_names())
         self.decision = metadata.decision
+        self.parent = metadata.parent
         self.sums.epoch.copy_(torch.tensor(metadata.epoch_sums, dtype=torch.float64))
         self.finite_steps.skipped = metadata.skipped_steps

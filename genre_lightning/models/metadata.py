@@ -52,6 +52,7 @@ _SHAPE: Shape = {
     "lora?": {"*": None},
     "adapter?": {"*": None},
     "inputs?": [{"*": None}],
+    "parent?": {"run": text, "checkpoint_sha256": text, "generation": count},
 }
 
 
@@ -97,6 +98,7 @@ class CheckpointMetadata:
         lora: The options of LoRA adapters.
         adapter: The options of another method's adapters.
         inputs: Of the head, beside the text, as they were fitted.
+        parent: The run that the training continues from.
     """
 
     genres: tuple[str, ...]
@@ -115,6 +117,7 @@ class CheckpointMetadata:
     lora: dict[str, Any] | None = None
     adapter: dict[str, Any] | None = None
     inputs: tuple[FittedInput, ...] = ()
+    parent: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CheckpointMetadata:
@@ -175,6 +178,8 @@ class CheckpointMetadata:
             values["adapter"] = self.adapter
         if self.inputs:
             values["inputs"] = [asdict(one) for one in self.inputs]
+        if self.parent is not None:
+            values["parent"] = self.parent
         return values
 
     def spec(self, tokenizer: PreTrainedTokenizerBase | None = None) -> DataSpec:

@@ -24,6 +24,7 @@ from genre_lightning.models.layers.packing import why_not_flash
 from genre_lightning.models.restore import restore_weights
 from genre_lightning.provenance import device_name, git_commit, made_by
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
+from genre_lightning.training.continuation import open_parent, start_from_parent
 from genre_lightning.training.evaluate import evaluate_run, keep_untrained
 from genre_lightning.training.loggers.build import closing, describe_run, keep_best, resume_loggers
 from genre_lightning.training.resume import (
@@ -60,6 +61,7 @@ def fit_run(config: Namespace, parser: ArgumentParser) -> tuple[RunDirectory, di
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
     watch_ranks()
     setup.data.keep_splits(kept_splits(setup.run))
+    setup.lineage = open_parent(setup)
     with explaining_failures():
         return setup.run, _fit(setup, changed)
 
@@ -75,6 +77,8 @@ def _fit(setup: Setup, changed: list[str]) -> dict[str, dict[str, Any]]:
             if changed and is_first_rank():
                 _accept_older_checkpoints(setup)
             begin(setup.run, setup.config_text, data, anew=anew)
+            if setup.lineage is not None and is_first_rank() and not setup.run.lineage.is_file():
+                setup.lineage.write(setup.run.lineage)
             _keep_tokenizer(setup, data)
             results = None if changed else finished_results(setup.run)
             return _train_and_evaluate(setup, data, changed) if results is None else results
@@ -107,10 +111,15 @@ def _train(
             _check_same_settings(setup, resume, manifest)
             step = manifest.global_step or 0
             tell(f"resuming {setup.run.path} after optimizer step {step:,}")
+        elif setup.lineage is not None:
+            start_from_parent(setup, setup.lineage)
         resume_loggers(trainer.loggers, step)
         _describe(setup, data, trainer.strategy.root_device)
         settings = yaml.safe_load(setup.config_text)
-        describe_run(trainer.loggers, {**settings, "data_audit": data.audit, "git_commit": git_commit()})
+        described = {**settings, "data_audit": data.audit, "git_commit": git_commit()}
+        if setup.lineage is not None:
+            described["parent"] = setup.lineage.summary
+        describe_run(trainer.loggers, described)
         started = time.monotonic()
         if setup.model.trains:
             ckpt_path = str(resume) if resume else None
@@ -142,7 +151,9 @@ def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
     best = manifest_of(setup.run.best) if manifest_path(setup.run.best).is_file() else None
     epoch = best.epoch if best else None
+    parent = setup.lineage.summary if setup.lineage else {}
     return {
+        **{f"parent_{name}": value for name, value in parent.items()},
         **made_by(device_name(trainer.strategy.root_device)),
         "devices": trainer.world_size,
         "learning_rate": lr,

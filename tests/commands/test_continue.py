@@ -1,0 +1,212 @@
+"""A run that continues from a finished one, as its user starts it, cuts it off, and starts it again."""
+
+import csv
+import json
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from made_runs import without_pictures as _without_pictures
+from small_run import SMALL
+
+from genre_lightning.__main__ import main
+from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.evaluation.report import report_values
+from genre_lightning.evaluation.runs import Run
+from genre_lightning.models.metadata import CHECKPOINT_KEY
+
+KEPT = ("Drama", "Comedy", "Thriller", "Action", "Romance")
+NEW_GENRE = "Horror"
+
+
+@contextmanager
+def pictureless():
+    with pytest.MonkeyPatch.context() as patch:
+        _without_pictures(patch)
+        yield
+
+
+def write(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["id", "title", "overview", "genres", "release_date"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Older films of five genres, and newer ones that are labelled for a sixth too; one old film is in both."""
+    place = tmp_path_factory.mktemp("films")
+    rows = []
+    with write_sample(place / "sample.csv", films=600, seed=3).open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            names = [name for name in (*KEPT, NEW_GENRE) if f"'{name}'" in row["genres"]]
+            if names and row["id"].isdecimal() and row["overview"]:
+                rows.append({**{n: row[n] for n in ("id", "title", "overview", "release_date")}, "genres": names})
+    old, new = rows[:250], rows[250:400]
+    without = [{**row, "genres": [name for name in row["genres"] if name != NEW_GENRE]} for row in old]
+    kept = [{**row, "genres": "|".join(row["genres"])} for row in without if row["genres"]]
+    newer = [{**row, "genres": "|".join(row["genres"])} for row in new]
+    return write(place / "old.csv", kept), write(place / "new.csv", [*newer, kept[0]])
+
+
+@pytest.fixture(scope="module")
+def parent(files, tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "old"
+    with pictureless():
+        assert main(["fit", f"--data.csv={files[0]}", f"--run_dir={place}", *SMALL]) == 0
+    return place
+
+
+def continue_from(parent, file, run_dir, *more):
+    with pictureless():
+        return main(["fit", "--continue_from", str(parent), f"--data.csv={file}", f"--run_dir={run_dir}", *more])
+
+
+@pytest.fixture(scope="module")
+def child(files, parent, tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "new"
+    assert continue_from(parent, files[1], place) == 0
+    return place
+
+
+def sides(run):
+    table = pq.read_table(run / "splits.parquet").to_pydict()
+    return dict(zip(table["id"], table["split"], strict=True))
+
+
+def best(run, name="best"):
+    return torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+
+
+def test_old_films_keep_their_side_and_genres_grow(parent, child):
+    before, now = sides(parent), sides(child)
+    assert before.items() <= now.items()
+    assert len(now) > len(before)
+    genres = best(child)[CHECKPOINT_KEY]["genres"]
+    assert set(genres) == {*best(parent)[CHECKPOINT_KEY]["genres"], NEW_GENRE}
+
+
+def test_tokenizer_and_lowered_rates_are_the_parents(parent, child):
+    name = "tokenizer.json"
+    assert (child / "tokenizer" / name).read_bytes() == (parent / "tokenizer" / name).read_bytes()
+    old, new = (yaml.safe_load((run / "config.yaml").read_text()) for run in (parent, child))
+    rate = json.loads((parent / "run_state.json").read_text())["training"]["learning_rate"]
+    assert new["model"]["init_args"]["lr"] == pytest.approx(rate / 3, rel=0.01)
+    assert (old["trainer"]["max_epochs"], new["trainer"]["max_epochs"]) == (2, 1)
+    assert new["data"]["older_csv"] == [old["data"]["csv"]]
+
+
+def test_lineage_is_in_the_run_the_checkpoint_and_the_report(parent, child):
+    sha256 = json.loads((parent / "checkpoints/best.ckpt.manifest.json").read_text())["sha256"]
+    kept = best(child)[CHECKPOINT_KEY]["parent"]
+    assert kept == {"run": str(parent), "checkpoint_sha256": sha256, "generation": 1}
+    assert json.loads((child / "lineage.json").read_text())["checkpoint_sha256"] == sha256
+    assert ("continues from", f"{parent.name}, checkpoint {sha256[:12]}") in report_values(Run(child), "test")["cost"]
+
+
+def test_the_same_command_does_nothing_when_finished(files, parent, child, capsys):
+    before = (child / "checkpoints/best.ckpt").stat().st_mtime_ns
+    assert continue_from(parent, files[1], child) == 0
+    assert "is finished" in capsys.readouterr().err
+    assert (child / "checkpoints/best.ckpt").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_is_evaluated_again_without_its_parent(files, parent, child, tmp_path):
+    copy = shutil.copytree(child, tmp_path / "copy")
+    lineage = json.loads((copy / "lineage.json").read_text())
+    (copy / "lineage.json").write_text(json.dumps({**lineage, "run": str(tmp_path / "gone")}))
+    before = pq.read_table(copy / "evaluation/test/predictions.parquet").to_pandas()
+    with pictureless():
+        assert main(["test", str(copy)]) == 0
+    now = pq.read_table(copy / "evaluation/test/predictions.parquet").to_pandas()
+    np.testing.assert_array_equal(np.stack(before["logits"]), np.stack(now["logits"]))
+
+
+def test_resumed_run_is_bit_identical(files, parent, child, tmp_path, monkeypatch):
+    from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
+
+    stopped = tmp_path / "new"
+    save = RunCheckpoint.on_train_batch_end
+
+    def stop(self, trainer, *arguments):
+        save(self, trainer, *arguments)
+        if trainer.global_step == 8:
+            raise OSError("pulled the plug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoint, "on_train_batch_end", stop)
+        with pytest.raises(OSError, match="pulled"):
+            continue_from(parent, files[1], stopped)
+    assert best(stopped, "last")["global_step"] == 8
+    assert continue_from(parent, files[1], stopped) == 0
+    whole, resumed = best(child)["state_dict"], best(stopped)["state_dict"]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_run_continues_from_a_continued_one(files, parent, child, tmp_path):
+    place = tmp_path / "third"
+    assert continue_from(child, files[1], place, "--continue.replay=0.2") == 0
+    assert sides(child).items() <= sides(place).items()
+    assert best(place)[CHECKPOINT_KEY]["parent"]["generation"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--model.backbone=distilbert-base-uncased"], "model.backbone is 'distilbert-base-uncased'"),
+        (["--model.architecture.layers=2"], "model.architecture.layers is 2"),
+        (["--data.tokenizer=bert-base-uncased"], "data.tokenizer is 'bert-base-uncased'"),
+        (["--data.split=[0.6,0.2,0.2]"], "data.split is"),
+        (["--continue.replay=1.5"], "continue.replay is 1.5"),
+    ],
+)
+def test_settings_that_contradict_the_parent_are_refused(files, parent, tmp_path, capsys, more, said):
+    assert continue_from(parent, files[1], tmp_path / "new", *more) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+    assert not (tmp_path / "new").exists()
+
+
+def damage(run):
+    with (run / "checkpoints/best.ckpt").open("ab") as file:
+        file.write(b"x")
+
+
+def unfinish(run):
+    state = json.loads((run / "run_state.json").read_text())
+    (run / "run_state.json").write_text(json.dumps({**state, "status": "training"}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (shutil.rmtree, "is not a run directory"),
+        (unfinish, "has not finished (it is training)"),
+        (damage, "is damaged"),
+        (lambda run: (run / "splits.parquet").unlink(), "the side of each film"),
+    ],
+)
+def test_a_parent_that_cannot_be_used_is_refused(files, parent, tmp_path, capsys, harm, said):
+    copy = shutil.copytree(parent, tmp_path / "old")
+    harm(copy)
+    assert continue_from(copy, files[1], tmp_path / "new") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_genre_that_disappears_needs_a_flag(files, parent, tmp_path, capsys):
+    with files[0].open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if "Romance" not in row["genres"]]
+    fewer = write(tmp_path / "fewer.csv", rows)
+    words = [f"--data.csv={fewer}"]  # the older file is the same, so that the parent's is left out
+    assert continue_from(parent, fewer, tmp_path / "new", *words) == 2
+    assert "has Romance, which" in capsys.readouterr().err
+    assert continue_from(parent, fewer, tmp_path / "new", *words, "--continue.drop_genres=true") == 0
+    assert "Romance" not in best(tmp_path / "new")[CHECKPOINT_KEY]["genres"]
