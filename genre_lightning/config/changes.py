@@ -36,6 +36,7 @@ _ADDED = {
     "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,
     "model.init_args.fusion": "gate", "model.init_args.drop_input": 0.1, "model.init_args.input_width": 128,
     "model.input_weight": 1.0, "continue.replay": "all", "continue.drop_genres": False,
+    "data.label_since": None, "data.label_date": "release_date", "data.known_genres": None,
 }  # fmt: skip
 """Options that configurations of earlier versions lack, and the value that does what those versions did."""
 

@@ -42,6 +42,11 @@ class DataOptions:
         features: columns that the model reads beside the text, each with its kind and its place; see docs/inputs.md.
         leave_out_after_release: leave out the features that are marked after_release.
         exclude_leaks: leave out the tags and categories that all but give a genre away; see the audit.
+        label_since: the date from which films are labelled for a genre, such as {Western: 2011-05-01}, or the files
+            whose films are ({Western: [new.csv]}); other films are unknown for the genre unless they have it.
+        label_date: column of the dates that label_since is compared with.
+        known_genres: column that lists the genres that a film was labelled for, for films where it is not empty; the
+            other genres that the film lacks are unknown.
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
         revision: of the tokenizer on the hub; null takes the backbone's.
@@ -74,6 +79,9 @@ class DataOptions:
     features: list[Feature] | None = None
     leave_out_after_release: bool = False
     exclude_leaks: bool = False
+    label_since: dict[str, str | int | list[str]] | None = None
+    label_date: str = "release_date"
+    known_genres: str | None = None
     tokenizer: str | None = None
     revision: str | None = None
     vocab_size: Annotated[int, at_least(1, 10**7)] = 8000

@@ -40,6 +40,7 @@ class TokenisedFilms(Dataset[Batch]):
         padding: see `Padding`.
         layout: "padded" texts, or "packed" ones for models that keep the texts of a row apart.
         inputs: of the head, of all films of the store; None if there are none.
+        known: bool (films of the split, genres): the labels that are known; None if all are.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class TokenisedFilms(Dataset[Batch]):
         padding: Padding,
         layout: Layout = "padded",
         inputs: EncodedInputs | None = None,
+        known: NDArray[np.bool_] | None = None,
     ) -> None:
+        self.known = known
         self.inputs = inputs
         self.store = store
         self.films = films
@@ -87,6 +90,12 @@ class TokenisedFilms(Dataset[Batch]):
             genres = self.labels.shape[1]
             item["labels"] = (
                 torch.from_numpy(self.labels[batch.films].astype(np.float32)) if real else torch.zeros(1, genres)
+            )
+        if self.known is not None:
+            item["known"] = (
+                torch.from_numpy(self.known[batch.films].astype(np.float32))
+                if real
+                else torch.zeros(1, self.known.shape[1])
             )
         return item
 

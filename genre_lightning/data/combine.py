@@ -29,14 +29,14 @@ def combined(tables: Sequence[FilmTable], paths: Sequence[Path], cache_dir: Path
         cache_dir: Root of the cache.
 
     Raises:
-        DataError: A file has no ids, by which films are told apart.
+        DataError: A file has no ids, which distinguish films.
     """
     if len(tables) == 1:
         return tables[0]
     for table, path in zip(tables, paths, strict=True):
         if table.numbered:
             raise DataError(
-                f"{path} has no column of ids, by which films of several files are told apart: add one, or name it "
+                f"{path} has no column of ids, which distinguish the films of several files: add one, or name it "
                 "with --data.columns.id"
             )
     key = key_of([_FORMAT, *(table.digest for table in tables)])

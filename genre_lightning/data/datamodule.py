@@ -158,7 +158,7 @@ class MovieDataModule(LightningDataModule):
         data = self.prepare()
         part = data.splits[split]
         padding = padding_of(data.tokenizer)
-        return TokenisedFilms(data.tokens, part.films, part.labels, padding, self.layout, data.encoded)
+        return TokenisedFilms(data.tokens, part.films, part.labels, padding, self.layout, data.encoded, part.known)
 
     def _budget(self, trainer: Trainer | None) -> int:
         if self.options.micro_batch_tokens is not None:

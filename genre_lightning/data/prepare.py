@@ -32,6 +32,7 @@ from genre_lightning.data.features.prepare import encoded_inputs, fit_inputs
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
+from genre_lightning.data.known_labels import known_labels, label_columns
 from genre_lightning.data.movies import check_data
 from genre_lightning.data.own_reader import read_rows
 from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
@@ -64,11 +65,13 @@ class Split:
         films: int64, positions in the module's films.
         labels: bool (films of the split, genres).
         sha256: Of the sorted ids: names the split.
+        known: bool (films of the split, genres): the labels that are known; None if all are.
     """
 
     films: NDArray[np.int64]
     labels: NDArray[np.bool_]
     sha256: str
+    known: NDArray[np.bool_] | None = None
 
 
 @dataclass
@@ -113,6 +116,7 @@ class PreparedData(PreparedFilms):
             genres=self.vocabulary.names,
             positives=train.labels.sum(axis=0),
             films=len(train.films),
+            known=None if train.known is None else train.known.sum(axis=0),
             vocab_size=vocabulary_size(self.tokenizer),
             pad_token_id=self.tokenizer.pad_token_id or 0,
             max_tokens=self.max_tokens,
@@ -155,6 +159,9 @@ def prepare_films(options: DataOptions, kept: KeptSplits | None = None, old: Old
         splits, sides = _continued_splits(options, old, found.of(rows), films, rows, labels, content, vocabulary)
     else:
         splits, sides = _splits(options, kept, films, rows, labels, content)
+    known = known_labels(options, films, rows, labels, vocabulary, sides)
+    if known is not None:
+        splits = {name: replace(split, known=known[split.films]) for name, split in splits.items()}
     train = splits["train"]
     inputs, leaks = fit_inputs(
         source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
@@ -162,7 +169,7 @@ def prepare_films(options: DataOptions, kept: KeptSplits | None = None, old: Old
     if old is not None:
         inputs = old.inputs
     audit = _audit(options, films, vocabulary, splits)
-    audit["notes"] += notes
+    audit["notes"] += [*notes, *_notes_of_unknown(vocabulary, splits)]
     if source.has_inputs:
         audit |= _audit_of_inputs(films, inputs, leaks, excluded=options.exclude_leaks)
     return PreparedFilms(films, rows, vocabulary, splits, audit, sides, content, inputs, options.cache)
@@ -217,6 +224,8 @@ def _load(options: DataOptions) -> FilmTable:
     """Read all files, or what an own reader makes of them, as one table."""
     reader, tables = options.own_reader, []
     for source in options.sources:
+        inputs = (*source.inputs, *label_columns(options))
+        source = replace(source, inputs=inputs, known_genres=options.known_genres)
         path = source.path if reader is None else read_rows(reader, source.path, options.cache)
         tables.append(load_films(replace(source, path=path), options.cache, _reading_progress()))
     return combined(tables, [source.path for source in options.sources], options.cache)
@@ -233,7 +242,7 @@ def _rows(
         return _subset(len(films), options)
     if films.numbered:
         raise DataError(
-            f"{options.file_names} has no column of ids, by which a continued run tells films apart: add one, or name "
+            f"{options.file_names} has no column of ids, by which a continued run recognises films: add one, or name "
             "it with --data.columns.id"
         )
     from_older = np.zeros(len(films), dtype=bool)
@@ -382,10 +391,24 @@ def _audit(
                 "films": len(split.films),
                 "ids_sha256": split.sha256,
                 "genres": vocabulary.counts(split.labels),
+                **({} if split.known is None else {"known": vocabulary.counts(split.known)}),
             }
             for name, split in splits.items()
         },
     }
+
+
+def _notes_of_unknown(vocabulary: GenreVocabulary, splits: dict[str, Split]) -> list[str]:
+    """Count the films that are unknown for a genre, a line for each genre that has some."""
+    distinct = {split.sha256: split for split in splits.values() if split.known is not None}.values()
+    notes = []
+    for column, name in enumerate(vocabulary.names):
+        known = sum(int(split.known[:, column].sum()) for split in distinct if split.known is not None)
+        films = sum(len(split.films) for split in distinct)
+        positive = sum(int(split.labels[:, column].sum()) for split in distinct)
+        if known < films:
+            notes.append(f"{name} is known of {known:,} films ({positive:,} have it) and unknown of {films - known:,}")
+    return notes
 
 
 def _audit_of_inputs(

@@ -20,7 +20,7 @@ from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.report import render
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.files import write_csv, write_text
-from genre_lightning.metrics import policy_metrics, threshold_free_metrics
+from genre_lightning.metrics import judged, policy_metrics, threshold_free_metrics
 from genre_lightning.progress import duration
 from genre_lightning.runs import RunDirectory
 
@@ -118,7 +118,12 @@ def require_same_films(first: StoredPredictions, second: StoredPredictions, name
             f"{name} and {other} were evaluated on different splits ({len(first.predictions)} and "
             f"{len(second.predictions)} films, {shared} in both): run both with the same data settings and seed"
         )
-    if not np.array_equal(first.predictions.labels[left], second.predictions.labels[right]):
+    masks = [
+        None if one.predictions.known is None else one.predictions.known[at]
+        for one, at in ((first, left), (second, right))
+    ]
+    same_known = masks[0] is masks[1] is None or (not any(mask is None for mask in masks) and np.array_equal(*masks))
+    if not same_known or not np.array_equal(first.predictions.labels[left], second.predictions.labels[right]):
         raise DataError(
             f"{name} and {other} have other genres for the same films: run both on the same version of the movies file"
         )
@@ -233,12 +238,13 @@ def _row(stored: StoredPredictions, seed: int, resamples: int) -> tuple[dict[str
     """Compute a run's figures, intervals and samples; films in the order of their ids, so that samples are paired."""
     order = np.argsort(stored.predictions.ids, kind="stable")
     labels, probabilities = stored.predictions.labels[order], stored.probabilities[order]
-    decided = stored.decided[order]
-    figures = {**policy_metrics(labels, decided), **threshold_free_metrics(labels, probabilities)}
-    drawn = bootstrap.bootstrap_samples(labels, probabilities, {SHIPPED_POLICY: decided}, resamples, seed)
+    known = None if stored.predictions.known is None else stored.predictions.known[order]
+    decided = judged(stored.decided[order], known)
+    figures = {**policy_metrics(labels, decided, known), **threshold_free_metrics(labels, probabilities, known=known)}
+    drawn = bootstrap.bootstrap_samples(labels, probabilities, {SHIPPED_POLICY: decided}, resamples, seed, known)
     samples = {**drawn["threshold_free"], **drawn[SHIPPED_POLICY]}
     compared = {place: {n: s for n, s in part.items() if n in dict(COMPARED)} for place, part in drawn.items()}
-    spans = bootstrap.bca_intervals(labels, probabilities, {SHIPPED_POLICY: decided}, compared)
+    spans = bootstrap.bca_intervals(labels, probabilities, {SHIPPED_POLICY: decided}, compared, known=known)
     intervals = {**spans["threshold_free"], **spans[SHIPPED_POLICY]}
     row: dict[str, Any] = {}
     for name, _ in COMPARED:

@@ -29,7 +29,7 @@ from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
 from genre_lightning.files import read_bytes, read_json, write_text
-from genre_lightning.metrics import BoolArray
+from genre_lightning.metrics import BoolArray, judged
 from genre_lightning.progress import duration
 
 MISTAKES = 20
@@ -136,7 +136,7 @@ def confident_mistakes(stored: StoredPredictions, count: int = MISTAKES) -> list
         Rows of id, title, text, true and decided genres, the genre in question, `missed`, and the probability given to
         the wrong answer.
     """
-    labels, decided = stored.predictions.labels, stored.decided
+    labels, decided = stored.predictions.labels, judged(stored.decided, stored.predictions.known)
     given = _most_confident(decided & ~labels, stored.probabilities)
     missed = _most_confident(labels & ~decided, 1 - stored.probabilities)
     chosen: dict[int, tuple[int, bool]] = {}

@@ -285,7 +285,7 @@ class GenreClassifier(StepwiseModule):
                 keep_embedding_gradients(self.backbone)
             replace_dropout(self)
             self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
-            self.evaluation_metrics = EvaluationMetrics(len(self.spec.genres))
+            self.evaluation_metrics = EvaluationMetrics(len(self.spec.genres), masked=self.spec.known is not None)
             self.finite_steps = FiniteSteps()
             self.sums = StepSums()
         keep_buffers_per_rank(self)
@@ -303,7 +303,8 @@ class GenreClassifier(StepwiseModule):
     def model_step(self, batch: Batch) -> StepOutput:
         """Logits and summed loss of a batch: the one computation of training, validation and test."""
         logits = self(batch).float()
-        losses = self.loss_function(logits, batch["labels"], self.pos_weight)
+        masks = {"known": batch["known"]} if "known" in batch else {}
+        losses = self.loss_function(logits, batch["labels"], self.pos_weight, **masks)
         return StepOutput(logits, (losses * batch["weights"]).sum())
 
     def training_cost(self) -> TrainingCost | None:
@@ -385,6 +386,7 @@ class GenreClassifier(StepwiseModule):
             genres=self.spec.genres,
             positives=[int(count) for count in self.spec.positives],
             films=self.spec.films,
+            known=None if self.spec.known is None else [int(count) for count in self.spec.known],
             pos_weight=[float(w) for w in self.pos_weight],
             vocab_size=self.spec.vocab_size,
             pad_token_id=self.spec.pad_token_id,

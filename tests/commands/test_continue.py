@@ -32,7 +32,7 @@ def pictureless():
 
 def write(path, rows):
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["id", "title", "overview", "genres", "release_date"])
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return path
@@ -147,6 +147,60 @@ def test_resumed_run_is_bit_identical(files, parent, child, tmp_path, monkeypatc
     assert continue_from(parent, files[1], stopped) == 0
     whole, resumed = best(child)["state_dict"], best(stopped)["state_dict"]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def predicted(run):
+    table = pq.read_table(run / "evaluation/test/predictions.parquet")
+    genres = json.loads(table.schema.metadata[b"vocabulary"])
+    return table.to_pandas().set_index("id"), genres
+
+
+def test_old_films_are_unknown_for_a_genre_that_came_later(parent, child):
+    films, genres = predicted(child)
+    old = films.index.astype(str).isin(list(sides(parent)))
+    known = np.stack(films["known"])
+    column = genres.index(NEW_GENRE)
+    assert old.any()
+    assert not old.all()
+    assert not known[old, column].any()
+    assert known[~old, column].all()
+    assert np.delete(known, column, axis=1).all()
+    audit = json.loads((child / "data_audit.json").read_text())["splits"]["train"]
+    assert audit["genres"][NEW_GENRE] <= audit["known"][NEW_GENRE] < audit["films"]
+    weight = dict(zip(genres, best(child)[CHECKPOINT_KEY]["pos_weight"], strict=True))[NEW_GENRE]
+    positives = audit["genres"][NEW_GENRE]
+    assert weight == pytest.approx(((audit["known"][NEW_GENRE] - positives) / positives) ** 0.5, rel=1e-5)
+
+
+def flooded(run, old):
+    """The fraction of a parent's test films for which a continued run finds the new genre the likeliest."""
+    films, genres = predicted(run)
+    likeliest = np.stack(films.loc[films.index.astype(str).isin(old), "logits"]).argmax(axis=1)
+    return np.mean(likeliest == genres.index(NEW_GENRE))
+
+
+def test_a_new_genre_floods_texts_without_a_mask_and_not_with_it(files, parent, tmp_path):
+    # new films were labelled for the new genre alone: nobody said whether they are dramas
+    with files[1].open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    held_out = [film for film, side in sides(parent).items() if side == "test"]
+    found = {}
+    for name, looked_for in (("masked", NEW_GENRE), ("unmasked", "|".join([*KEPT, NEW_GENRE]))):
+        labelled = [
+            {**row, "genres": NEW_GENRE if NEW_GENRE in row["genres"] else "", "looked_for": looked_for} for row in rows
+        ]
+        extra = write(tmp_path / f"{name}.csv", labelled)
+        words = ["--data.known_genres=looked_for", f"--data.csv={with_column(files[0], tmp_path)}"]
+        options = ["--continue.replay=0.1", "--model.lr=3e-3", "--trainer.max_epochs=6", "--model.pos_weight=none"]
+        assert continue_from(parent, extra, tmp_path / name, *words, *options) == 0
+        found[name] = flooded(tmp_path / name, held_out)
+    assert found["unmasked"] > 0.5
+    assert found["masked"] < 0.1
+
+
+def with_column(file, folder):
+    with file.open(newline="", encoding="utf-8") as content:
+        return write(folder / "old.csv", [{**row, "looked_for": ""} for row in csv.DictReader(content)])
 
 
 def test_a_run_continues_from_a_continued_one(files, parent, child, tmp_path):
