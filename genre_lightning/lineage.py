@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.files import read_record, write_json
+from genre_lightning.runs import RunDirectory
 from genre_lightning.shapes import Shape, count, require_shape, text
 from genre_lightning.types import FittedInput
 
@@ -76,3 +77,20 @@ def read_lineage(path: Path) -> Lineage | None:
     """
     fix = "copy it from where the run was trained, or train in another --run_dir"
     return read_record(path, Lineage.from_json, fix) if path.is_file() else None
+
+
+def ancestors(run: RunDirectory) -> list[Lineage]:
+    """List the lineages of a run and of the runs that it comes from, the nearest first, as far as they are there.
+
+    Raises:
+        CheckpointError: A lineage.json is damaged.
+    """
+    found: list[Lineage] = []
+    seen = {run.path.resolve()}
+    while (lineage := read_lineage(run.lineage)) is not None:
+        found.append(lineage)
+        run = RunDirectory(Path(lineage.run))
+        if run.path.resolve() in seen:
+            break
+        seen.add(run.path.resolve())
+    return found

@@ -112,6 +112,19 @@ def zlpr(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None, know
     return above.logsumexp(dim=-1) + below.logsumexp(dim=-1)
 
 
+def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Binary cross-entropy against the probabilities of another model, averaged over the genres that it knows.
+
+    Args:
+        logits: (films, genres).
+        teacher: (films, genres), log-odds; NaN for genres that the other model does not know.
+    """
+    known = ~teacher.isnan()
+    likely = torch.where(known, teacher, 0.0).sigmoid()
+    losses = F.binary_cross_entropy_with_logits(logits, likely, reduction="none")
+    return _mean_over_genres(losses, known.to(losses.dtype))
+
+
 def _mean_over_genres(values: Tensor, known: Tensor | None) -> Tensor:
     """Mean over the genres of each film that are known; 0 for a film of which none is."""
     if known is None:

@@ -218,9 +218,9 @@ def known_of(genre: int, known: BoolArray | None, *arrays: NDArray) -> list[NDAr
     return columns if known is None else [column[known[:, genre]] for column in columns]
 
 
-def known_pairs(known: BoolArray | None, *arrays: NDArray) -> list[NDArray]:
+def known_pairs(known: BoolArray | None, *arrays: NDArray) -> tuple[NDArray, ...]:
     """Return the film-genre pairs that are known, of arrays (films, genres): flat, or as they are if all are known."""
-    return list(arrays) if known is None else [array[known] for array in arrays]
+    return arrays if known is None else tuple(array[known] for array in arrays)
 
 
 def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
@@ -255,10 +255,11 @@ def threshold_free_metrics(
     """
     if loss is None:
         loss = float(mean_defined(film_cross_entropy(labels, probabilities, known)))
+    truth, likely = known_pairs(known, labels, probabilities)
     return {
         "map_macro": float(mean_defined(average_precision(labels, probabilities, known))),
         "auroc_macro": float(mean_defined(roc_auc(labels, probabilities, known))),
-        "ece": expected_calibration_error(*known_pairs(known, labels, probabilities)),
+        "ece": expected_calibration_error(truth, likely),
         "loss": loss,
     }
 

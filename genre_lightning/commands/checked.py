@@ -9,12 +9,12 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.bounds import bound_problems
-from genre_lightning.config.continuation import ContinueOptions, check_same_model, require_parent
+from genre_lightning.config.continuation import ContinueOptions, check_same_model, leave_out_missing, require_parent
 from genre_lightning.config.parser import make_options, parse, parse_baseline
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.config.words import with_run_config, with_run_named
 from genre_lightning.data.movies import check_data
-from genre_lightning.errors import check_all
+from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.runs import RunDirectory
 
 
@@ -31,6 +31,8 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     """
     config, parser = parse(command, words)
     run = _run(config, run_dir)
+    if config.continue_from is not None:
+        leave_out_missing(config.data, ContinueOptions(**vars(config["continue"])), config.continue_from)
     options = make_options(command, config, parser)
     checks = [lambda: check_data(options.data), run.check_writable]
     if "model" in options:
@@ -39,6 +41,8 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     if command == "fit" and config.continue_from and run.status != "finished":
         settings = yaml.safe_load(parser.dump(config, skip_none=False))
         checks[:0] = [lambda: check_same_model(require_parent(config.continue_from), settings)]
+    if config.require_no_worse and config.continue_from is None:
+        raise ConfigError("--require_no_worse compares a run with its parent: name the parent with --continue_from")
     problems = bound_problems(ContinueOptions, vars(config["continue"]), "continue")
     check_all(checks, [*option_problems(config), *problems])
     return config, parser

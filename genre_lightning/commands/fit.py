@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from genre_lightning.commands.checked import parse_checked
@@ -15,10 +16,21 @@ def fit(arguments: Sequence[str]) -> int:
         config, parser = parse_checked("fit", words, default_run_dir(arguments))
     # these load torch, which takes seconds
     from genre_lightning.distributed.ranks import is_first_rank
+    from genre_lightning.evaluation.against_parent import is_worse, print_against_parent, read_against_parent, verdict
+    from genre_lightning.progress import say
     from genre_lightning.training.fit import fit_run
     from genre_lightning.training.resume import show
 
     run, results = fit_run(config, parser)
-    if is_first_rank():
-        show(run, results, as_json=config.json)
+    if not is_first_rank():
+        return 0
+    show(run, results, as_json=config.json)
+    against = read_against_parent(run)
+    if against is None:
+        return 0
+    if not config.json:
+        print_against_parent(against, sys.stdout)
+    if config.require_no_worse and is_worse(against):
+        say(f"{run.path} is {verdict(against)}")
+        return 1
     return 0

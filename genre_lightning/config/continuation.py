@@ -23,7 +23,7 @@ EPOCHS_FACTOR = 1 / 2
 """Its epochs, likewise."""
 
 _RATES = ("lr", "head_lr", "unfreeze_lr")
-_OF_ONE_RUN = ("run_dir", "override", "json", "continue_from", "continue", "config")
+_OF_ONE_RUN = ("run_dir", "override", "require_no_worse", "json", "continue_from", "continue", "config")
 _KEPT_BY_WEIGHTS = (
     "class_path", "backbone", "revision", "random_weights", "architecture", "pooling", "attention", "lora", "adapter",
     "quantization", "fusion", "input_width",
@@ -40,11 +40,19 @@ class ContinueOptions:
 
     Attributes:
         replay: fraction of the parent's training films that are trained on again, or "all" or "none".
+        distillation: weight of a loss that keeps the probabilities of the parent's genres on the training films as the
+            parent has them; null is 1 if nothing is replayed, and else 0.
         drop_genres: leave out the genres of the parent that no film has any more; false, the default, refuses that.
     """
 
     replay: Annotated[Literal["all", "none"] | float, Bounds(0, 1)] = "all"
+    distillation: Annotated[float | None, Bounds(0, 1e3)] = None
     drop_genres: bool = False
+
+    @property
+    def distilled(self) -> float:
+        """The weight of the loss that keeps the parent's probabilities."""
+        return float(self.replayed == 0) if self.distillation is None else self.distillation
 
     @property
     def replayed(self) -> float:
@@ -69,7 +77,9 @@ def require_parent(path: Path) -> RunDirectory:
             f"--continue_from {path} has not finished (it is {run.status}): run 'genre-lightning fit --run_dir {path}' "
             "to its end first"
         )
-    for file, holds in ((run.best, "weights"), (run.splits, "the side of each film")):
+    predictions = run.evaluation("test").predictions
+    kept = ((run.best, "weights"), (run.splits, "the side of each film"), (predictions, "the test predictions"))
+    for file, holds in kept:
         if not file.exists():
             raise CheckpointError(f"{file} is missing, which holds {holds} of the run: copy the run directory again")
     return run
@@ -146,6 +156,26 @@ def _inherited(parent: RunDirectory) -> dict[str, Any]:
     if isinstance(wandb := settings.get("wandb"), Mapping):
         settings["wandb"] = {**wandb, "name": None}
     return {**settings, "continue_from": str(parent.path), "data": data, "model": model, "trainer": trainer}
+
+
+def leave_out_missing(data: Any, options: ContinueOptions, parent: Path) -> None:
+    """Leave out the older files that are gone, if nothing of them is replayed, in place.
+
+    Args:
+        data: The parser's namespace of the options of the data.
+        options: Of the continuation.
+        parent: The run that is continued, for messages.
+
+    Raises:
+        ConfigError: A file is gone whose films are to be replayed.
+    """
+    missing = [str(file) for file in data.older_csv or () if not Path(file).exists()]
+    if missing and options.replayed:
+        raise ConfigError(
+            f"{missing[0]}, with films of {parent}, is gone: give the file by a second --data.csv, or set "
+            "--continue.replay none, which distils from that run in place of its films"
+        )
+    data.older_csv = [file for file in data.older_csv or () if str(file) not in missing] or None
 
 
 def check_same_model(parent: RunDirectory, settings: Mapping[str, Any]) -> None:

@@ -216,6 +216,10 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
     )  # fmt: skip
     parser.add_class_arguments(ContinueOptions, "continue")
     parser.add_argument(
+        "--require_no_worse", type=bool, default=False,
+        help="Exit with status 1 if a continued run is significantly worse than its parent on the parent's test films.",
+    )  # fmt: skip
+    parser.add_argument(
         "--wandb", type=WandbOptions | None, default=None,
         help="Keep curves and evaluation in Weights & Biases too, as configs/logger/wandb.yaml does.",
     )  # fmt: skip

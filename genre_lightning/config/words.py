@@ -25,7 +25,14 @@ from genre_lightning.runs import RunDirectory, kind_of
 
 WANTS_HELP = {"-h", "--help"}
 
-FLAGS = {"--json": "true", "--override": "true", "--tensorboard": "true", "--raw_cells": "true", "--wandb": "{}"}
+FLAGS = {
+    "--json": "true",
+    "--override": "true",
+    "--require_no_worse": "true",
+    "--tensorboard": "true",
+    "--raw_cells": "true",
+    "--wandb": "{}",
+}
 """Options that may stand without a value, and the value that they then have."""
 
 

@@ -41,6 +41,7 @@ class TokenisedFilms(Dataset[Batch]):
         layout: "padded" texts, or "packed" ones for models that keep the texts of a row apart.
         inputs: of the head, of all films of the store; None if there are none.
         known: bool (films of the split, genres): the labels that are known; None if all are.
+        teacher: float32 (films of the split, genres): log-odds of another model, NaN for genres that it does not know.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class TokenisedFilms(Dataset[Batch]):
         layout: Layout = "padded",
         inputs: EncodedInputs | None = None,
         known: NDArray[np.bool_] | None = None,
+        teacher: NDArray[np.float32] | None = None,
     ) -> None:
+        self.teacher = teacher
         self.known = known
         self.inputs = inputs
         self.store = store
@@ -97,6 +100,9 @@ class TokenisedFilms(Dataset[Batch]):
                 if real
                 else torch.zeros(1, self.known.shape[1])
             )
+        if self.teacher is not None:
+            of_films = self.teacher[batch.films] if real else np.zeros((1, self.teacher.shape[1]), dtype=np.float32)
+            item["teacher"] = torch.from_numpy(of_films)
         return item
 
 

@@ -89,12 +89,12 @@ def origins(old: OldFilms, ids: NDArray, digests: NDArray[np.uint64]) -> Origins
         (by_id.get(str(name), nothing), by_text.get(digest, nothing))
         for name, digest in zip(ids.tolist(), as_bytes(digests), strict=True)
     ]
-    side = np.array([max(one[0], other[0]) for one, other in found], dtype=np.int64).reshape(-1)
-    born = np.array([min(one[1], other[1]) for one, other in found], dtype=np.int64).reshape(-1)
+    places = np.array([max(one[0], other[0]) for one, other in found], dtype=np.int64).reshape(-1)
+    births = np.array([min(one[1], other[1]) for one, other in found], dtype=np.int64).reshape(-1)
     groups = groups_of(digests)
     of_group = np.full(len(ids), _NEW, dtype=np.int64)
-    np.maximum.at(of_group, groups, side)
-    return Origins(of_group[groups], born)
+    np.maximum.at(of_group, groups, places)
+    return Origins(of_group[groups], births)
 
 
 def films_in_use(

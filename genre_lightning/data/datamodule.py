@@ -29,6 +29,8 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.types import Batch, DataSpec, Layout, TextReader
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
 EVALUATION_BUDGET_FACTOR = 4
@@ -57,6 +59,7 @@ class MovieDataModule(LightningDataModule):
         self._run_tokenizer: str | None = None
         self._kept: KeptSplits | None = None
         self._old: OldFilms | None = None
+        self._teacher: NDArray[np.float32] | None = None
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
         self._sampler: StepSampler | None = None
@@ -88,6 +91,10 @@ class MovieDataModule(LightningDataModule):
     def continue_from(self, old: OldFilms | None) -> None:
         """Take films from a run that is continued: old ones keep their side, and the fitted inputs are that run's."""
         self._old = old
+
+    def distil(self, teacher: NDArray[np.float32]) -> None:
+        """Give training batches the log-odds of another model: (training films, genres), NaN for unknown genres."""
+        self._teacher = teacher
 
     # Preparing
 
@@ -157,8 +164,16 @@ class MovieDataModule(LightningDataModule):
         """The films of a split as batches."""
         data = self.prepare()
         part = data.splits[split]
-        padding = padding_of(data.tokenizer)
-        return TokenisedFilms(data.tokens, part.films, part.labels, padding, self.layout, data.encoded, part.known)
+        return TokenisedFilms(
+            data.tokens,
+            part.films,
+            part.labels,
+            padding_of(data.tokenizer),
+            self.layout,
+            data.encoded,
+            part.known,
+            self._teacher if split == "train" else None,
+        )
 
     def _budget(self, trainer: Trainer | None) -> int:
         if self.options.micro_batch_tokens is not None:

@@ -82,7 +82,7 @@ def known_labels(
                 found = values_of(films, options.label_date, rows)
                 dates = np.array([np.nan if date is None else date for date in found], dtype=np.float64)
             # of a film without a date nothing is known
-            known[:, place[name]] = dates >= value_of(Feature(options.label_date, "date"), str(since))
+            known[:, place[name]] = dates >= _year(str(since))
         else:
             known[:, place[name]] = _from_files(options, films, rows, name, since)
     if options.known_genres is not None:
@@ -94,6 +94,13 @@ def known_labels(
                 known[film, unlisted] = False
     known |= labels
     return None if known.all() else known
+
+
+def _year(date: str) -> float:
+    """Return a date as the columns of dates are read: the year, with the part of it that has passed."""
+    value = value_of(Feature("date", "date"), date)
+    assert isinstance(value, int | float)
+    return value
 
 
 def _from_files(

@@ -6,7 +6,7 @@ weighted count, and a batch of resamples one matrix product or one cumulative su
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def threshold_free_samples(
     films, genres = labels.shape
     precision = np.full((len(weights), genres), np.nan)
     area = np.full((len(weights), genres), np.nan)
-    for genre in np.flatnonzero(labels.any(axis=0)):
+    for genre in np.flatnonzero(labels.any(axis=0)).tolist():
         truth, scores = known_of(genre, known, labels, probabilities)
         drawn = weights if known is None else weights[:, known[:, genre]]
         precision[:, genre], area[:, genre] = _ranking_samples(truth, scores, drawn)
@@ -95,7 +95,7 @@ def threshold_free_samples(
     # each bin's sum of (label - probability) for each film: their weighted sums are the gaps of a resample
     gap = np.zeros((films, CALIBRATION_BINS))
     rows = np.repeat(np.arange(films), genres)
-    gaps = labels - probabilities.astype(np.float64)
+    gaps: NDArray[np.float64] = labels - probabilities.astype(np.float64)
     np.add.at(gap, (rows, place.ravel()), (gaps if known is None else gaps * known).ravel())
     pairs = drawn * genres if known is None else _weighted(weights, known.sum(axis=1))
     return {
@@ -261,6 +261,15 @@ def paired_p_value(first: FloatArray, second: FloatArray) -> float:
         return float("nan")
     beyond = min(int((difference <= 0).sum()), int((difference >= 0).sum())) + 1
     return min(1.0, 2 * beyond / (difference.size + 1))
+
+
+def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+    """Correct p-values for their number by Holm's step-down method."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
 
 
 def _weighted(weights: NDArray[np.float32], values: NDArray) -> FloatArray:

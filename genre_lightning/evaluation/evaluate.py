@@ -68,13 +68,14 @@ def evaluate(
     policies["fixed_0.5"]["threshold"] = 0.5
     policies["global"]["threshold"] = decision.threshold_global
     marked = undefined_genres(labels, known)
+    truth, uncalibrated = known_pairs(known, labels, raw)
     result: dict[str, Any] = {
         "n": len(predictions),
         "split": split,
         "threshold_free": threshold_free_metrics(labels, probabilities, known=known),
         "policies": policies,
         "raw": {
-            "ece": expected_calibration_error(*known_pairs(known, labels, raw)),
+            "ece": expected_calibration_error(truth, uncalibrated),
             "loss": float(film_cross_entropy(labels, raw, known).mean()),
             "fixed_0.5": policy_metrics(labels, judged(raw >= 0.5, known), known),
         },

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from genre_lightning.config.decision import POLICIES, SHIPPED_POLICY
 from genre_lightning.errors import CheckpointError
+from genre_lightning.evaluation.against_parent import against_cells, read_against_parent, verdict
 from genre_lightning.evaluation.console import (
     HEADLINES,
     POLICY_NAMES,
@@ -103,7 +104,17 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "films": describe_films(metrics),
         "without_interval": titles_without_interval(metrics),
         "others": _other_evaluations(run),
+        "against": _against(run),
     }
+
+
+def _against(run: Run) -> dict[str, Any] | None:
+    """Lay out the comparison with the run that this one continues from."""
+    found = read_against_parent(run.files)
+    if found is None:
+        return None
+    rows = against_cells(found)
+    return {"parent": Path(found["parent"]).name, "n": found["n"], "verdict": verdict(found), "rows": rows}
 
 
 def _other_evaluations(run: Run) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def best_genre_thresholds(
     weights = _resampled(films, resamples, seed) if resamples else np.ones((films, 1), dtype=np.float32)
     prior = logit(np.clip(global_threshold, _EDGE, 1 - _EDGE))
     thresholds = np.full(genres, float(global_threshold))
-    for genre in np.flatnonzero(labels.any(axis=0)):
+    for genre in np.flatnonzero(labels.any(axis=0)).tolist():
         column, truth = known_of(genre, known, probabilities, labels)
         own = _best_log_odds(column, truth, weights if known is None else weights[known[:, genre]])
         positives = truth.sum()

@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2, fisher_exact, norm
 
 from genre_lightning.data.cells import MAX_CELL_CHARACTERS
 from genre_lightning.data.familiarity import Familiar, words_in
-from genre_lightning.evaluation.bootstrap import film_weights, threshold_free_samples
+from genre_lightning.evaluation.bootstrap import film_weights, holm, threshold_free_samples
 from genre_lightning.metrics import BoolArray, FloatArray
 
 Advice = Literal["nothing", "refit thresholds", "continue training"]
@@ -163,15 +162,6 @@ def _advise(found: Drift) -> tuple[Advice, str]:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
-
-
-def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
-    """Correct p-values for their number by Holm's step-down method."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return corrected
 
 
 def population_stability(reference: FloatArray, new: FloatArray) -> tuple[float, float]:

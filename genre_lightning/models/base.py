@@ -19,7 +19,7 @@ from genre_lightning.config.trust import function
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
 from genre_lightning.errors import ConfigError
-from genre_lightning.losses import loss_function, positive_weights
+from genre_lightning.losses import distillation, loss_function, positive_weights
 from genre_lightning.models.average import exchange_in_checkpoint
 from genre_lightning.models.checkpoint import check_same_genres, check_same_inputs, check_same_tensors
 from genre_lightning.models.finiteness import FiniteSteps
@@ -80,6 +80,8 @@ class GenreClassifier(StepwiseModule):
         """The run that the training continues from, as its lineage names it."""
         self.starts_from: Path | None = None
         """Checkpoint of another run whose weights the training starts from; None for the backbone's own."""
+        self.distillation = 0.0
+        """Weight of the loss that keeps the probabilities that a batch has from the run that is continued."""
         self._built = False
 
     @cached_property
@@ -295,16 +297,26 @@ class GenreClassifier(StepwiseModule):
 
     def on_fit_start(self) -> None:
         """Take the weights of the run that is continued, and let the buffers of a step serve the next one."""
-        if self.starts_from is not None:
-            start_from(self, self.starts_from)
+        self._start()
         if self.device.type == "cpu":
             keep_freed_memory()
+
+    def on_predict_start(self) -> None:
+        """Take the weights of the run that is continued, before any training."""
+        self._start()
+
+    def _start(self) -> None:
+        if self.starts_from is not None:
+            start_from(self, self.starts_from)
+            self.starts_from = None
 
     def model_step(self, batch: Batch) -> StepOutput:
         """Logits and summed loss of a batch: the one computation of training, validation and test."""
         logits = self(batch).float()
         masks = {"known": batch["known"]} if "known" in batch else {}
         losses = self.loss_function(logits, batch["labels"], self.pos_weight, **masks)
+        if "teacher" in batch and self.training:
+            losses = losses + self.distillation * distillation(logits, batch["teacher"])
         return StepOutput(logits, (losses * batch["weights"]).sum())
 
     def training_cost(self) -> TrainingCost | None:

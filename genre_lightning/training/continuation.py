@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from lightning.pytorch import Trainer
 
 from genre_lightning.config.continuation import ContinueOptions, require_parent
 from genre_lightning.data.continued import OldFilms
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
-from genre_lightning.distributed.ranks import tell
+from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.sharded import open_checkpoint
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
+from genre_lightning.evaluation.against_parent import write_against_parent
+from genre_lightning.files import damaged, replacing
 from genre_lightning.lineage import Lineage, read_lineage
 from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.evaluate import collect_logits
 from genre_lightning.training.setup import Setup
 
 
@@ -30,10 +35,11 @@ def open_parent(setup: Setup) -> Lineage | None:
     """
     run, config = setup.run, setup.config
     lineage = read_lineage(run.lineage)
-    if lineage is None and config.continue_from is None:
+    path = config.continue_from or (lineage.run if lineage else None)
+    if path is None:
         return None
     if lineage is None or run.status != "finished":
-        lineage = _verified(run, Path(config.continue_from or lineage.run), lineage)
+        lineage = _verified(run, Path(path), lineage)
     use_lineage(setup, lineage)
     return lineage
 
@@ -98,18 +104,43 @@ def start_from_parent(setup: Setup, lineage: Lineage) -> None:
     tell(f"continuing from {parent.path}, checkpoint {lineage.checkpoint_sha256[:12]}")
 
 
-def lineage_of(run: RunDirectory) -> list[dict[str, Any]]:
-    """List the runs that a run comes from, the nearest first, as far as they are there.
+def distil(setup: Setup, lineage: Lineage, trainer: Trainer) -> None:
+    """Have the training keep the parent's probabilities on its films, if it is to; a collective.
 
-    Raises:
-        CheckpointError: A lineage.json is damaged.
+    They are predicted once, by the weights that the training starts from, and kept in the run directory for a resumed
+    training.
     """
-    found: list[dict[str, Any]] = []
-    seen = {run.path.resolve()}
-    while (lineage := read_lineage(run.lineage)) is not None:
-        run = RunDirectory(Path(lineage.run))
-        if run.path.resolve() in seen:
-            break
-        seen.add(run.path.resolve())
-        found.append(lineage.summary)
-    return found
+    weight = setup.continuation.distilled
+    if not weight:
+        return
+    data = setup.data.prepare()
+    path = setup.run.path / "distillation.npy"
+    own = [column for column, name in enumerate(data.vocabulary.names) if name in lineage.genres]
+    labels = data.splits["train"].labels
+    if setup.model.starts_from is not None or not path.is_file():
+        if setup.model.starts_from is None:
+            raise CheckpointError(f"{path} is missing, which a resumed training needs: copy it back, or train again")
+        setup.data.trainer = trainer
+        tell(f"distilling from {lineage.run}: predicting {len(labels):,} training films")
+        logits = collect_logits(trainer, setup.model, setup.data.evaluation_dataloader("train"), labels.shape)
+        if is_first_rank():
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, logits[:, own].astype(np.float16))
+        trainer.strategy.barrier("distillation")
+    teacher = np.full(labels.shape, np.nan, dtype=np.float32)
+    try:
+        teacher[:, own] = np.load(path)
+    except (OSError, ValueError) as error:
+        raise damaged(path, one_line(error), "train in another --run_dir") from None
+    setup.data.distil(teacher)
+    setup.model.distillation = weight
+
+
+def compare_with_parent(setup: Setup, lineage: Lineage) -> None:
+    """Write the comparison of an evaluated run with its parent, if they have test films in common."""
+    try:
+        write_against_parent(setup.run, RunDirectory(Path(lineage.run)), setup.config.seed)
+    except DataError:
+        tell(f"{lineage.run} has no test film that this run has too: what was forgotten cannot be measured")
+        if setup.config.require_no_worse:
+            raise

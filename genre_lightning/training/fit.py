@@ -24,7 +24,7 @@ from genre_lightning.models.layers.packing import why_not_flash
 from genre_lightning.models.restore import restore_weights
 from genre_lightning.provenance import device_name, git_commit, made_by
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
-from genre_lightning.training.continuation import open_parent, start_from_parent
+from genre_lightning.training.continuation import compare_with_parent, distil, open_parent, start_from_parent
 from genre_lightning.training.evaluate import evaluate_run, keep_untrained
 from genre_lightning.training.loggers.build import closing, describe_run, keep_best, resume_loggers
 from genre_lightning.training.resume import (
@@ -122,6 +122,8 @@ def _train(
         describe_run(trainer.loggers, described)
         started = time.monotonic()
         if setup.model.trains:
+            if setup.lineage is not None:
+                distil(setup, setup.lineage, trainer)
             ckpt_path = str(resume) if resume else None
             trainer.fit(setup.model, datamodule=setup.data, ckpt_path=ckpt_path, weights_only=True)
         else:
@@ -141,6 +143,8 @@ def _train(
     _restore_best(setup, trainer, checkpoints.best_score)
     results = evaluate_run(setup, trainer)
     if is_first_rank():
+        if setup.lineage is not None:
+            compare_with_parent(setup, setup.lineage)
         keep_best(trainer.loggers)
         finish(setup.run)
     return results

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from made_runs import without_pictures as _without_pictures
+from sklearn.metrics import f1_score
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
@@ -21,6 +22,7 @@ from genre_lightning.models.metadata import CHECKPOINT_KEY
 
 KEPT = ("Drama", "Comedy", "Thriller", "Action", "Romance")
 NEW_GENRE = "Horror"
+DISTILLED = ["--continue.distillation=0.5"]
 
 
 @contextmanager
@@ -71,7 +73,7 @@ def continue_from(parent, file, run_dir, *more):
 @pytest.fixture(scope="module")
 def child(files, parent, tmp_path_factory):
     place = tmp_path_factory.mktemp("runs") / "new"
-    assert continue_from(parent, files[1], place) == 0
+    assert continue_from(parent, files[1], place, *DISTILLED) == 0
     return place
 
 
@@ -112,7 +114,7 @@ def test_lineage_is_in_the_run_the_checkpoint_and_the_report(parent, child):
 
 def test_the_same_command_does_nothing_when_finished(files, parent, child, capsys):
     before = (child / "checkpoints/best.ckpt").stat().st_mtime_ns
-    assert continue_from(parent, files[1], child) == 0
+    assert continue_from(parent, files[1], child, *DISTILLED) == 0
     assert "is finished" in capsys.readouterr().err
     assert (child / "checkpoints/best.ckpt").stat().st_mtime_ns == before
 
@@ -142,9 +144,9 @@ def test_resumed_run_is_bit_identical(files, parent, child, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(RunCheckpoint, "on_train_batch_end", stop)
         with pytest.raises(OSError, match="pulled"):
-            continue_from(parent, files[1], stopped)
+            continue_from(parent, files[1], stopped, *DISTILLED)
     assert best(stopped, "last")["global_step"] == 8
-    assert continue_from(parent, files[1], stopped) == 0
+    assert continue_from(parent, files[1], stopped, *DISTILLED) == 0
     whole, resumed = best(child)["state_dict"], best(stopped)["state_dict"]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -201,6 +203,68 @@ def test_a_new_genre_floods_texts_without_a_mask_and_not_with_it(files, parent, 
 def with_column(file, folder):
     with file.open(newline="", encoding="utf-8") as content:
         return write(folder / "old.csv", [{**row, "looked_for": ""} for row in csv.DictReader(content)])
+
+
+def test_the_run_is_compared_with_its_parent_on_the_old_test_films(files, parent, child, capsys):
+    found = json.loads((child / "evaluation/against_parent.json").read_text())
+    held_out = [film for film, side in sides(parent).items() if side == "test"]
+    assert found["n"] == len(held_out)
+    assert [row["name"] for row in found["genres"]] == sorted(KEPT)
+    films, genres = predicted(parent)
+    labels, decided = np.stack(films["labels"]), films["genres"]
+    column = genres.index("Drama")
+    given = np.array(["Drama" in names for names in decided])
+    row = next(row for row in found["genres"] if row["name"] == "Drama")
+    assert row["old"] == pytest.approx(f1_score(labels[:, column], given))
+    capsys.readouterr()
+    assert main(["compare", str(parent), str(child), "--out", str(child.parent / "compared"), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert compared["n"] == len(held_out)
+    assert compared["lineage"][0].startswith(f"{child.name} continues from {parent.name}")
+
+
+def test_a_run_that_is_worse_than_its_parent_exits_with_1(files, parent, child, tmp_path, capsys):
+    copy = shutil.copytree(child, tmp_path / "copy")
+    words = ["--continue_from", str(parent), f"--data.csv={files[1]}", f"--run_dir={copy}", *DISTILLED]
+    assert main(["fit", *words, "--require_no_worse"]) == 0
+    found = json.loads((copy / "evaluation/against_parent.json").read_text())
+    found["genres"][0] |= {"worse": True, "p": 0.001}
+    (copy / "evaluation/against_parent.json").write_text(json.dumps(found))
+    capsys.readouterr()
+    assert main(["fit", *words, "--require_no_worse"]) == 1
+    assert f"significantly worse than the parent on its test films: {sorted(KEPT)[0]}" in capsys.readouterr().err
+    assert main(["fit", *words]) == 0  # the flag is of one call
+
+
+def test_require_no_worse_needs_a_parent(files, tmp_path, capsys):
+    assert main(["fit", f"--data.csv={files[0]}", f"--run_dir={tmp_path / 'a'}", *SMALL, "--require_no_worse"]) == 2
+    assert "name the parent with --continue_from" in capsys.readouterr().err
+
+
+def test_distillation_keeps_the_parents_probabilities_when_its_file_is_gone(files, parent, tmp_path, capsys):
+    gone = shutil.copytree(parent, tmp_path / "old")
+    settings = yaml.safe_load((gone / "config.yaml").read_text())
+    settings["data"]["csv"] = str(tmp_path / "gone.csv")
+    (gone / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert continue_from(gone, files[1], tmp_path / "refused") == 2
+    assert "gone.csv, with films of" in capsys.readouterr().err
+    moved = {}
+    for name, weight in (("kept", 5), ("free", 0)):
+        options = ["--continue.replay=none", f"--continue.distillation={weight}", "--model.lr=3e-3"]
+        assert continue_from(gone, files[1], tmp_path / name, *options) == 0
+        assert not json.loads((tmp_path / name / "data_audit.json").read_text())["file"].endswith("old.csv")
+        moved[name] = distance(parent, tmp_path / name)
+    assert moved["kept"] < 0.5 * moved["free"]
+
+
+def distance(parent, run):
+    """The mean distance between the probabilities of a run and of its parent on the run's own test films."""
+    from genre_lightning.inference.tagger import Tagger
+
+    texts = predicted(run)[0]["text"].tolist()
+    tags = [Tagger(place)(texts) for place in (parent, run)]
+    rows = [[[tagged.probabilities[genre] for genre in KEPT] for tagged in of_run] for of_run in tags]
+    return np.abs(np.array(rows[0]) - np.array(rows[1])).mean()
 
 
 def test_a_run_continues_from_a_continued_one(files, parent, child, tmp_path):

@@ -133,7 +133,8 @@ def threshold_figure(
     labels: BoolArray, probabilities: FloatArray, threshold: float, known: BoolArray | None = None
 ) -> Figure:
     """Draw micro precision, recall and F1 over one threshold for all genres, and mark the fitted one."""
-    curve = micro_f1_curve(*known_pairs(known, probabilities, labels))
+    likely, truth = known_pairs(known, probabilities, labels)
+    curve = micro_f1_curve(likely, truth)
     figure, axes = one_axes(f"One threshold for all genres ({len(labels):,} films)")
     styles = (("precision", BLUE, "--"), ("recall", GREEN, "-."), ("f1", RED, "-"))
     for name, colour, style in styles:
