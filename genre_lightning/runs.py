@@ -97,6 +97,11 @@ class RunDirectory:
         return self.path / "lineage.json"
 
     @property
+    def corrections(self) -> Path:
+        """What people said about films, as the run learns from it; only runs with --feedback have it."""
+        return self.path / "feedback.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of last.ckpt and best.ckpt."""
         return self.path / "checkpoints"

@@ -16,7 +16,7 @@ Batch = dict[str, "Tensor"]
 """input_ids int64 (rows, tokens), attention_mask int64 (rows, tokens), labels float32 (rows, genres),
 known float32 (rows, genres): 0 for a label that is not known, and not there if all are;
 teacher float32 (rows, genres): log-odds of a model whose probabilities are kept, if there is one;
-weights float32 (rows,): 1 for a film and 0 for a row that only keeps a collective company,
+weights float32 (rows,): what a film counts in the loss, mostly 1, and 0 for a row that only keeps a collective company,
 index int64 (rows,): position of the film in its split, -1 for such a row,
 step_films float32 (): films of the whole optimizer step.
 A packed batch has input_ids (1, tokens) and no attention_mask; see `pack_rows` for what it has instead. Its labels,

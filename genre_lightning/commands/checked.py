@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from genre_lightning.bounds import bound_problems
 from genre_lightning.config.continuation import ContinueOptions, check_same_model, leave_out_missing, require_parent
 from genre_lightning.config.parser import make_options, parse, parse_baseline
 from genre_lightning.config.trainer import option_problems
@@ -43,7 +42,9 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
         checks[:0] = [lambda: check_same_model(require_parent(config.continue_from), settings)]
     if config.require_no_worse and config.continue_from is None:
         raise ConfigError("--require_no_worse compares a run with its parent: name the parent with --continue_from")
-    problems = bound_problems(ContinueOptions, vars(config["continue"]), "continue")
+    if config.feedback is not None and config.continue_from is None:
+        raise ConfigError("--feedback corrects a trained run: name it with --continue_from")
+    problems = ContinueOptions(**vars(config["continue"])).problems()
     check_all(checks, [*option_problems(config), *problems])
     return config, parser
 
@@ -69,6 +70,11 @@ def parse_checked_baseline(
 def _run(config: Namespace, run_dir: Path) -> RunDirectory:
     if config.run_dir is None:
         config.run_dir = run_dir
+    return run_of(config)
+
+
+def run_of(config: Namespace) -> RunDirectory:
+    """Return the run directory of a configuration that names one."""
     return RunDirectory(Path(config.run_dir).expanduser().absolute())
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 
-from genre_lightning.bounds import Bounds
+from genre_lightning.bounds import Bounds, bound_problems
 from genre_lightning.config.changes import flatten
 from genre_lightning.config.words import WANTS_HELP, option_values, with_run_config
 from genre_lightning.errors import CheckpointError, ConfigError
@@ -23,7 +23,7 @@ EPOCHS_FACTOR = 1 / 2
 """Its epochs, likewise."""
 
 _RATES = ("lr", "head_lr", "unfreeze_lr")
-_OF_ONE_RUN = ("run_dir", "override", "require_no_worse", "json", "continue_from", "continue", "config")
+_OF_ONE_RUN = ("run_dir", "override", "require_no_worse", "json", "continue_from", "continue", "feedback", "config")
 _KEPT_BY_WEIGHTS = (
     "class_path", "backbone", "revision", "random_weights", "architecture", "pooling", "attention", "lora", "adapter",
     "quantization", "fusion", "input_width",
@@ -42,12 +42,24 @@ class ContinueOptions:
         replay: fraction of the parent's training films that are trained on again, or "all" or "none".
         distillation: weight of a loss that keeps the probabilities of the parent's genres on the training films as the
             parent has them; null is 1 if nothing is replayed, and else 0.
+        feedback_weights: weight in the loss of feedback by its source, such as {import: 1, tag: 0.5}; 1 for a source
+            that is not named, and 0 leaves it out.
+        trusted_users: users whose newest opinion of a text decides; without one, the majority does.
         drop_genres: leave out the genres of the parent that no film has any more; false, the default, refuses that.
     """
 
     replay: Annotated[Literal["all", "none"] | float, Bounds(0, 1)] = "all"
     distillation: Annotated[float | None, Bounds(0, 1e3)] = None
+    feedback_weights: dict[str, float] | None = None
+    trusted_users: list[str] = field(default_factory=list)
     drop_genres: bool = False
+
+    def problems(self) -> list[str]:
+        """List what is wrong with the options by themselves."""
+        weights = self.feedback_weights or {}
+        negative = [f"{name}: {weight}" for name, weight in weights.items() if not 0 <= weight < float("inf")]
+        found = bound_problems(ContinueOptions, vars(self), "continue")
+        return found + [f"continue.feedback_weights has {one}: give a number from 0 on" for one in negative]
 
     @property
     def distilled(self) -> float:

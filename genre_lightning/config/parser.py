@@ -216,6 +216,11 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
     )  # fmt: skip
     parser.add_class_arguments(ContinueOptions, "continue")
     parser.add_argument(
+        "--feedback", type=Path | None, default=None,
+        help="A feedback database that a continued run learns from: its opinions become training films, and never "
+        "those of validation or test. What they say is kept in the run directory when it starts.",
+    )  # fmt: skip
+    parser.add_argument(
         "--require_no_worse", type=bool, default=False,
         help="Exit with status 1 if a continued run is significantly worse than its parent on the parent's test films.",
     )  # fmt: skip

@@ -42,6 +42,7 @@ class TokenisedFilms(Dataset[Batch]):
         inputs: of the head, of all films of the store; None if there are none.
         known: bool (films of the split, genres): the labels that are known; None if all are.
         teacher: float32 (films of the split, genres): log-odds of another model, NaN for genres that it does not know.
+        weights: float32 (films of the split,): of the films in the loss, above 0; None for 1.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class TokenisedFilms(Dataset[Batch]):
         inputs: EncodedInputs | None = None,
         known: NDArray[np.bool_] | None = None,
         teacher: NDArray[np.float32] | None = None,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
+        self.weights = weights
         self.teacher = teacher
         self.known = known
         self.inputs = inputs
@@ -100,6 +103,8 @@ class TokenisedFilms(Dataset[Batch]):
                 if real
                 else torch.zeros(1, self.known.shape[1])
             )
+        if self.weights is not None and real:
+            item["weights"] = torch.from_numpy(self.weights[batch.films])
         if self.teacher is not None:
             of_films = self.teacher[batch.films] if real else np.zeros((1, self.teacher.shape[1]), dtype=np.float32)
             item["teacher"] = torch.from_numpy(of_films)

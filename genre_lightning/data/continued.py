@@ -40,6 +40,12 @@ class OldFilms:
     subset: bool = False
     files: tuple[str, ...] = ()
 
+    @property
+    def held_out_texts(self) -> set[bytes]:
+        """Digests of the texts on the validation and test sides."""
+        films = zip(self.sides.digests, self.sides.sides, strict=True)
+        return {digest for digest, side in films if side != SPLIT_NAMES[0]}
+
 
 @dataclass(frozen=True, eq=False)
 class Origins:
@@ -56,6 +62,24 @@ class Origins:
     def of(self, films: NDArray[np.int64]) -> Origins:
         """Choose films by their positions."""
         return Origins(self.side[films], self.born[films])
+
+    def with_training_films(self, trains: NDArray[np.bool_], generation: int) -> Origins:
+        """Put films on the train side, and as many new ones behind the others as there are more.
+
+        Args:
+            trains: bool (films and further ones,).
+            generation: Run of the chain in which they are labelled.
+        """
+        more = len(trains) - len(self.side)
+        side = np.concatenate([self.side, np.full(more, _NEW)])
+        born = np.concatenate([self.born, np.full(more, generation)])
+        # the opinion is of now, and so of all genres that there are now
+        return Origins(np.where(trains, 0, side), np.where(trains, generation, born))
+
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """The films on the validation and test sides."""
+        return self.side > 0
 
     @property
     def new(self) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from genre_lightning.config.constructors import plain, takes
 from genre_lightning.config.data import DataOptions
 from genre_lightning.data.collate import Padding, TokenisedFilms
 from genre_lightning.data.continued import OldFilms
+from genre_lightning.data.corrections import Correction
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.prepare import PreparedData, PreparedFilms, prepare_films, tokenised
 from genre_lightning.data.steps import (
@@ -29,6 +30,8 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.types import Batch, DataSpec, Layout, TextReader
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
@@ -59,6 +62,8 @@ class MovieDataModule(LightningDataModule):
         self._run_tokenizer: str | None = None
         self._kept: KeptSplits | None = None
         self._old: OldFilms | None = None
+        self.corrections: tuple[Correction, ...] = ()
+        """What people said about films, one for each text."""
         self._teacher: NDArray[np.float32] | None = None
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
@@ -92,6 +97,10 @@ class MovieDataModule(LightningDataModule):
         """Take films from a run that is continued: old ones keep their side, and the fitted inputs are that run's."""
         self._old = old
 
+    def correct(self, corrections: Sequence[Correction]) -> None:
+        """Train on what people said about films, beside the films of a run that is continued."""
+        self.corrections = tuple(corrections)
+
     def distil(self, teacher: NDArray[np.float32]) -> None:
         """Give training batches the log-odds of another model: (training films, genres), NaN for unknown genres."""
         self._teacher = teacher
@@ -101,7 +110,7 @@ class MovieDataModule(LightningDataModule):
     def prepare_films(self) -> PreparedFilms:
         """Read, audit and split the file, for models that need no tokens."""
         if self._films is None:
-            self._films = prepare_films(self.options, self._kept, self._old)
+            self._films = prepare_films(self.options, self._kept, self._old, self.corrections)
         return self._films
 
     def prepare(self) -> PreparedData:
@@ -173,6 +182,7 @@ class MovieDataModule(LightningDataModule):
             data.encoded,
             part.known,
             self._teacher if split == "train" else None,
+            part.weights,
         )
 
     def _budget(self, trainer: Trainer | None) -> int:

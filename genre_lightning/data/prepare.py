@@ -25,6 +25,7 @@ from genre_lightning.data.continued import (
     films_in_use,
     origins,
 )
+from genre_lightning.data.corrections import Correction, corrected
 from genre_lightning.data.features.encode import EncodedInputs
 from genre_lightning.data.features.fit import Leak, known_share
 from genre_lightning.data.features.lines import FittedTexts
@@ -66,12 +67,14 @@ class Split:
         labels: bool (films of the split, genres).
         sha256: Of the sorted ids: names the split.
         known: bool (films of the split, genres): the labels that are known; None if all are.
+        weights: float32 (films of the split,): what each counts in the loss; None for 1.
     """
 
     films: NDArray[np.int64]
     labels: NDArray[np.bool_]
     sha256: str
     known: NDArray[np.bool_] | None = None
+    weights: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -125,13 +128,19 @@ class PreparedData(PreparedFilms):
         )
 
 
-def prepare_films(options: DataOptions, kept: KeptSplits | None = None, old: OldFilms | None = None) -> PreparedFilms:
+def prepare_films(
+    options: DataOptions,
+    kept: KeptSplits | None = None,
+    old: OldFilms | None = None,
+    corrections: Sequence[Correction] = (),
+) -> PreparedFilms:
     """Read, audit and split the files.
 
     Args:
         options: Of the data.
         kept: Splits that each film keeps; None draws them.
         old: The films of the run that is continued; None for a run that continues from none.
+        corrections: What people said about films, one for each text.
 
     Raises:
         ConfigError, DataError: The options or the file cannot be used.
@@ -141,11 +150,17 @@ def prepare_films(options: DataOptions, kept: KeptSplits | None = None, old: Old
         share_with_group(options.cache)
     source = options.source
     films = _load(options)
-    found = None
-    if old is not None and kept is None:
+    found = changed = None
+    if old is not None and (kept is None or corrections):
         digests = _text_digests(options, films, np.arange(len(films)), films.digest)
         found = origins(old, films.ids, digests)
-    rows = _rows(options, kept, old, films, found)
+        if corrections:
+            changed = corrected(films, digests, found.held_out, old.held_out_texts, corrections, source, options.cache)
+            films = changed.films
+            found = found.with_training_films(changed.trains, old.sides.generation + 1)
+        if kept is not None:
+            found = None
+    rows = _rows(options, kept, old, films, found, None if changed is None else changed.trains)
     vocabulary, labels = GenreVocabulary.from_batches(
         films.batches("genres", rows), merge_case=options.merge_genre_case
     )
@@ -162,6 +177,13 @@ def prepare_films(options: DataOptions, kept: KeptSplits | None = None, old: Old
     known = known_labels(options, films, rows, labels, vocabulary, sides)
     if known is not None:
         splits = {name: replace(split, known=known[split.films]) for name, split in splits.items()}
+    if changed is not None:
+        weights = changed.weights[rows]
+        splits["train"] = replace(splits["train"], weights=weights[splits["train"].films])
+        notes.append(
+            f"feedback on {int(changed.trains.sum()):,} films is trained on; on {changed.held_out:,} films of the "
+            "validation and test sides it is left out"
+        )
     train = splits["train"]
     inputs, leaks = fit_inputs(
         source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
@@ -232,7 +254,12 @@ def _load(options: DataOptions) -> FilmTable:
 
 
 def _rows(
-    options: DataOptions, kept: KeptSplits | None, old: OldFilms | None, films: FilmTable, found: Origins | None
+    options: DataOptions,
+    kept: KeptSplits | None,
+    old: OldFilms | None,
+    films: FilmTable,
+    found: Origins | None,
+    corrected_films: NDArray[np.bool_] | None,
 ) -> NDArray[np.int64]:
     """Choose the films in use: those of a continued run, or all or a random subset."""
     if kept is not None and kept.generation:
@@ -250,7 +277,9 @@ def _rows(
         of_parent = [source.path.name in old.files for source in options.sources]
         from_older = np.array(of_parent)[films.table[ORIGIN].to_numpy()]
         from_older &= films.table[ORIGIN].to_numpy() > 0
-    return films_in_use(old, found, from_older, options.max_films, options.seed)
+    used = films_in_use(old, found, from_older, options.max_films, options.seed)
+    # what people have said is trained on, whatever is replayed
+    return used if corrected_films is None else np.union1d(used, np.flatnonzero(corrected_films))
 
 
 def _subset(films: int, options: DataOptions) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 
 from genre_lightning.config.continuation import ContinueOptions, require_parent
 from genre_lightning.data.continued import OldFilms
+from genre_lightning.data.corrections import read_corrections
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.distributed.ranks import is_first_rank, tell
@@ -91,6 +92,8 @@ def use_lineage(setup: Setup, lineage: Lineage) -> None:
             files=lineage.files,
         )
     )
+    if run.corrections.is_file():
+        setup.data.correct(read_corrections(run.corrections))
     if not run.tokenizer.is_dir():
         setup.data.use_tokenizer(str(parent.tokenizer))
         setup.data.connect(setup.model)

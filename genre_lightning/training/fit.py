@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from genre_lightning.config.changes import check_same_training, training_digest
+from genre_lightning.data.corrections import Correction, write_corrections
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.checkpoint.io import previous_names
 from genre_lightning.distributed.checkpoint.manifests import Manifest, manifest_of, manifest_path, newest_good
@@ -39,17 +40,22 @@ from genre_lightning.training.resume import (
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jsonargparse import ArgumentParser, Namespace
 
     from genre_lightning.runs import RunDirectory
 
 
-def fit_run(config: Namespace, parser: ArgumentParser) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
+def fit_run(
+    config: Namespace, parser: ArgumentParser, corrections: Sequence[Correction] | None = None
+) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
     """Train and evaluate a run, resume it, or do nothing if it is finished.
 
     Args:
         config: Parsed, with a run directory.
         parser: That parsed it.
+        corrections: What people said about films; None for none, or for a run that has kept it.
 
     Returns:
         The run, and what each split's metrics.json holds; nothing on other ranks than rank 0.
@@ -62,6 +68,8 @@ def fit_run(config: Namespace, parser: ArgumentParser) -> tuple[RunDirectory, di
     watch_ranks()
     setup.data.keep_splits(kept_splits(setup.run))
     setup.lineage = open_parent(setup)
+    if corrections is not None:
+        setup.data.correct(corrections)
     with explaining_failures():
         return setup.run, _fit(setup, changed)
 
@@ -79,6 +87,8 @@ def _fit(setup: Setup, changed: list[str]) -> dict[str, dict[str, Any]]:
             begin(setup.run, setup.config_text, data, anew=anew)
             if setup.lineage is not None and is_first_rank() and not setup.run.lineage.is_file():
                 setup.lineage.write(setup.run.lineage)
+            if is_first_rank() and setup.data.corrections and not setup.run.corrections.is_file():
+                write_corrections(setup.data.corrections, setup.run.corrections)
             _keep_tokenizer(setup, data)
             results = None if changed else finished_results(setup.run)
             return _train_and_evaluate(setup, data, changed) if results is None else results

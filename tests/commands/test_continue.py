@@ -15,9 +15,15 @@ from sklearn.metrics import f1_score
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
+from genre_lightning.config.data import DataOptions
+from genre_lightning.data.continued import OldFilms
+from genre_lightning.data.corrections import Correction
+from genre_lightning.data.kept_splits import KeptSplits
+from genre_lightning.data.prepare import prepare_films
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.evaluation.report import report_values
 from genre_lightning.evaluation.runs import Run
+from genre_lightning.learning.store import Feedback, FeedbackStore
 from genre_lightning.models.metadata import CHECKPOINT_KEY
 
 KEPT = ("Drama", "Comedy", "Thriller", "Action", "Romance")
@@ -328,3 +334,65 @@ def test_a_genre_that_disappears_needs_a_flag(files, parent, tmp_path, capsys):
     assert "has Romance, which" in capsys.readouterr().err
     assert continue_from(parent, fewer, tmp_path / "new", *words, "--continue.drop_genres=true") == 0
     assert "Romance" not in best(tmp_path / "new")[CHECKPOINT_KEY]["genres"]
+
+
+def opinion(row, genres, user="anna"):
+    return Feedback(row["overview"], tuple(genres), user, "2026-01-01T00:00:00Z", "import", title=row["title"])
+
+
+def test_feedback_is_trained_on_and_never_held_out(files, parent, tmp_path):
+    with files[0].open(newline="", encoding="utf-8") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    by_side = {side: [name for name, of in sides(parent).items() if of == side] for side in ("train", "test")}
+    trained, held_out = rows[by_side["train"][0]], rows[by_side["test"][0]]
+    unseen = {"overview": "A wizard and a cook open an inn at the end of the world.", "title": "The Inn"}
+    database = tmp_path / "feedback.db"
+    with FeedbackStore(database, write=True) as store:
+        store.add([opinion(trained, ["Romance"]), opinion(held_out, ["Romance"]), opinion(unseen, ["Comedy", "Drama"])])
+    words = [f"--feedback={database}", "--continue.replay=0.3", "--continue.feedback_weights={import: 0.5}"]
+    place = tmp_path / "new"
+    assert continue_from(parent, files[1], place, *words) == 0
+    kept = [json.loads(line) for line in (place / "feedback.jsonl").read_text().splitlines()]
+    assert {one["weight"] for one in kept} == {0.5}
+    notes = json.loads((place / "data_audit.json").read_text())["notes"]
+    assert any("feedback on 2 films is trained on; on 1 films of the validation and test" in note for note in notes)
+    assert sides(parent).items() <= sides(place).items()
+    assert {side for name, side in sides(place).items() if int(name) < 0} == {"train"}
+    films, _ = predicted(place)
+    old, _ = predicted(parent)
+    name = int(held_out["id"])
+    assert set(films.loc[name, "true_genres"]) == set(old.loc[name, "true_genres"])
+    # what was said is the run's own now: the database may go
+    database.unlink()
+    for command in ("validate", "test"):
+        with pictureless():
+            assert main([command, str(place)]) == 0
+    assert continue_from(parent, files[1], place, *words) == 0
+
+
+def test_corrections_replace_genres_and_weigh_in_the_loss(files, parent, tmp_path):
+    with files[0].open(newline="", encoding="utf-8") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    name = next(name for name, side in sides(parent).items() if side == "train")
+    said = [Correction(rows[name]["overview"], ("Romance",), 0.25, "", {})]
+    old = OldFilms("runs/old", KeptSplits.read(parent / "splits.parquet"), tuple(sorted(KEPT)))
+    options = DataOptions(csv=files[1], older_csv=[files[0]], cache_dir=tmp_path)
+    data = prepare_films(options, old=old, corrections=said)
+    train = data.splits["train"]
+    place = data.films.ids[data.rows[train.films]].tolist().index(int(name))
+    assert [data.vocabulary.names[column] for column in np.flatnonzero(train.labels[place])] == ["Romance"]
+    assert train.weights[place] == 0.25
+    assert np.delete(train.weights, place).min() == 1
+    assert all(data.splits[split].weights is None for split in ("validation", "test"))
+
+
+@pytest.mark.parametrize("content", [None, b"not a database"])
+def test_feedback_that_cannot_be_used_is_refused(files, parent, tmp_path, capsys, content):
+    database = tmp_path / "feedback.db"
+    if content is not None:
+        database.write_bytes(content)
+    assert continue_from(parent, files[1], tmp_path / "new", f"--feedback={database}") == 2
+    assert "feedback" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert main(["fit", f"--data.csv={files[0]}", f"--run_dir={tmp_path / 'a'}", *SMALL, f"--feedback={database}"]) == 2
+    assert "name it with --continue_from" in capsys.readouterr().err
