@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.losses import asymmetric, bce, focal, loss_function, positive_weights, zlpr
+from genre_lightning.losses import asymmetric, bce, distillation, focal, loss_function, positive_weights, zlpr
 from genre_lightning.models.optimizer import schedule_factor
 from genre_lightning.types import DataSpec
 
@@ -281,3 +281,17 @@ def test_a_loss_of_ones_own_must_take_the_mask():
         loss_function(lambda x, y, w: (x * y).mean(-1))(logits, targets, WEIGHT, known=known)
     masked = loss_function(lambda x, y, w, known=None: (x * y * known).mean(-1))
     torch.testing.assert_close(masked(logits, targets, WEIGHT, known=known), (logits * targets).mean(-1))
+
+
+def test_distillation_is_least_at_the_teachers_log_odds_and_leaves_other_genres_alone():
+    teacher, _ = pairs()
+    teacher[:, 3] = math.nan
+    logits = torch.where(teacher.isnan(), torch.ones_like(teacher), teacher).requires_grad_()
+    (gradient,) = torch.autograd.grad(distillation(logits, teacher).sum(), logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+    moved = (logits.detach() + 0.5).requires_grad_()
+    losses = distillation(moved, teacher)
+    (gradient,) = torch.autograd.grad(losses.sum(), moved)
+    assert (gradient[:, :3] > 0).all()
+    assert (gradient[:, 3] == 0).all()
+    assert (losses > distillation(logits, teacher)).all()

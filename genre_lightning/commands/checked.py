@@ -30,6 +30,9 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     """
     config, parser = parse(command, words)
     run = _run(config, run_dir)
+    for name in ("continue_from", "feedback"):
+        if config[name] is not None:  # a job runs elsewhere
+            config[name] = Path(config[name]).expanduser().absolute()
     if config.continue_from is not None:
         leave_out_missing(config.data, ContinueOptions(**vars(config["continue"])), config.continue_from)
     options = make_options(command, config, parser)
