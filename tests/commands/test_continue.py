@@ -397,3 +397,17 @@ def test_feedback_that_cannot_be_used_is_refused(files, parent, tmp_path, capsys
     assert not (tmp_path / "new").exists()
     assert main(["fit", f"--data.csv={files[0]}", f"--run_dir={tmp_path / 'a'}", *SMALL, f"--feedback={database}"]) == 2
     assert "name it with --continue_from" in capsys.readouterr().err
+
+
+def test_a_job_continues_with_the_parents_settings(files, parent, tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 42\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(parent.parent)
+    run = tmp_path / "job"
+    words = ["--continue_from", parent.name, f"--data.csv={files[1]}", f"--run_dir={run}", "--gpus-per-node=0"]
+    assert main(["submit", *words]) == 0
+    settings = yaml.safe_load((run / "slurm/config.yaml").read_text())
+    assert settings["continue_from"] == str(parent)  # a job runs in another directory
+    assert settings["model"]["init_args"]["architecture"]["width"] == 32
+    assert settings["data"]["older_csv"] == [str(files[0])]
