@@ -3,6 +3,9 @@
 Shapes throughout: `labels` and `decided` are bool (films, genres), `probabilities` is floating (films, genres). A
 figure that its data do not define (a genre no film has, a precision where nothing was decided) is NaN here and null in
 JSON, never 0 or 1, and is left out of a macro mean.
+
+`known`, bool (films, genres) or None for all, marks the labels that are known: the other film-genre pairs do not count.
+If `known` is given, labels and decisions of the other pairs must be False; `judged` makes them so.
 """
 
 from __future__ import annotations
@@ -50,7 +53,12 @@ def mean_defined(values: FloatArray, axis: int = -1) -> FloatArray:
         return np.nanmean(values, axis=axis)
 
 
-def confusion_counts(labels: BoolArray, decided: BoolArray) -> IntArray:
+def judged(decided: BoolArray, known: BoolArray | None) -> BoolArray:
+    """Return the decisions that can be right or wrong: those of known labels."""
+    return decided if known is None else decided & known
+
+
+def confusion_counts(labels: BoolArray, decided: BoolArray, known: BoolArray | None = None) -> IntArray:
     """Count (tn, fp, fn, tp) for each genre.
 
     Returns:
@@ -61,7 +69,8 @@ def confusion_counts(labels: BoolArray, decided: BoolArray) -> IntArray:
     tp = (labels & decided).sum(axis=0)
     fp = decided.sum(axis=0) - tp
     fn = labels.sum(axis=0) - tp
-    return np.stack([len(labels) - tp - fp - fn, fp, fn, tp], axis=1).astype(np.int64)
+    films = len(labels) if known is None else known.sum(axis=0)
+    return np.stack([films - tp - fp - fn, fp, fn, tp], axis=1).astype(np.int64)
 
 
 def f1_from_counts(tp: NDArray, fp: NDArray, fn: NDArray) -> FloatArray:
@@ -95,7 +104,7 @@ def film_f1(labels: BoolArray, decided: BoolArray) -> FloatArray:
     return np.nan_to_num(ratio(2 * both, either), nan=0.0)
 
 
-def policy_metrics(labels: BoolArray, decided: BoolArray) -> dict[str, float]:
+def policy_metrics(labels: BoolArray, decided: BoolArray, known: BoolArray | None = None) -> dict[str, float]:
     """Figures of a decision over all films.
 
     `f1_macro` is the mean over the genres that have a positive. `f1_samples` counts a film without true or decided
@@ -105,6 +114,7 @@ def policy_metrics(labels: BoolArray, decided: BoolArray) -> dict[str, float]:
     Args:
         labels: bool (films, genres), the truth.
         decided: bool (films, genres), the decision.
+        known: see the module.
 
     Returns:
         The names of `POLICY_METRICS`, plain floats; NaN where undefined.
@@ -119,11 +129,11 @@ def policy_metrics(labels: BoolArray, decided: BoolArray) -> dict[str, float]:
         "precision_micro": float(ratio(tp.sum(), (tp + fp).sum())),
         "recall_micro": float(ratio(tp.sum(), (tp + fn).sum())),
         "subset_accuracy": float(mean_defined(~wrong.any(axis=1))),
-        "hamming_loss": float(ratio(wrong.sum(), np.asarray(wrong.size))),
+        "hamming_loss": float(ratio(wrong.sum(), np.asarray(wrong.size if known is None else known.sum()))),
     }
 
 
-def average_precision(labels: BoolArray, probabilities: FloatArray) -> FloatArray:
+def average_precision(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
     """Average precision of each genre, the step-wise sum of (R_k - R_{k-1}) P_k over distinct scores.
 
     Equal scores are one step, as in `sklearn.metrics.average_precision_score`.
@@ -131,23 +141,25 @@ def average_precision(labels: BoolArray, probabilities: FloatArray) -> FloatArra
     Returns:
         float64 (genres,); NaN for a genre without positives.
     """
-    hits, last, _ = _ranked(labels, probabilities)
-    precision = np.take_along_axis(np.cumsum(hits, axis=0), last, axis=0) / (last + 1)
+    hits, last, _, counted = _ranked(labels, probabilities, known)
+    through = last + 1 if counted is None else np.take_along_axis(np.cumsum(counted, axis=0), last, axis=0)
+    precision = np.take_along_axis(np.cumsum(hits, axis=0), last, axis=0) / np.maximum(through, 1)
     return ratio((precision * hits).sum(axis=0), hits.sum(axis=0))
 
 
-def roc_auc(labels: BoolArray, probabilities: FloatArray) -> FloatArray:
+def roc_auc(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
     """Area under the ROC curve of each genre: the share of (positive, negative) pairs in the right order, ties half.
 
     Returns:
         float64 (genres,); NaN for a genre without positives or without negatives.
     """
-    hits, last, first = _ranked(labels, probabilities)
-    misses_above = np.vstack([np.zeros((1, hits.shape[1]), dtype=np.int64), np.cumsum(~hits, axis=0)])
+    hits, last, first, counted = _ranked(labels, probabilities, known)
+    misses = ~hits if counted is None else counted & ~hits
+    misses_above = np.vstack([np.zeros((1, hits.shape[1]), dtype=np.int64), np.cumsum(misses, axis=0)])
     # a positive stands below the misses of the groups above its own, and level with those of its own
     above = np.take_along_axis(misses_above, first, axis=0)
     within = np.take_along_axis(misses_above, last + 1, axis=0)
-    positives, negatives = hits.sum(axis=0), (~hits).sum(axis=0)
+    positives, negatives = hits.sum(axis=0), misses.sum(axis=0)
     return 1 - ratio((hits * (above + within)).sum(axis=0) / 2, positives * negatives)
 
 
@@ -190,14 +202,27 @@ def expected_calibration_error(labels: BoolArray, probabilities: FloatArray, bin
     return float((table["count"] * gap).sum() / labels.size)
 
 
-def genre_calibration_error(labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS) -> FloatArray:
+def genre_calibration_error(
+    labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS, known: BoolArray | None = None
+) -> FloatArray:
     """ECE of each genre over its films, float64 (genres,)."""
     _same_shape(labels, probabilities)
-    columns = range(labels.shape[1])
-    return np.array([expected_calibration_error(labels[:, j], probabilities[:, j], bins) for j in columns])
+    pairs = [known_of(j, known, labels, probabilities) for j in range(labels.shape[1])]
+    return np.array([expected_calibration_error(truth, likely, bins) for truth, likely in pairs])
 
 
-def film_cross_entropy(labels: BoolArray, probabilities: FloatArray) -> FloatArray:
+def known_of(genre: int, known: BoolArray | None, *arrays: NDArray) -> list[NDArray]:
+    """Return a genre's column of arrays (films, genres), for the films that are known."""
+    columns = [array[:, genre] for array in arrays]
+    return columns if known is None else [column[known[:, genre]] for column in columns]
+
+
+def known_pairs(known: BoolArray | None, *arrays: NDArray) -> tuple[NDArray, ...]:
+    """Return the film-genre pairs that are known, of arrays (films, genres): flat, or as they are if all are known."""
+    return arrays if known is None else tuple(array[known] for array in arrays)
+
+
+def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
     """Mean over genres of -[y log p + (1 - y) log(1 - p)] for each film, in nats, float64 (films,).
 
     Probabilities are kept one machine epsilon of their own dtype from 0 and 1, as `sklearn.metrics.log_loss` does.
@@ -205,10 +230,15 @@ def film_cross_entropy(labels: BoolArray, probabilities: FloatArray) -> FloatArr
     _same_shape(labels, probabilities)
     epsilon = np.finfo(probabilities.dtype).eps
     clipped = np.clip(probabilities, epsilon, 1 - epsilon).astype(np.float64)
-    return -np.where(labels, np.log(clipped), np.log1p(-clipped)).mean(axis=1)
+    gains = np.where(labels, np.log(clipped), np.log1p(-clipped))
+    if known is None:
+        return -gains.mean(axis=1)
+    return -(gains * known).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
-def threshold_free_metrics(labels: BoolArray, probabilities: FloatArray, loss: float | None = None) -> dict[str, float]:
+def threshold_free_metrics(
+    labels: BoolArray, probabilities: FloatArray, loss: float | None = None, known: BoolArray | None = None
+) -> dict[str, float]:
     """Figures of the probabilities, before any decision.
 
     Args:
@@ -216,29 +246,37 @@ def threshold_free_metrics(labels: BoolArray, probabilities: FloatArray, loss: f
         probabilities: floating (films, genres) in [0, 1].
         loss: a mean binary cross-entropy in nats computed elsewhere; from the probabilities (unweighted, over films and
             genres) when None.
+        known: see the module.
 
     Returns:
         The names of `THRESHOLD_FREE_METRICS`, plain floats; NaN where undefined. The macros are means over the genres
         that define them.
     """
     if loss is None:
-        loss = float(mean_defined(film_cross_entropy(labels, probabilities)))
+        loss = float(mean_defined(film_cross_entropy(labels, probabilities, known)))
+    truth, likely = known_pairs(known, labels, probabilities)
     return {
-        "map_macro": float(mean_defined(average_precision(labels, probabilities))),
-        "auroc_macro": float(mean_defined(roc_auc(labels, probabilities))),
-        "ece": expected_calibration_error(labels, probabilities),
+        "map_macro": float(mean_defined(average_precision(labels, probabilities, known))),
+        "auroc_macro": float(mean_defined(roc_auc(labels, probabilities, known))),
+        "ece": expected_calibration_error(truth, likely),
         "loss": loss,
     }
 
 
-def undefined_genres(labels: BoolArray) -> BoolArray:
+def undefined_genres(labels: BoolArray, known: BoolArray | None = None) -> BoolArray:
     """Mark the genres that lack positives or lack negatives, bool (genres,): some of their figures are undefined."""
     support = labels.sum(axis=0)
-    return (support == 0) | (support == len(labels))
+    return (support == 0) | (support == (len(labels) if known is None else known.sum(axis=0)))
 
 
-def _ranked(labels: BoolArray, probabilities: FloatArray) -> tuple[BoolArray, IntArray, IntArray]:
-    """Sort each genre by falling probability: labels in that order, and the last and first row of equal score."""
+def _ranked(
+    labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None
+) -> tuple[BoolArray, IntArray, IntArray, BoolArray | None]:
+    """Sort each genre by falling probability.
+
+    Returns:
+        labels in that order, the last and first row of equal score, and which labels are known.
+    """
     _same_shape(labels, probabilities)
     order = np.argsort(-probabilities, axis=0)
     hits = np.take_along_axis(labels.astype(bool, copy=False), order, axis=0)
@@ -251,7 +289,7 @@ def _ranked(labels: BoolArray, probabilities: FloatArray) -> tuple[BoolArray, In
     ends = np.ones(ranked.shape, dtype=bool)
     ends[:-1] = new[1:]
     last = np.minimum.accumulate(np.where(ends, rows, n - 1)[::-1], axis=0)[::-1]
-    return hits, last, first
+    return hits, last, first, None if known is None else np.take_along_axis(known, order, axis=0)
 
 
 def _same_shape(labels: NDArray, other: NDArray) -> None:

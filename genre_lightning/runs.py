@@ -95,6 +95,16 @@ class RunDirectory:
         return self.path / "splits.parquet"
 
     @property
+    def lineage(self) -> Path:
+        """The run that this one continues from; only runs that continue from one have it."""
+        return self.path / "lineage.json"
+
+    @property
+    def corrections(self) -> Path:
+        """What people said about films, as the run learns from it; only runs with --feedback have it."""
+        return self.path / "feedback.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of last.ckpt and best.ckpt."""
         return self.path / "checkpoints"

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Batch = dict[str, "Tensor"]
 """input_ids int64 (rows, tokens), attention_mask int64 (rows, tokens), labels float32 (rows, genres),
-weights float32 (rows,): 1 for a film and 0 for a row that only keeps a collective company,
+known float32 (rows, genres): 0 for a label that is not known, and not there if all are;
+teacher float32 (rows, genres): log-odds of a model whose probabilities are kept, if there is one;
+weights float32 (rows,): what a film counts in the loss, mostly 1, and 0 for a row that only keeps a collective company,
 index int64 (rows,): position of the film in its split, -1 for such a row,
 step_films float32 (): films of the whole optimizer step.
 A packed batch has input_ids (1, tokens) and no attention_mask; see `pack_rows` for what it has instead. Its labels,
@@ -74,6 +76,7 @@ class DataSpec:
         max_tokens: Of a text.
         tokenizer: For models that add words of their own to the texts.
         inputs: Of the head, beside the text.
+        known: int64 (genres,): training films whose label of the genre is known; None if all are.
     """
 
     genres: tuple[str, ...]
@@ -84,6 +87,7 @@ class DataSpec:
     max_tokens: int
     tokenizer: PreTrainedTokenizerBase | None = None
     inputs: tuple[FittedInput, ...] = ()
+    known: NDArray[np.int64] | None = None
 
 
 @runtime_checkable
@@ -110,8 +114,9 @@ class TextReader(Protocol):
 LOSSES = ("bce", "focal", "asymmetric", "zlpr")
 
 
-LossFunction = Callable[[Any, Any, Any], Any]
-"""From logits and targets (films, genres) and pos_weight (genres,) or None to (films,), all tensors."""
+LossFunction = Callable[..., Any]
+"""From logits and targets (films, genres) and pos_weight (genres,) or None to (films,), all tensors; and from `known`
+(films, genres), 0 for labels that are not known and do not count, if some are not."""
 
 
 PosWeight = Literal["full", "sqrt", "none"]

@@ -1,6 +1,7 @@
 """Each loss against its written formula in float64, against gradcheck, and where numbers get large."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.losses import asymmetric, bce, focal, loss_function, positive_weights, zlpr
+from genre_lightning.losses import asymmetric, bce, distillation, focal, loss_function, positive_weights, zlpr
 from genre_lightning.models.optimizer import schedule_factor
 from genre_lightning.types import DataSpec
 
@@ -245,3 +246,52 @@ def test_a_genre_without_a_positive_is_refused(mode):
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ConfigError, match=r"model\.pos_weight is 'half'.*full, sqrt, none"):
         positive_weights(counts(np.ones((2, 1), dtype=bool), ["A"]), "half")
+
+
+@pytest.mark.parametrize("loss", [bce, partial(bce, label_smoothing=0.1), focal, asymmetric, zlpr])
+def test_a_label_that_is_not_known_changes_nothing(loss):
+    logits, targets = pairs()
+    known = torch.ones_like(targets)
+    known[0, 1] = known[2, 3] = 0
+    known[4] = 0
+    logits.requires_grad_()
+    losses = loss(logits, targets, WEIGHT, known)
+    other = torch.where(known > 0, targets, 1 - targets)
+    torch.testing.assert_close(loss(logits, other, WEIGHT, known), losses)
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert (gradient[known == 0] == 0).all()
+    assert (gradient[known > 0] != 0).any(dim=-1).all() or loss is not bce
+    # of a film whose labels are known but for one: the loss of the others alone
+    rest = [0, 2, 3]
+    torch.testing.assert_close(losses[0], loss(logits[:1, rest], targets[:1, rest], WEIGHT[rest])[0])
+    torch.testing.assert_close(losses[1], loss(logits, targets, WEIGHT)[1])
+    assert losses[4] == 0
+
+
+def test_weights_of_positives_count_known_films():
+    counts = np.array([10, 5]), np.array([100, 20])
+    spec = DataSpec(("Drama", "War"), counts[0], 100, 1, 0, 1, known=counts[1])
+    np.testing.assert_allclose(positive_weights(spec), [9, 3])
+
+
+def test_a_loss_of_ones_own_must_take_the_mask():
+    logits, targets = pairs()
+    known = torch.ones_like(targets)
+    with pytest.raises(ConfigError, match="has no parameter `known`"):
+        loss_function(lambda x, y, w: (x * y).mean(-1))(logits, targets, WEIGHT, known=known)
+    masked = loss_function(lambda x, y, w, known=None: (x * y * known).mean(-1))
+    torch.testing.assert_close(masked(logits, targets, WEIGHT, known=known), (logits * targets).mean(-1))
+
+
+def test_distillation_is_least_at_the_teachers_log_odds_and_leaves_other_genres_alone():
+    teacher, _ = pairs()
+    teacher[:, 3] = math.nan
+    logits = torch.where(teacher.isnan(), torch.ones_like(teacher), teacher).requires_grad_()
+    (gradient,) = torch.autograd.grad(distillation(logits, teacher).sum(), logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+    moved = (logits.detach() + 0.5).requires_grad_()
+    losses = distillation(moved, teacher)
+    (gradient,) = torch.autograd.grad(losses.sum(), moved)
+    assert (gradient[:, :3] > 0).all()
+    assert (gradient[:, 3] == 0).all()
+    assert (losses > distillation(logits, teacher)).all()

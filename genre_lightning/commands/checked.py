@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from genre_lightning.config.continuation import ContinueOptions, check_same_model, leave_out_missing, require_parent
 from genre_lightning.config.parser import make_options, parse, parse_baseline
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.config.words import with_run_config, with_run_named
-from genre_lightning.errors import check_all
+from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.runs import RunDirectory
 
 
@@ -29,12 +31,25 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     from genre_lightning.data.movies import check_data  # after a --help, which does without NumPy
 
     run = _run(config, run_dir)
+    for name in ("continue_from", "feedback"):
+        if config[name] is not None:  # a job runs elsewhere
+            config[name] = Path(config[name]).expanduser().absolute()
+    if config.continue_from is not None:
+        leave_out_missing(config.data, ContinueOptions(**vars(config["continue"])), config.continue_from)
     options = make_options(command, config, parser)
     checks = [lambda: check_data(options.data), run.check_writable]
     if "model" in options:
         model = options.model.options
         checks[:0] = [model.check_options, *([model.check_files] if command == "fit" else [])]
-    check_all(checks, option_problems(config))
+    if command == "fit" and config.continue_from and run.status != "finished":
+        settings = yaml.safe_load(parser.dump(config, skip_none=False))
+        checks[:0] = [lambda: check_same_model(require_parent(config.continue_from), settings)]
+    if config.require_no_worse and config.continue_from is None:
+        raise ConfigError("--require_no_worse compares a run with its parent: name the parent with --continue_from")
+    if config.feedback is not None and config.continue_from is None:
+        raise ConfigError("--feedback corrects a trained run: name it with --continue_from")
+    problems = ContinueOptions(**vars(config["continue"])).problems()
+    check_all(checks, [*option_problems(config), *problems])
     return config, parser
 
 
@@ -61,6 +76,11 @@ def parse_checked_baseline(
 def _run(config: Namespace, run_dir: Path) -> RunDirectory:
     if config.run_dir is None:
         config.run_dir = run_dir
+    return run_of(config)
+
+
+def run_of(config: Namespace) -> RunDirectory:
+    """Return the run directory of a configuration that names one."""
     return RunDirectory(Path(config.run_dir).expanduser().absolute())
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.config.continuation import continued_words
 from genre_lightning.config.parser import parse
-from genre_lightning.config.words import default_run_dir, with_run_config
+from genre_lightning.config.words import default_run_dir
 from genre_lightning.errors import ConfigError
 from genre_lightning.hardware import Gpu, gpu_named, known_gpus
 
@@ -66,7 +67,8 @@ def _parser() -> CommandParser:
 
 
 def _report(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> PlanReport:
-    config, parser = parse("fit", with_run_config(words))
+    with continued_words(words) as given:
+        config, parser = parse("fit", given)
     if config.run_dir is None:
         config.run_dir = default_run_dir(words)
     # these load torch, Lightning and the hub's client

@@ -14,8 +14,9 @@ from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.checked import parse_checked
 from genre_lightning.config.changes import check_same_training
+from genre_lightning.config.continuation import continued_words
 from genre_lightning.config.trust import trusted_packages
-from genre_lightning.config.words import default_run_dir, with_run_config
+from genre_lightning.config.words import default_run_dir
 from genre_lightning.distributed import batch
 from genre_lightning.distributed.slurm import PlannedStep
 from genre_lightning.errors import ConfigError
@@ -39,7 +40,8 @@ def submit(arguments: Sequence[str]) -> int:
     if not options.dry_run:
         batch.require_sbatch()
     step = _planned(options)
-    config, parser = parse_checked("fit", with_run_config(words), default_run_dir(words))
+    with continued_words(words) as given:
+        config, parser = parse_checked("fit", given, default_run_dir(words))
     # this loads torch, which takes seconds
     from genre_lightning.training.setup import check_setup
 

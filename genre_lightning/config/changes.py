@@ -14,9 +14,10 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 
 _WITHOUT_EFFECT = (
-    "run_dir", "override", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
+    "run_dir", "override", "require_no_worse", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
     "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
-    "data.csv", "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
+    "continue_from", "feedback", "data.csv", "data.older_csv",
+    "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
     "data.max_malformed",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
     "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
@@ -34,7 +35,9 @@ _ADDED = {
     "model.init_args.lora.init": "default", "model.init_args.lora.lr_ratio_b": 1.0,
     "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,
     "model.init_args.fusion": "gate", "model.init_args.drop_input": 0.1, "model.init_args.input_width": 128,
-    "model.input_weight": 1.0,
+    "model.input_weight": 1.0, "continue.replay": "all", "continue.drop_genres": False, "continue.distillation": None,
+    "continue.feedback_weights": None, "continue.trusted_users": [],
+    "data.label_since": None, "data.label_date": "release_date", "data.known_genres": None,
 }  # fmt: skip
 """Options that configurations of earlier versions lack, and the value that does what those versions did."""
 

@@ -127,6 +127,8 @@ class FilmSource:
         max_malformed: fraction of the rows that may be malformed.
         join: further files with columns of the films.
         inputs: columns that are given to the head.
+        known_genres: column of the genres that a film was labelled for: where it is not empty, a film without genres
+            is one that has none of them.
 
     Raises:
         ConfigError: the text or an input holds the labels.
@@ -142,6 +144,7 @@ class FilmSource:
     max_malformed: float = 0.05
     join: tuple[JoinedFile, ...] = ()
     inputs: tuple[Feature, ...] = ()
+    known_genres: str | None = None
 
     def __post_init__(self) -> None:
         features = [*self.template.features, *self.inputs]

@@ -24,6 +24,8 @@ class DataOptions:
 
     Attributes:
         csv: the movies file: .csv, .tsv or .jsonl (one object per line), each also with .gz, or .parquet.
+        older_csv: further movies files of the same form, the newest first; of films with one id, the first file's row
+            counts. A run that continues from another has that run's files here.
         reader: Function of your own that is given csv and yields films, each a mapping of column names to values, such
             as my_package.read_films with --trust my_package; null, the default, reads the file.
         columns: names of the file's columns.
@@ -40,6 +42,11 @@ class DataOptions:
         features: columns that the model reads beside the text, each with its kind and its place; see docs/inputs.md.
         leave_out_after_release: leave out the features that are marked after_release.
         exclude_leaks: leave out the tags and categories that all but give a genre away; see the audit.
+        label_since: the date from which films are labelled for a genre, such as {Western: 2011-05-01}, or the files
+            whose films are ({Western: [new.csv]}); other films are unknown for the genre unless they have it.
+        label_date: column of the dates that label_since is compared with.
+        known_genres: column that lists the genres that a film was labelled for, for films where it is not empty; the
+            other genres that the film lacks are unknown.
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
         revision: of the tokenizer on the hub; null takes the backbone's.
@@ -59,6 +66,7 @@ class DataOptions:
     """
 
     csv: Path
+    older_csv: list[Path] | None = None
     reader: str | Callable[..., Any] | None = None
     columns: ColumnNames | None = None
     genre_format: GenreFormat = "auto"
@@ -71,6 +79,9 @@ class DataOptions:
     features: list[Feature] | None = None
     leave_out_after_release: bool = False
     exclude_leaks: bool = False
+    label_since: dict[str, str | int | list[str]] | None = None
+    label_date: str = "release_date"
+    known_genres: str | None = None
     tokenizer: str | None = None
     revision: str | None = None
     vocab_size: Annotated[int, at_least(1, 10**7)] = 8000
@@ -114,6 +125,17 @@ class DataOptions:
             join=tuple(replace(join, file=beside(join.file, Path(self.csv))) for join in self.join or ()),
             inputs=tuple(f for f in features if not f.in_text),
         )
+
+    @property
+    def sources(self) -> tuple[FilmSource, ...]:
+        """All files, the newest first; a file that is named twice counts once."""
+        paths = dict.fromkeys([self.source.path, *map(Path, self.older_csv or ())])
+        return tuple(replace(self.source, path=path) for path in paths)
+
+    @property
+    def file_names(self) -> str:
+        """Names of all files, for messages."""
+        return ", ".join(source.path.name for source in self.sources)
 
     @property
     def own_reader(self) -> Callable[..., Any] | None:
@@ -161,6 +183,8 @@ def make_paths_absolute(data: Any) -> None:
     """
     csv = Path(data.csv).expanduser().absolute()
     data.csv = str(csv)
+    if older := getattr(data, "older_csv", None):
+        data.older_csv = [str(Path(file).expanduser().absolute()) for file in older]
     if joins := getattr(data, "join", None):
         for join in joins:
             if isinstance(join, dict):

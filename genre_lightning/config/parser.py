@@ -21,6 +21,7 @@ from typing_extensions import override
 from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import ALLOWED, import_paths
 from genre_lightning.config.complaints import explain
+from genre_lightning.config.continuation import ContinueOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.guard import check_arguments
@@ -206,6 +207,21 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
     parser.add_class_arguments(DataOptions, "data", sub_configs=True)
     parser.add_class_arguments(CheckpointOptions, "checkpoint")
     parser.add_class_arguments(EarlyStoppingOptions, "early_stopping")
+    parser.add_argument(
+        "--continue_from", type=Path | None, default=None,
+        help="A finished run whose weights, tokenizer, fitted inputs and splits this one starts from; with "
+        "--data.csv NEW, and perhaps a second --data.csv OLD.",
+    )  # fmt: skip
+    parser.add_class_arguments(ContinueOptions, "continue")
+    parser.add_argument(
+        "--feedback", type=Path | None, default=None,
+        help="A feedback database that a continued run learns from: its opinions become training films, and never "
+        "those of validation or test. What they say is kept in the run directory when it starts.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--require_no_worse", type=bool, default=False,
+        help="Exit with status 1 if a continued run is significantly worse than its parent on the parent's test films.",
+    )  # fmt: skip
     parser.add_argument(
         "--wandb", type=WandbOptions | None, default=None,
         help="Keep curves and evaluation in Weights & Biases too, as configs/logger/wandb.yaml does.",

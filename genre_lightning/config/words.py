@@ -25,7 +25,14 @@ from genre_lightning.runs import RunDirectory, kind_of
 
 WANTS_HELP = {"-h", "--help"}
 
-FLAGS = {"--json": "true", "--override": "true", "--tensorboard": "true", "--raw_cells": "true", "--wandb": "{}"}
+FLAGS = {
+    "--json": "true",
+    "--override": "true",
+    "--require_no_worse": "true",
+    "--tensorboard": "true",
+    "--raw_cells": "true",
+    "--wandb": "{}",
+}
 """Options that may stand without a value, and the value that they then have."""
 
 
@@ -42,7 +49,7 @@ def with_run_named(command: str, arguments: Sequence[str]) -> list[str]:
     words = list(arguments)
     if words and not words[0].startswith("-"):
         words[:1] = ["--run_dir", words[0]]
-    given = _values(words, "--run_dir")
+    given = option_values(words, "--run_dir")
     if not given and not WANTS_HELP & set(words):
         raise ConfigError(f"{command} needs a run: genre-lightning {command} --run_dir runs/NAME")
     if given:
@@ -50,7 +57,7 @@ def with_run_named(command: str, arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def _values(words: Sequence[str], *names: str) -> list[str]:
+def option_values(words: Sequence[str], *names: str) -> list[str]:
     """List the values of options, as `--name value` or `--name=value`; an empty text stands for a missing one."""
     found = []
     for word, after in zip(words, [*words[1:], ""], strict=False):
@@ -81,11 +88,11 @@ def with_run_config(arguments: Sequence[str], kind: str = "fit") -> list[str]:
         ConfigError: the directory holds a run of another kind.
     """
     words = list(arguments)
-    for value in _values(words, "--run_dir")[:1]:
+    for value in option_values(words, "--run_dir")[:1]:
         run = RunDirectory(Path(value))
         if run.config.is_file():
             _check_kind(run, kind)
-            return words if _values(words, *_CONFIG_OPTIONS) else ["--config", str(run.config), *words]
+            return words if option_values(words, *_CONFIG_OPTIONS) else ["--config", str(run.config), *words]
     return words
 
 
@@ -99,7 +106,7 @@ def _check_kind(run: RunDirectory, kind: str) -> None:
 
 def default_run_dir(arguments: Sequence[str]) -> Path:
     """`runs/NAME` after the first configuration file that the arguments name."""
-    files = [file for file in _values(arguments, *_CONFIG_OPTIONS) if file]
+    files = [file for file in option_values(arguments, *_CONFIG_OPTIONS) if file]
     return Path("runs") / (Path(files[0]).stem if files else "default")
 
 

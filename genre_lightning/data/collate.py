@@ -40,6 +40,9 @@ class TokenisedFilms(Dataset[Batch]):
         padding: see `Padding`.
         layout: "padded" texts, or "packed" ones for models that keep the texts of a row apart.
         inputs: of the head, of all films of the store; None if there are none.
+        known: bool (films of the split, genres): the labels that are known; None if all are.
+        teacher: float32 (films of the split, genres): log-odds of another model, NaN for genres that it does not know.
+        weights: float32 (films of the split,): of the films in the loss, above 0; None for 1.
     """
 
     def __init__(
@@ -50,7 +53,13 @@ class TokenisedFilms(Dataset[Batch]):
         padding: Padding,
         layout: Layout = "padded",
         inputs: EncodedInputs | None = None,
+        known: NDArray[np.bool_] | None = None,
+        teacher: NDArray[np.float32] | None = None,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
+        self.weights = weights
+        self.teacher = teacher
+        self.known = known
         self.inputs = inputs
         self.store = store
         self.films = films
@@ -88,6 +97,17 @@ class TokenisedFilms(Dataset[Batch]):
             item["labels"] = (
                 torch.from_numpy(self.labels[batch.films].astype(np.float32)) if real else torch.zeros(1, genres)
             )
+        if self.known is not None:
+            item["known"] = (
+                torch.from_numpy(self.known[batch.films].astype(np.float32))
+                if real
+                else torch.zeros(1, self.known.shape[1])
+            )
+        if self.weights is not None and real:
+            item["weights"] = torch.from_numpy(self.weights[batch.films])
+        if self.teacher is not None:
+            of_films = self.teacher[batch.films] if real else np.zeros((1, self.teacher.shape[1]), dtype=np.float32)
+            item["teacher"] = torch.from_numpy(of_films)
         return item
 
 

@@ -11,6 +11,8 @@ from genre_lightning.compat import set_hyperparameters, use_own_sampler
 from genre_lightning.config.constructors import plain, takes
 from genre_lightning.config.data import DataOptions
 from genre_lightning.data.collate import Padding, TokenisedFilms
+from genre_lightning.data.continued import OldFilms
+from genre_lightning.data.corrections import Correction
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.prepare import PreparedData, PreparedFilms, prepare_films, tokenised
 from genre_lightning.data.steps import (
@@ -28,6 +30,10 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.types import Batch, DataSpec, Layout, TextReader
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
 EVALUATION_BUDGET_FACTOR = 4
@@ -55,6 +61,10 @@ class MovieDataModule(LightningDataModule):
         """Optimizer steps of the whole run; known after `setup("fit")`."""
         self._run_tokenizer: str | None = None
         self._kept: KeptSplits | None = None
+        self._old: OldFilms | None = None
+        self.corrections: tuple[Correction, ...] = ()
+        """What people said about films, one for each text."""
+        self._teacher: NDArray[np.float32] | None = None
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
         self._sampler: StepSampler | None = None
@@ -83,12 +93,24 @@ class MovieDataModule(LightningDataModule):
         """Leave each film on its side in these splits of a run that has been trained; None draws new splits."""
         self._kept = splits
 
+    def continue_from(self, old: OldFilms | None) -> None:
+        """Take films from a run that is continued: old ones keep their side, and the fitted inputs are that run's."""
+        self._old = old
+
+    def correct(self, corrections: Sequence[Correction]) -> None:
+        """Train on what people said about films, beside the films of a run that is continued."""
+        self.corrections = tuple(corrections)
+
+    def distil(self, teacher: NDArray[np.float32]) -> None:
+        """Give training batches the log-odds of another model: (training films, genres), NaN for unknown genres."""
+        self._teacher = teacher
+
     # Preparing
 
     def prepare_films(self) -> PreparedFilms:
         """Read, audit and split the file, for models that need no tokens."""
         if self._films is None:
-            self._films = prepare_films(self.options, self._kept)
+            self._films = prepare_films(self.options, self._kept, self._old, self.corrections)
         return self._films
 
     def prepare(self) -> PreparedData:
@@ -151,8 +173,17 @@ class MovieDataModule(LightningDataModule):
         """The films of a split as batches."""
         data = self.prepare()
         part = data.splits[split]
-        padding = padding_of(data.tokenizer)
-        return TokenisedFilms(data.tokens, part.films, part.labels, padding, self.layout, data.encoded)
+        return TokenisedFilms(
+            data.tokens,
+            part.films,
+            part.labels,
+            padding_of(data.tokenizer),
+            self.layout,
+            data.encoded,
+            part.known,
+            self._teacher if split == "train" else None,
+            part.weights,
+        )
 
     def _budget(self, trainer: Trainer | None) -> int:
         if self.options.micro_batch_tokens is not None:

@@ -138,6 +138,8 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
         del settings[name]
     if source.has_inputs:
         settings |= _settings_of_inputs(source)
+    if source.known_genres is None:
+        del settings["known_genres"]
     joins = open_joins(source, cache_dir)
     key = key_of(settings)
 

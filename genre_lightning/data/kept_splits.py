@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from genre_lightning.data.splits import SPLIT_NAMES
 from genre_lightning.errors import ConfigError, one_line
-from genre_lightning.files import damaged, read_parquet, replacing
+from genre_lightning.files import damaged, parse_json, read_parquet, replacing
+from genre_lightning.shapes import count, require_shape
 
 DIGEST_BYTES = 16
 _FIX = "copy it from where the run was trained, or train in another --run_dir"
@@ -30,12 +32,20 @@ class KeptSplits:
         sides: "train", "validation" or "test" for each; in the paper's protocol no film is on "validation", as that
             is the test split.
         file: name of the movies file, for messages.
+        born: of each film, the run of a chain of continued runs in which it was first seen; 0 is the first run.
+        used: whether the run itself has the film: one that it has not used keeps its side all the same.
+        genres: of each genre that came later than the first run, the run in which it came.
+        generation: of the run in its chain; 0 is a run that continues from none.
     """
 
     ids: Sequence[str]
     digests: Sequence[bytes]
     sides: Sequence[str]
     file: str = ""
+    born: Sequence[int] = ()
+    used: Sequence[bool] = ()
+    genres: Mapping[str, int] = field(default_factory=dict)
+    generation: int = 0
 
     @classmethod
     def of_parts(
@@ -52,7 +62,7 @@ class KeptSplits:
         sides = np.empty(len(ids), dtype=object)
         for side, part in zip(_names(len(parts)), parts, strict=True):
             sides[part] = side
-        return cls(list(map(str, ids.tolist())), _as_bytes(digests), sides.tolist(), file)
+        return cls(list(map(str, ids.tolist())), as_bytes(digests), sides.tolist(), file)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> KeptSplits:
@@ -70,20 +80,29 @@ class KeptSplits:
                 raise ValueError("its sides are not train, validation and test")
             if any(not isinstance(value, bytes) or len(value) != DIGEST_BYTES for value in digests):
                 raise ValueError("its text digests are not of 16 bytes")
-            file = (table.schema.metadata or {}).get(b"file", b"").decode()
+            metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+            file, chain = metadata.get("file", ""), {}
+            if "generation" in metadata:
+                born, used = (table[name].to_pylist() for name in ("born", "used"))
+                genres = parse_json(metadata["genres"])
+                require_shape(genres, {"*": count})
+                chain = {"born": born, "used": used, "genres": genres, "generation": int(metadata["generation"])}
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise damaged(path, one_line(error), _FIX) from None
-        return cls(ids, digests, sides, file)
+        return cls(ids, digests, sides, file, **chain)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write splits.parquet, whole or not at all."""
-        table = pa.table(
-            {
-                "id": pa.array(self.ids, pa.string()),
-                "text_digest": pa.array(self.digests, pa.binary(DIGEST_BYTES)),
-                "split": pa.array(self.sides, pa.string()),
-            }
-        ).replace_schema_metadata({"file": self.file})
+        columns = {
+            "id": pa.array(self.ids, pa.string()),
+            "text_digest": pa.array(self.digests, pa.binary(DIGEST_BYTES)),
+            "split": pa.array(self.sides, pa.string()),
+        }
+        metadata = {"file": self.file}
+        if self.generation:
+            columns |= {"born": pa.array(self.born, pa.int32()), "used": pa.array(self.used, pa.bool_())}
+            metadata |= {"generation": str(self.generation), "genres": json.dumps(dict(self.genres))}
+        table = pa.table(columns).replace_schema_metadata(metadata)
         with replacing(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
@@ -101,8 +120,9 @@ class KeptSplits:
         Raises:
             ConfigError: the file does not hold the very films that the run was trained with.
         """
-        known = dict(zip(self.ids, zip(self.digests, self.sides, strict=True), strict=True))
-        found = list(zip(map(str, ids.tolist()), _as_bytes(digests), strict=True))
+        films = zip(self.ids, zip(self.digests, self.sides, strict=True), self.in_use, strict=True)
+        known = {name: film for name, film, used in films if used}
+        found = list(zip(map(str, ids.tolist()), as_bytes(digests), strict=True))
         new = sum(name not in known for name, _ in found)
         changed = sum(name in known and known[name][0] != digest for name, digest in found)
         missing = len(known.keys() - {name for name, _ in found})
@@ -113,7 +133,22 @@ class KeptSplits:
                 "with 'genre-lightning evaluate RUN --data.csv FILE'"
             )
         sides = np.array([known[name][1] for name, _ in found], dtype=object)
-        return [np.flatnonzero(sides == side) for side in _names(len(set(self.sides)))]
+        return [np.flatnonzero(sides == side) for side in self.names]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sides that there are: train, validation and test, or train and test."""
+        return _names(len(set(self.sides)))
+
+    @property
+    def in_use(self) -> Sequence[bool]:
+        """Of each film, whether the run itself has it."""
+        return self.used or [True] * len(self.ids)
+
+    @property
+    def births(self) -> Sequence[int]:
+        """Of each film, the run of the chain in which it was first seen."""
+        return self.born or [0] * len(self.ids)
 
     def on_side(
         self, ids: NDArray, digests: NDArray[np.uint64], side: str
@@ -130,7 +165,7 @@ class KeptSplits:
         """
         texts = {digest for digest, one in zip(self.digests, self.sides, strict=True) if one == side}
         names = {name for name, one in zip(self.ids, self.sides, strict=True) if one == side}
-        by_text = np.array([digest in texts for digest in _as_bytes(digests)], dtype=bool)
+        by_text = np.array([digest in texts for digest in as_bytes(digests)], dtype=bool)
         by_id = np.array([str(name) in names for name in ids.tolist()], dtype=bool)
         return by_text, by_id
 
@@ -144,5 +179,6 @@ def _names(parts: int) -> tuple[str, ...]:
     return SPLIT_NAMES if parts == len(SPLIT_NAMES) else (SPLIT_NAMES[0], SPLIT_NAMES[-1])
 
 
-def _as_bytes(digests: NDArray[np.uint64]) -> list[bytes]:
+def as_bytes(digests: NDArray[np.uint64]) -> list[bytes]:
+    """Return digests of texts, uint64 (texts, 2), as they are kept."""
     return [row.tobytes() for row in np.ascontiguousarray(digests)]

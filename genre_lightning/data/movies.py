@@ -201,14 +201,19 @@ def is_placeholder(overview: str) -> bool:
     return not words or " ".join(words.split()) in _PLACEHOLDERS
 
 
-def _reason_to_drop(film_id: int | str, overview: str, genres: Sequence[str], seen: set[int | str]) -> str | None:
+def _is_labelled(row: dict[str, Any], known_genres: str | None) -> bool:
+    """Whether a film without genres was looked at for some."""
+    return known_genres is not None and bool(readable(row.get(known_genres)))
+
+
+def _reason_to_drop(film_id: int | str, overview: str, *, labelled: bool, seen: set[int | str]) -> str | None:
     if film_id in seen:
         return "duplicate_id"
     if not overview:
         return "missing_overview"
     if is_placeholder(overview):
         return "placeholder_overview"
-    return None if genres else "no_genres"
+    return None if labelled else "no_genres"
 
 
 def guess_shapes(source: FilmSource) -> Shapes:
@@ -274,7 +279,8 @@ def read_movies(reading: Reading, shapes: Shapes, share: ReadShare | None = None
             reading.count_problem("genres", f"row {number}, {shown}")
             continue
         overview = str(row.get(columns.overview) or "").strip()
-        reason = _reason_to_drop(film_id, overview, genres if source.require_genres else ("-",), seen)
+        labelled = bool(genres) or not source.require_genres or _is_labelled(row, source.known_genres)
+        reason = _reason_to_drop(film_id, overview, labelled=labelled, seen=seen)
         seen.add(film_id)
         if reason:
             setattr(audit, reason, getattr(audit, reason) + 1)
@@ -343,6 +349,7 @@ def check_data(options: DataOptions) -> None:
     """
     options.check_options()
     if options.reader is None:
-        check_columns(options.source)
+        for source in options.sources:
+            check_columns(source)
     else:
         _ = options.own_reader

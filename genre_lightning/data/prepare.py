@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,6 +15,17 @@ from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of, share_with_group
 from genre_lightning.config.data import DataOptions
+from genre_lightning.data.combine import ORIGIN, combined
+from genre_lightning.data.continued import (
+    OldFilms,
+    Origins,
+    check_genres,
+    continued_parts,
+    continued_sides,
+    films_in_use,
+    origins,
+)
+from genre_lightning.data.corrections import Correction, corrected
 from genre_lightning.data.features.encode import EncodedInputs
 from genre_lightning.data.features.fit import Leak, known_share
 from genre_lightning.data.features.lines import FittedTexts
@@ -21,6 +33,7 @@ from genre_lightning.data.features.prepare import encoded_inputs, fit_inputs
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
+from genre_lightning.data.known_labels import known_labels, label_columns
 from genre_lightning.data.movies import check_data
 from genre_lightning.data.own_reader import read_rows
 from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
@@ -53,11 +66,15 @@ class Split:
         films: int64, positions in the module's films.
         labels: bool (films of the split, genres).
         sha256: Of the sorted ids: names the split.
+        known: bool (films of the split, genres): the labels that are known; None if all are.
+        weights: float32 (films of the split,): what each counts in the loss; None for 1.
     """
 
     films: NDArray[np.int64]
     labels: NDArray[np.bool_]
     sha256: str
+    known: NDArray[np.bool_] | None = None
+    weights: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -102,6 +119,7 @@ class PreparedData(PreparedFilms):
             genres=self.vocabulary.names,
             positives=train.labels.sum(axis=0),
             films=len(train.films),
+            known=None if train.known is None else train.known.sum(axis=0),
             vocab_size=vocabulary_size(self.tokenizer),
             pad_token_id=self.tokenizer.pad_token_id or 0,
             max_tokens=self.max_tokens,
@@ -110,12 +128,19 @@ class PreparedData(PreparedFilms):
         )
 
 
-def prepare_films(options: DataOptions, kept: KeptSplits | None = None) -> PreparedFilms:
-    """Read, audit and split the file.
+def prepare_films(
+    options: DataOptions,
+    kept: KeptSplits | None = None,
+    old: OldFilms | None = None,
+    corrections: Sequence[Correction] = (),
+) -> PreparedFilms:
+    """Read, audit and split the files.
 
     Args:
         options: Of the data.
         kept: Splits that each film keeps; None draws them.
+        old: The films of the run that is continued; None for a run that continues from none.
+        corrections: What people said about films, one for each text.
 
     Raises:
         ConfigError, DataError: The options or the file cannot be used.
@@ -124,22 +149,49 @@ def prepare_films(options: DataOptions, kept: KeptSplits | None = None) -> Prepa
     if options.cache_group_writable:
         share_with_group(options.cache)
     source = options.source
-    if (reader := options.own_reader) is not None:
-        source = replace(source, path=read_rows(reader, source.path, options.cache))
-    films = load_films(source, options.cache, _reading_progress())
-    rows = _subset(len(films), options)
+    films = _load(options)
+    found = changed = None
+    if old is not None and (kept is None or corrections):
+        digests = _text_digests(options, films, np.arange(len(films)), films.digest)
+        found = origins(old, films.ids, digests)
+        if corrections:
+            changed = corrected(films, digests, found.held_out, old.held_out_texts, corrections, source, options.cache)
+            films = changed.films
+            found = found.with_training_films(changed.trains, old.sides.generation + 1)
+        if kept is not None:
+            found = None
+    rows = _rows(options, kept, old, films, found, None if changed is None else changed.trains)
     vocabulary, labels = GenreVocabulary.from_batches(
         films.batches("genres", rows), merge_case=options.merge_genre_case
     )
     _check_genres(options, vocabulary, labels)
     # a name for the films in use and their order
     content = key_of([films.digest, options.seed if options.max_films else None, len(rows)])
-    splits, sides = _splits(options, kept, films, rows, labels, content)
+    if old is not None:
+        content = key_of([films.digest, hashlib.sha256(rows.tobytes()).hexdigest()])
+    notes = [] if old is None else check_genres(old, vocabulary.names, options.file_names)
+    if old is not None and found is not None:
+        splits, sides = _continued_splits(options, old, found.of(rows), films, rows, labels, content, vocabulary)
+    else:
+        splits, sides = _splits(options, kept, films, rows, labels, content)
+    known = known_labels(options, films, rows, labels, vocabulary, sides)
+    if known is not None:
+        splits = {name: replace(split, known=known[split.films]) for name, split in splits.items()}
+    if changed is not None:
+        weights = changed.weights[rows]
+        splits["train"] = replace(splits["train"], weights=weights[splits["train"].films])
+        notes.append(
+            f"feedback on {int(changed.trains.sum()):,} films is trained on; on {changed.held_out:,} films of the "
+            "validation and test sides it is left out"
+        )
     train = splits["train"]
     inputs, leaks = fit_inputs(
         source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
     )
+    if old is not None:
+        inputs = old.inputs
     audit = _audit(options, films, vocabulary, splits)
+    audit["notes"] += [*notes, *_notes_of_unknown(vocabulary, splits)]
     if source.has_inputs:
         audit |= _audit_of_inputs(films, inputs, leaks, excluded=options.exclude_leaks)
     return PreparedFilms(films, rows, vocabulary, splits, audit, sides, content, inputs, options.cache)
@@ -190,6 +242,46 @@ def _reading_progress() -> ReadingProgress:
     return file_progress if is_first_rank() else no_reading_progress
 
 
+def _load(options: DataOptions) -> FilmTable:
+    """Read all files, or what an own reader makes of them, as one table."""
+    reader, tables = options.own_reader, []
+    for source in options.sources:
+        inputs = (*source.inputs, *label_columns(options))
+        source = replace(source, inputs=inputs, known_genres=options.known_genres)
+        path = source.path if reader is None else read_rows(reader, source.path, options.cache)
+        tables.append(load_films(replace(source, path=path), options.cache, _reading_progress()))
+    return combined(tables, [source.path for source in options.sources], options.cache)
+
+
+def _rows(
+    options: DataOptions,
+    kept: KeptSplits | None,
+    old: OldFilms | None,
+    films: FilmTable,
+    found: Origins | None,
+    corrected_films: NDArray[np.bool_] | None,
+) -> NDArray[np.int64]:
+    """Choose the films in use: those of a continued run, or all or a random subset."""
+    if kept is not None and kept.generation:
+        mine = {name for name, used in zip(kept.ids, kept.in_use, strict=True) if used}
+        return np.flatnonzero([str(name) in mine for name in films.ids.tolist()])
+    if old is None or found is None:
+        return _subset(len(films), options)
+    if films.numbered:
+        raise DataError(
+            f"{options.file_names} has no column of ids, by which a continued run recognises films: add one, or name "
+            "it with --data.columns.id"
+        )
+    from_older = np.zeros(len(films), dtype=bool)
+    if ORIGIN in films.table.column_names:
+        of_parent = [source.path.name in old.files for source in options.sources]
+        from_older = np.array(of_parent)[films.table[ORIGIN].to_numpy()]
+        from_older &= films.table[ORIGIN].to_numpy() > 0
+    used = films_in_use(old, found, from_older, options.max_films, options.seed)
+    # what people have said is trained on, whatever is replayed
+    return used if corrected_films is None else np.union1d(used, np.flatnonzero(corrected_films))
+
+
 def _subset(films: int, options: DataOptions) -> NDArray[np.int64]:
     if options.max_films is None or options.max_films >= films:
         return np.arange(films)
@@ -224,6 +316,30 @@ def _splits(
         parts = kept.parts(ids, digests, path)
     else:
         parts = split_films(labels, groups, options.split, options.seed)
+    _check_parts(parts, labels, groups)
+    sides = kept or KeptSplits.of_parts(ids, digests, parts, options.file_names)
+    return _as_splits(parts, ids, labels), sides
+
+
+def _continued_splits(
+    options: DataOptions,
+    old: OldFilms,
+    found: Origins,
+    films: FilmTable,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.bool_],
+    content: str,
+    vocabulary: GenreVocabulary,
+) -> tuple[dict[str, Split], KeptSplits]:
+    ids, digests = films.ids[rows], _text_digests(options, films, rows, content)
+    parts = continued_parts(found, labels, digests, old.sides.names, options.split, options.seed)
+    _check_parts(parts, labels, groups_of(digests))
+    sides = continued_sides(old, found, ids, digests, parts, vocabulary.names, options.file_names)
+    return _as_splits(parts, ids, labels), sides
+
+
+def _check_parts(parts: Sequence[NDArray[np.int64]], labels: NDArray[np.bool_], groups: NDArray[np.int64]) -> None:
+    """Refuse films that leave a split empty."""
     if not all(map(len, parts)):
         distinct = len(np.unique(groups))
         if distinct < len(parts) <= len(labels):
@@ -235,13 +351,14 @@ def _splits(
             f"{len(labels)} films make splits of {', '.join(str(len(part)) for part in parts)}: "
             "use more films (data.csv, data.max_films), or larger fractions in data.split"
         )
-    sides = kept or KeptSplits.of_parts(ids, digests, parts, path.name)
-    if len(parts) == 2:  # the paper's protocol: what chooses the threshold is what it is judged on
-        parts.append(parts[1])
-    splits = {
-        name: Split(part, labels[part], ids_digest(ids[part])) for name, part in zip(SPLIT_NAMES, parts, strict=True)
+
+
+def _as_splits(parts: Sequence[NDArray[np.int64]], ids: NDArray[Any], labels: NDArray[np.bool_]) -> dict[str, Split]:
+    # the paper's protocol: what chooses the threshold is what it is judged on
+    three = (parts[0], parts[1], parts[-1])
+    return {
+        name: Split(part, labels[part], ids_digest(ids[part])) for name, part in zip(SPLIT_NAMES, three, strict=True)
     }
-    return splits, sides
 
 
 def _text_digests(options: DataOptions, films: FilmTable, rows: NDArray[np.int64], content: str) -> NDArray[np.uint64]:
@@ -295,7 +412,7 @@ def _audit(
     return {
         **films.audit.as_dict(),
         "notes": _notes(films, vocabulary, distinct),
-        "file": options.source.path.name,
+        "file": options.file_names,
         "films_used": sum(len(split.films) for split in distinct.values()),
         "validation_is_test": options.is_paper_protocol,
         "splits": {
@@ -303,10 +420,24 @@ def _audit(
                 "films": len(split.films),
                 "ids_sha256": split.sha256,
                 "genres": vocabulary.counts(split.labels),
+                **({} if split.known is None else {"known": vocabulary.counts(split.known)}),
             }
             for name, split in splits.items()
         },
     }
+
+
+def _notes_of_unknown(vocabulary: GenreVocabulary, splits: dict[str, Split]) -> list[str]:
+    """Count the films that are unknown for a genre, a line for each genre that has some."""
+    distinct = {split.sha256: split for split in splits.values() if split.known is not None}.values()
+    notes = []
+    for column, name in enumerate(vocabulary.names):
+        known = sum(int(split.known[:, column].sum()) for split in distinct if split.known is not None)
+        films = sum(len(split.films) for split in distinct)
+        positive = sum(int(split.labels[:, column].sum()) for split in distinct)
+        if known < films:
+            notes.append(f"{name} is known of {known:,} films ({positive:,} have it) and unknown of {films - known:,}")
+    return notes
 
 
 def _audit_of_inputs(

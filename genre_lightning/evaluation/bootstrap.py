@@ -6,7 +6,7 @@ weighted count, and a batch of resamples one matrix product or one cumulative su
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from genre_lightning.metrics import (
     f1_from_counts,
     film_cross_entropy,
     film_f1,
+    known_of,
     mean_defined,
     ratio,
 )
@@ -46,13 +47,16 @@ def film_weights(films: int, resamples: int = RESAMPLES, seed: int = 0) -> Itera
         yield np.stack([np.bincount(row, minlength=films) for row in drawn]).astype(np.float32)
 
 
-def policy_samples(labels: BoolArray, decided: BoolArray, weights: NDArray[np.float32]) -> Samples:
+def policy_samples(
+    labels: BoolArray, decided: BoolArray, weights: NDArray[np.float32], known: BoolArray | None = None
+) -> Samples:
     """Give the figures of `metrics.policy_metrics` for each resample.
 
     Args:
         labels: bool (films, genres).
         decided: bool (films, genres).
         weights: float32 (resamples, films); rows of zeros are not allowed.
+        known: bool (films, genres): labels that are known; None for all. See `metrics`.
 
     Returns:
         float64 (resamples,) for each name, NaN where a resample leaves it undefined, and `f1` (resamples, genres).
@@ -61,6 +65,7 @@ def policy_samples(labels: BoolArray, decided: BoolArray, weights: NDArray[np.fl
     tp = _weighted(weights, labels & decided)
     positives, taken = _weighted(weights, labels), _weighted(weights, decided)
     wrong = labels != decided
+    pairs = films * genres if known is None else _weighted(weights, known.sum(axis=1))
     f1 = f1_from_counts(tp, taken - tp, positives - tp)
     return {
         "f1_micro": f1_from_counts(tp.sum(1), (taken - tp).sum(1), (positives - tp).sum(1)),
@@ -69,29 +74,35 @@ def policy_samples(labels: BoolArray, decided: BoolArray, weights: NDArray[np.fl
         "precision_micro": ratio(tp.sum(1), taken.sum(1)),
         "recall_micro": ratio(tp.sum(1), positives.sum(1)),
         "subset_accuracy": _weighted(weights, ~wrong.any(axis=1)) / films,
-        "hamming_loss": _weighted(weights, wrong.sum(axis=1)) / (films * genres),
+        "hamming_loss": _weighted(weights, wrong.sum(axis=1)) / pairs,
         "f1": f1,
     }
 
 
-def threshold_free_samples(labels: BoolArray, probabilities: FloatArray, weights: NDArray[np.float32]) -> Samples:
+def threshold_free_samples(
+    labels: BoolArray, probabilities: FloatArray, weights: NDArray[np.float32], known: BoolArray | None = None
+) -> Samples:
     """Give the figures of `metrics.threshold_free_metrics` for each resample, float64 (resamples,) for each name."""
     films, genres = labels.shape
     precision = np.full((len(weights), genres), np.nan)
     area = np.full((len(weights), genres), np.nan)
-    for genre in np.flatnonzero(labels.any(axis=0)):
-        precision[:, genre], area[:, genre] = _ranking_samples(labels[:, genre], probabilities[:, genre], weights)
+    for genre in np.flatnonzero(labels.any(axis=0)).tolist():
+        truth, scores = known_of(genre, known, labels, probabilities)
+        drawn = weights if known is None else weights[:, known[:, genre]]
+        precision[:, genre], area[:, genre] = _ranking_samples(truth, scores, drawn)
     place = bin_index(probabilities)
     drawn = weights.sum(axis=1, dtype=np.float64)
     # each bin's sum of (label - probability) for each film: their weighted sums are the gaps of a resample
     gap = np.zeros((films, CALIBRATION_BINS))
     rows = np.repeat(np.arange(films), genres)
-    np.add.at(gap, (rows, place.ravel()), (labels - probabilities.astype(np.float64)).ravel())
+    gaps: NDArray[np.float64] = labels - probabilities.astype(np.float64)
+    np.add.at(gap, (rows, place.ravel()), (gaps if known is None else gaps * known).ravel())
+    pairs = drawn * genres if known is None else _weighted(weights, known.sum(axis=1))
     return {
         "map_macro": mean_defined(precision, axis=1),
         "auroc_macro": mean_defined(area, axis=1),
-        "ece": np.abs(_weighted(weights, gap)).sum(axis=1) / (drawn * genres),
-        "loss": _weighted(weights, film_cross_entropy(labels, probabilities)) / drawn,
+        "ece": np.abs(_weighted(weights, gap)).sum(axis=1) / pairs,
+        "loss": _weighted(weights, film_cross_entropy(labels, probabilities, known)) / drawn,
     }
 
 
@@ -101,6 +112,7 @@ def bootstrap_samples(
     decided: Mapping[str, BoolArray],
     resamples: int = RESAMPLES,
     seed: int = 0,
+    known: BoolArray | None = None,
 ) -> dict[str, Samples]:
     """Resample all figures, the same films for each of them.
 
@@ -113,11 +125,12 @@ def bootstrap_samples(
         decided: bool (films, genres) for each policy.
         resamples: how many.
         seed: of the drawing.
+        known: bool (films, genres): labels that are known; None for all.
 
     Returns:
         "threshold_free" and each policy, with the samples of each figure.
     """
-    return _samples(labels, probabilities, decided, film_weights(len(labels), resamples, seed))
+    return _samples(labels, probabilities, decided, film_weights(len(labels), resamples, seed), known)
 
 
 def bca_intervals(
@@ -126,6 +139,7 @@ def bca_intervals(
     decided: Mapping[str, BoolArray],
     samples: Mapping[str, Samples],
     level: float = LEVEL,
+    known: BoolArray | None = None,
 ) -> dict[str, Samples]:
     """Give the interval of every figure that `bootstrap_samples` resampled.
 
@@ -135,12 +149,13 @@ def bca_intervals(
         decided: bool (films, genres) for each policy.
         samples: of the same arguments.
         level: share of the intervals that hold the true figure.
+        known: of the same.
 
     Returns:
         "threshold_free" and each policy, with float64 (2, ...) for each figure; see `bca_interval`.
     """
-    figures = _samples(labels, probabilities, decided, iter([np.ones((1, len(labels)), dtype=np.float32)]))
-    left_out = _samples(labels, probabilities, decided, jackknife_weights(len(labels)))
+    figures = _samples(labels, probabilities, decided, iter([np.ones((1, len(labels)), dtype=np.float32)]), known)
+    left_out = _samples(labels, probabilities, decided, jackknife_weights(len(labels)), known)
     return {
         place: {
             name: bca_interval(drawn, figures[place][name][0], left_out[place].get(name, drawn[:0]), level)
@@ -165,12 +180,13 @@ def _samples(
     probabilities: FloatArray,
     decided: Mapping[str, BoolArray],
     batches_of_weights: Iterator[NDArray[np.float32]],
+    known: BoolArray | None,
 ) -> dict[str, Samples]:
     parts: dict[str, list[Samples]] = {name: [] for name in ("threshold_free", *decided)}
     for weights in batches_of_weights:
-        parts["threshold_free"].append(threshold_free_samples(labels, probabilities, weights))
+        parts["threshold_free"].append(threshold_free_samples(labels, probabilities, weights, known))
         for policy, chosen in decided.items():
-            parts[policy].append(policy_samples(labels, chosen, weights))
+            parts[policy].append(policy_samples(labels, chosen, weights, known))
     return {
         name: {figure: np.concatenate([part[figure] for part in batches]) for figure in batches[0]} if batches else {}
         for name, batches in parts.items()
@@ -247,6 +263,15 @@ def paired_p_value(first: FloatArray, second: FloatArray) -> float:
         return float("nan")
     beyond = min(int((difference <= 0).sum()), int((difference >= 0).sum())) + 1
     return min(1.0, 2 * beyond / (difference.size + 1))
+
+
+def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+    """Correct p-values for their number by Holm's step-down method."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
 
 
 def _weighted(weights: NDArray[np.float32], values: NDArray) -> FloatArray:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from genre_lightning.metrics import BoolArray, FloatArray, film_cross_entropy
+from genre_lightning.metrics import BoolArray, FloatArray, film_cross_entropy, known_of, known_pairs
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 """Also of Platt scaling, whose scale is an inverse temperature."""
@@ -51,7 +51,9 @@ def fit_temperature(logits: FloatArray, labels: BoolArray) -> float:
     return 1 / float(brentq(slope, low, high, xtol=1e-10, rtol=1e-10))
 
 
-def fit_platt(logits: FloatArray, labels: BoolArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def fit_platt(
+    logits: FloatArray, labels: BoolArray, known: BoolArray | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Find for each genre the scale, within [1/20, 20], and the shift of least binary cross-entropy (Platt 1999).
 
     As in Platt's paper the targets are (n+ + 1)/(n+ + 2) and 1/(n- + 2), not 1 and 0: that keeps the fit finite if a
@@ -64,16 +66,17 @@ def fit_platt(logits: FloatArray, labels: BoolArray) -> tuple[NDArray[np.float64
     Args:
         logits: floating (films, genres).
         labels: bool (films, genres).
+        known: bool (films, genres): labels that are known; None for all.
 
     Returns:
         scale and shift, float64 (genres,) each; the scales are within [1/20, 20].
     """
-    common = 1 / fit_temperature(logits, labels)
+    common = 1 / fit_temperature(*known_pairs(known, logits, labels))
     scale, shift = np.full(labels.shape[1], common), np.zeros(labels.shape[1])
     for genre in range(labels.shape[1]):
-        truth = labels[:, genre]
+        column, truth = known_of(genre, known, logits, labels)
         if truth.any() and not truth.all():
-            scale[genre], shift[genre] = _platt_of_genre(np.asarray(logits[:, genre], dtype=np.float64), truth)
+            scale[genre], shift[genre] = _platt_of_genre(np.asarray(column, dtype=np.float64), truth)
     return scale, shift
 
 
@@ -113,7 +116,7 @@ def _platt_of_genre(logits: FloatArray, truth: BoolArray) -> tuple[float, float]
 
 
 def choose_calibration(
-    logits: FloatArray, labels: BoolArray, *, folds: int = 5, seed: int = 0
+    logits: FloatArray, labels: BoolArray, *, folds: int = 5, seed: int = 0, known: BoolArray | None = None
 ) -> Literal["temperature", "platt"]:
     """Name the calibration that predicts films it was not fitted on better, by cross-validated likelihood.
 
@@ -125,6 +128,7 @@ def choose_calibration(
         labels: bool, the same shape.
         folds: of the cross-validation.
         seed: of the deal of films to folds.
+        known: bool (films, genres): labels that are known; None for all.
     """
     folds = min(folds, len(logits))
     if folds < 2:
@@ -132,12 +136,13 @@ def choose_calibration(
     fold = np.random.default_rng(seed).permutation(len(logits)) % folds
     loss = {"temperature": 0.0, "platt": 0.0}
     for held in range(folds):
-        known, unseen = fold != held, fold == held
-        fit_on = logits[known], labels[known]
+        rest, unseen = fold != held, fold == held
+        of_rest, of_unseen = (None, None) if known is None else (known[rest], known[unseen])
+        temperature = fit_temperature(*known_pairs(of_rest, logits[rest], labels[rest]))
         fitted = {
-            "temperature": calibrated_probabilities(logits[unseen], fit_temperature(*fit_on)),
-            "platt": calibrated_probabilities(logits[unseen], platt=fit_platt(*fit_on)),
+            "temperature": calibrated_probabilities(logits[unseen], temperature),
+            "platt": calibrated_probabilities(logits[unseen], platt=fit_platt(logits[rest], labels[rest], of_rest)),
         }
         for name, probabilities in fitted.items():
-            loss[name] += float(film_cross_entropy(labels[unseen], probabilities).sum())
+            loss[name] += float(film_cross_entropy(labels[unseen], probabilities, of_unseen).sum())
     return "platt" if loss["platt"] < loss["temperature"] else "temperature"

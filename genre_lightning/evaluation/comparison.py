@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,12 +15,14 @@ from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.escapes import markdown as in_markdown
 from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
+from genre_lightning.evaluation.against_parent import on_shared_films
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.report import render
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.files import write_csv, write_text
-from genre_lightning.metrics import policy_metrics, threshold_free_metrics
+from genre_lightning.lineage import ancestors
+from genre_lightning.metrics import judged, policy_metrics, threshold_free_metrics
 from genre_lightning.progress import duration
 from genre_lightning.runs import RunDirectory
 
@@ -56,6 +58,8 @@ class Comparison:
     """Whether the runs' thresholds were fitted on these very films."""
     rows: list[dict[str, Any]]
     """A run each, best first: run, each figure, its `_low` and `_high`, its `_p`, seconds, trainable_parameters."""
+    lineage: list[str] = field(default_factory=list)
+    """Which runs continue from which, if all are of one family: they are compared on the films that all have."""
 
 
 def compare_runs(
@@ -83,6 +87,10 @@ def compare_runs(
     runs = [open_run(directory, split).require_finished() for directory in directories]
     stored = [run.predictions(split) for run in runs]
     names = _names(runs)
+    lineage = _lineage(runs, names)
+    if lineage and len({one.metadata.get("split_sha256") for one in stored}) > 1:
+        # the films that all have had from the first of them on, by the newest labels
+        stored = on_shared_films(stored, truth=int(np.argmax([len(ancestors(run.files)) for run in runs])))
     for other, name in zip(stored[1:], names[1:], strict=True):
         require_same_films(stored[0], other, names[0], name)
     rows, samples = [], []
@@ -99,7 +107,24 @@ def compare_runs(
             row[f"{name}_p"] = None if same else bootstrap.paired_p_value(samples[best][name], samples[index][name])
     order = sorted(range(len(rows)), key=lambda index: (index != best, -np.nan_to_num(rows[index]["f1_micro"])))
     optimistic = split == "validation" or any(run.test_is_validation for run in runs)
-    return Comparison(len(stored[0].predictions), split, names[best], optimistic, [rows[index] for index in order])
+    ordered = [rows[index] for index in order]
+    return Comparison(len(stored[0].predictions), split, names[best], optimistic, ordered, lineage)
+
+
+def _lineage(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """Describe which runs continue from which; nothing unless all of them are of one family."""
+    chains = [ancestors(run.files) for run in runs]
+    own = [run.decision.checkpoint_sha256 for run in runs]
+    families = [{sha256, *(one.checkpoint_sha256 for one in chain)} for sha256, chain in zip(own, chains, strict=True)]
+    if not any(chains) or not set.intersection(*families):
+        return []
+    name_of = dict(zip(own, names, strict=True))
+    return [
+        f"{name} continues from {name_of.get(chain[0].checkpoint_sha256, Path(chain[0].run).name)} "
+        f"(checkpoint {chain[0].checkpoint_sha256[:12]})."
+        for name, chain in zip(names, chains, strict=True)
+        if chain
+    ]
 
 
 def require_same_films(first: StoredPredictions, second: StoredPredictions, name: str, other: str) -> None:
@@ -118,7 +143,15 @@ def require_same_films(first: StoredPredictions, second: StoredPredictions, name
             f"{name} and {other} were evaluated on different splits ({len(first.predictions)} and "
             f"{len(second.predictions)} films, {shared} in both): run both with the same data settings and seed"
         )
-    if not np.array_equal(first.predictions.labels[left], second.predictions.labels[right]):
+    masks = [
+        None if one.predictions.known is None else one.predictions.known[at]
+        for one, at in ((first, left), (second, right))
+    ]
+    first_mask, second_mask = masks
+    same_known = (first_mask is None) == (second_mask is None)
+    if first_mask is not None and second_mask is not None:
+        same_known = np.array_equal(first_mask, second_mask)
+    if not same_known or not np.array_equal(first.predictions.labels[left], second.predictions.labels[right]):
         raise DataError(
             f"{name} and {other} have other genres for the same films: run both on the same version of the movies file"
         )
@@ -172,6 +205,7 @@ def notes(comparison: Comparison) -> list[str]:
     fitted_here = ["Thresholds were fitted on these very films: the metrics are optimistic."] * comparison.optimistic
     return [
         *fitted_here,
+        *comparison.lineage,
         f"{comparison.n:,} films of the {comparison.split} split, each run with its own threshold for each genre.",
         "In brackets: 95% bootstrap intervals over films (BCa); none where there are too few films for one.",
         f"p: paired bootstrap, two-sided, against '{comparison.best}' (best micro-F1), not adjusted for several runs.",
@@ -233,12 +267,13 @@ def _row(stored: StoredPredictions, seed: int, resamples: int) -> tuple[dict[str
     """Compute a run's figures, intervals and samples; films in the order of their ids, so that samples are paired."""
     order = np.argsort(stored.predictions.ids, kind="stable")
     labels, probabilities = stored.predictions.labels[order], stored.probabilities[order]
-    decided = stored.decided[order]
-    figures = {**policy_metrics(labels, decided), **threshold_free_metrics(labels, probabilities)}
-    drawn = bootstrap.bootstrap_samples(labels, probabilities, {SHIPPED_POLICY: decided}, resamples, seed)
+    known = None if stored.predictions.known is None else stored.predictions.known[order]
+    decided = judged(stored.decided[order], known)
+    figures = {**policy_metrics(labels, decided, known), **threshold_free_metrics(labels, probabilities, known=known)}
+    drawn = bootstrap.bootstrap_samples(labels, probabilities, {SHIPPED_POLICY: decided}, resamples, seed, known)
     samples = {**drawn["threshold_free"], **drawn[SHIPPED_POLICY]}
     compared = {place: {n: s for n, s in part.items() if n in dict(COMPARED)} for place, part in drawn.items()}
-    spans = bootstrap.bca_intervals(labels, probabilities, {SHIPPED_POLICY: decided}, compared)
+    spans = bootstrap.bca_intervals(labels, probabilities, {SHIPPED_POLICY: decided}, compared, known=known)
     intervals = {**spans["threshold_free"], **spans[SHIPPED_POLICY]}
     row: dict[str, Any] = {}
     for name, _ in COMPARED:

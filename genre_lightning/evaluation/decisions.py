@@ -26,7 +26,7 @@ from genre_lightning.evaluation.thresholds import (
     best_global_threshold,
 )
 from genre_lightning.files import REMAKE, read_record, write_json
-from genre_lightning.metrics import BoolArray, FloatArray, policy_metrics
+from genre_lightning.metrics import BoolArray, FloatArray, judged, known_pairs, policy_metrics
 from genre_lightning.shapes import Shape, count, maybe_number, number, require_shape, text
 
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
@@ -218,30 +218,30 @@ def fit_decision(
     if calibration not in CALIBRATIONS:
         raise ConfigError(f"there is no calibration {calibration!r}: choose one of {', '.join(CALIBRATIONS)}")
     predictions.require_films(f"fit the decision on {split}")
-    logits, labels = predictions.logits, predictions.labels
+    logits, labels, known = predictions.logits, predictions.labels, predictions.known
     temperature, platt = 1.0, None
     if calibration == "auto":
-        calibration = choose_calibration(logits, labels, seed=seed)
+        calibration = choose_calibration(logits, labels, seed=seed, known=known)
     if calibration == "temperature":
-        temperature = fit_temperature(logits, labels)
+        temperature = fit_temperature(*known_pairs(known, logits, labels))
     elif calibration == "platt":
-        platt = fit_platt(logits, labels)
+        platt = fit_platt(logits, labels, known)
     probabilities = calibrated_probabilities(logits, temperature, platt)
     names = np.array(predictions.genres, dtype=object)
-    threshold = best_global_threshold(probabilities, labels)
+    threshold = best_global_threshold(*known_pairs(known, probabilities, labels))
     decision = Decision(
         genres=predictions.genres,
         temperature=temperature,
         threshold_global=threshold,
-        threshold_per_genre=best_genre_thresholds(probabilities, labels, threshold, shrinkage, resamples, seed),
+        threshold_per_genre=best_genre_thresholds(probabilities, labels, threshold, shrinkage, resamples, seed, known),
         platt=platt,
         fitted_on=split,
         n_films=len(predictions),
         checkpoint_sha256=checkpoint_sha256,
         without_positives=tuple(names[~labels.any(axis=0)]),
-        constant=tuple(names[best_constant_genres(labels)]),
+        constant=tuple(names[best_constant_genres(labels, known)]),
     )
-    return replace(decision, scores=_scores(decision, probabilities, labels))
+    return replace(decision, scores=_scores(decision, probabilities, labels, known))
 
 
 def write_decision(decision: Decision, path: str | os.PathLike[str]) -> None:
@@ -276,11 +276,13 @@ def check_checkpoint(decision: Decision, sha256: str | None, fix: str = REMAKE) 
         )
 
 
-def _scores(decision: Decision, probabilities: FloatArray, labels: BoolArray) -> dict[str, dict[str, float]]:
+def _scores(
+    decision: Decision, probabilities: FloatArray, labels: BoolArray, known: BoolArray | None
+) -> dict[str, dict[str, float]]:
     """Score each policy on the films it was fitted on."""
     scores: dict[str, dict[str, float]] = {}
     for policy in POLICIES:
-        figures = policy_metrics(labels, decision.decide(probabilities, policy))
+        figures = policy_metrics(labels, judged(decision.decide(probabilities, policy), known), known)
         scores[policy] = {name: figures[name] for name in ("f1_micro", "f1_macro")}
     return scores
 

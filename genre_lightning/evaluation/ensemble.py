@@ -20,7 +20,7 @@ from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
 from genre_lightning.evaluation.runs import open_run
 from genre_lightning.files import write_json
-from genre_lightning.metrics import BoolArray, FloatArray
+from genre_lightning.metrics import BoolArray, FloatArray, known_pairs
 from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
 
@@ -59,7 +59,7 @@ def combine(stored: Sequence[StoredPredictions], weights: NDArray[np.float64]) -
     """Give the predictions whose log-odds are those of the weighted mean, films in the first run's order."""
     first = stored[0].predictions
     logits = mean_log_odds(_aligned(stored), weights)
-    return Predictions(first.genres, first.ids, first.titles, first.texts, first.labels, logits)
+    return Predictions(first.genres, first.ids, first.titles, first.texts, first.labels, logits, first.known)
 
 
 def mean_log_odds(probabilities: Sequence[FloatArray], weights: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -114,7 +114,9 @@ def write_ensemble(
         for other, run in zip(stored[1:], runs[1:], strict=True):
             require_same_films(stored[0], other, runs[0].name, run.name)
     held = sets["validation"]
-    weights = fit_weights(_aligned(held), held[0].predictions.labels)
+    first = held[0].predictions
+    pairs = known_pairs(first.known, first.labels, *_aligned(held))
+    weights = fit_weights(pairs[1:], pairs[0])
     named = {str(path): float(weight) for path, weight in zip(paths, weights, strict=True)}
     combined = {split: combine(stored, weights) for split, stored in sets.items()}
     decision = fit_decision(combined["validation"], "validation", calibration=calibration, seed=seed)

@@ -25,6 +25,8 @@ from genre_lightning.metrics import (
     film_cross_entropy,
     genre_calibration_error,
     genre_policy_metrics,
+    judged,
+    known_pairs,
     policy_metrics,
     roc_auc,
     threshold_free_metrics,
@@ -58,20 +60,23 @@ def evaluate(
     """
     predictions, decision, labels = scored.predictions, scored.decision, scored.labels
     predictions.require_films(f"evaluate on {split}" if split else "evaluate")
-    probabilities, decided, raw = scored.probabilities, scored.decided, scored.uncalibrated
-    policies: dict[str, dict[str, float]] = {name: policy_metrics(labels, chosen) for name, chosen in decided.items()}
+    probabilities, decided, raw, known = scored.probabilities, scored.judged, scored.uncalibrated, scored.known
+    policies: dict[str, dict[str, float]] = {
+        name: policy_metrics(labels, chosen, known) for name, chosen in decided.items()
+    }
     policies["fixed_0.5"]["threshold"] = 0.5
     policies["global"]["threshold"] = decision.threshold_global
-    marked = undefined_genres(labels)
+    marked = undefined_genres(labels, known)
+    truth, uncalibrated = known_pairs(known, labels, raw)
     result: dict[str, Any] = {
         "n": len(predictions),
         "split": split,
-        "threshold_free": threshold_free_metrics(labels, probabilities),
+        "threshold_free": threshold_free_metrics(labels, probabilities, known=known),
         "policies": policies,
         "raw": {
-            "ece": expected_calibration_error(labels, raw),
-            "loss": float(film_cross_entropy(labels, raw).mean()),
-            "fixed_0.5": policy_metrics(labels, raw >= 0.5),
+            "ece": expected_calibration_error(truth, uncalibrated),
+            "loss": float(film_cross_entropy(labels, raw, known).mean()),
+            "fixed_0.5": policy_metrics(labels, judged(raw >= 0.5, known), known),
         },
         "intervals": {},
         "undefined": [genre for genre, mark in zip(predictions.genres, marked, strict=True) if mark],
@@ -88,12 +93,12 @@ def evaluate(
         result["trivial_baseline"] = {
             "genres": list(decision.constant),
             "chosen_on": decision.fitted_on,
-            **policy_metrics(labels, constant),
+            **policy_metrics(labels, judged(constant, known), known),
         }
     if resamples:
-        samples = bootstrap.bootstrap_samples(labels, probabilities, decided, resamples, seed)
+        samples = bootstrap.bootstrap_samples(labels, probabilities, decided, resamples, seed, known)
         plain = {place: {k: v for k, v in figures.items() if v.ndim == 1} for place, figures in samples.items()}
-        spans = bootstrap.bca_intervals(labels, probabilities, decided, plain)
+        spans = bootstrap.bca_intervals(labels, probabilities, decided, plain, known=known)
         without = [f"{place}.{name}" for place in spans for name, span in spans[place].items() if np.isnan(span).any()]
         result["intervals"] = {"threshold_free": spans.pop("threshold_free"), "policies": spans}
         result["bootstrap"] = {
@@ -115,12 +120,13 @@ def genre_rows(scored: ScoredSplit, *, seed: int = 0, resamples: int = 0) -> lis
     With `resamples` they have the 95% interval of F1 too. `calibration_error` is the ECE of the genre's calibrated
     probabilities; undefined figures are NaN.
     """
-    labels, probabilities, decided = scored.labels, scored.probabilities, scored.decided[SHIPPED_POLICY]
+    labels, probabilities, decided = scored.labels, scored.probabilities, scored.judged[SHIPPED_POLICY]
     figures = genre_policy_metrics(labels, decided)
     columns: dict[str, Any] = {
         "genre": scored.predictions.genres,
         "policy": [SHIPPED_POLICY] * labels.shape[1],
         "support": figures["support"],
+        **({} if scored.known is None else {"known": scored.known.sum(axis=0)}),
         "decided": figures["decided"],
         "precision": figures["precision"],
         "recall": figures["recall"],
@@ -137,10 +143,10 @@ def genre_rows(scored: ScoredSplit, *, seed: int = 0, resamples: int = 0) -> lis
             drawn, figures["f1"], np.concatenate(left_out or [drawn[:0]])
         )
     columns |= {
-        "average_precision": average_precision(labels, probabilities),
-        "auroc": roc_auc(labels, probabilities),
+        "average_precision": average_precision(labels, probabilities, scored.known),
+        "auroc": roc_auc(labels, probabilities, scored.known),
         "threshold": scored.decision.thresholds(SHIPPED_POLICY),
-        "calibration_error": genre_calibration_error(labels, probabilities),
+        "calibration_error": genre_calibration_error(labels, probabilities, known=scored.known),
     }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -148,8 +154,8 @@ def genre_rows(scored: ScoredSplit, *, seed: int = 0, resamples: int = 0) -> lis
 def confusion_rows(scored: ScoredSplit) -> list[dict[str, Any]]:
     """Give the rows of confusion.csv: tn, fp, fn, tp for each policy and genre."""
     rows = []
-    for policy, decided in scored.decided.items():
-        counts = confusion_counts(scored.labels, decided)
+    for policy, decided in scored.judged.items():
+        counts = confusion_counts(scored.labels, decided, scored.known)
         for genre, (tn, fp, fn, tp) in zip(scored.predictions.genres, counts, strict=True):
             rows.append({"genre": genre, "policy": policy, "tn": tn, "fp": fp, "fn": fn, "tp": tp})
     return rows
@@ -205,7 +211,7 @@ def write_evaluation(
         files = EvaluationDirectory(draft)
         predictions.write_parquet(files.predictions, scored.probabilities, scored.decided[SHIPPED_POLICY], stored)
         write_csv(files.per_genre, genre_rows(scored, seed=seed, resamples=resamples))
-        write_csv(files.thresholds, threshold_grid(scored.probabilities, scored.labels))
+        write_csv(files.thresholds, threshold_grid(scored.probabilities, scored.labels, known=scored.known))
         write_csv(files.confusion, confusion_rows(scored))
         if figures:
             # matplotlib takes a second to import, and not every evaluation draws

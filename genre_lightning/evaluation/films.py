@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from genre_lightning.shapes import Shape, count, text
@@ -111,6 +112,9 @@ def describe_provenance(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     training, evaluation = metrics.get("training") or {}, metrics.get("made_by") or {}
     rows = []
+    if training.get("parent_run"):
+        sha256 = training["parent_checkpoint_sha256"]
+        rows.append(("continues from", f"{Path(training['parent_run']).name}, checkpoint {sha256[:12]}"))
     if training.get("learning_rate") is not None:
         rows.append(("learning rate", f"{training['learning_rate']:g}, head {training['head_learning_rate']:g}"))
     if training.get("best_epoch") is not None:

@@ -36,7 +36,7 @@ def paper_tables(run_directory: str | os.PathLike[str], split: str = "test") -> 
     run = open_run(run_directory, split)
     stored, metrics = run.predictions(split), run.metrics(split)
     curves = run.files.curves
-    grid = threshold_grid(stored.probabilities, stored.predictions.labels)
+    grid = threshold_grid(stored.probabilities, stored.predictions.labels, known=stored.predictions.known)
     if not stored.predictions.labels.any():
         raise CheckpointError(f"no film of {split} in {run.directory} has a genre: evaluate the run on other films")
     figures = metrics["policies"]["global"]

@@ -41,6 +41,8 @@ class Predictions:
     """The truth, (films, genres)."""
     logits: NDArray[np.float32]
     """Raw log-odds before any calibration, (films, genres)."""
+    known: BoolArray | None = None
+    """The labels that are known, (films, genres); None if all are. A label that is not is False."""
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen
@@ -50,7 +52,9 @@ class Predictions:
         set_field(self, "titles", [str(title) for title in self.titles])
         set_field(self, "texts", [str(text) for text in self.texts])
         shape = (len(self.ids), len(self.genres))
-        for name, dtype in (("labels", bool), ("logits", np.float32)):
+        for name, dtype in (("labels", bool), ("logits", np.float32), ("known", bool)):
+            if name == "known" and self.known is None:
+                continue
             array = np.asarray(getattr(self, name)).astype(dtype)
             if array.size == 0 and 0 in shape:
                 array = array.reshape(shape)
@@ -60,6 +64,8 @@ class Predictions:
                     "predict again with the model and the data of one run"
                 )
             set_field(self, name, array)
+        if self.known is not None:
+            set_field(self, "labels", self.labels & self.known)
         if len(self.titles) != shape[0] or len(self.texts) != shape[0]:
             raise DataError(
                 f"predictions have {len(self.titles)} titles and {len(self.texts)} texts for {shape[0]} films: "
@@ -112,7 +118,8 @@ class Predictions:
     ) -> None:
         """Write the table, whole or not at all.
 
-        Columns: id, title, text, true_genres, labels (0/1), logits (raw), probabilities (calibrated), genres (decided).
+        Columns: id, title, text, true_genres, labels (0/1), logits (raw), probabilities (calibrated), genres (decided);
+        and known (0/1), if some labels are not.
 
         Args:
             path: where to.
@@ -133,6 +140,8 @@ class Predictions:
                 "genres": pa.array(self.genre_names(decided), pa.list_(pa.string())),
             }
         )
+        if self.known is not None:
+            table = table.append_column("known", _fixed(self.known.astype(np.int8), pa.int8(), genres))
         texts = {key: value for key, value in (metadata or {}).items() if value is not None}
         table = table.replace_schema_metadata({**texts, "vocabulary": json.dumps(self.genres, ensure_ascii=False)})
         with replacing(path) as temporary:
@@ -200,6 +209,7 @@ def _stored(table: pa.Table, genres: tuple[str, ...], metadata: dict[str, str]) 
         texts=table["text"].to_pylist(),
         labels=labels.astype(bool),
         logits=_unfixed(table["logits"], shape),
+        known=_unfixed(table["known"], shape) if "known" in table.column_names else None,
     )
     probabilities = _unfixed(table["probabilities"], shape)
     # written so that NaN fails too

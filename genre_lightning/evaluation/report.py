@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from genre_lightning.config.decision import POLICIES, SHIPPED_POLICY
 from genre_lightning.errors import CheckpointError
+from genre_lightning.evaluation.against_parent import against_cells, read_against_parent, verdict
 from genre_lightning.evaluation.console import (
     HEADLINES,
     POLICY_NAMES,
@@ -29,7 +30,7 @@ from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
 from genre_lightning.files import read_bytes, read_json, write_text
-from genre_lightning.metrics import BoolArray
+from genre_lightning.metrics import BoolArray, judged
 from genre_lightning.progress import duration
 
 MISTAKES = 20
@@ -103,7 +104,17 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "films": describe_films(metrics),
         "without_interval": titles_without_interval(metrics),
         "others": _other_evaluations(run),
+        "against": _against(run),
     }
+
+
+def _against(run: Run) -> dict[str, Any] | None:
+    """Lay out the comparison with the run that this one continues from."""
+    found = read_against_parent(run.files)
+    if found is None:
+        return None
+    rows = against_cells(found)
+    return {"parent": Path(found["parent"]).name, "n": found["n"], "verdict": verdict(found), "rows": rows}
 
 
 def _other_evaluations(run: Run) -> list[dict[str, Any]]:
@@ -136,7 +147,7 @@ def confident_mistakes(stored: StoredPredictions, count: int = MISTAKES) -> list
         Rows of id, title, text, true and decided genres, the genre in question, `missed`, and the probability given to
         the wrong answer.
     """
-    labels, decided = stored.predictions.labels, stored.decided
+    labels, decided = stored.predictions.labels, judged(stored.decided, stored.predictions.known)
     given = _most_confident(decided & ~labels, stored.probabilities)
     missed = _most_confident(labels & ~decided, 1 - stored.probabilities)
     chosen: dict[int, tuple[int, bool]] = {}

@@ -19,7 +19,7 @@ from genre_lightning.shapes import Shape, count, text
 _AUDIT: Shape = {
     "rows?": count,
     "kept?": count,
-    "splits?": {"*": {"films": count, "ids_sha256?": text, "genres": {"*": count}}},
+    "splits?": {"*": {"films": count, "ids_sha256?": text, "genres": {"*": count}, "known?": {"*": count}}},
 }
 
 

@@ -12,7 +12,7 @@ from genre_lightning.config.decision import POLICIES
 from genre_lightning.evaluation.calibration import calibrated_probabilities
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.predictions import Predictions
-from genre_lightning.metrics import BoolArray
+from genre_lightning.metrics import BoolArray, judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,11 @@ class ScoredSplit:
         """The truth, (films, genres)."""
         return self.predictions.labels
 
+    @property
+    def known(self) -> BoolArray | None:
+        """The labels that are known, (films, genres); None if all are."""
+        return self.predictions.known
+
     @cached_property
     def uncalibrated(self) -> NDArray[np.float32]:
         """Probabilities of the raw logits, (films, genres)."""
@@ -48,3 +53,8 @@ class ScoredSplit:
     def decided(self) -> dict[str, BoolArray]:
         """The genres that each policy gives each film, (films, genres)."""
         return {policy: self.decision.decide(self.probabilities, policy) for policy in POLICIES}
+
+    @cached_property
+    def judged(self) -> dict[str, BoolArray]:
+        """The decisions that can be right or wrong: those of known labels, (films, genres)."""
+        return {policy: judged(chosen, self.known) for policy, chosen in self.decided.items()}

@@ -82,6 +82,10 @@ def audit_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
         genres = list(shown[0].get("genres", {}))
         rows = [["all films", *(f"{split.get('films', 0):,}" for split in shown)]]
         rows += [[genre, *(f"{split.get('genres', {}).get(genre, 0):,}" for split in shown)] for genre in genres]
+        for genre in genres:
+            known = [split.get("known", {}).get(genre, split.get("films", 0)) for split in shown]
+            if any(count < split.get("films", 0) for count, split in zip(known, shown, strict=True)):
+                rows.append([f"known for {genre}", *(f"{count:,}" for count in known)])
         rows.append(["SHA-256 of ids", *(str(split.get("ids_sha256", ""))[:8] for split in shown)])
         heads = ["validation = test" if audit.get("validation_is_test") and name == "test" else name for name in names]
         tables.append({"title": "films of", "columns": heads, "rows": rows})

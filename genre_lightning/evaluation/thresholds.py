@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 
 from genre_lightning.config.decision import SHRINKAGE
 from genre_lightning.errors import DataError
-from genre_lightning.metrics import BoolArray, FloatArray, IntArray, policy_metrics
+from genre_lightning.metrics import BoolArray, FloatArray, IntArray, judged, known_of, policy_metrics
 
 RESAMPLES = 50
 """Resamples whose best thresholds are averaged: the exact optimum of a few positives is a jump, its average is not."""
@@ -50,6 +50,7 @@ def best_genre_thresholds(
     shrinkage: float = SHRINKAGE,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    known: BoolArray | None = None,
 ) -> NDArray[np.float64]:
     """Find for each genre the threshold that maximises its F1, steadied and drawn to the global one.
 
@@ -64,6 +65,7 @@ def best_genre_thresholds(
         shrinkage: k, in positives; 0 for none.
         resamples: how many to average over; 0 for the exact optimum of the films themselves.
         seed: of the resampling.
+        known: bool (films, genres): labels that are known; None for all.
 
     Returns:
         float64 (genres,).
@@ -72,9 +74,9 @@ def best_genre_thresholds(
     weights = _resampled(films, resamples, seed) if resamples else np.ones((films, 1), dtype=np.float32)
     prior = logit(np.clip(global_threshold, _EDGE, 1 - _EDGE))
     thresholds = np.full(genres, float(global_threshold))
-    for genre in np.flatnonzero(labels.any(axis=0)):
-        column, truth = probabilities[:, genre], labels[:, genre]
-        own = _best_log_odds(column, truth, weights)
+    for genre in np.flatnonzero(labels.any(axis=0)).tolist():
+        column, truth = known_of(genre, known, probabilities, labels)
+        own = _best_log_odds(column, truth, weights if known is None else weights[known[:, genre]])
         positives = truth.sum()
         drawn = (positives * np.where(np.isnan(own), prior, own).mean() + shrinkage * prior) / (positives + shrinkage)
         observed = np.unique(column)
@@ -83,22 +85,26 @@ def best_genre_thresholds(
     return thresholds
 
 
-def best_constant_genres(labels: BoolArray) -> BoolArray:
+def best_constant_genres(labels: BoolArray, known: BoolArray | None = None) -> BoolArray:
     """Find the set of genres with the best micro-F1 if every film is given that same set.
 
     This is what the frequencies of the genres alone can do. With k genres, tp is the number of their labels, so that
     F1 = 2 tp / (k films + all labels): of all sets of k the most frequent genres are best, and k is found by trying.
+    If some labels are not known, each genre counts its known films, and the genres are tried in the order of the
+    fraction of them that have it.
 
     Args:
         labels: bool (films, genres).
+        known: bool (films, genres): labels that are known; None for all.
 
     Returns:
         bool (genres,); of several equally good sets the smallest. Empty without a positive label.
     """
     films, genres = labels.shape
     counts = labels.sum(axis=0)
-    order = np.argsort(-counts, kind="stable")
-    scores = 2 * np.cumsum(counts[order]) / np.maximum(films * np.arange(1, genres + 1) + counts.sum(), 1)
+    of_genre = np.full(genres, films) if known is None else known.sum(axis=0)
+    order = np.argsort(-counts / np.maximum(of_genre, 1), kind="stable")
+    scores = 2 * np.cumsum(counts[order]) / np.maximum(np.cumsum(of_genre[order]) + counts.sum(), 1)
     chosen = np.zeros(genres, dtype=bool)
     if counts.any():
         chosen[order[: int(np.argmax(scores)) + 1]] = True
@@ -106,12 +112,15 @@ def best_constant_genres(labels: BoolArray) -> BoolArray:
 
 
 def threshold_grid(
-    probabilities: FloatArray, labels: BoolArray, thresholds: Sequence[float] = PAPER_GRID
+    probabilities: FloatArray,
+    labels: BoolArray,
+    thresholds: Sequence[float] = PAPER_GRID,
+    known: BoolArray | None = None,
 ) -> list[dict[str, float]]:
     """Give the paper's Table II: for each threshold the subset accuracy, precision, recall and F1 (micro)."""
     rows = []
     for threshold in thresholds:
-        figures = policy_metrics(labels, np.asarray(probabilities, dtype=np.float64) >= threshold)
+        figures = policy_metrics(labels, judged(np.asarray(probabilities, dtype=np.float64) >= threshold, known), known)
         rows.append(
             {
                 "threshold": threshold,

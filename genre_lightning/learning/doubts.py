@@ -83,6 +83,8 @@ def find_doubts(run: Run, count: int, kind: Kind | None = None) -> list[Doubt]:
 def _doubts(stored: StoredPredictions, split: str, count: int, kind: Kind | None) -> list[Doubt]:
     films, labels = stored.predictions, stored.predictions.labels
     scores = self_confidence(labels, stored.probabilities)
+    if films.known is not None:
+        scores = np.where(films.known, scores, np.inf)
     if kind is not None:
         scores = np.where(labels == (kind == "wrong"), scores, np.inf)
     doubts = []

@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2, fisher_exact, norm
 
 from genre_lightning.data.cells import MAX_CELL_CHARACTERS
 from genre_lightning.data.familiarity import Familiar, words_in
-from genre_lightning.evaluation.bootstrap import film_weights, threshold_free_samples
+from genre_lightning.evaluation.bootstrap import film_weights, holm, threshold_free_samples
 from genre_lightning.metrics import BoolArray, FloatArray
 
 Advice = Literal["nothing", "refit thresholds", "continue training"]
@@ -102,6 +101,7 @@ class Tagged:
         probabilities: Calibrated, (films, genres).
         decided: Genres, bool (films, genres).
         labels: The truth, bool (films, genres).
+        known: Labels of them that are known; None for all.
         labelled: Whether the truth of a film is known, bool (films,).
     """
 
@@ -110,6 +110,7 @@ class Tagged:
     decided: BoolArray
     labels: BoolArray
     labelled: BoolArray
+    known: BoolArray | None = None
 
 
 def find_drift(genres: Sequence[str], reference: Tagged, new: Tagged, *, level: float = 0.05, seed: int = 0) -> Drift:
@@ -129,7 +130,9 @@ def find_drift(genres: Sequence[str], reference: Tagged, new: Tagged, *, level: 
     if new.labelled.any():
         truth, likely = new.labels[new.labelled], new.probabilities[new.labelled]
         calibration = compare_calibration(genres, truth, likely, level)
-        auroc, interval = compare_ranking(reference.labels, reference.probabilities, truth, likely, seed)
+        auroc, interval = compare_ranking(
+            reference.labels, reference.probabilities, truth, likely, seed, reference.known
+        )
     found = Drift(
         len(new.texts), len(reference.texts), int(new.labelled.sum()), inputs, rates, calibration, auroc, interval
     )
@@ -159,15 +162,6 @@ def _advise(found: Drift) -> tuple[Advice, str]:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
-
-
-def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
-    """Correct p-values for their number by Holm's step-down method."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return corrected
 
 
 def population_stability(reference: FloatArray, new: FloatArray) -> tuple[float, float]:
@@ -288,25 +282,33 @@ def compare_calibration(
 
 
 def compare_ranking(
-    reference: BoolArray, reference_probabilities: FloatArray, labels: BoolArray, probabilities: FloatArray, seed: int
+    reference: BoolArray,
+    reference_probabilities: FloatArray,
+    labels: BoolArray,
+    probabilities: FloatArray,
+    seed: int,
+    known: BoolArray | None = None,
 ) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """Compare macro AUROC, which does not depend on how frequent genres are, with a bootstrap interval.
 
     Returns:
         that of the reference and of the new films, and the 95% interval of the difference; None for too few films.
     """
-    sets = ((reference, reference_probabilities), (labels, probabilities))
-    counts = [np.minimum(truth.sum(axis=0), (~truth).sum(axis=0)) for truth, _ in sets]
+    sets = ((reference, reference_probabilities, known), (labels, probabilities, None))
+    counts = [
+        np.minimum(truth.sum(axis=0), (~truth if mask is None else mask & ~truth).sum(axis=0))
+        for truth, _, mask in sets
+    ]
     shared = np.minimum(*counts) >= _FEWEST_POSITIVES
     if not shared.any():
         return None, None
     figures, samples = [], []
-    for number, (truth, likely) in enumerate(sets):
-        truth, likely = truth[:, shared], likely[:, shared]
+    for number, (truth, likely, mask) in enumerate(sets):
+        truth, likely, mask = truth[:, shared], likely[:, shared], None if mask is None else mask[:, shared]
         whole = np.ones((1, len(truth)), dtype=np.float32)
-        figures.append(float(threshold_free_samples(truth, likely, whole)["auroc_macro"][0]))
+        figures.append(float(threshold_free_samples(truth, likely, whole, mask)["auroc_macro"][0]))
         drawn = [
-            threshold_free_samples(truth, likely, weights)["auroc_macro"]
+            threshold_free_samples(truth, likely, weights, mask)["auroc_macro"]
             for weights in film_weights(len(truth), _RESAMPLES, seed + number)
         ]
         samples.append(np.concatenate(drawn))

@@ -35,7 +35,8 @@ def reference_of(run: RunDirectory) -> Tagged:
     """
     stored = Run(run.path).predictions("validation")
     films = stored.predictions
-    return Tagged(films.texts, stored.probabilities, stored.decided, films.labels, np.ones(len(films), dtype=bool))
+    everyone = np.ones(len(films), dtype=bool)
+    return Tagged(films.texts, stored.probabilities, stored.decided, films.labels, everyone, films.known)
 
 
 def labels_in_file(file: FilmFile, cache_dir: Path) -> dict[bytes, frozenset[str]]:

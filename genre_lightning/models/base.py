@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from genre_lightning.config.trust import function
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
 from genre_lightning.errors import ConfigError
-from genre_lightning.losses import loss_function, positive_weights
+from genre_lightning.losses import distillation, loss_function, positive_weights
 from genre_lightning.models.average import exchange_in_checkpoint
 from genre_lightning.models.checkpoint import check_same_genres, check_same_inputs, check_same_tensors
 from genre_lightning.models.finiteness import FiniteSteps
@@ -30,6 +31,7 @@ from genre_lightning.models.layers.fusion import FusionHead, inputs_of, no_input
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
 from genre_lightning.models.lora import is_start
 from genre_lightning.models.metadata import CHECKPOINT_KEY, CheckpointMetadata
+from genre_lightning.models.start import start_from
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.stepwise import StepOutput, StepwiseModule
 from genre_lightning.models.validation import EvaluationMetrics
@@ -74,6 +76,12 @@ class GenreClassifier(StepwiseModule):
         """How the backbone's stored weights fit it; known after `check` if they are on this machine."""
         self.adapter_state: frozenset[str] = frozenset()
         """Names of the parameters and buffers of adapters that a checkpoint holds, whether they train or not."""
+        self.parent: dict[str, Any] | None = None
+        """The run that the training continues from, as its lineage names it."""
+        self.starts_from: Path | None = None
+        """Checkpoint of another run whose weights the training starts from; None for the backbone's own."""
+        self.distillation = 0.0
+        """Weight of the loss that keeps the probabilities that a batch has from the run that is continued."""
         self._built = False
 
     @cached_property
@@ -279,7 +287,7 @@ class GenreClassifier(StepwiseModule):
                 keep_embedding_gradients(self.backbone)
             replace_dropout(self)
             self.backbone.train()  # pretrained models come in evaluation mode, and Lightning keeps the mode it finds
-            self.evaluation_metrics = EvaluationMetrics(len(self.spec.genres))
+            self.evaluation_metrics = EvaluationMetrics(len(self.spec.genres), masked=self.spec.known is not None)
             self.finite_steps = FiniteSteps()
             self.sums = StepSums()
         keep_buffers_per_rank(self)
@@ -288,14 +296,27 @@ class GenreClassifier(StepwiseModule):
     # Steps
 
     def on_fit_start(self) -> None:
-        """Let the buffers of a step serve the next one."""
+        """Take the weights of the run that is continued, and let the buffers of a step serve the next one."""
+        self._start()
         if self.device.type == "cpu":
             keep_freed_memory()
+
+    def on_predict_start(self) -> None:
+        """Take the weights of the run that is continued, before any training."""
+        self._start()
+
+    def _start(self) -> None:
+        if self.starts_from is not None:
+            start_from(self, self.starts_from)
+            self.starts_from = None
 
     def model_step(self, batch: Batch) -> StepOutput:
         """Logits and summed loss of a batch: the one computation of training, validation and test."""
         logits = self(batch).float()
-        losses = self.loss_function(logits, batch["labels"], self.pos_weight)
+        masks = {"known": batch["known"]} if "known" in batch else {}
+        losses = self.loss_function(logits, batch["labels"], self.pos_weight, **masks)
+        if "teacher" in batch and self.training:
+            losses = losses + self.distillation * distillation(logits, batch["teacher"])
         return StepOutput(logits, (losses * batch["weights"]).sum())
 
     def training_cost(self) -> TrainingCost | None:
@@ -377,6 +398,7 @@ class GenreClassifier(StepwiseModule):
             genres=self.spec.genres,
             positives=[int(count) for count in self.spec.positives],
             films=self.spec.films,
+            known=None if self.spec.known is None else [int(count) for count in self.spec.known],
             pos_weight=[float(w) for w in self.pos_weight],
             vocab_size=self.spec.vocab_size,
             pad_token_id=self.spec.pad_token_id,
@@ -385,6 +407,7 @@ class GenreClassifier(StepwiseModule):
             decision=self.decision,
             epoch_sums=self.sums.epoch.tolist(),
             skipped_steps=self.finite_steps.skipped,
+            parent=self.parent,
         )
 
     def read_metadata(self, metadata: CheckpointMetadata) -> None:
@@ -436,5 +459,6 @@ class GenreClassifier(StepwiseModule):
         check_same_inputs(metadata.inputs, self.spec.inputs)
         check_same_tensors(self, checkpoint["state_dict"], self.trained_names())
         self.decision = metadata.decision
+        self.parent = metadata.parent
         self.sums.epoch.copy_(torch.tensor(metadata.epoch_sums, dtype=torch.float64))
         self.finite_steps.skipped = metadata.skipped_steps

@@ -32,7 +32,7 @@ class LinearGenres:
 
 
 def naive_bayes(
-    features: csr_matrix, labels: NDArray[np.bool_], smoothing: float
+    features: csr_matrix, labels: NDArray[np.bool_], smoothing: float, known: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log-odds of multinomial naive Bayes, each genre against the rest, as a linear function of the features.
 
@@ -40,6 +40,7 @@ def naive_bayes(
         features: not negative, (films, terms).
         labels: bool (films, genres).
         smoothing: added to each term's sum in a class.
+        known: bool (films, genres): films whose label of a genre is known; None for all.
 
     Returns:
         weights float64 (terms, genres): log of a term's share among films with the genre over its share among the
@@ -47,17 +48,21 @@ def naive_bayes(
         film has gets weights of 0.
     """
     with_genre = np.asarray(features.T @ labels.astype(np.float64))
-    without = np.asarray(features.sum(axis=0), dtype=np.float64).reshape(-1, 1) - with_genre
+    if known is None:
+        without = np.asarray(features.sum(axis=0), dtype=np.float64).reshape(-1, 1) - with_genre
+    else:
+        without = np.asarray(features.T @ known.astype(np.float64)) - with_genre
     with_genre, without = with_genre + smoothing, np.maximum(without, 0) + smoothing
     weights = np.log(with_genre / with_genre.sum(axis=0)) - np.log(without / without.sum(axis=0))
-    weights[:, ~labels.any(axis=0) | labels.all(axis=0)] = 0
-    return weights, prior_log_odds(labels)
+    films = len(labels) if known is None else known.sum(axis=0)
+    weights[:, ~labels.any(axis=0) | (labels.sum(axis=0) == films)] = 0
+    return weights, prior_log_odds(labels, known)
 
 
-def prior_log_odds(labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+def prior_log_odds(labels: NDArray[np.bool_], known: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """Log-odds of each genre's share of films; half a film more on either side keeps those of none and all finite."""
     positives = labels.sum(axis=0).astype(np.float64)
-    negatives = len(labels) - positives
+    negatives = (len(labels) if known is None else known.sum(axis=0)) - positives
     edge = (positives == 0) | (negatives == 0)
     return np.log((positives + edge / 2) / (negatives + edge / 2))
 

@@ -39,6 +39,7 @@ _SHAPE: Shape = {
     "genres": [text],
     "positives?": [count],
     "films?": count,
+    "known?": [count],
     "pos_weight": [_real],
     "vocab_size": count,
     "pad_token_id": count,
@@ -52,6 +53,7 @@ _SHAPE: Shape = {
     "lora?": {"*": None},
     "adapter?": {"*": None},
     "inputs?": [{"*": None}],
+    "parent?": {"run": text, "checkpoint_sha256": text, "generation": count},
 }
 
 
@@ -88,7 +90,7 @@ class CheckpointMetadata:
         pos_weight: Weight of each genre's positives in the loss.
         vocab_size: See `DataSpec`, as for the next two.
         epoch_sums: Loss and films of the epoch so far.
-        positives: See `DataSpec`, as for films; checkpoints of early versions do not have them.
+        positives: See `DataSpec`, as for films and known; checkpoints of early versions do not have them.
         decision: As `Decision.to_dict` gives it; None before it is fitted.
         skipped_steps: Steps that a loss scale too large has cost.
         base: The frozen base of a decoder, of which the checkpoint holds nothing.
@@ -97,6 +99,7 @@ class CheckpointMetadata:
         lora: The options of LoRA adapters.
         adapter: The options of another method's adapters.
         inputs: Of the head, beside the text, as they were fitted.
+        parent: The run that the training continues from.
     """
 
     genres: tuple[str, ...]
@@ -107,6 +110,7 @@ class CheckpointMetadata:
     epoch_sums: list[float]
     positives: list[int] | None = None
     films: int = 0
+    known: list[int] | None = None
     decision: dict[str, Any] | None = None
     skipped_steps: int = 0
     base: BaseMetadata | None = None
@@ -115,6 +119,7 @@ class CheckpointMetadata:
     lora: dict[str, Any] | None = None
     adapter: dict[str, Any] | None = None
     inputs: tuple[FittedInput, ...] = ()
+    parent: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CheckpointMetadata:
@@ -157,6 +162,7 @@ class CheckpointMetadata:
             "genres": list(self.genres),
             "positives": self.positives,
             "films": self.films,
+            **({} if self.known is None else {"known": self.known}),
             "pos_weight": self.pos_weight,
             "vocab_size": self.vocab_size,
             "pad_token_id": self.pad_token_id,
@@ -175,6 +181,8 @@ class CheckpointMetadata:
             values["adapter"] = self.adapter
         if self.inputs:
             values["inputs"] = [asdict(one) for one in self.inputs]
+        if self.parent is not None:
+            values["parent"] = self.parent
         return values
 
     def spec(self, tokenizer: PreTrainedTokenizerBase | None = None) -> DataSpec:
@@ -186,7 +194,7 @@ class CheckpointMetadata:
         Raises:
             CheckpointError: A count or a weight is not there for each genre.
         """
-        for name, values in (("pos_weight", self.pos_weight), ("positives", self.positives)):
+        for name, values in (("pos_weight", self.pos_weight), ("positives", self.positives), ("known", self.known)):
             if values is not None and len(values) != len(self.genres):
                 reason = f"its metadata: {name} has {len(values)} values for {len(self.genres)} genres"
                 raise damaged("the checkpoint", reason, "use another checkpoint")
@@ -199,4 +207,5 @@ class CheckpointMetadata:
             max_tokens=self.max_tokens,
             tokenizer=tokenizer,
             inputs=self.inputs,
+            known=None if self.known is None else np.array(self.known, dtype=np.int64),
         )

@@ -43,7 +43,7 @@ class StepSums(nn.Module):
             loss_sum: (), of its films.
             batch: padded or packed; one whose weights are all 0 holds no film.
         """
-        lengths = text_lengths(batch) * batch["weights"].amax()
+        lengths = text_lengths(batch) * (batch["weights"].amax() > 0)
         slots = lengths.new_full((), batch["input_ids"].numel())
         self.step += torch.stack([loss_sum.detach(), lengths.sum(), slots, lengths.square().sum()])
 

@@ -62,9 +62,12 @@ class TfidfBaseline(ABC):
 
     @abstractmethod
     def _solve(
-        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int
+        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int, known: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Weights (terms, genres) and bias (genres,) from features (films, terms) and labels (films, genres)."""
+        """Weights (terms, genres) and bias (genres,) from features (films, terms) and labels (films, genres).
+
+        `known` is None or says of which films each label is known.
+        """
 
     @property
     def parameters(self) -> int:
@@ -80,6 +83,7 @@ class TfidfBaseline(ABC):
         seed: int = 0,
         inputs: Sequence[FittedInput] = (),
         columns: csr_matrix | None = None,
+        known: NDArray[np.bool_] | None = None,
     ) -> None:
         """Finds terms and weights.
 
@@ -90,6 +94,7 @@ class TfidfBaseline(ABC):
             seed: of solvers that draw.
             inputs: beside the texts.
             columns: float32 (films, columns): what they are for the films, not negative; None without inputs.
+            known: bool (films, genres): films whose label of a genre is known; None for all.
 
         Raises:
             DataError: no term is left.
@@ -103,7 +108,7 @@ class TfidfBaseline(ABC):
                 "lower model.min_films, raise model.max_share, or use more films"
             ) from None
         terms = tuple(vectorizer.get_feature_names_out().tolist())
-        weights, bias = self._solve(self._beside(features, columns), labels, seed)
+        weights, bias = self._solve(self._beside(features, columns), labels, seed, known)
         self.linear = LinearGenres(tuple(genres), terms, np.asarray(vectorizer.idf_), weights, bias, tuple(inputs))
 
     def _beside(self, features: csr_matrix, columns: csr_matrix | None) -> csr_matrix:
@@ -230,9 +235,9 @@ class TfidfNaiveBayes(TfidfBaseline):
     name: ClassVar[str] = "tfidf_nb"
 
     def _solve(
-        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int
+        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int, known: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        weights, bias = naive_bayes(features, labels, self.smoothing)
+        weights, bias = naive_bayes(features, labels, self.smoothing, known)
         return (self.evidence * weights).astype(np.float32), bias
 
 
@@ -253,15 +258,17 @@ class TfidfLogisticRegression(TfidfBaseline):
     name: ClassVar[str] = "tfidf_logreg"
 
     def _solve(
-        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int
+        self, features: csr_matrix, labels: NDArray[np.bool_], seed: int, known: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
         weights = np.zeros((features.shape[1], labels.shape[1]), dtype=np.float32)
-        bias = prior_log_odds(labels)
+        bias = prior_log_odds(labels, known)
         weighting = "balanced" if self.class_weight == "balanced" else None
-        for genre in np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0)):
+        films = len(labels) if known is None else known.sum(axis=0)
+        for genre in np.flatnonzero(labels.any(axis=0) & (labels.sum(axis=0) < films)):
+            rows = slice(None) if known is None else np.flatnonzero(known[:, genre])
             solver = LogisticRegression(
                 C=self.inverse_penalty,
                 class_weight=weighting,
@@ -272,7 +279,7 @@ class TfidfLogisticRegression(TfidfBaseline):
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ConvergenceWarning)
                 try:
-                    solver.fit(features, labels[:, genre])
+                    solver.fit(features[rows], labels[rows, genre])
                 except ConvergenceWarning:
                     raise ConfigError(
                         f"logistic regression did not converge in {self.max_iter} iterations: "

@@ -28,6 +28,9 @@ from genre_lightning.types import Batch
 
 __all__ = ["VALIDATION_METRICS", "EvaluationMetrics", "GenreMetrics", "tuned_micro_f1"]
 
+UNKNOWN = -1
+"""Label of a genre that is not known of a film."""
+
 _EXPECTED = (
     # a genre without positives or negatives: such genres are left out of the means
     "No positive samples in targets",
@@ -74,7 +77,9 @@ class TunedMicroF1(MultilabelPrecisionRecallCurve):
 
     def compute(self) -> Tensor:  # type: ignore[override]  # a scalar in place of the curve
         """Give the score over all films of all ranks."""
-        return tuned_micro_f1(dim_zero_cat(self.preds), dim_zero_cat(self.target))
+        scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        known = labels >= 0
+        return tuned_micro_f1(scores[known], labels[known])
 
 
 class GenreMetrics(nn.Module):
@@ -85,13 +90,15 @@ class GenreMetrics(nn.Module):
 
     Args:
         num_genres: width of the logits.
+        masked: whether some labels are not known; they are -1 and are not counted.
     """
 
-    def __init__(self, num_genres: int) -> None:
+    def __init__(self, num_genres: int, *, masked: bool = False) -> None:
         super().__init__()
         self.num_genres = num_genres
+        ignored: dict[str, Any] = {"ignore_index": UNKNOWN} if masked else {}
         # validate_args checks values, which waits for the device at every step
-        each: dict[str, Any] = {"num_labels": num_genres, "average": "none", "validate_args": False}
+        each: dict[str, Any] = {"num_labels": num_genres, "average": "none", "validate_args": False, **ignored}
         micro = {**each, "average": "micro"}
         self.metrics = MetricCollection(
             {
@@ -100,10 +107,10 @@ class GenreMetrics(nn.Module):
                 "f1": MultilabelF1Score(**each),
                 "precision_micro": MultilabelPrecision(**micro),
                 "recall_micro": MultilabelRecall(**micro),
-                "subset_accuracy": MultilabelExactMatch(num_labels=num_genres, validate_args=False),
+                "subset_accuracy": MultilabelExactMatch(num_labels=num_genres, validate_args=False, **ignored),
                 "average_precision": MultilabelAveragePrecision(**each),
                 "auroc": MultilabelAUROC(**each),
-                "f1_micro_tuned": TunedMicroF1(num_labels=num_genres, validate_args=False),
+                "f1_micro_tuned": TunedMicroF1(num_labels=num_genres, validate_args=False, **ignored),
             },
             # metrics of one group share one state: it is updated and kept once
             compute_groups=[
@@ -119,7 +126,7 @@ class GenreMetrics(nn.Module):
 
         Args:
             logits: floating (films, genres), raw.
-            labels: 0/1 of any dtype, (films, genres).
+            labels: 0/1 of any dtype, (films, genres), or `UNKNOWN`.
             weights: (films,); rows of weight 0 are padding and are not counted.
         """
         real = weights > 0
@@ -186,13 +193,14 @@ class EvaluationMetrics(nn.Module):
 
     Args:
         num_genres: Width of the logits.
+        masked: Whether some labels are not known.
     """
 
     loss: Tensor
 
-    def __init__(self, num_genres: int) -> None:
+    def __init__(self, num_genres: int, *, masked: bool = False) -> None:
         super().__init__()
-        self.metrics = GenreMetrics(num_genres)
+        self.metrics = GenreMetrics(num_genres, masked=masked)
         # sum of the losses, and films
         self.register_buffer("loss", torch.zeros(2, dtype=torch.float64), persistent=False)
 
@@ -205,7 +213,10 @@ class EvaluationMetrics(nn.Module):
             batch: Whose `labels` and `weights` are of these rows.
         """
         self.loss += torch.stack([loss_sum, batch["weights"].sum()])
-        self.metrics.update(logits, batch["labels"], batch["weights"])
+        labels = batch["labels"]
+        if "known" in batch:
+            labels = torch.where(batch["known"] > 0, labels, UNKNOWN)
+        self.metrics.update(logits, labels, batch["weights"])
 
     def compute(self, reduce: Reduce) -> dict[str, Tensor]:
         """Give "loss" and the names of `VALIDATION_METRICS`, scalars; on several ranks all of them must call it.

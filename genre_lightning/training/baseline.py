@@ -79,7 +79,7 @@ def _train_and_evaluate(
         tell(f"no training film has {', '.join(absent)}: the model knows nothing of them")
     started = time.monotonic()
     texts, columns = data.films.strings("text", data.rows[train.films]), input_matrix(data.encoded, train.films)
-    model.fit(texts, train.labels, genres, seed, data.inputs, columns)
+    model.fit(texts, train.labels, genres, seed, data.inputs, columns, train.known)
     sha256 = model.write(run.baseline)
     seconds = time.monotonic() - started
     linear = model.fitted()

@@ -56,6 +56,7 @@ def predictions_of(data: PreparedFilms, split: str, logits: NDArray[np.float32])
         texts=data.films.strings("text", rows),
         labels=part.labels,
         logits=logits,
+        known=part.known,
     )
 
 

@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from genre_lightning.config.changes import check_same_training, training_digest
+from genre_lightning.data.corrections import Correction, write_corrections
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.data.steps import planned_epochs, steps_per_epoch
 from genre_lightning.distributed.checkpoint.io import previous_names
@@ -25,6 +26,7 @@ from genre_lightning.models.layers.packing import why_not_flash
 from genre_lightning.models.restore import restore_weights
 from genre_lightning.provenance import device_name, git_commit, made_by
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
+from genre_lightning.training.continuation import compare_with_parent, distil, open_parent, start_from_parent
 from genre_lightning.training.evaluate import evaluate_run, keep_untrained
 from genre_lightning.training.loggers.build import closing, describe_run, keep_best, resume_loggers
 from genre_lightning.training.resume import (
@@ -39,17 +41,22 @@ from genre_lightning.training.resume import (
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jsonargparse import ArgumentParser, Namespace
 
     from genre_lightning.runs import RunDirectory
 
 
-def fit_run(config: Namespace, parser: ArgumentParser) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
+def fit_run(
+    config: Namespace, parser: ArgumentParser, corrections: Sequence[Correction] | None = None
+) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
     """Train and evaluate a run, resume it, or do nothing if it is finished.
 
     Args:
         config: Parsed, with a run directory.
         parser: That parsed it.
+        corrections: What people said about films; None for none, or for a run that has kept it.
 
     Returns:
         The run, and what each split's metrics.json holds; nothing on other ranks than rank 0.
@@ -61,6 +68,9 @@ def fit_run(config: Namespace, parser: ArgumentParser) -> tuple[RunDirectory, di
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
     watch_ranks()
     setup.data.keep_splits(kept_splits(setup.run))
+    setup.lineage = open_parent(setup)
+    if corrections is not None:
+        setup.data.correct(corrections)
     with explaining_failures():
         return setup.run, _fit(setup, changed)
 
@@ -78,6 +88,10 @@ def _fit(setup: Setup, changed: list[str]) -> dict[str, dict[str, Any]]:
             if changed and is_first_rank():
                 _accept_older_checkpoints(setup)
             begin(setup.run, setup.config_text, data, anew=anew)
+            if setup.lineage is not None and is_first_rank() and not setup.run.lineage.is_file():
+                setup.lineage.write(setup.run.lineage)
+            if is_first_rank() and setup.data.corrections and not setup.run.corrections.is_file():
+                write_corrections(setup.data.corrections, setup.run.corrections)
             _keep_tokenizer(setup, data)
             results = None if changed else finished_results(setup.run)
             return _train_and_evaluate(setup, data, changed) if results is None else results
@@ -128,12 +142,19 @@ def _train(
             _check_same_settings(setup, resume, manifest)
             step = manifest.global_step or 0
             tell(f"resuming {setup.run.path} after optimizer step {step:,}")
+        elif setup.lineage is not None:
+            start_from_parent(setup, setup.lineage)
         resume_loggers(trainer.loggers, step)
         _describe(setup, data, trainer.strategy.root_device)
         settings = yaml.safe_load(setup.config_text)
-        describe_run(trainer.loggers, {**settings, "data_audit": data.audit, "git_commit": git_commit()})
+        described = {**settings, "data_audit": data.audit, "git_commit": git_commit()}
+        if setup.lineage is not None:
+            described["parent"] = setup.lineage.summary
+        describe_run(trainer.loggers, described)
         started = time.monotonic()
         if setup.model.trains:
+            if setup.lineage is not None:
+                distil(setup, setup.lineage, trainer)
             ckpt_path = str(resume) if resume else None
             trainer.fit(setup.model, datamodule=setup.data, ckpt_path=ckpt_path, weights_only=True)
         else:
@@ -153,6 +174,8 @@ def _train(
     _restore_best(setup, trainer, checkpoints.best_score)
     results = evaluate_run(setup, trainer)
     if is_first_rank():
+        if setup.lineage is not None:
+            compare_with_parent(setup, setup.lineage)
         keep_best(trainer.loggers)
         finish(setup.run)
     return results
@@ -163,7 +186,9 @@ def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
     best = manifest_of(setup.run.best) if manifest_path(setup.run.best).is_file() else None
     epoch = best.epoch if best else None
+    parent = setup.lineage.summary if setup.lineage else {}
     return {
+        **{f"parent_{name}": value for name, value in parent.items()},
         **made_by(device_name(trainer.strategy.root_device)),
         "devices": trainer.world_size,
         "learning_rate": lr,

@@ -13,7 +13,9 @@ from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import CheckpointError, one_line
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.report import write_report
+from genre_lightning.lineage import read_lineage
 from genre_lightning.models.restore import restore_weights
+from genre_lightning.training.continuation import use_lineage
 from genre_lightning.training.evaluate import (
     evaluate_split,
     fit_and_store_decision,
@@ -43,6 +45,8 @@ def trained_setup(config: Namespace, parser: ArgumentParser, *, films: bool = Tr
     if films:
         check_same_training(setup.run, setup.config_text, override=None)
         setup.data.keep_splits(kept_splits(setup.run))
+        if (lineage := read_lineage(setup.run.lineage)) is not None:
+            use_lineage(setup, lineage)
     return setup
 
 

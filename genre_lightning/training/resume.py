@@ -17,6 +17,7 @@ from genre_lightning.data.prepare import PreparedFilms
 from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.slurm import lock_patience
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, GenreLightningError, one_line
+from genre_lightning.evaluation.against_parent import read_against_parent
 from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.evaluation.runs import Run
@@ -103,8 +104,10 @@ def begin(run: RunDirectory, config_text: str, data: PreparedFilms, *, anew: boo
     starts = anew or run.status in ("new", "training")
     if starts:
         # first, as a folder with other files and no configuration is no run: ranks that are late may look at it now.
-        # The two options are asked of one call: kept, they would hold for every later one
-        run.write_config(re.sub(r"^(override|json): true$", r"\1: false", config_text, flags=re.MULTILINE))
+        # These options are asked of one call: kept, they would hold for every later one
+        run.write_config(
+            re.sub(r"^(override|json|require_no_worse): true$", r"\1: false", config_text, flags=re.MULTILINE)
+        )
     if starts or not run.audit.is_file():
         write_json(run.audit, data.audit)
     if starts or not run.splits.is_file():
@@ -183,7 +186,8 @@ def finish(run: RunDirectory) -> None:
 def show(run: RunDirectory, results: dict[str, dict[str, Any]], *, as_json: bool) -> None:
     """Prints the results of a run."""
     if as_json:
-        print(json.dumps({"run_dir": str(run.path), **results}))
+        against = read_against_parent(run)
+        print(json.dumps({"run_dir": str(run.path), **results, **({"against_parent": against} if against else {})}))
         return
     for result in results.values():
         print_headlines(result, sys.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from genre_lightning.config.changes import training_digest
 from genre_lightning.config.constructors import values
+from genre_lightning.config.continuation import ContinueOptions
 from genre_lightning.config.data import make_paths_absolute
 from genre_lightning.config.guard import instantiate
 from genre_lightning.config.trainer import option_problems
@@ -42,6 +43,7 @@ from genre_lightning.distributed.strategies import (
     rank_count,
 )
 from genre_lightning.errors import ConfigError, check_all
+from genre_lightning.lineage import Lineage
 from genre_lightning.metrics import better_is_higher
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.layers.fusion import no_inputs
@@ -70,6 +72,9 @@ class Setup:
     trainer_options: dict[str, Any]
     """Of the trainer, with the loggers, callbacks and plugins that were named built."""
     wandb: WandbOptions | None = None
+    continuation: ContinueOptions = field(default_factory=ContinueOptions)
+    lineage: Lineage | None = None
+    """Of a run that continues from another; known once that is opened."""
 
 
 def check_setup(
@@ -104,6 +109,8 @@ def prepare_checks(
         logging.getLogger(name).setLevel(logging.WARNING)
     config = config.clone()
     make_paths_absolute(config.data)
+    if config.continue_from is not None:
+        config.continue_from = Path(config.continue_from).expanduser().absolute()
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     problems = _trainer_problems(config, planned)
     step, ranks = current_step(), torchrun_ranks()
@@ -152,7 +159,8 @@ def prepare_checks(
         options |= {"devices": step.tasks_per_node, "num_nodes": step.nodes}
     elif ranks:
         options |= {"devices": ranks.devices, "num_nodes": ranks.nodes}
-    return Setup(config, text, run, data, model, options, instances.wandb), problems, checks
+    setup = Setup(config, text, run, data, model, options, instances.wandb, instances["continue"])
+    return setup, problems, checks
 
 
 def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[str]:

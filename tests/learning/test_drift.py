@@ -10,13 +10,13 @@ from scipy.stats import chi2, false_discovery_control
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.evaluation.bootstrap import holm
 from genre_lightning.learning.drift import (
     Tagged,
     compare_calibration,
     compare_rates,
     compare_texts,
     find_drift,
-    holm,
     population_stability,
 )
 

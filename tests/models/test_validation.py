@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from genre_lightning import metrics
-from genre_lightning.models.validation import VALIDATION_METRICS, GenreMetrics, tuned_micro_f1
+from genre_lightning.models.validation import VALIDATION_METRICS, EvaluationMetrics, GenreMetrics, tuned_micro_f1
 
 GENRES = 5
 
@@ -28,6 +28,30 @@ def reference(logits, labels):
     candidates = [metrics.policy_metrics(truth, probabilities >= t)["f1_micro"] for t in np.unique(probabilities)]
     figures = {**metrics.policy_metrics(truth, decided), **metrics.threshold_free_metrics(truth, probabilities)}
     return {**{name: figures[name] for name in VALIDATION_METRICS[:-1]}, "f1_micro_tuned": max(candidates)}
+
+
+def test_labels_that_are_not_known_are_left_out():
+    logits, labels = films()
+    known = torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)) < 0.7
+    known[:60, 4] = False
+    truth, probabilities, mask = (labels.bool() & known).numpy(), logits.sigmoid().numpy(), known.numpy()
+    collection = EvaluationMetrics(GENRES, masked=True)
+    for start in range(0, 120, 50):
+        part = slice(start, start + 50)
+        batch = {"labels": labels[part].float(), "known": known[part].float(), "weights": torch.ones(len(labels[part]))}
+        collection.update(logits[part], torch.zeros(()), batch)
+    found = as_floats(collection.compute(lambda values: values))
+    decided = metrics.judged(probabilities >= 0.5, mask)
+    expected = {
+        **metrics.policy_metrics(truth, decided, mask),
+        **metrics.threshold_free_metrics(truth, probabilities, known=mask),
+        "f1_micro_tuned": float(tuned_micro_f1(logits.sigmoid()[known], labels[known])),
+    }
+    for name in VALIDATION_METRICS:
+        assert found[name] == pytest.approx(expected[name], abs=1e-6), name
+    np.testing.assert_allclose(
+        collection.per_genre()["ap"], metrics.average_precision(truth, probabilities, mask), rtol=1e-5
+    )
 
 
 def as_floats(values):

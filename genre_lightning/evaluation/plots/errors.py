@@ -43,12 +43,14 @@ def shown_genres(labels: BoolArray, decided: BoolArray, most: int = MOST_GENRES)
 
 
 @styled
-def confusion_figure(labels: BoolArray, decided: BoolArray, genres: tuple[str, ...]) -> Figure:
+def confusion_figure(
+    labels: BoolArray, decided: BoolArray, genres: tuple[str, ...], known: BoolArray | None = None
+) -> Figure:
     """Draw the 2 x 2 counts of each genre, shaded by the share of its row, so that rare genres can be read."""
     columns, note = shown_genres(labels, decided)
     title = f"Confusion of each genre ({len(labels):,} films{note})"
     figure, panels = small_multiples(title, len(columns), cell=(1.75, 1.75))
-    found = confusion_counts(labels[:, columns], decided[:, columns])
+    found = confusion_counts(labels[:, columns], decided[:, columns], None if known is None else known[:, columns])
     for column, axes, (tn, fp, fn, tp) in zip(columns, panels, found, strict=True):
         counts = np.array([[tp, fn], [fp, tn]])
         shares = np.nan_to_num(ratio(counts, counts.sum(axis=1, keepdims=True)))

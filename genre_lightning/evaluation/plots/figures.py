@@ -40,6 +40,8 @@ from genre_lightning.metrics import (
     average_precision,
     calibration_bins,
     expected_calibration_error,
+    known_of,
+    known_pairs,
 )
 
 FIGURES = {
@@ -78,13 +80,14 @@ def write_figures(
 def _write_figures(
     directory: Path, scored: ScoredSplit, genres: tuple[str, ...], curves_csv: str | os.PathLike[str] | None
 ) -> list[Path]:
-    labels, probabilities, decided = scored.labels, scored.probabilities, scored.decided[SHIPPED_POLICY]
+    labels, probabilities, decided = scored.labels, scored.probabilities, scored.judged[SHIPPED_POLICY]
+    known = scored.known
     drawn: dict[str, Figure | None] = {
         "loss": loss_figure(curves_csv) if curves_csv is not None and Path(curves_csv).is_file() else None,
-        "threshold_curve": threshold_figure(labels, probabilities, scored.decision.threshold_global),
-        "precision_recall": precision_recall_figure(labels, probabilities, decided, genres),
-        "confusion": confusion_figure(labels, decided, genres),
-        "reliability": reliability_figure(labels, scored.uncalibrated, probabilities),
+        "threshold_curve": threshold_figure(labels, probabilities, scored.decision.threshold_global, known),
+        "precision_recall": precision_recall_figure(labels, probabilities, decided, genres, known),
+        "confusion": confusion_figure(labels, decided, genres, known),
+        "reliability": reliability_figure(*known_pairs(known, labels, scored.uncalibrated, probabilities)),
         "taken_for": taken_for_figure(labels, decided, genres),
         "f1_by_length": f1_by_length_figure(labels, decided, scored.predictions.texts),
         "f1_by_genre_count": f1_by_genre_count_figure(labels, decided),
@@ -126,9 +129,12 @@ def loss_figure(curves_csv: str | os.PathLike[str]) -> Figure | None:
 
 
 @styled
-def threshold_figure(labels: BoolArray, probabilities: FloatArray, threshold: float) -> Figure:
+def threshold_figure(
+    labels: BoolArray, probabilities: FloatArray, threshold: float, known: BoolArray | None = None
+) -> Figure:
     """Draw micro precision, recall and F1 over one threshold for all genres, and mark the fitted one."""
-    curve = micro_f1_curve(probabilities, labels)
+    likely, truth = known_pairs(known, probabilities, labels)
+    curve = micro_f1_curve(likely, truth)
     figure, axes = one_axes(f"One threshold for all genres ({len(labels):,} films)")
     styles = (("precision", BLUE, "--"), ("recall", GREEN, "-."), ("f1", RED, "-"))
     for name, colour, style in styles:
@@ -153,24 +159,29 @@ def threshold_figure(labels: BoolArray, probabilities: FloatArray, threshold: fl
 
 @styled
 def precision_recall_figure(
-    labels: BoolArray, probabilities: FloatArray, decided: BoolArray, genres: tuple[str, ...]
+    labels: BoolArray,
+    probabilities: FloatArray,
+    decided: BoolArray,
+    genres: tuple[str, ...],
+    known: BoolArray | None = None,
 ) -> Figure:
     """Draw the precision-recall curve of each genre, its decided point, and its share of films as the chance level."""
     columns, note = shown_genres(labels, decided)
     figure, panels = small_multiples(f"Precision and recall of each genre ({len(labels):,} films{note})", len(columns))
-    areas, support = average_precision(labels, probabilities), labels.sum(axis=0)
+    areas, support = average_precision(labels, probabilities, known), labels.sum(axis=0)
     for j, axes in zip(columns, panels, strict=True):
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.grid(True)
         if support[j] == 0:
             axes.set_title(f"{genres[j]}\nno films: undefined", loc="left", fontsize=8)
             continue
-        order = np.argsort(-probabilities[:, j], kind="stable")
-        ranked = probabilities[order, j]
+        scores, truth = known_of(j, known, probabilities, labels)
+        order = np.argsort(-scores, kind="stable")
+        ranked = scores[order]
         ends = np.append(ranked[1:] != ranked[:-1], True)
-        hits = np.cumsum(labels[order, j])[ends]
+        hits = np.cumsum(truth[order])[ends]
         recall, precision = hits / support[j], hits / (np.flatnonzero(ends) + 1)
-        axes.axhline(support[j] / len(labels), color=GREY, linestyle=":", linewidth=1)
+        axes.axhline(support[j] / len(truth), color=GREY, linestyle=":", linewidth=1)
         axes.step(np.append(0, recall), np.append(precision[0], precision), where="post", color=BLUE, linewidth=1.2)
         taken = int(decided[:, j].sum())
         if taken:

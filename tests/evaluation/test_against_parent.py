@@ -1,0 +1,80 @@
+"""A continued run against its parent: the films and genres that both have, and what is significantly worse."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genre_lightning.errors import DataError
+from genre_lightning.evaluation.against_parent import against_parent, is_worse, on_shared_films, verdict
+from genre_lightning.evaluation.decisions import fit_decision
+from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
+from genre_lightning.evaluation.scored import ScoredSplit
+
+OLD, NEW = ("Comedy", "Drama"), ("Comedy", "Drama", "War")
+
+
+class Stored:
+    """A run of which only its predictions are asked."""
+
+    def __init__(self, stored):
+        self.stored, self.directory = stored, "runs/old"
+
+    def predictions(self, split):
+        assert split == "test"
+        return self.stored
+
+
+def stored(genres, ids, noise, seed=0, known=None):
+    rng = np.random.default_rng([seed, 1])
+    truth = {name: np.random.default_rng([7, n]).normal(size=1000) for n, name in enumerate(NEW)}
+    labels = np.stack([truth[name][ids] > 0.5 for name in genres], axis=1)
+    scores = np.stack([truth[name][ids] for name in genres], axis=1)
+    logits = (3 * (scores - 0.5) + rng.normal(size=scores.shape) * np.asarray(noise)).astype(np.float32)
+    films = Predictions(genres, ids, ["t"] * len(ids), ["x"] * len(ids), labels, logits, known)
+    scored = ScoredSplit(films, fit_decision(films, "validation", resamples=5))
+    return StoredPredictions(films, scored.probabilities, scored.decided["per_genre"], {"split_sha256": str(len(ids))})
+
+
+def test_shared_films_are_in_one_order_with_the_newest_labels():
+    old, new = stored(OLD, np.arange(50), 1), stored(NEW, np.arange(90, 20, -1), 1)
+    labels = new.predictions.labels.copy()
+    labels[new.predictions.ids == 30, 0] ^= True
+    new = replace(new, predictions=replace(new.predictions, labels=labels))
+    first, second = on_shared_films([old, new], truth=1)
+    assert first.predictions.ids.tolist() == second.predictions.ids.tolist()
+    assert {int(name) for name in first.predictions.ids} == set(range(21, 50))
+    assert first.predictions.genres == OLD
+    np.testing.assert_array_equal(first.predictions.labels, second.predictions.labels)
+    place = first.predictions.ids.tolist().index("30")
+    assert first.predictions.labels[place, 0] == labels[new.predictions.ids == 30, 0][0]
+    np.testing.assert_array_equal(first.predictions.logits[place], old.predictions.logits[30])
+
+
+def test_runs_without_a_film_in_common_are_refused():
+    with pytest.raises(DataError, match="no test film and genre in common"):
+        on_shared_films([stored(OLD, np.arange(10), 1), stored(NEW, np.arange(20, 30), 1)], truth=0)
+
+
+def test_a_forgotten_genre_is_worse_and_the_others_are_not():
+    ids = np.arange(400)
+    old = stored(OLD, ids, 0.5)
+    new = stored(NEW, np.arange(500), [0.5, 8, 0.5], seed=0)
+    found = against_parent(Stored(new), Stored(old), resamples=300)
+    assert found["n"] == 400
+    assert is_worse(found) == ["micro-F1", "macro-F1", "mAP", "Drama"]
+    assert "worse than the parent on its test films: micro-F1" in verdict(found)
+    same = against_parent(Stored(stored(NEW, np.arange(500), 0.5)), Stored(old), resamples=300)
+    assert not is_worse(same)
+
+
+def test_films_that_are_unknown_for_a_genre_do_not_count():
+    ids = np.arange(400)
+    known = np.ones((400, 2), dtype=bool)
+    known[:200, 1] = False
+    clean, noisy = stored(OLD, ids, 0.5, known=known), stored(OLD, ids, 0.5, known=known)
+    logits = np.where(known, noisy.predictions.logits, 9).astype(np.float32)
+    noisy = replace(noisy, predictions=replace(noisy.predictions, logits=logits), decided=noisy.decided | ~known)
+    found = against_parent(Stored(noisy), Stored(clean), resamples=50)
+    assert [row["old"] for row in found["genres"]] == [row["new"] for row in found["genres"]]
+    assert found["partly_known"]
