@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from docstring_parser import parse
 
 from genre_lightning.bounds import BatchBounds, Bounds
+from genre_lightning.config.continuation import ContinueOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import OPTIONS
@@ -32,11 +33,9 @@ def configuration_schema() -> Schema:
     arguments of models of your own are not looked into.
     """
     settings = {
-        "run_dir": {"type": ["string", "null"]},
+        **{name: {"type": ["string", "null"]} for name in ("run_dir", "continue_from", "feedback")},
         "seed": {"type": "integer"},
-        "override": {"type": "boolean"},
-        "json": {"type": "boolean"},
-        "tensorboard": {"type": "boolean"},
+        **{name: {"type": "boolean"} for name in ("override", "json", "tensorboard", "require_no_worse")},
         "baseline": {"type": "string"},
         "data": _of_options(DataOptions),
         "model": {},
@@ -44,6 +43,7 @@ def configuration_schema() -> Schema:
         "checkpoint": _of_options(CheckpointOptions),
         "early_stopping": _of_options(EarlyStoppingOptions),
         "decision": _of_options(DecisionOptions),
+        "continue": _of_options(ContinueOptions),
         "wandb": {**_of_options(WandbOptions), "type": ["object", "null"]},
     }
     return {

@@ -8,6 +8,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from genre_lightning.__main__ import main
+from genre_lightning.config.parser import parse
 from genre_lightning.config.schema import configuration_schema
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -25,6 +26,11 @@ def test_the_command_prints_a_valid_schema(capsys):
     about = schema["properties"]["data"]["properties"]["max_tokens"]
     assert about["description"]
     assert (about["default"], about["minimum"]) == (256, 3)
+
+
+def test_the_schema_has_every_option_of_fit():
+    config, _ = parse("fit", ["--data.csv", "films.csv"])
+    assert set(vars(config)) - {"config"} == set(configuration_schema()["properties"]) - {"baseline"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

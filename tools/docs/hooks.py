@@ -19,6 +19,7 @@ from mkdocs.structure.pages import Page
 
 from genre_lightning.bounds import Bounds
 from genre_lightning.cli import COMMANDS
+from genre_lightning.config.continuation import ContinueOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import OPTIONS
@@ -89,6 +90,7 @@ def options_page() -> str:
         ("checkpoint", "Checkpoints", CheckpointOptions),
         ("early_stopping", "Early stopping", EarlyStoppingOptions),
         ("decision", "Decision", DecisionOptions),
+        ("continue", "Continued runs", ContinueOptions),
         ("wandb", "Weights & Biases", WandbOptions),
     ]
     for section, title, kind in groups:
