@@ -17,8 +17,8 @@ from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.files import read_json, write_json
-from genre_lightning.files import json_value, judged
+from genre_lightning.files import json_value, read_json, write_json
+from genre_lightning.metrics import judged
 from genre_lightning.runs import RunDirectory
 from genre_lightning.shapes import Shape, count, maybe_number, text
 
