@@ -23,7 +23,7 @@ from genre_lightning.streams import ReaderGoneError, finish_output, guard_stream
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit status: 2 for bad use, with one line on the error stream.
+    """Run a command line and return its exit status: 2 for bad use, with one line on the error stream.
 
     Args:
         arguments: the words after the program's name; None takes the process's own, and with them the whole process.

@@ -31,7 +31,7 @@ def default_cache_dir() -> Path:
 
 
 def key_of(settings: Any) -> str:
-    """A short name for settings that JSON can hold: equal settings, equal name."""
+    """Return a short name for settings that JSON can hold: equal settings, equal name."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -117,7 +117,7 @@ def _make_root(root: Path) -> bool:
 
 
 def _stamp(folder: Path) -> tuple[int, int] | None:
-    """What tells one build of a folder from the next; None without one."""
+    """Return what tells one build of a folder from the next; None without one."""
     try:
         state = (folder / MANIFEST).stat()
     except OSError:

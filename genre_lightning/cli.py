@@ -69,7 +69,7 @@ COMMANDS = {
 
 
 def help_text() -> str:
-    """What `genre-lightning --help` prints."""
+    """Return what `genre-lightning --help` prints."""
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{command.about}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -93,7 +93,7 @@ def help_text() -> str:
 
 
 def find_command(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The command that the words start with, and the words after it; None where they name none."""
+    """Return the command that the words start with, and the words after it; None where they name none."""
     for length in (2, 1):
         name = " ".join(words[:length])
         if len(words) >= length and name in COMMANDS:
@@ -102,7 +102,7 @@ def find_command(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> int:
-    """Runs a command and returns its exit status.
+    """Run a command and return its exit status.
 
     Args:
         name: of the command.

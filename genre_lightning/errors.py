@@ -57,7 +57,7 @@ class PreemptedError(GenreLightningError):
 def problems_of(
     checks: Iterable[Callable[[], object]], kinds: tuple[type[GenreLightningError], ...] = (ConfigError,)
 ) -> list[str]:
-    """Runs every check, and gives what is wrong, each problem with its cure.
+    """Run every check, and give what is wrong, each problem with its cure.
 
     Args:
         checks: each raises an error where something is wrong.
@@ -73,7 +73,7 @@ def problems_of(
 
 
 def check_all(checks: Iterable[Callable[[], object]], found: Iterable[str] = ()) -> None:
-    """Runs every check, so that all problems of a configuration are named at once.
+    """Run every check, so that all problems of a configuration are named at once.
 
     Args:
         checks: each raises a ConfigError where something is wrong; other errors go through at once.

@@ -354,7 +354,7 @@ def read_record(
 
 
 def damaged(path: str | os.PathLike[str], reason: object, fix: str = REMAKE) -> CheckpointError:
-    """The error for a stored file that does not hold what it should."""
+    """Return the error for a stored file that does not hold what it should."""
     return CheckpointError(f"{path} is damaged ({one_line(reason)[:200]}): {fix}")
 
 

@@ -72,7 +72,7 @@ def read_object(path: Path, most_bytes: int = _LARGEST_FILE) -> dict[str, Any]:
 
 
 def check_folder(name: str, *, weights: bool = True) -> None:
-    """What can be told of a backbone in a local directory without reading it; of one of the hub nothing.
+    """Check a backbone in a local directory without reading it; nothing is known of one of the hub.
 
     Args:
         name: model of the hub or local directory.

@@ -43,7 +43,7 @@ _WITHOUT_BF16 = ("V100", "V100S", "V100-PCIE", "T4")
 
 
 def dense_peak(device: str, precision: Precision) -> float | None:
-    """The device's dense peak in FLOPs a second; None where it is not known.
+    """Return the device's dense peak in FLOPs a second; None where it is not known.
 
     Args:
         device: `torch.cuda.get_device_name()`, such as "NVIDIA H100 80GB HBM3".
@@ -85,7 +85,7 @@ def known_gpus() -> dict[str, Gpu]:
 
 
 def gpu_named(name: str) -> Gpu:
-    """The GPU of a name, with or without its size where it comes in one only.
+    """Return the GPU of a name, with or without its size where it comes in one only.
 
     Raises:
         ConfigError: unknown, with the names that are known.

@@ -89,7 +89,7 @@ def digest_on_node(path: Path) -> str:
 
 
 def _notes_of(start: str) -> Path | None:
-    """The folder of a start's notes, this user's alone; None if it cannot be had."""
+    """Return the folder of a start's notes, this user's alone; None if it cannot be had."""
     root = Path(tempfile.gettempdir()) / f"genre_lightning-{os.geteuid()}"
     folder = root / hashlib.sha256(start.encode()).hexdigest()[:24]
     try:
@@ -121,7 +121,7 @@ def _read(note: Path) -> str | None:
 
 
 def _lock_of(note: Path) -> HeldLock | None:
-    """The lock of who finds out; None if another rank takes too long."""
+    """Return the lock of who finds out; None if another rank takes too long."""
     try:
         return locked(note.with_suffix(".lock"), _PATIENCE_SECONDS, "another rank of this node is at it")
     except ConfigError:

@@ -82,7 +82,7 @@ def no_progress(task: str, total: int) -> AbstractContextManager[None]:
 
 @contextmanager
 def task_progress(task: str, total: int) -> Iterator[Any]:
-    """A bar for a task of so many units on a terminal; lines now and then and at its end where there is none.
+    """Yield a bar for a task of so many units on a terminal; lines now and then and at its end where there is none.
 
     Nothing is shown for a task that never reports, such as one whose result is in the cache, or that is soon done.
     """
@@ -110,7 +110,7 @@ def task_progress(task: str, total: int) -> Iterator[Any]:
 
 @contextmanager
 def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]]:
-    """A bar for work through a file whose rows nobody has counted; lines now and then where there is no terminal.
+    """Yield a bar for work through a file whose rows nobody has counted; lines now and then where there is no terminal.
 
     Args:
         task: what is done.

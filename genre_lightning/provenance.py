@@ -54,7 +54,7 @@ def _cpu_name() -> str:
 
 @lru_cache(maxsize=1)
 def git_commit() -> str | None:
-    """The commit of the checkout that this package is part of, or else of the working directory's.
+    """Return the commit of the checkout that this package is part of, or else of the working directory's.
 
     Returns:
         40 or 64 hex digits; None outside of checkouts. Of the package's own checkout, "-dirty" follows them if tracked

@@ -362,7 +362,7 @@ class RunDirectory:
             )
 
     def settings(self) -> dict[str, Any]:
-        """The resolved configuration as plain values.
+        """Return the resolved configuration as plain values.
 
         Raises:
             CheckpointError: it cannot be read.
@@ -374,7 +374,7 @@ class RunDirectory:
             raise damaged(self.config, error, fix) from None
 
     def write_config(self, text: str) -> None:
-        """Keeps the resolved configuration."""
+        """Keep the resolved configuration."""
         write_text(self.config, text)
 
 
@@ -398,5 +398,5 @@ def kind_of(settings: Mapping[str, Any]) -> str:
 
 
 def _weight(value: Any) -> bool:
-    """A weight from 0 to 1."""
+    """Return a weight from 0 to 1."""
     return number(value) and 0 <= value <= 1

@@ -12,22 +12,22 @@ Shape: TypeAlias = Mapping[str, "Shape"] | list["Shape"] | Check | None
 
 
 def number(value: Any) -> bool:
-    """A finite number."""
+    """Return a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def maybe_number(value: Any) -> bool:
-    """A finite number, or null for an undefined one."""
+    """Return a finite number, or null for an undefined one."""
     return value is None or number(value)
 
 
 def count(value: Any) -> bool:
-    """A whole number from 0 on."""
+    """Return a whole number from 0 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def text(value: Any) -> bool:
-    """A text."""
+    """Return a text."""
     return isinstance(value, str)
 
 

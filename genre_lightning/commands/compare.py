@@ -13,7 +13,7 @@ from genre_lightning.commands.arguments import CommandParser, within
 
 
 def compare(arguments: Sequence[str]) -> int:
-    """Prints the table, and writes it as Markdown, CSV and HTML."""
+    """Print the table, and write it as Markdown, CSV and HTML."""
     parser = CommandParser(
         "compare", "Compares runs on the same films: metrics with 95% intervals, paired p-values, time, parameters."
     )

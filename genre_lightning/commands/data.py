@@ -22,7 +22,7 @@ from genre_lightning.progress import answer, say
 
 
 def sample(arguments: Sequence[str]) -> int:
-    """Writes the embedded sample."""
+    """Write the embedded sample."""
     from genre_lightning.data.sample.generate import write_sample
 
     parser = CommandParser("data sample", "Writes a made-up movies file in The Movies Dataset's format.")
@@ -42,7 +42,7 @@ def sample(arguments: Sequence[str]) -> int:
 
 
 def download(arguments: Sequence[str]) -> int:
-    """Fetches The Movies Dataset's file."""
+    """Fetch The Movies Dataset's file."""
     from genre_lightning.data.download import HANDLE, download_movies
 
     parser = CommandParser(
@@ -58,7 +58,7 @@ def download(arguments: Sequence[str]) -> int:
 
 
 def inspect(arguments: Sequence[str]) -> int:
-    """Prints the audit, the genres, the lengths and the splits of a file."""
+    """Print the audit, the genres, the lengths and the splits of a file."""
     from genre_lightning.commands.checked import parse_checked
     from genre_lightning.config.words import with_film_file, with_run_config
 

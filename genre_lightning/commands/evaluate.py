@@ -12,7 +12,7 @@ from genre_lightning.progress import say
 
 
 def validate(arguments: Sequence[str]) -> int:
-    """Evaluates the validation split, and fits the decision on it where the run has none."""
+    """Evaluate the validation split, and fit the decision on it where the run has none."""
     return _evaluate("validate", "validation", arguments)
 
 

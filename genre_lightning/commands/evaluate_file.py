@@ -31,7 +31,7 @@ _NAME = re.compile(r"[^\W_][\w.-]*")
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    """Evaluates all films of a labelled file that the run was not trained on, and writes RUN/evaluation/NAME/."""
+    """Evaluate all films of a labelled file that the run was not trained on, and write RUN/evaluation/NAME/."""
     options = _parser().parse_args(list(arguments))
     run = open_run(options.run)
     file = getattr(options, "data.csv").expanduser().absolute()
@@ -133,7 +133,7 @@ def _parser() -> CommandParser:
 
 
 def _name(given: str | None, file: Path) -> str:
-    """The name of the result's folder.
+    """Return the name of the result's folder.
 
     Raises:
         ConfigError: it is not a plain name, or one of the run's own splits.
@@ -152,7 +152,7 @@ def _name(given: str | None, file: Path) -> str:
 def _source(
     settings: Mapping[str, Any], options: argparse.Namespace, file: Path, renamed: Mapping[str, str]
 ) -> FilmSource:
-    """The file, read as the run reads its own; the first member's way of an ensemble."""
+    """Return the file, read as the run reads its own; the first member's way of an ensemble."""
     from genre_lightning.data.films import FilmSource
 
     data = settings.get("data") or {}
@@ -177,7 +177,7 @@ def _source(
 
 
 def _fields(scorer: Scorer, renamed: Mapping[str, str]) -> dict[str, str]:
-    """The file's column for each name in the run's text templates: a renamed column is read under its new name."""
+    """Map each name in the run's text templates to the file's column: a renamed one is read under its new name."""
     return columns_to_tag(scorer.fields, scorer.columns, replace(scorer.columns, **renamed))
 
 

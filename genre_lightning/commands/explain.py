@@ -29,7 +29,7 @@ _BOUND_OF_A_SPLIT = 0.05
 
 
 def explain(arguments: Sequence[str]) -> int:
-    """Prints what each word of the texts adds to their genres, or with --top_words the words of a split."""
+    """Print what each word of the texts adds to their genres, or with --top_words the words of a split."""
     options = _parser().parse_intermixed_args(list(arguments))
     # before the libraries and the model are loaded, which takes seconds
     run = open_run(options.run)

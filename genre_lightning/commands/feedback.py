@@ -199,7 +199,7 @@ def _add_place(parser: CommandParser) -> None:
 
 
 def _place(options: argparse.Namespace) -> tuple[Path, tuple[str, ...] | None]:
-    """The database, and the genres of the run if one is named.
+    """Return the database, and the genres of the run if one is named.
 
     Raises:
         ConfigError: Neither is named.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def plan(arguments: Sequence[str]) -> int:
-    """Runs the command; returns its exit status: 2 where `fit` would refuse the configuration."""
+    """Run the command; returns its exit status: 2 where `fit` would refuse the configuration."""
     options, words = _parser().parse_known_args(list(arguments))
     gpu = gpu_named(options.gpu) if options.gpu else None
     # before the hub's client is loaded: what is not in its cache is known, estimated or asked for
@@ -92,7 +92,7 @@ def _report(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> P
 
 
 def _machine(options: argparse.Namespace, config: Namespace, gpu: Gpu | None) -> Machine:
-    """What the run is planned for; takes the numbers of devices and nodes out of the configuration."""
+    """Return what the run is planned for; takes the numbers of devices and nodes out of the configuration."""
     from genre_lightning.planning.plan import Machine
 
     trainer = config.trainer

@@ -9,7 +9,7 @@ from genre_lightning.commands.arguments import CommandParser
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Writes report.html, or paper.html with --paper, into the run directory; prints its path."""
+    """Write report.html, or paper.html with --paper, into the run directory; prints its path."""
     parser = CommandParser("report", "Makes report.html of a run again, from the run's own files.")
     parser.add_argument("run", type=Path, help="directory of a finished run")
     parser.add_argument(

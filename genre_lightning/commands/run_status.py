@@ -45,7 +45,7 @@ class RunStatus:
 
 
 def read_status(run: RunDirectory) -> RunStatus:
-    """Reads where a run stands.
+    """Read where a run stands.
 
     Raises:
         CheckpointError: the directory is no run, and none was submitted in it.
@@ -83,7 +83,7 @@ def read_status(run: RunDirectory) -> RunStatus:
 
 
 def _later(started: str | None, submitted: str) -> str:
-    """The later of two jobs by their ids: a run may be submitted again, or started by hand after it was."""
+    """Return the later of two jobs by their ids: a run may be submitted again, or started by hand after it was."""
     return submitted if started is None or int(started.split("_")[0]) <= int(submitted.split("_")[0]) else started
 
 

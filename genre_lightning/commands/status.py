@@ -19,7 +19,7 @@ from genre_lightning.runs import RunDirectory
 
 
 def status(arguments: Sequence[str]) -> int:
-    """Runs the command; returns its exit status."""
+    """Run the command; returns its exit status."""
     parser = CommandParser(
         "status",
         "Shows where a run stands, or a table of several runs. It works while a run is queued, runs, or has ended.",

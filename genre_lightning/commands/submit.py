@@ -35,7 +35,7 @@ _CPUS_PER_GPU = 8
 
 
 def submit(arguments: Sequence[str]) -> int:
-    """Runs the command; returns its exit status."""
+    """Run the command; returns its exit status."""
     options, words = _parser().parse_known_args(list(arguments))
     if not options.dry_run:
         batch.require_sbatch()
@@ -159,7 +159,7 @@ def _scripts(run: RunDirectory) -> Path:
 
 
 def _frozen(config: Namespace, setup: Setup) -> Namespace:
-    """What the job reads, however long it waits: files that are edited meanwhile are of other runs."""
+    """Return what the job reads, however long it waits: files that are edited meanwhile are of other runs."""
     frozen = config.clone()
     frozen.run_dir = setup.run.path
     frozen.data.csv = setup.config.data.csv

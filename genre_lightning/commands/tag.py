@@ -37,7 +37,7 @@ _LONGEST_LINE = 4 * 2**20
 
 
 def tag(arguments: Sequence[str]) -> int:
-    """Prints the genres of each text."""
+    """Print the genres of each text."""
     options = _parser().parse_intermixed_args(list(arguments))
     # before the libraries and the model are loaded, which takes seconds
     run = open_run(options.run)
@@ -169,7 +169,7 @@ class _Writer:
 
 
 def print_bars(tagged: TaggedText, console: Console) -> None:
-    """Prints a text and its genres, each with its probability as a number and as a bar, and its threshold."""
+    """Print a text and its genres, each with its probability as a number and as a bar, and its threshold."""
     if shown := _shortened(tagged.text):
         console.print(Text(shown, style="italic"))
     for note in tagged.notes:
@@ -217,7 +217,7 @@ def _given(text: str) -> str:
 
 
 def decoded(content: bytes, name: str) -> str:
-    """The text of bytes that should be UTF-8; others are read as Windows-1252, and that is said.
+    """Return the text of bytes that should be UTF-8; others are read as Windows-1252, and that is said.
 
     Args:
         content: of a line or an argument.

@@ -84,7 +84,7 @@ def _is_ignored(key: str, ignored: Sequence[str]) -> bool:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effect: Sequence[str] = ()) -> list[str]:
-    """The settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
+    """Return the settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
 
     Args:
         before: the configuration that the run was started with.
@@ -108,7 +108,7 @@ def _shown(value: Any) -> str:
 def check_same_training(
     run: RunDirectory, config_text: str, *, override: bool | None, without_effect: Sequence[str] = ()
 ) -> list[str]:
-    """Compares a configuration with the one that the run directory was started with.
+    """Compare a configuration with the one that the run directory was started with.
 
     Args:
         run: the directory.

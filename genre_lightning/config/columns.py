@@ -78,7 +78,7 @@ class TextTemplate:
         object.__setattr__(self, "_parts", (*cut, (self.template[end:], False)))
 
     def columns(self, names: ColumnNames) -> dict[str, str]:
-        """The file's column for each field.
+        """Return the file's column for each field.
 
         Args:
             names: of the columns with a role.

@@ -43,7 +43,7 @@ def explain(message: str) -> str:
 
 
 def _taken(complaint: str) -> str:
-    """What an option takes, such as "a whole number or null"."""
+    """Return what an option takes, such as "a whole number or null"."""
     kinds: list[str] = ["a list of mappings"] if "Not a valid subclass" in complaint else []
     for name, choices, other in _EXPECTED.findall(complaint):
         kinds += map(str, ast.literal_eval(choices)) if choices else [_TAKES.get(name) or _OTHERS.get(other, "")]

@@ -235,7 +235,7 @@ class ClassifierOptions:
         return {name: getattr(self, name) for name in names}
 
     def check_files(self) -> None:
-        """What can be told of the model's files without reading them.
+        """Check the model's files as far as that goes without reading them.
 
         Raises:
             ConfigError: with the option and the cure.

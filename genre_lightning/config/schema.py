@@ -63,7 +63,7 @@ def _trainer() -> Schema:
 
 
 def _model() -> Schema:
-    """The name of a model, or its class path and arguments: those that the class has."""
+    """Return the name of a model, or its class path and arguments: those that the class has."""
     paths = {path: [path, path.rpartition(".")[2]] for path in OPTIONS}
     for public in PUBLIC:
         paths[class_path(public)].append(public)
@@ -104,7 +104,7 @@ def _default(field: Field[Any]) -> Schema:
 
 
 def _of_type(hint: Any) -> Schema:
-    """The values of a type; any value if it has no form in JSON."""
+    """Return the values of a type; any value if it has no form in JSON."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         schema = _of_type(inner[0])

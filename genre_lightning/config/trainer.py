@@ -126,7 +126,7 @@ MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 
 
 def option_problems(config: Namespace) -> list[str]:
-    """What is wrong with a run's options, apart from those of data and model and whatever the machine decides."""
+    """Return the problems of a run's options, apart from those of data and model and what the machine decides."""
     trainer, saving = config.trainer, config.checkpoint
     problems = check_number("seed", config.seed, SEED)
     for kind, options, section in (

@@ -37,7 +37,7 @@ FLAGS = {
 
 
 def with_run_named(command: str, arguments: Sequence[str]) -> list[str]:
-    """Puts `--run_dir` before a run that is named first and bare, and looks that there is a run.
+    """Put `--run_dir` before a run that is named first and bare, and look that there is a run.
 
     Args:
         command: for messages.
@@ -68,7 +68,7 @@ def option_values(words: Sequence[str], *names: str) -> list[str]:
 
 
 def with_film_file(arguments: Sequence[str]) -> list[str]:
-    """Puts `--data.csv` before a file that is named first and bare, and takes a small model where none is named."""
+    """Put `--data.csv` before a file that is named first and bare, and take a small model where none is named."""
     words = list(arguments)
     if words and not words[0].startswith("-"):
         words[:1] = ["--data.csv", words[0]]
@@ -78,7 +78,7 @@ def with_film_file(arguments: Sequence[str]) -> list[str]:
 
 
 def with_run_config(arguments: Sequence[str], kind: str = "fit") -> list[str]:
-    """Puts the run's own configuration in front where no other is named: a run directory alone is enough to go on.
+    """Put the run's own configuration in front where no other is named: a run directory alone is enough to go on.
 
     Args:
         arguments: of the command.

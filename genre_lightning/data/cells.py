@@ -255,7 +255,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _names_in(value: Any, numbers: bool = False) -> list[str]:
-    """The names in an object: itself, those of its entries, or a dict's name or names."""
+    """Return the names in an object: itself, those of its entries, or a dict's name or names."""
     if isinstance(value, Mapping):
         return [name] if (name := _name_of(value)) is not None else _values_of(value)
     if isinstance(value, list | tuple | set):
@@ -286,14 +286,14 @@ def _names_of_entry(entry: Any, numbers: bool) -> list[str]:
 
 
 def _name_in_pair(entry: Sequence[Any]) -> str | None:
-    """The name in an entry such as (18, 'Drama')."""
+    """Return the name in an entry such as (18, 'Drama')."""
     texts = [part for part in entry if isinstance(part, str)]
     is_pair = len(entry) > 1 and len(texts) == 1 and all(isinstance(part, str | int | float) for part in entry)
     return texts[0] if is_pair else None
 
 
 def _name_of(entry: Mapping[str, Any]) -> str | None:
-    """The name in an entry such as {'id': 18, 'name': 'Drama'}, or its one text; empty for the name None."""
+    """Return the name in an entry such as {'id': 18, 'name': 'Drama'}, or its one text; empty for the name None."""
     values = {str(key).casefold(): value for key, value in entry.items()}
     named = [values[key] for key in _NAME_KEYS if key in values][:1]
     if named and (named[0] is None or named[0] != named[0]):
@@ -303,7 +303,7 @@ def _name_of(entry: Mapping[str, Any]) -> str | None:
 
 
 def _values_of(entry: Mapping[str, Any]) -> list[str]:
-    """The names of a dict of ids and names."""
+    """Return the names of a dict of ids and names."""
     if not all(isinstance(value, str) for value in entry.values()):
         raise MalformedCellError("a genres cell with a dict that holds no names")
     return list(entry.values())
@@ -324,7 +324,7 @@ def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def readable(cell: Any) -> str:
-    """A cell as words for a text template: a list of {'name': …} becomes its names, anything else itself.
+    """Return a cell as words for a text template: a list of {'name': …} becomes its names, anything else itself.
 
     Half a character (a lone surrogate), which no file can hold and no tokenizer takes, becomes U+FFFD.
     """
@@ -344,7 +344,7 @@ def readable(cell: Any) -> str:
 
 
 def whole_characters(text: str) -> str:
-    """A text whose halves of characters are joined, or replaced by U+FFFD if they stand alone."""
+    """Return a text whose halves of characters are joined, or replaced by U+FFFD if they stand alone."""
     if text.isascii() or not _HALF_CHARACTER.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -112,7 +112,7 @@ class TokenisedFilms(Dataset[Batch]):
 
 
 def pad_rows(rows: list[NDArray[np.int32]], padding: Padding) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pads token rows to the longest.
+    """Pad token rows to the longest.
 
     Returns:
         token ids and attention mask, both int64 (rows, tokens of the longest).

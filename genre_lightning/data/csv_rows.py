@@ -60,7 +60,7 @@ class CsvRows:
         self.header = self._read_header(needed)
 
     def _lines(self) -> Iterator[str]:
-        """The lines, those of the row under way noted: a damaged row gives back what is not its own."""
+        """Yield the lines, those of the row under way noted: a damaged row gives back what is not its own."""
         taken = self._taken
         while True:
             if self._pushed:
@@ -93,7 +93,7 @@ class CsvRows:
         return found[self._delimiter]
 
     def _header_line(self) -> str:
-        """The next row as text, over several lines if quoted names have them; empty at the end of the file."""
+        """Return the next row as text, over several lines if quoted names have them; empty at the end of the file."""
         lines = self._lines()
         while (line := next(lines, "")) and not line.strip():
             self._taken.clear()
@@ -129,7 +129,7 @@ class CsvRows:
             taken.clear()
 
     def _repaired(self, cells: list[str] | None, error: str = "") -> dict[str, Any]:
-        """A row that is not what the header promises: read by another rule that fits it, or given up alone.
+        """Return a row that is not what the header promises: read by another rule that fits it, or given up alone.
 
         The lines behind it that are rows of their own are read again.
 
@@ -158,7 +158,7 @@ class CsvRows:
         return MisfitRow(f"line {first} has {len(cells)} cells under {width} columns")
 
     def _parsed(self, lines: Sequence[str], **rule: Any) -> tuple[list[str] | None, int]:
-        """The first row of some lines, and how many lines it has."""
+        """Return the first row of some lines, and how many lines it has."""
         reader = csv.reader(lines, delimiter=self._delimiter, **rule)
         try:
             return next(reader, None), reader.line_num
@@ -174,7 +174,7 @@ class CsvRows:
         return 2 * len(rows) > len(others) and (alike or len(rows) >= _CERTAINLY_ROWS)
 
     def _form_of_id(self, line: str) -> str:
-        """The first cell of a line, each number in it as 0."""
+        """Return the first cell of a line, each number in it as 0."""
         return re.sub(r"[0-9]+", "0", line.partition(self._delimiter)[0].strip(' "'))
 
     def _is_row(self, line: str) -> bool:

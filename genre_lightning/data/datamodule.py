@@ -170,7 +170,7 @@ class MovieDataModule(LightningDataModule):
     # Batches
 
     def dataset(self, split: str) -> TokenisedFilms:
-        """The films of a split as batches."""
+        """Return the films of a split as batches."""
         data = self.prepare()
         part = data.splits[split]
         return TokenisedFilms(
@@ -191,7 +191,7 @@ class MovieDataModule(LightningDataModule):
         return default_micro_batch_tokens(trainer.strategy.root_device.type if trainer else "cpu", self.layout)
 
     def evaluation_budget(self, trainer: Trainer | None) -> int:
-        """Processed tokens of a batch of an evaluation: without gradients there is room for more than in training."""
+        """Return the processed tokens of a batch of an evaluation, which has room for more without gradients."""
         return EVALUATION_BUDGET_FACTOR * self._budget(trainer)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -255,7 +255,7 @@ class MovieDataModule(LightningDataModule):
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the data for a checkpoint: optimizer steps done name epoch and step."""
+        """Return the state of the data for a checkpoint: optimizer steps done name epoch and step."""
         done = self.trainer.global_step if self.trainer else 0
         if self._sampler is None:
             return {"epoch": 0, "step": 0}
@@ -282,7 +282,7 @@ def _rescale(trainer: Trainer, before: int, now: int) -> None:
 
 
 def default_micro_batch_tokens(device: str, layout: Layout) -> int:
-    """Processed tokens of a micro-batch on a type of device, if none are configured."""
+    """Return the processed tokens of a micro-batch on a type of device, if none are configured."""
     if device != "cpu":
         return 16_384
     # padded texts are faster in small groups of like length, which need little padding; packed ones need none
@@ -297,7 +297,7 @@ class StepLoader(DataLoader[Batch]):
     """
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps: nothing that the steps done do not say."""
+        """Return what a checkpoint keeps: nothing that the steps done do not say."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -34,7 +34,7 @@ class Familiar:
 
     @classmethod
     def of_texts(cls, texts: Iterable[str]) -> Familiar:
-        """Counts words and letters."""
+        """Count words and letters."""
         words: Counter[str] = Counter()
         letters: Counter[str] = Counter()
         for text in texts:
@@ -56,7 +56,7 @@ class Familiar:
 
 
 def familiar_of(predictions: Path) -> Familiar | None:
-    """What the texts of a predictions.parquet share; None without the file."""
+    """Return what the texts of a predictions.parquet share; None without the file."""
     if not predictions.is_file():
         return None
     texts = read_parquet(predictions, ["text"])["text"].slice(0, _SAMPLE_TEXTS).to_pylist()

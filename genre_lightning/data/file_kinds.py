@@ -92,7 +92,7 @@ def _check_head(path: Path, kind: str, head: bytes) -> None:
 
 
 def _unpacked_head(path: Path) -> bytes:
-    """The first bytes in a gzip file; none of a damaged one, which its reader describes."""
+    """Return the first bytes in a gzip file; none of a damaged one, which its reader describes."""
     try:
         with gzip.open(path) as file:
             return file.read(_HEAD_BYTES)

@@ -45,7 +45,7 @@ ReadingProgress = Callable[[str, ReadShare], AbstractContextManager[Callable[[in
 
 
 def no_reading_progress(task: str, share: ReadShare) -> AbstractContextManager[None]:
-    """The progress of a process that shows none."""
+    """Return the progress of a process that shows none."""
     return nullcontext()
 
 
@@ -82,7 +82,7 @@ class FilmTable:
         return self.table["id"].to_numpy()
 
     def strings(self, column: str, films: NDArray[np.int64] | None = None) -> list[str]:
-        """A text column, of all films or of those at the given positions."""
+        """Return a text column, of all films or of those at the given positions."""
         if films is None:
             return self.table[column].to_pylist()
         strings: list[str] = []
@@ -95,11 +95,11 @@ class FilmTable:
         return strings
 
     def genres(self) -> list[list[str]]:
-        """The genres of each film."""
+        """Return the genres of each film."""
         return self.table["genres"].to_pylist()
 
     def batches(self, column: str, films: NDArray[np.int64]) -> Iterator[pa.Array]:
-        """A column of the films at the given positions, which ascend, in one pass and a few films at a time.
+        """Yield a column of the films at the given positions, which ascend, in one pass and a few films at a time.
 
         The file is read, not mapped: of a file of gigabytes no more than a batch is in memory.
         """
@@ -113,7 +113,7 @@ class FilmTable:
 
 
 def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = no_reading_progress) -> FilmTable:
-    """Reads the films of a file, or opens what an earlier reading left in the cache.
+    """Read the films of a file, or opens what an earlier reading left in the cache.
 
     Args:
         source: the file.

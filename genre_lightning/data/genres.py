@@ -29,14 +29,14 @@ class GenreVocabulary:
 
     @classmethod
     def from_films(cls, genres_of_films: Iterable[Iterable[str]]) -> GenreVocabulary:
-        """The vocabulary of all genres that any of the films has."""
+        """Return the vocabulary of all genres that any of the films has."""
         return cls(tuple(sorted({name for genres in genres_of_films for name in genres})))
 
     @classmethod
     def from_batches(
         cls, batches: Iterable[pa.ListArray], *, merge_case: bool = False
     ) -> tuple[GenreVocabulary, NDArray[np.bool_]]:
-        """The vocabulary of all genres in a column, read once, and the column's films encoded.
+        """Return the vocabulary of all genres in a column, read once, and the column's films encoded.
 
         Args:
             batches: the names of each film's genres.
@@ -94,7 +94,7 @@ class GenreVocabulary:
         return labels
 
     def decode(self, labels: NDArray[Any]) -> list[list[str]]:
-        """The names behind multi-hot rows (films, genres), in the vocabulary's order."""
+        """Return the names behind multi-hot rows (films, genres), in the vocabulary's order."""
         return [[self.names[column] for column in np.flatnonzero(row)] for row in np.atleast_2d(labels)]
 
     def counts(self, labels: NDArray[np.bool_]) -> dict[str, int]:

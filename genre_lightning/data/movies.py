@@ -73,7 +73,7 @@ class Audit:
     kept: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """The counts in the order of the file format's contract."""
+        """Return the counts in the order of the file format's contract."""
         return asdict(self)
 
 
@@ -184,7 +184,7 @@ class Reading:
         return value
 
     def notes(self) -> list[str]:
-        """What a reader of the audit should know beside the counts."""
+        """Return what a reader of the audit should know beside the counts."""
         malformed = [name for name, counts in self.inputs.items() if counts["malformed"]]
         return [
             *self.tally.notes(),

@@ -75,7 +75,7 @@ class NewFilms:
         )
 
     def check(self) -> None:
-        """Opens the files and checks their headers: cheap, for use before any work.
+        """Open the files and check their headers: cheap, for use before any work.
 
         Raises:
             DataError: a file is missing, empty, not readable in its format, or lacks a column.
@@ -89,7 +89,7 @@ class NewFilms:
         return read_rows(self.path, [columns.overview, *own], share, optional=optional, encoding=self.encoding)
 
     def read(self, share: ReadShare | None = None) -> Iterator[NewFilm]:
-        """Yields every row.
+        """Yield every row.
 
         Args:
             share: told how far the reading has come.
@@ -120,7 +120,7 @@ class NewFilms:
                 tell(f"no film of {self.path} has a row in {join.join.file}: its columns are taken for missing")
 
     def chunks(self, rows: int, share: ReadShare | None = None) -> Iterator[list[NewFilm]]:
-        """Yields the rows by so many, the last ones fewer.
+        """Yield the rows by so many, the last ones fewer.
 
         Raises:
             DataError: as `check`.

@@ -455,7 +455,7 @@ def _audit_of_inputs(
 
 
 def _notes(films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]) -> list[str]:
-    """What a reader should know of the file beside the counts, a line each."""
+    """Return what a reader should know of the file beside the counts, a line each."""
     by_split = [vocabulary.counts(split.labels) for split in splits.values()]
     counts = {name: sum(of_split[name] for of_split in by_split) for name in vocabulary.names}
     return [

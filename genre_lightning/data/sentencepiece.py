@@ -15,7 +15,7 @@ _LARGEST_TOKEN = 4096
 
 
 def bare_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a directory that holds nothing of it but tokenizer.model, or llama2.c's tok*.bin; else None.
+    """Return the tokenizer of a directory with only tokenizer.model or llama2.c's tok*.bin of it; else None.
 
     Raises:
         ConfigError: the file is damaged.

@@ -59,7 +59,7 @@ class Shapes:
     one_hot: tuple[str, ...] = ()
 
     def reader(self) -> Callable[[Any], tuple[str, ...]]:
-        """A function from a genres cell to its names that raises MalformedCellError.
+        """Return a function from a genres cell to its names that raises MalformedCellError.
 
         It remembers cells: films share a few thousand lists of genres, and to read one takes longer than the rest of
         its row.
@@ -80,7 +80,7 @@ class Shapes:
         return read
 
     def genres_of(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """The genres of a row of 0/1 columns.
+        """Return the genres of a row of 0/1 columns.
 
         Raises:
             MalformedCellError: another cell in one of them.
@@ -88,7 +88,7 @@ class Shapes:
         return tuple(column for column in self.one_hot if is_true(row.get(column)))
 
     def id_of(self, cell: Any) -> int | str:
-        """The id in a cell.
+        """Return the id in a cell.
 
         Raises:
             MalformedCellError: none, or no whole number in a column of them.
@@ -105,7 +105,7 @@ class Shapes:
 
 
 def whole_number(cell: Any) -> int | None:
-    """The whole number from 0 on in an id cell, also if it is written as 862.0; None for anything else."""
+    """Return the whole number from 0 on in an id cell, also if it is written as 862.0; None for anything else."""
     if isinstance(cell, float):
         return int(cell) if math.isfinite(cell) and cell.is_integer() and 0 <= cell < 1e18 else None
     # 18 digits: what an int64 column of the tables to come can hold
@@ -114,7 +114,7 @@ def whole_number(cell: Any) -> int | None:
 
 
 def is_true(cell: Any) -> bool:
-    """The truth in a cell of a 0/1 column; an empty one is false.
+    """Return the truth in a cell of a 0/1 column; an empty one is false.
 
     Raises:
         MalformedCellError: another cell.
@@ -196,7 +196,7 @@ class Tally:
         return Shapes(ids, "separated", separator, _odd_names(texts, separator) if self.separator is None else ())
 
     def notes(self) -> list[str]:
-        """What a reader of the audit should know of the ids and of an unusual separator."""
+        """Return what a reader of the audit should know of the ids and of an unusual separator."""
         shapes = self.shapes()
         if shapes.style == "separated" and not self.one_hot and shapes.separator not in (*SEPARATORS, self.separator):
             separated = [f"genres are separated at {shapes.separator!r}: name another with --data.genre_separator"]
@@ -224,7 +224,7 @@ def _names(cell: str, separator: str) -> tuple[str, ...]:
 
 
 def _best_separator(texts: Mapping[str, int]) -> str:
-    """The separator that leaves the fewest different names, of those that occur; the most frequent of equals.
+    """Return the separator that leaves the fewest different names, of those that occur; the most frequent of equals.
 
     A name may hold a comma, and one odd cell another separator than the rest: counts alone mistake both.
     """
@@ -237,7 +237,7 @@ def _best_separator(texts: Mapping[str, int]) -> str:
 
 
 def _other_separator(texts: Mapping[str, int]) -> str | None:
-    """A sign such as / or # between names that recur: without it there would be far more of them."""
+    """Return a sign such as / or # between names that recur: without it there would be far more of them."""
     signs = Counter(sign for cell in texts for sign in set(_SIGNS.findall(cell)))
     whole = _count_names(texts, "\n")
     return next((sign for sign, _ in signs.most_common(5) if 3 * _count_names(texts, sign) <= 2 * whole), None)
@@ -264,7 +264,7 @@ def _odd_names(texts: Mapping[str, int], separator: str) -> tuple[tuple[str, tup
 
 
 def one_hot_columns(head: Sequence[Mapping[str, Any]], others: Iterable[str]) -> tuple[str, ...]:
-    """The columns that hold nothing but 0 and 1 in the first rows.
+    """Return the columns that hold nothing but 0 and 1 in the first rows.
 
     Args:
         head: the first rows.

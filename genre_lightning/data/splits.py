@@ -15,7 +15,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 
 def normalised_text(text: str) -> str:
-    """A text without case, accents' forms, punctuation and spacing: equal for two copies of one overview."""
+    """Return a text without case, accents' forms, punctuation and spacing: equal for two copies of one overview."""
     return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
@@ -37,7 +37,7 @@ def text_digests(texts: Iterable[str]) -> NDArray[np.uint64]:
 
 
 def groups_of(halves: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Number films by the digests of their texts; see `text_groups`."""
+    """Return the number films by the digests of their texts; see `text_groups`."""
     # sorted: a dictionary of millions of texts would need a gigabyte
     order = np.lexsort(halves.T)  # stable: equal texts stay in their order
     starts = np.ones(len(order), dtype=bool)
@@ -97,7 +97,7 @@ def _deal(
     split_of_unit: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> None:
-    """Gives each split the part of `members` that it lacks: largest remainders, ties by the splits' need of films."""
+    """Give each split the part of `members` that it lacks: largest remainders, ties by the splits' need of films."""
     need = np.maximum(wanted, 0)
     quota = len(members) * (need / need.sum() if need.sum() > 0 else np.full(len(need), 1 / len(need)))
     counts = np.floor(quota).astype(np.int64)

@@ -37,12 +37,12 @@ class MicroBatch:
 
 
 def steps_per_epoch(films: int, global_batch_size: int) -> int:
-    """Number of optimizer steps that show every film once; the last one may be short."""
+    """Return the number of optimizer steps that show every film once; the last one may be short."""
     return -(-films // global_batch_size)
 
 
 def planned_epochs(steps: int, max_epochs: int | None, max_steps: int) -> tuple[int, int]:
-    """The epochs and the optimizer steps of a whole run; 0 of both where neither limit is set.
+    """Return the epochs and the optimizer steps of a whole run; 0 of both where neither limit is set.
 
     Args:
         steps: of an epoch.
@@ -54,12 +54,12 @@ def planned_epochs(steps: int, max_epochs: int | None, max_steps: int) -> tuple[
 
 
 def epoch_order(films: int, seed: int, epoch: int) -> Indices:
-    """The films in the order of an epoch: a permutation drawn from (seed, epoch) alone."""
+    """Return the films in the order of an epoch: a permutation drawn from (seed, epoch) alone."""
     return np.random.default_rng([seed, epoch]).permutation(films)
 
 
 def films_of_step(order: Indices, global_batch_size: int, step: int) -> Indices:
-    """The films of optimizer step `step` of the epoch with this order."""
+    """Return the films of optimizer step `step` of the epoch with this order."""
     return order[step * global_batch_size : (step + 1) * global_batch_size]
 
 
@@ -107,7 +107,7 @@ def micro_batches_per_step(
     epochs: int,
     layout: Layout = "padded",
 ) -> int:
-    """The number of micro-batches that every step of a run is cut into on each rank.
+    """Return the number of micro-batches that every step of a run is cut into on each rank.
 
     It is the fewest that keep every micro-batch of every step of `epochs` epochs within the budget, and it is one
     number for the whole run so that gradients are accumulated over a fixed count.
@@ -187,7 +187,7 @@ class _Descending:
         return tokens + (text - first) * self.lengths[run]
 
     def end_within(self, tokens: int) -> int:
-        """The place before which all texts together have at most so many tokens."""
+        """Return the place before which all texts together have at most so many tokens."""
         run = bisect_right(self.tokens, tokens)
         if run == len(self.ends):
             return self.ends[-1]
@@ -196,7 +196,7 @@ class _Descending:
 
 
 def longest_first(lengths: NDArray[np.integer]) -> tuple[Indices, _Descending]:
-    """The order of texts from the longest to the shortest, equal ones as they come, and their lengths in that order."""
+    """Return the order of texts from the longest to the shortest, equal ones as they come, and their lengths so."""
     lengths = np.asarray(lengths)
     longest = int(lengths.max(initial=0))
     # numpy sorts 16 bits by their digits, in a tenth of the time
@@ -209,7 +209,7 @@ def longest_first(lengths: NDArray[np.integer]) -> tuple[Indices, _Descending]:
 
 
 def _smallest_largest(texts: _Descending, start: int, parts: int, layout: Layout) -> int:
-    """The smallest bound on tokens under which the texts from `start` on fit into `parts` groups."""
+    """Return the smallest bound on tokens under which the texts from `start` on fit into `parts` groups."""
     low = texts.length(start)
     if layout == "padded":
         high = low * -(-(texts.ends[-1] - start) // parts)
@@ -256,7 +256,7 @@ def shares_of_step(
 
 
 def _share(films: Indices, groups: list[Indices], rank: int, world_size: int) -> list[Indices]:
-    """The micro-batches of a rank; see `shares_of_step`."""
+    """Return the micro-batches of a rank; see `shares_of_step`."""
     ways = (rank, world_size - 1 - rank)
     return [films[groups[first + ways[turn % 2]]] for turn, first in enumerate(range(0, len(groups), world_size))]
 
@@ -301,7 +301,7 @@ class StepSampler:
         return self.steps * self.micro_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Moves to the start of an epoch; a no-op for the epoch it is in, so that a restored step stays."""
+        """Move to the start of an epoch; a no-op for the epoch it is in, so that a restored step stays."""
         if epoch != self.epoch:
             self.epoch, self.step = epoch, 0
 
@@ -325,7 +325,7 @@ class StepSampler:
                 yield MicroBatch(micro_batch, films)
 
     def _planned(self, order: Indices, steps: range) -> Iterator[tuple[int, list[Indices]]]:
-        """The films of each step and this rank's micro-batches; large steps are planned while the one before trains."""
+        """Yield each step's films and this rank's micro-batches; large steps are planned one step ahead."""
         if self.global_batch_size < _PLANNED_AHEAD:
             yield from (self._plan(order, step) for step in steps)
             return
@@ -346,7 +346,7 @@ class StepSampler:
 def evaluation_shards(
     lengths: NDArray[np.integer], *, budget: int, rank: int, world_size: int, layout: Layout = "padded"
 ) -> list[Indices]:
-    """A rank's batches of an evaluation: every film once over all ranks, texts of like length together.
+    """Return a rank's batches of an evaluation: every film once over all ranks, texts of like length together.
 
     All ranks get the same number of batches, as collectives inside the model need; missing ones are empty arrays.
 

@@ -235,7 +235,7 @@ def _check_cells(path: Path, batch: pa.RecordBatch) -> None:
 
 
 def _plain_cells(column: pa.Array) -> list[Any]:
-    """The cells of a Parquet column as a CSV would give them: text for bytes, nothing for NaN."""
+    """Return the cells of a Parquet column as a CSV would give them: text for bytes, nothing for NaN."""
     import pyarrow as pa
 
     cells = column.to_pylist()
@@ -245,7 +245,7 @@ def _plain_cells(column: pa.Array) -> list[Any]:
 
 
 def _plain_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The cells of a JSON object likewise; a `MisfitRow` stays one."""
+    """Return the cells of a JSON object likewise; a `MisfitRow` stays one."""
     for name, cell in row.items():
         if isinstance(cell, float):
             row[name] = _plain(cell)

@@ -9,7 +9,7 @@ from genre_lightning.config.columns import _ROLES, ColumnNames
 
 
 def columns_to_tag(fields: Sequence[str], trained: ColumnNames, asked: ColumnNames) -> dict[str, str]:
-    """The column of a file of new films for each field of a run's template.
+    """Return the column of a file of new films for each field of a run's template.
 
     Args:
         fields: of the template, or of several.
@@ -22,7 +22,7 @@ def columns_to_tag(fields: Sequence[str], trained: ColumnNames, asked: ColumnNam
 
 
 def field_for(name: str, fields: Sequence[str], columns: ColumnNames) -> str | None:
-    """The field of a template that a name stands for: itself, or the role or the column of the same meaning.
+    """Return the field of a template that a name stands for: itself, or the role or the column of the same meaning.
 
     Args:
         name: of a field, a role or a column.

@@ -130,7 +130,7 @@ def _check_growth(name: str, revision: str | None) -> None:
 def train_wordpiece(
     texts: Iterable[str], *, vocab_size: int, max_tokens: int, cache_dir: Path, content: str
 ) -> PreTrainedTokenizerBase:
-    """A lower-casing WordPiece tokenizer with BERT's special tokens, trained once for each content.
+    """Return a lower-casing WordPiece tokenizer with BERT's special tokens, trained once for each content.
 
     Args:
         texts: of the training split; read only when the cache does not hold the tokenizer.
@@ -161,7 +161,7 @@ def train_wordpiece(
 
 
 def _trained(texts: Iterable[str], vocab_size: int) -> Any:
-    """A WordPiece tokenizer whose vocabulary depends on the texts alone.
+    """Return a WordPiece tokenizer whose vocabulary depends on the texts alone.
 
     The trainer numbers the pieces "##a", "##b", … as it meets them in a hash map of random order, and breaks ties of
     frequency by these numbers, so that two trainings on the same texts differ. Named beforehand, they have theirs.
@@ -191,7 +191,7 @@ def _trained(texts: Iterable[str], vocab_size: int) -> Any:
 
 
 def _letters(texts: Iterable[str], normalizer: Any, splitter: Any) -> tuple[list[str], list[str]]:
-    """The most frequent characters of the texts, and those of them that stand within words; both sorted."""
+    """Return the most frequent characters of the texts, and those of them that stand within words; both sorted."""
     words: Counter[str] = Counter()
     for text in texts:
         words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))

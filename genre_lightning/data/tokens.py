@@ -148,7 +148,7 @@ class PlacedTokens:
 
 
 def encode_with_places(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PlacedTokens:
-    """The tokens of a text, cut as `encode` cuts it, with their places."""
+    """Return the tokens of a text, cut as `encode` cuts it, with their places."""
     with no_panic(tokenizer):
         encoded = tokenizer(
             text, truncation=True, max_length=max_tokens, return_offsets_mapping=True, return_special_tokens_mask=True

@@ -27,7 +27,7 @@ _SECONDS = 30.0
 def render(
     template: str, directives: Mapping[str, str | None], settings: Mapping[str, str], words: Sequence[str]
 ) -> str:
-    """Fills in the batch script.
+    """Fill in the batch script.
 
     Args:
         template: text of train.sbatch.
@@ -98,7 +98,7 @@ def check_limit(script: str) -> None:
 
 
 def limit_seconds(text: str) -> float | None:
-    """A time limit as sbatch takes it, "90", "8:00:00" or "1-12", in seconds; None for one that never comes.
+    """Return a time limit as sbatch takes it, "90", "8:00:00" or "1-12", in seconds; None for one that never comes.
 
     Raises:
         ConfigError: it is no time.
@@ -116,12 +116,12 @@ def limit_seconds(text: str) -> float | None:
 
 
 def file_name(path: Path) -> str:
-    """A path as sbatch's --output takes it, which reads a percent sign as the beginning of a pattern."""
+    """Return a path as sbatch's --output takes it, which reads a percent sign as the beginning of a pattern."""
     return str(path).replace("%", "%%")
 
 
 def submit(script: Path) -> str:
-    """Gives a batch script to sbatch and returns the job's id.
+    """Pass a batch script to sbatch and return the job's id.
 
     Raises:
         ConfigError: there is no sbatch, or it refuses the script.
@@ -165,7 +165,7 @@ class JobState:
 
 
 def job_state(job: str) -> JobState | None:
-    """What SLURM says of a job: squeue of those that it still knows, sacct of older ones; None where neither does."""
+    """Ask SLURM for a job's state: squeue, or sacct for older ones; None if neither knows it."""
     # a separator that no node list or reason holds
     done = _call(["squeue", f"--jobs={job}", "--states=all", "--noheader", "--format=%T\t%N\t%r\t%L"])
     if done and done.returncode == 0 and done.stdout.strip():

@@ -107,7 +107,7 @@ def started_by_torchrun() -> bool:
 
 
 def torchrun_ranks() -> Ranks | None:
-    """The ranks that torchrun has started; None where it has not started this process.
+    """Return the ranks that torchrun has started; None where it has not started this process.
 
     Raises:
         ConfigError: its nodes have different numbers of ranks, which Lightning cannot number; or its restarts would
@@ -158,7 +158,7 @@ def speaks(error: GenreLightningError) -> bool:
 
 
 def leave_last_words(error: BaseException) -> None:
-    """Writes an error where torchrun looks for the first failure's words, to be shown with the rank's number."""
+    """Write an error where torchrun looks for the first failure's words, to be shown with the rank's number."""
     if started_by_torchrun() and "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 

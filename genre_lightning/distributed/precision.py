@@ -35,7 +35,7 @@ def check_trained_precision(precision: str) -> None:
 
 
 def resolve_precision(precision: str | int, accelerator: str, *, here: bool = True) -> tuple[str, str]:
-    """The precision to train in and the reason, as a clause to print.
+    """Return the precision to train in and the reason, as a clause to print.
 
     Args:
         precision: what the configuration says; "auto" chooses.
@@ -88,7 +88,7 @@ def device_named(name: str) -> torch.device:
 
 
 def accelerator_of(name: str) -> str:
-    """The accelerator that Lightning's name stands for on this machine.
+    """Return the accelerator that Lightning's name stands for on this machine.
 
     Raises:
         ConfigError: one that the machine does not have.
@@ -111,7 +111,7 @@ def accelerator_of(name: str) -> str:
 
 
 def inference_precision(precision: str, accelerator: str) -> str:
-    """The precision to use a model in that was trained in `precision`: 32 bits where the machine lacks that one."""
+    """Return the precision to use a model in that was trained in `precision`: 32 bits if the machine lacks it."""
     try:
         return resolve_precision(precision, accelerator)[0]
     except ConfigError:
@@ -119,6 +119,6 @@ def inference_precision(precision: str, accelerator: str) -> str:
 
 
 def inference_autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context that a trainer of that precision would compute predictions in."""
+    """Return the context that a trainer of that precision would compute predictions in."""
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()

@@ -38,7 +38,7 @@ class NoSignalConnector:
 
 
 def replace_signal_handling(trainer: Trainer) -> None:
-    """Takes Lightning's own signal handling out of a trainer, its broadcast before every micro-batch included."""
+    """Take Lightning's own signal handling out of a trainer, its broadcast before every micro-batch included."""
     trainer._signal_connector = NoSignalConnector()  # type: ignore[assignment]
     # it waits for the device before every micro-batch; RunCheckpoint asks at the end of steps and without the device
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
@@ -82,7 +82,7 @@ class StopAgreement:
         self._asked: float | None = None
 
     def setup(self, trainer: Trainer) -> None:
-        """Makes the group that the ranks agree over, and starts their heartbeats; a collective."""
+        """Make the group that the ranks agree over, and start their heartbeats; a collective."""
         watch_heartbeats(trainer.global_rank, trainer.world_size)
         if trainer.world_size > 1 and self._group is None and torch.distributed.get_backend() != "gloo":
             if trainer.num_nodes > 1:
@@ -122,7 +122,7 @@ class StopAgreement:
         return bool(stopping), bool(due)
 
     def stopped(self, where: str) -> PreemptedError:
-        """The error that ends the run."""
+        """Return the error that ends the run."""
         who = self.flag.signal or "a signal to another rank"
         return PreemptedError(f"stopped by {who} {where}: run the same command again to resume")
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def from_all_ranks(value: T) -> list[T]:
-    """What each rank gives, by rank, on every rank; a collective."""
+    """Return what each rank gives, by rank, on every rank; a collective."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [value]
     gathered: list[Any] = [None] * torch.distributed.get_world_size()

@@ -30,7 +30,7 @@ _COMPUTE_DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-m
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a model: the members of its longest list of modules of one kind.
+    """Return the repeated blocks of a model: the members of its longest list of modules of one kind.
 
     Raises:
         ConfigError: there is none, so nothing to shard by.
@@ -90,7 +90,7 @@ def shard(
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Puts whole tensors into a module, sharded or not; names that the weights lack keep their values.
+    """Put whole tensors into a module, sharded or not; names that the weights lack keep their values.
 
     Raises:
         RuntimeError: a shape differs.
@@ -112,13 +112,13 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def whole(value: Tensor) -> Tensor:
-    """A tensor gathered from its shards, on the host; a collective for a sharded one."""
+    """Return a tensor gathered from its shards, on the host; a collective for a sharded one."""
     gathered = value.full_tensor() if isinstance(value, DTensor) else value
     return gathered.detach().cpu()
 
 
 def open_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """The verified content of a checkpoint, file or directory; tensors of a directory have no values yet.
+    """Return the verified content of a checkpoint, file or directory; tensors of a directory have no values yet.
 
     Raises:
         CheckpointError: missing, damaged, or holding more than tensors and plain values.
@@ -127,7 +127,7 @@ def open_checkpoint(checkpoint: Path) -> dict[str, Any]:
 
 
 def restore_weights(module: nn.Module, checkpoint: Path, content: dict[str, Any]) -> None:
-    """Puts a checkpoint's weights into a module, of a directory only what this rank needs; a collective.
+    """Put a checkpoint's weights into a module, of a directory only what this rank needs; a collective.
 
     Args:
         module: sharded or not.
@@ -153,7 +153,7 @@ def _is_sharded(module: nn.Module) -> bool:
 
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Loads whole optimizer states, cutting each to the shard that this rank has of its parameter.
+    """Load whole optimizer states, cutting each to the shard that this rank has of its parameter.
 
     Args:
         optimizer: over the parameters in the order of the run that saved.
@@ -207,7 +207,7 @@ class ShardedPrecision(ScaledPrecision):
 
     @override
     def agree_on_overflow(self, optimizer: Optimizer) -> None:
-        """Makes an infinity in one rank's shard known to all: they skip a step together, or their scales part."""
+        """Make an infinity in one rank's shard known to all: they skip a step together, or their scales part."""
         if not torch.distributed.is_initialized():
             return
         assert self.scaler is not None
@@ -264,20 +264,20 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @override
     def model_to_device(self) -> None:
-        """Moves what is not sharded; shards are where their policy keeps them."""
+        """Move what is not sharded; shards are where their policy keeps them."""
         assert self.model is not None
         self.model._apply(lambda tensor: tensor if isinstance(tensor, DTensor) else tensor.to(self.root_device))
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The tensors that a checkpoint holds: this rank's shards, or whole on the first rank's host; a collective."""
+        """Return the tensors of a checkpoint: this rank's shards, or whole on the first rank's host; a collective."""
         module: Any = self.model
         kept = module.trained_names()
         return {name: self._to_save(value) for name, value in module.state_dict().items() if name in kept}
 
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The optimizer's state, by parameter as in an unsharded run, so that either can go on from the other."""
+        """Return the optimizer's state by parameter, as in an unsharded run, so that each resumes from the other."""
         state = getattr(optimizer, "_optimizer", optimizer).state_dict()
         state["state"] = {
             index: {name: self._to_save(v) if isinstance(v, Tensor) else v for name, v in values.items()}
@@ -302,7 +302,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @override
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Puts a checkpoint's weights and optimizer state in as each rank's shards, whatever form it has."""
+        """Put a checkpoint's weights and optimizer state in as each rank's shards, whatever form it has."""
         path = Path(self.broadcast(checkpoint_path))
         assert self.lightning_module is not None
         optimizers = [getattr(optimizer, "_optimizer", optimizer) for optimizer in self.optimizers]
@@ -319,7 +319,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Generator[None, None, None]:
-        """Keeps gradients unreduced until the step's last micro-batch."""
+        """Keep gradients unreduced until the step's last micro-batch."""
         module: Any = self.model
         parts = [module.backbone, module.head]
         for part in parts:

@@ -51,7 +51,7 @@ def in_step(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def current_step(environment: Mapping[str, str] = os.environ) -> SlurmStep | None:
-    """The step of a batch job that srun started this process in; None anywhere else.
+    """Return the step of a batch job that srun started this process in; None anywhere else.
 
     Raises:
         ConfigError: the nodes have different numbers of tasks.
@@ -80,7 +80,7 @@ def lock_patience(environment: Mapping[str, str] = os.environ) -> float:
 
 
 def planned_accelerator(accelerator: str, planned: PlannedStep) -> str:
-    """The accelerator that Lightning's name stands for on the nodes of a job.
+    """Return the accelerator that Lightning's name stands for on the nodes of a job.
 
     Raises:
         ConfigError: one that they will not have.
@@ -97,7 +97,7 @@ def planned_accelerator(accelerator: str, planned: PlannedStep) -> str:
 
 
 def shape_problems(devices: Any, num_nodes: Any, step: SlurmStep) -> list[str]:
-    """What `trainer.devices` and `trainer.num_nodes` say against the tasks of a step; nothing where they say nothing.
+    """Return how `trainer.devices` and `trainer.num_nodes` contradict the tasks of a step; nothing if they do not.
 
     Args:
         devices: "auto", -1, a number, or a list.

@@ -27,7 +27,7 @@ _BENIGN = (0, PreemptedError.exit_status)
 
 
 def death_notice(rank: int, status: int) -> str:
-    """What is said of a rank that died."""
+    """Return what is said of a rank that died."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     hint = " (out of memory, perhaps)" if status == -signal.SIGKILL else ""
     return (
@@ -52,7 +52,7 @@ class RankObserver(threading.Thread):
         self._said = threading.Lock()
 
     def run(self) -> None:
-        """Polls until all have ended or one has died."""
+        """Poll until all have ended or one has died."""
         while True:
             if self.name_the_dead():
                 self._end_all()
@@ -138,7 +138,7 @@ def _part() -> None:
 
 
 def watch_parent(parent: int, name: str) -> None:
-    """Ends this process when the one that started it is gone: a rank alone would wait in a collective for ever.
+    """End this process when the one that started it is gone: a rank alone would wait in a collective for ever.
 
     Args:
         parent: its process id.

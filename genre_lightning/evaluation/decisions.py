@@ -296,12 +296,12 @@ def _column(values: Mapping[str, float], genres: tuple[str, ...], place: str) ->
 
 
 def _threshold(value: Any) -> bool:
-    """A number from 0 to 1."""
+    """Return a number from 0 to 1."""
     return number(value) and 0 <= value <= 1
 
 
 def _temperature(value: Any) -> bool:
-    """A positive number."""
+    """Return a positive number."""
     return number(value) and value > 0
 
 

@@ -18,17 +18,17 @@ from genre_lightning.shapes import Shape, count, maybe_number, number, text
 
 
 def _interval(value: Any) -> bool:
-    """A pair of numbers, or null."""
+    """Return a pair of numbers, or null."""
     return value is None or (isinstance(value, list) and len(value) == 2 and all(map(maybe_number, value)))
 
 
 def _maybe_text(value: Any) -> bool:
-    """A text, or null."""
+    """Return a text, or null."""
     return value is None or text(value)
 
 
 def _maybe_number_or_text(value: Any) -> bool:
-    """A number, a text, or null."""
+    """Return a number, a text, or null."""
     return maybe_number(value) or text(value)
 
 

@@ -41,7 +41,7 @@ class Attribution:
         return np.abs(self.values.sum(axis=0) - (self.log_odds - self.baseline))
 
     def calibrated(self, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> Attribution:
-        """The same of calibrated log-odds, which are `scale * log-odds + shift`, (genres,) each."""
+        """Return the same of calibrated log-odds, which are `scale * log-odds + shift`, (genres,) each."""
         return Attribution(
             self.words,
             self.read,

@@ -21,7 +21,7 @@ Weights of the terminal's own green and red are readable on light and dark."""
 
 
 def print_explanation(explanation: Explanation, console: Console) -> None:
-    """Prints a text for each of its genres, the words coloured by what they add, with the sums below."""
+    """Print a text for each of its genres, the words coloured by what they add, with the sums below."""
     for note in explanation.tagged.notes:
         console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
     if explanation.words is None:
@@ -42,19 +42,19 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
 
 
 def legend(explanation: Explanation) -> str:
-    """What the figures are, in one line."""
+    """Return what the figures are, in one line."""
     return f"values are the log-odds that a word adds, compared with {explanation.baseline}"
 
 
 def threshold_text(genre: GenreExplanation) -> str:
-    """What the probability was held against."""
+    """Return what the probability was held against."""
     if genre.threshold is None:
         return "one of those asked for"
     return f"from {genre.threshold:.3f} on" if genre.decided else f"below {genre.threshold:.3f}"
 
 
 def sum_text(genre: GenreExplanation) -> str:
-    """The sum of the words beside what it should be, and how far it is off."""
+    """Return the sum of the words beside what it should be, and how far it is off."""
     share = f" ({genre.error_share:.2%})" if genre.change else ""
     how = f"{genre.steps} steps" if genre.steps else "exact"
     total = f"{genre.baseline:+.2f} at the baseline, {genre.values.sum():+.2f} by the words: {genre.log_odds:+.2f}"

@@ -69,7 +69,7 @@ class GenreExplanation:
         return self.values / largest if largest else np.zeros_like(self.values)
 
     def strongest(self, words: Words, count: int, *, against: bool = False) -> list[tuple[str, float]]:
-        """The words that say most for the genre, or against it, each once, with their log-odds over all occurrences."""
+        """Return the words that say most for or against the genre, each once, with its log-odds in all places."""
         sums: dict[str, float] = {}
         for name, value in zip(words.names, self.values.tolist(), strict=True):
             sums[name] = sums.get(name, 0.0) + value
@@ -99,7 +99,7 @@ class Explanation:
     genres: tuple[GenreExplanation, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds."""
+        """Return what JSON holds."""
         return {
             **self.tagged.as_dict(),
             "read": self.text[: self.read],

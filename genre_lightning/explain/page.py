@@ -17,7 +17,7 @@ _STRONGEST = 8
 
 
 def write_page(path: str | os.PathLike[str], run: str, explanations: Sequence[Explanation]) -> None:
-    """Writes the page, whole or not at all.
+    """Write the page, whole or not at all.
 
     Args:
         path: of the page.
@@ -65,7 +65,7 @@ def _genre_values(explanation: Explanation, genre: GenreExplanation) -> dict[str
 
 
 def _pieces(explanation: Explanation, genre: GenreExplanation) -> list[dict[str, Any]]:
-    """The text in its order: words with their strength from -1 to 1, and what stands between them without one."""
+    """Yield the text in its order: words with their strength from -1 to 1, and what is between them without one."""
     words, text = explanation.words, explanation.text
     assert words is not None
     pieces: list[dict[str, Any]] = []

@@ -37,7 +37,7 @@ class WordMeans:
         self._values: list[dict[str, list[float]]] = [defaultdict(list) for _ in genres]
 
     def add(self, attribution: Attribution, genres: Iterable[int]) -> None:
-        """Takes a film in; a word that it has several times counts once, with their sum.
+        """Take a film in; a word that it has several times counts once, with their sum.
 
         Args:
             attribution: of the film's text.
@@ -72,7 +72,7 @@ class WordMeans:
 
 
 def stored_split(run: RunDirectory, split: str) -> StoredPredictions:
-    """The films of a split, with the genres that the run gave them.
+    """Return the films of a split, with the genres that the run gave them.
 
     Raises:
         CheckpointError: the split has not been evaluated.

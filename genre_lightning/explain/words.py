@@ -104,6 +104,6 @@ def _kind(character: str) -> str:
 
 
 def common_form(word: str) -> str | None:
-    """What the forms of a word are counted under: without case and possessive s; None for what has no letter."""
+    """Return what the forms of a word are counted under: without case and possessive s; None for what has no letter."""
     folded = _POSSESSIVE.sub("", word.casefold().replace("’", "'"))
     return folded if any(character.isalpha() for character in folded) else None

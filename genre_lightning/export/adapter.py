@@ -14,7 +14,7 @@ HEAD = "head.safetensors"
 
 
 def write_adapter(source: Source, folder: Path) -> None:
-    """Writes the adapter in peft's form, the head with the calibration folded in, and the tokenizer.
+    """Write the adapter in peft's form, the head with the calibration folded in, and the tokenizer.
 
     A base of random weights is written too, as nobody else can make it.
     """
@@ -33,7 +33,7 @@ def write_adapter(source: Source, folder: Path) -> None:
 
 
 def _write_random_base(source: Source, folder: Path) -> str:
-    """Writes the random base of a model, not quantised; returns the name by which the adapter calls it."""
+    """Write the random base of a model, not quantised; returns the name by which the adapter calls it."""
     from transformers import AutoModel
 
     from genre_lightning.models.decoder import FrozenDecoder

@@ -77,7 +77,7 @@ def why_not_plain(config: PretrainedConfig, pooled_by: PooledBy, genres: int) ->
 
 
 def plain_classifier(source: Source, backbone: Any) -> nn.Module:
-    """The classifier of transformers that computes the run's calibrated logits.
+    """Return the classifier of transformers that computes the run's calibrated logits.
 
     Its head puts a square linear layer and an activation before the last layer, where ours has none. The logits go
     through the first of them: as z and -z where f(z) - f(-z) = z, or made small where tanh is the identity.
@@ -125,13 +125,13 @@ def _route(wanted: nn.Linear, inner: nn.Linear, outer: nn.Linear, activation: st
 
 
 def write_classifier(source: Source, backbone: Any, folder: Path) -> None:
-    """Writes the classifier and its tokenizer in transformers' form."""
+    """Write the classifier and its tokenizer in transformers' form."""
     plain_classifier(source, backbone).save_pretrained(folder)  # type: ignore[operator]  # a PreTrainedModel
     source.tokenizer.save_pretrained(folder)
 
 
 def difference(source: Source, folder: Path, texts: list[str], expected: Any) -> float:
-    """Opens a written classifier as anybody would; the largest difference of its probabilities from those expected.
+    """Open a written classifier as anybody would; the largest difference of its probabilities from those expected.
 
     Args:
         source: where it comes from.

@@ -59,7 +59,7 @@ def check_onnx_installed() -> None:
 
 
 def write_onnx(tagger: PlainTagger, folder: Path, batches: list[dict[str, Tensor]]) -> OnnxCheck:
-    """Writes a model for any number of texts of any length, and compares it with torch.
+    """Write a model for any number of texts of any length, and compare it with torch.
 
     Args:
         tagger: in float32; its outputs are calibrated logits.

@@ -65,7 +65,7 @@ def export_run(options: argparse.Namespace, target: Path) -> None:
 
 
 def _open(run: RunDirectory) -> Source:
-    """The run's model with its best checkpoint's weights: the films are not needed."""
+    """Return the run's model with its best checkpoint's weights: the films are not needed."""
     Run(run.path).require_finished()
     if not run.best.exists():
         raise CheckpointError(
@@ -102,7 +102,7 @@ def _open(run: RunDirectory) -> Source:
 
 
 def _choose_form(source: Source, options: argparse.Namespace) -> Form:
-    """The form that was asked for, or the best that gives the run's probabilities.
+    """Return the form that was asked for, or the best that gives the run's probabilities.
 
     Raises:
         ConfigError: the run cannot have the form, with one that it can.
@@ -141,7 +141,7 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
 
 
 def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int:
-    """What will be written, roughly: quantised weights count as many as they stand for."""
+    """Return what will be written, roughly: quantised weights count as many as they stand for."""
     if form == "adapter":
         kept = source.model.trained_names()
         return 4 * sum(p.numel() for name, p in source.model.named_parameters() if name in kept) + _MARGIN
@@ -151,7 +151,7 @@ def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int
 
 
 def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dtype, onnx: bool) -> Exported:
-    """Writes weights and tokenizer; returns `exported` with what was measured on them."""
+    """Write weights and tokenizer; returns `exported` with what was measured on them."""
     if exported.form == "adapter":
         write_adapter(source, folder)
         return exported
@@ -174,14 +174,14 @@ def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dty
 
 
 def _texts(run: RunDirectory) -> list[str]:
-    """A few texts of the run's own films to compare on."""
+    """Return a few texts of the run's own films to compare on."""
     split = next(name for name in ("test", "validation") if run.evaluation(name).predictions.is_file())
     column = read_parquet(run.evaluation(split).predictions, ["text"])["text"]
     return [str(text) for text in column[:_COMPARED_TEXTS].to_pylist()]
 
 
 def _write_decision(source: Source, folder: Path, *, merged: bool) -> None:
-    """The thresholds, which hold for the probabilities that the written model gives, and what it is of."""
+    """Write the thresholds, which hold for the probabilities that the written model gives, and its source."""
     decision = source.decision
     fitted = decision.to_dict()
     folded = replace(decision, temperature=1.0, platt=None).to_dict()

@@ -18,7 +18,7 @@ _MODES = {
 
 
 def write_sentence_folder(source: Source, backbone: Any, folder: Path) -> None:
-    """Writes the three modules; `SentenceTransformer(folder).encode(texts)` gives calibrated probabilities.
+    """Write the three modules; `SentenceTransformer(folder).encode(texts)` gives calibrated probabilities.
 
     The encoder lies in a folder of its own: at the root, transformers would take it for a classifier whose head is
     missing, and invent one.

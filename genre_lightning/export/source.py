@@ -80,7 +80,7 @@ class Source:
         return calibrated_head(self.model.head[-1], self.decision)  # type: ignore[index]  # dropout, then the layer
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """What the run itself makes of texts, calibrated, (texts, genres), without autocast."""
+        """Return what the run itself makes of texts, calibrated, (texts, genres), without autocast."""
         batch = self.batch(texts)
         self.model.eval()
         with torch.inference_mode():
@@ -95,7 +95,7 @@ class Source:
 
 
 def calibrated_head(linear: nn.Linear, decision: Decision) -> nn.Linear:
-    """A head whose logits are calibrated already: temperature and Platt scaling are affine in each genre's logit.
+    """Return a head with calibrated logits: temperature and Platt scaling are affine in each genre's logit.
 
     Args:
         linear: the trained head, one output for each genre.
@@ -114,7 +114,7 @@ def calibrated_head(linear: nn.Linear, decision: Decision) -> nn.Linear:
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PreTrainedTokenizerBase:
-    """Prepares a run's tokenizer for other programs, in place.
+    """Prepare a run's tokenizer for other programs, in place.
 
     They take the limit from it, and hand all that it gives on to a model, which may not know token types.
     """

@@ -121,7 +121,7 @@ def prepared(path: Path, preparation: Preparation) -> NDArray[np.float32]:
 
 
 def _opened(path: Path) -> Image.Image:
-    """The image in RGB."""
+    """Return the image in RGB."""
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
@@ -143,5 +143,5 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _reason(error: OSError) -> str:
-    """The kind of a failure, without the file's name."""
+    """Return the kind of a failure, without the file's name."""
     return error.strerror.lower() if error.strerror else "damaged"

@@ -262,7 +262,7 @@ def _key(chunk: Sequence[tuple[int, Path]], backbone: VisionBackbone) -> str:
 
 
 def _read(path: Path, preparation: Preparation) -> NDArray[np.float32] | str:
-    """An image, ready for the model, or the reason why it cannot be read."""
+    """Return an image, ready for the model, or the reason why it cannot be read."""
     try:
         return prepared(path, preparation)
     except UnreadableImageError as error:

@@ -135,13 +135,13 @@ def film_vectors(ratings: Ratings, dimensions: int, seed: int) -> FilmVectors:
 
 
 def _numbered(values: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The distinct values in their order, and the place of each value among them."""
+    """Return the distinct values in their order, and the place of each value among them."""
     distinct, places = np.unique(values, return_inverse=True)
     return distinct, places.astype(np.int32)
 
 
 def _read_links(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The movieIds that have an id, in their order, and the film's id for each."""
+    """Return the movieIds that have an id, in their order, and the film's id for each."""
     tables = list(_blocks(path, _LINK_COLUMNS))
     linked = pa.Table.from_batches(tables).drop_null() if tables else None
     if not linked:
@@ -153,7 +153,7 @@ def _read_links(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
 
 
 def _blocks(path: Path, columns: dict[str, pa.DataType], share: ReadShare | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a CSV, a block at a time."""
+    """Yield the rows of a CSV, a block at a time."""
     try:
         size = path.stat().st_size
         if not path.is_file():

@@ -161,7 +161,7 @@ def other_films(
 
 
 def sides_of(run: RunDirectory) -> list[KeptSplits]:
-    """The splits of a run, or of all members of an ensemble.
+    """Return the splits of a run, or of all members of an ensemble.
 
     Raises:
         CheckpointError: a run of a version that did not keep them, whose file is not there or has changed.

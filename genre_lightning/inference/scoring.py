@@ -70,7 +70,7 @@ class Scorer(Protocol):
 
 
 def open_scorer(directory: str | os.PathLike[str], device: str | None = None, precision: str | None = None) -> Scorer:
-    """Opens a run of any kind.
+    """Open a run of any kind.
 
     Args:
         directory: of a run of `fit`, `baseline` or `ensemble`.
@@ -112,7 +112,7 @@ class _TemplateReader:
         self.fields = tuple(dict.fromkeys([*self.template.fields, *inputs]))
 
     def texts(self, films: Sequence[Cells]) -> list[str]:
-        """What the model reads of films."""
+        """Return what the model reads of films."""
         return [self.template.fill({name: film.get(name, "") for name in self.template.fields}) for film in films]
 
 
@@ -159,7 +159,7 @@ class ModelScorer(_TemplateReader):
         self.budget = EVALUATION_BUDGET_FACTOR * self.micro_batch_tokens
 
     def texts(self, films: Sequence[Cells]) -> list[str]:
-        """What the model reads of films; lines of features are cut to their tokens."""
+        """Return what the model reads of films; lines of features are cut to their tokens."""
         assert self.max_tokens is not None
         return fit_lines(super().texts(films), self.template.features, self.tokenizer, self.max_tokens)
 
@@ -293,7 +293,7 @@ class EnsembleScorer:
 
 
 def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logits, unless one of them is no number.
+    """Return the logits, unless one of them is no number.
 
     Raises:
         DataError: with the cure.

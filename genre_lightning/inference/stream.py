@@ -110,7 +110,7 @@ class ChunkBatches(IterableDataset[Batch]):
 
 
 def share_by_length(lengths: Sequence[int], *, rank: int, world_size: int) -> Indices:
-    """A rank's share of texts: every text in one share, and texts of all lengths in each.
+    """Return a rank's share of texts: every text in one share, and texts of all lengths in each.
 
     Args:
         lengths: of each text, in any unit.

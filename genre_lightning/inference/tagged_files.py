@@ -114,7 +114,7 @@ class TaggedFile:
         return len(parts)
 
     def _finished_parts(self) -> list[Path]:
-        """The parts from the first one on that this user's `predict` has written for this identity."""
+        """Return the parts from the first one on that this user's `predict` has written for this identity."""
         found = {}
         for place in self.folder.iterdir():
             match = _PART.fullmatch(place.name)

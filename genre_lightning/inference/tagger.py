@@ -73,7 +73,7 @@ class TaggedText:
         return ", ".join(f"{genre.name} {genre.probability:.2f}" for genre in self.genres) or "-"
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds."""
+        """Return what JSON holds."""
         return {
             "text": self.text,
             "genres": [vars(genre) for genre in self.genres],
@@ -214,7 +214,7 @@ class Tagger:
         return " ".join(filter(None, (cell if isinstance(cell, str) else readable(cell) for cell in cells)))
 
     def cells(self, text: Text) -> dict[str, Any]:
-        """What the template is filled with, and the inputs of the head: of a plain text, its overview alone.
+        """Return what the template is filled with, and the inputs of the head: of a plain text, its overview alone.
 
         Raises:
             DataError: neither a string nor a mapping of the run's columns.

@@ -180,12 +180,12 @@ def _feedback_of(
 
 
 def _cell(cells: Mapping[str, Any], *names: str) -> Any:
-    """The first cell that is not empty; None without one."""
+    """Return the first cell that is not empty; None without one."""
     return next((cell for name in names if (cell := cells.get(name)) is not None and cell != ""), None)
 
 
 def _written(cell: Any) -> Any:
-    """The names in a cell that `joined` has written, or that is a list already."""
+    """Return the names in a cell that `joined` has written, or that is a list already."""
     return cell if not isinstance(cell, str) else [] if cell == NO_GENRE else split_names(cell)
 
 

@@ -109,7 +109,7 @@ def check_vocabulary(tokens: int, config: PretrainedConfig, name: str) -> None:
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
-    """Sets every dropout that a backbone's configuration has; None leaves them."""
+    """Set every dropout that a backbone's configuration has; None leaves them."""
     if dropout is None:
         return
     for name, value in config.to_dict().items():
@@ -133,7 +133,7 @@ def load_backbone(name: str, revision: str | None, config: PretrainedConfig) -> 
 def _filled(
     name: str, config: PretrainedConfig, stored: StoredWeights, *, read: bool
 ) -> tuple[PreTrainedModel, WeightReport]:
-    """An encoder with its stored weights, and how they fit; without `read` all of it takes no memory."""
+    """Return an encoder with its stored weights, and how they fit; without `read` all of it takes no memory."""
     import torch
 
     # float32 named: the default takes the file's dtype, and half weights cannot be trained under a loss scaler
@@ -211,7 +211,7 @@ def _model_class(config: PretrainedConfig, auto_class: str) -> Any:
 
 
 def _no_pooler(config: PretrainedConfig) -> dict[str, Any]:
-    """The keyword that leaves the pooler out, for the model classes that have one."""
+    """Return the keyword that leaves the pooler out, for the model classes that have one."""
     import inspect
 
     takes_it = "add_pooling_layer" in inspect.signature(_model_class(config, "AutoModel")).parameters

@@ -320,7 +320,7 @@ class GenreClassifier(StepwiseModule):
         return StepOutput(logits, (losses * batch["weights"]).sum())
 
     def training_cost(self) -> TrainingCost | None:
-        """What training costs in FLOPs; None if the backbone's shape is not known."""
+        """Return what training costs in FLOPs; None if the backbone's shape is not known."""
         config = getattr(self, "backbone_config", None)
         return training_cost(self.backbone, config, causal=self.causal) if config else None
 
@@ -392,7 +392,7 @@ class GenreClassifier(StepwiseModule):
         return {name for name in kept if not name.startswith("evaluation_metrics.")}
 
     def checkpoint_metadata(self) -> CheckpointMetadata:
-        """What besides weights is needed to use them: genres, size of the input, and what a subclass adds."""
+        """Return what besides weights is needed to use them: genres, size of the input, and what a subclass adds."""
         assert self.spec is not None
         return CheckpointMetadata(
             genres=self.spec.genres,

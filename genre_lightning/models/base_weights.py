@@ -53,7 +53,7 @@ def weight_files(name: str, revision: str | None, *, fetch: bool = True) -> list
 
 
 def _parts(index: Path) -> list[str]:
-    """The names of the files that an index lists; none of them may lead out of the model."""
+    """Return the names of the files that an index lists; none of them may lead out of the model."""
     listed = read_object(index).get("weight_map")
     parts = sorted({str(part) for part in listed.values()}) if isinstance(listed, dict) else []
     if not parts or any(Path(part).name != part for part in parts):

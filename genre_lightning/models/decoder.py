@@ -166,7 +166,7 @@ class FrozenDecoder(GenreClassifier):
         return torch.device("cuda" if self.accelerator == "cuda" else "cpu")
 
     def new_config(self, spec: DataSpec) -> PretrainedConfig:
-        """The backbone's configuration.
+        """Return the backbone's configuration.
 
         Raises:
             ConfigError: the tokenizer knows tokens that the backbone does not.
@@ -192,7 +192,7 @@ class FrozenDecoder(GenreClassifier):
         return config
 
     def build_decoder(self, spec: DataSpec) -> PreTrainedModel:
-        """The frozen decoder, with placeholders for the weights that `materialise` puts in."""
+        """Return the frozen decoder, with placeholders for the weights that `materialise` puts in."""
         import transformers
 
         config = self.backbone_config or self.new_config(spec)
@@ -223,7 +223,7 @@ class FrozenDecoder(GenreClassifier):
         self.base_metadata()
 
     def base_metadata(self) -> BaseMetadata:
-        """What names the frozen weights: the base of which the checkpoint holds nothing."""
+        """Return what names the frozen weights: the base of which the checkpoint holds nothing."""
         if self._base_metadata is None:
             assert self.backbone_config is not None
             assert self.spec is not None

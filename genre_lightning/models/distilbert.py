@@ -124,7 +124,7 @@ class DistilBertClassifier(GenreClassifier):
             check_vocabulary(vocabulary_size(tokenizer), config, self.options.backbone)
 
     def build(self, spec: DataSpec) -> None:
-        """Loads the backbone, puts adapters on it where asked, and makes the head."""
+        """Load the backbone, put adapters on it where asked, and make the head."""
         restored = self.backbone_config is not None
         config = self.backbone_config or self._new_config(spec)
         check_encoder(config, self.options.backbone)
@@ -214,7 +214,7 @@ class DistilBertClassifier(GenreClassifier):
             rank_zero_only(say)("model.compile has no effect on a CPU, where packed texts have kernels of their own")
 
     def base_metadata(self) -> BaseMetadata:
-        """What names the weights that the training starts from; frozen ones by their content too."""
+        """Return what names the weights that the training starts from; frozen ones by their content too."""
         if self._base_metadata is None:
             name, revision = self.options.backbone, self.options.revision
             digest = weights_digest(weight_files(name, revision)) if self.adapters else None

@@ -22,7 +22,7 @@ class FiniteSteps(nn.Module):
         self.register_buffer("counts", torch.zeros(3, dtype=torch.int64), persistent=False)
 
     def update(self, loss: Tensor, norm: Tensor, step: int) -> None:
-        """Adds a step.
+        """Add a step.
 
         Args:
             loss: (), of the step, the same on all ranks.

@@ -26,7 +26,7 @@ class TrainingCost:
 
 
 def training_cost(backbone: nn.Module, config: Any, *, causal: bool) -> TrainingCost:
-    """Counts as PaLM's appendix B does (Chowdhery et al. 2022, arXiv:2204.02311), for frozen weights too.
+    """Count as PaLM's appendix B does (Chowdhery et al. 2022, arXiv:2204.02311), for frozen weights too.
 
     A weight of a linear layer costs 2 FLOPs a token forward, 2 for the gradient of its input, and 2 for its own where
     it trains: 6 for trained weights, 4 for frozen ones, since adapters of earlier layers need the gradient to pass.

@@ -80,7 +80,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
             check_adapter(self.options.adapter, self.options.quantization)
 
     def build(self, spec: DataSpec) -> None:
-        """Makes the quantised backbone, puts adapters on it, and makes the head."""
+        """Make the quantised backbone, put adapters on it, and make the head."""
         decoder = self.build_decoder(spec)
         lora = self.lora
         reads_weights = lora is None or lora.reads_weights or self.options.unfreeze is not None

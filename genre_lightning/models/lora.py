@@ -177,7 +177,7 @@ def fold_start(backbone: Any) -> None:
 
 
 def merge_adapters(backbone: Any, dtype: torch.dtype) -> nn.Module:
-    """Merges the adapters of a backbone into its weights, brought back from their quantised form, in place.
+    """Merge the adapters of a backbone into its weights, brought back from their quantised form, in place.
 
     The update is added in float32 and the sum rounded once, so that the merged model computes what the adapters
     did, to the precision of `dtype`.
@@ -226,7 +226,7 @@ def _update(layer: Any) -> torch.Tensor:
 
 
 def _plain_weight(linear: Any) -> torch.Tensor:
-    """A linear layer's weight in float32, with the values that it computes with."""
+    """Return a linear layer's weight in float32, with the values that it computes with."""
     kind = type(linear).__name__
     if kind == "Linear4bit":
         from bitsandbytes.functional import dequantize_4bit

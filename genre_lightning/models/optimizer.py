@@ -18,7 +18,7 @@ HEAD_LEARNING_RATE_FACTOR = 10.0
 
 
 def default_learning_rate(parameters: int, *, adapters: bool, from_scratch: bool) -> float:
-    """A good peak learning rate of AdamW for a backbone of that size.
+    """Return a good peak learning rate of AdamW for a backbone of that size.
 
     Args:
         parameters: of the backbone.
@@ -130,7 +130,7 @@ def _depths(backbone: nn.Module) -> dict[str, int]:
 
 
 def schedule_factor(schedule: Schedule, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """The factor on the peak learning rate of optimizer step k = 0, 1, …: linear warm-up, then the named decay to 0.
+    """Return the factor on the peak learning rate of optimizer step k = 0, 1, …: linear warm-up, then a decay to 0.
 
     Raises:
         ConfigError: there is no schedule of that name.

@@ -17,7 +17,7 @@ _LLAMA_2 = {
 
 
 def published_config(name: str) -> PretrainedConfig | None:
-    """The configuration of a model of the hub that is known here; None for others.
+    """Return the configuration of a model of the hub that is known here; None for others.
 
     Args:
         name: such as "meta-llama/Llama-2-7b-hf" or "distilbert-base-uncased".

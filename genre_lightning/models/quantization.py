@@ -48,7 +48,7 @@ class WeightFormat:
     head: str = "lm_head"
 
     def bitsandbytes_config(self) -> BitsAndBytesConfig | None:
-        """The library's own form of it; None without quantisation."""
+        """Return the library's own form of it; None without quantisation."""
         if self.quantization == "none":
             return None
         from transformers import BitsAndBytesConfig
@@ -67,7 +67,7 @@ class WeightFormat:
 
 
 def dtype_of_precision(precision: str) -> torch.dtype:
-    """The dtype of matrix products under a trainer's precision."""
+    """Return the dtype of matrix products under a trainer's precision."""
     return (
         torch.float16
         if precision.startswith("16")
@@ -90,7 +90,7 @@ def random_values(config: PretrainedConfig, dtype: torch.dtype, seed: int) -> Va
 def empty_decoder(
     auto_class: Any, config: PretrainedConfig, weights: WeightFormat, device: torch.device
 ) -> PreTrainedModel:
-    """The frozen decoder of a configuration with placeholders for its weights, which take no memory.
+    """Return the frozen decoder of a configuration with placeholders for its weights, which take no memory.
 
     A placeholder is a single number shown in the weight's shape, of its kind and on its device: what is put around
     the layers, such as adapters, finds all that it asks for. `FrozenWeights` fills them.
@@ -145,7 +145,7 @@ class FrozenWeights:
                     self._owners.setdefault(parameter, []).append((module, name))
 
     def materialise(self, part: nn.Module) -> None:
-        """Reads and quantises the weights of a part of the model, one after the other; those it has it keeps."""
+        """Read and quantise the weights of a part of the model, one after the other; those it has it keeps."""
         _return_freed_memory()  # of the part before, where sharding has left its own share of that
         for placeholder in [parameter for parameter in part.parameters() if parameter in self._owners]:
             owners = self._owners.pop(placeholder)
@@ -161,7 +161,7 @@ class FrozenWeights:
 def random_decoder(
     auto_class: Any, config: PretrainedConfig, weights: WeightFormat, seed: int, device: torch.device
 ) -> PreTrainedModel:
-    """The frozen decoder of a configuration with all its weights, drawn at random."""
+    """Return the frozen decoder of a configuration with all its weights, drawn at random."""
     model = empty_decoder(auto_class, config, weights, device)
     FrozenWeights(model, random_values(config, weights.compute_dtype, seed)).materialise(model)
     return model

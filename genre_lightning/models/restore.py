@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def restore_weights(model: GenreClassifier, checkpoint: Path) -> CheckpointMetadata:
-    """Builds the model and puts a checkpoint's trained weights into it.
+    """Build the model and put a checkpoint's trained weights into it.
 
     Returns:
         The checkpoint's metadata.

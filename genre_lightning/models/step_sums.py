@@ -37,7 +37,7 @@ class StepSums(nn.Module):
         self.register_buffer("epoch", torch.zeros(2, dtype=torch.float64), persistent=False)
 
     def add(self, loss_sum: Tensor, batch: dict[str, Tensor]) -> None:
-        """Adds a micro-batch.
+        """Add a micro-batch.
 
         Args:
             loss_sum: (), of its films.
@@ -48,7 +48,7 @@ class StepSums(nn.Module):
         self.step += torch.stack([loss_sum.detach(), lengths.sum(), slots, lengths.square().sum()])
 
     def finish_step(self, films: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor]:
-        """Ends the step; a collective.
+        """End the step; a collective.
 
         Args:
             films: (), of the whole step.
@@ -65,7 +65,7 @@ class StepSums(nn.Module):
         return sums[0] / films, sums[1] / sums[2]
 
     def finish_epoch(self) -> Tensor:
-        """Ends the epoch; returns the mean loss of its films."""
+        """End the epoch; returns the mean loss of its films."""
         mean = self.epoch[0] / self.epoch[1]
         self.epoch.zero_()
         return mean

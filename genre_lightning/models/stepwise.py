@@ -91,7 +91,7 @@ class StepwiseModule(LightningModule):
     # Steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The micro-batch's part of the step's loss: sum over its films / films of the whole step.
+        """Return the micro-batch's part of the step's loss: sum over its films / films of the whole step.
 
         Lightning divides by the micro-batches and the ranks' gradients are averaged, so both are multiplied in first.
         """
@@ -224,7 +224,7 @@ class StepwiseModule(LightningModule):
         return planned or int(self.trainer.estimated_stepping_batches)
 
     def new_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
-        """The optimizer of the parameter groups."""
+        """Return the optimizer of the parameter groups."""
         return torch.optim.AdamW(groups, betas=(0.9, self.options.beta2), fused=True)
 
     def configure_gradient_clipping(

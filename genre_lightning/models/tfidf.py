@@ -85,7 +85,7 @@ class TfidfBaseline(ABC):
         columns: csr_matrix | None = None,
         known: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Finds terms and weights.
+        """Find terms and weights.
 
         Args:
             texts: of the training split.
@@ -135,7 +135,7 @@ class TfidfBaseline(ABC):
         return np.asarray(features @ linear.weights + linear.bias, dtype=np.float32)
 
     def contributions(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """What each word of a text adds to the log-odds: with the bias, the sum over the words is `logits`.
+        """Return what each word of a text adds to the log-odds: with the bias, the sum over the words is `logits`.
 
         A term of several words gives each of them an equal part, and one that occurs several times each occurrence.
 
@@ -168,7 +168,7 @@ class TfidfBaseline(ABC):
         return starts, ends, values
 
     def write(self, path: str | os.PathLike[str]) -> str:
-        """Writes model and options as safetensors, whole or not at all.
+        """Write model and options as safetensors, whole or not at all.
 
         Returns:
             the SHA-256 of the file, as hexadecimal digits.
@@ -195,7 +195,7 @@ class TfidfBaseline(ABC):
         return file_digest(path)
 
     def fitted(self) -> LinearGenres:
-        """What `fit` found.
+        """Return what `fit` found.
 
         Raises:
             CheckpointError: it has not been called.
@@ -293,7 +293,7 @@ BASELINES: dict[str, type[TfidfBaseline]] = {kind.name: kind for kind in (TfidfN
 
 
 def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> TfidfBaseline:
-    """Reads what `TfidfBaseline.write` wrote; nothing in the file is ever run.
+    """Read what `TfidfBaseline.write` wrote; nothing in the file is ever run.
 
     Args:
         path: of the file.

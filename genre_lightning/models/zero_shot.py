@@ -51,7 +51,7 @@ class Questions:
     trail: int
 
     def to(self, device: torch.device) -> Questions:
-        """The same on a device."""
+        """Return the same on a device."""
         tensors: dict[str, Any] = {n: value.to(device) for n, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **tensors)
 
@@ -90,7 +90,7 @@ class ZeroShotLlama(FrozenDecoder):
         return "padded"
 
     def build(self, spec: DataSpec) -> None:
-        """Makes the questions, then loads the language model with its own head, which is never quantised."""
+        """Make the questions, then load the language model with its own head, which is never quantised."""
         config = self.backbone_config = self.new_config(spec)
         if not self.shape_only:
             self._prepare_questions(spec, config)
@@ -215,7 +215,7 @@ def continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase, before: str, words: list[str]) -> set[int]:
-    """The first tokens of each word where it follows a text, with and without a space between."""
+    """Return the first tokens of each word where it follows a text, with and without a space between."""
     stem = continuation(tokenizer, before)
     found = set()
     for word in words:

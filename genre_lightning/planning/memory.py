@@ -73,7 +73,7 @@ class Memory:
 
 
 def memory(shape: ModelShape, setting: Setting, batch: BatchShape) -> Memory:
-    """The memory of a rank at the largest moment of a training step."""
+    """Return the memory of a rank at the largest moment of a training step."""
     kept = {
         "weights": weight_bytes(shape, setting),
         "gradients": gradient_bytes(shape, setting),
@@ -98,7 +98,7 @@ def memory(shape: ModelShape, setting: Setting, batch: BatchShape) -> Memory:
 
 
 def evaluation_memory(shape: ModelShape, setting: Setting, tokens: int) -> Memory:
-    """The memory of a model that trains nothing: weights, the keys and values of a batch, and one block's states.
+    """Return the memory of a model that trains nothing: weights, a batch's keys and values, and one block's states.
 
     Keys and values take 2 x blocks x key-value heads x head width x c a token, a block's states 8d + 3fc.
 
@@ -128,7 +128,7 @@ def _with_assumed(tensors: dict[str, int], host: int, setting: Setting) -> Memor
 def largest_micro_batch(
     shape: ModelShape, setting: Setting, *, available: int, longest: int, packed: bool, step: int = 64
 ) -> int | None:
-    """The most tokens of a micro-batch that fit, as `data.micro_batch_tokens` counts them; None where none do.
+    """Return the most tokens of a micro-batch that fit, as `data.micro_batch_tokens` counts them; None where none do.
 
     Args:
         shape: of the model.

@@ -249,7 +249,7 @@ class Plan:
         self.report.memory = columns
 
     def _settings(self, configured: Setting) -> list[Setting]:
-        """What is configured, and beside it the other ways to share a model among several devices."""
+        """Return what is configured, and beside it the other ways to share a model among several devices."""
         settings = [configured]
         if configured.ranks == 1:
             return settings
@@ -347,7 +347,7 @@ class Plan:
 
 
 def _notes_of(step: StepTime) -> list[str]:
-    """What keeps the GPUs from their products, if anything does."""
+    """Return what keeps the GPUs from their products, if anything does."""
     parts = (
         f"a step is {1000 * step.seconds:,.3g} ms: products {1000 * step.products:,.3g}, starting kernels "
         f"{1000 * step.kernels:,.3g}, exchange between ranks {1000 * step.exchange:,.3g}"

@@ -75,7 +75,7 @@ class BatchShape:
 
     @classmethod
     def of(cls, lengths: Sequence[int], *, packed: bool, encoder: bool, in_groups: bool = False) -> BatchShape:
-        """That of texts.
+        """Return the setting of texts.
 
         Args:
             lengths: tokens of each, in their order.
@@ -95,7 +95,7 @@ class BatchShape:
 
     @classmethod
     def full(cls, tokens: int, longest: int, *, packed: bool, encoder: bool) -> BatchShape:
-        """The largest that a budget of tokens allows."""
+        """Return the largest that a budget of tokens allows."""
         tokens = max(tokens, longest)
         pairs = tokens * longest if packed and encoder else 0
         return cls(tokens, tokens, longest, masked=encoder and not packed, packed=packed, pairs=pairs)

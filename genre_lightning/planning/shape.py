@@ -119,7 +119,7 @@ class ModelShape:
 
 
 def build_empty(model: GenreClassifier, spec: DataSpec) -> None:
-    """Builds a model on the meta device, where tensors have shapes and no memory.
+    """Build a model on the meta device, where tensors have shapes and no memory.
 
     Raises:
         ConfigError: the shape of its backbone is not known, or it cannot be built.
@@ -142,7 +142,7 @@ def build_empty(model: GenreClassifier, spec: DataSpec) -> None:
 
 
 def shape_of(model: GenreClassifier) -> ModelShape:
-    """The shape of a model that `build_empty` or `configure_model` has built."""
+    """Return the shape of a model that `build_empty` or `configure_model` has built."""
     config: Any = getattr(model, "backbone_config", None)
     blocks = transformer_blocks(model.backbone)
     block_of = {id(p): place for place, block in enumerate(blocks) for p in block.parameters()}

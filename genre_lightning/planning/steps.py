@@ -62,7 +62,7 @@ class Texts:
 
 
 def read_texts(data: MovieDataModule, *, decoder: bool) -> Texts:
-    """Reads and splits the films, and tokenises them where the tokenizer is at hand.
+    """Read and split the films, and tokenise them where the tokenizer is at hand.
 
     Raises:
         DataError: the file is not what it should be.

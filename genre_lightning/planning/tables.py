@@ -19,7 +19,7 @@ _NAMES = {"single": "one device"}
 
 
 def print_plan(report: PlanReport, file: TextIO | None = None) -> None:
-    """Prints a plan: its lines, the table of memory, notes, and conflicts with their cures."""
+    """Print a plan: its lines, the table of memory, notes, and conflicts with their cures."""
     console = console_of(file)
     machine = report.machine
     where = f"{machine.ranks} x {machine.gpu or machine.accelerator}"

@@ -93,7 +93,7 @@ def _add_tagging(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/similar", summary="Training films that are like a film")
     async def similar(body: FilmBody, request: Request) -> dict[str, Any]:
-        """The nearest training films of a sample, by the cosine of the model's vectors."""
+        """Return the nearest training films of a sample, by the cosine of the model's vectors."""
         [text] = service.check_films([body])
         request.state.texts = [text]
         compared = service.similar.done if service.similar else 0
@@ -101,7 +101,7 @@ def _add_tagging(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/feedback", summary="Store which genres a film has")
     async def feedback(body: FeedbackBody, request: Request) -> dict[str, Any]:
-        """The correction is stored beside what the run predicts; repeated ones are stored once."""
+        """Return the correction is stored beside what the run predicts; repeated ones are stored once."""
         token = request.state.token
         return await service.store(body, token.user if token else None)
 

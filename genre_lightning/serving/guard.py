@@ -140,7 +140,7 @@ async def _nothing() -> Message:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the whole body, then what comes behind it."""
+    """Return a `receive` that gives the whole body, then what comes behind it."""
     messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -78,6 +78,6 @@ class FeedbackBody(Film):
 
 
 def film_text(film: Film, columns: Mapping[str, Any] | None = None) -> Text:
-    """What `Tagger` takes: a plain text if only the overview is given."""
+    """Return what `Tagger` takes: a plain text if only the overview is given."""
     given = film.columns if columns is None else columns
     return given["overview"] if set(given) == {"overview"} and isinstance(given["overview"], str) else dict(given)

@@ -158,7 +158,7 @@ class ServedRun:
         ]
 
     def _without(self, title: str, text: str) -> str:
-        """The text of an evaluated film without the title that the run's template has put before it."""
+        """Return the text of an evaluated film without the title that the run's template has put before it."""
         if "title" in self.tagger.scorer.fields:
             text = text.removeprefix(title).lstrip(" .:-–—\n")
         return text[:_EXAMPLE_CHARACTERS]
@@ -171,7 +171,7 @@ def scorer_texts(tagger: Tagger) -> set[str]:
 
 
 def _finite(value: Any) -> Any:
-    """The value with null in place of numbers that are not finite."""
+    """Return the value with null in place of numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

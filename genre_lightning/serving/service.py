@@ -268,7 +268,7 @@ def resident_bytes() -> int:
 
 
 def without_paths(message: object, *paths: Path) -> str:
-    """A message whose paths are shortened to their last part: a client learns nothing of the machine.
+    """Return a message whose paths are shortened to their last part: a client learns nothing of the machine.
 
     Args:
         message: For the client.

@@ -29,7 +29,7 @@ from genre_lightning.training.setup import Setup
 
 
 def keep_untrained(setup: Setup) -> None:
-    """Writes best.ckpt of a model that trains nothing: what it is, for its decision to be bound to."""
+    """Write best.ckpt of a model that trains nothing: what it is, for its decision to be bound to."""
     setup.model.configure_model()
     metadata = setup.model.checkpoint_metadata().to_json()
     content = {CHECKPOINT_KEY: metadata, "state_dict": {}, "global_step": 0, "epoch": 0}
@@ -106,7 +106,7 @@ def evaluate_split(
     seed: int,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """Writes evaluation/SPLIT of a run.
+    """Write evaluation/SPLIT of a run.
 
     Args:
         run: whose decision it is.

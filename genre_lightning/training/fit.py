@@ -182,7 +182,7 @@ def _train(
 
 
 def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
-    """What the training has settled: learning rates, the best checkpoint's epoch and step, and what trained it."""
+    """Return what the training has settled: learning rates, the best checkpoint's epoch and step, and what made it."""
     lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
     best = manifest_of(setup.run.best) if manifest_path(setup.run.best).is_file() else None
     epoch = best.epoch if best else None

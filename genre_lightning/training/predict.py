@@ -121,7 +121,7 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
 
 
 def _trainer_words(options: PredictOptions, settings: Mapping[str, Any]) -> list[str]:
-    """The command line with what names the machine of the training taken back, where it does not name another."""
+    """Return the command line without what names the machine of the training, if it does not name another."""
     named = {word.partition("=")[0]: word.partition("=")[2] for word in options.rest}
     words = [f"--trainer.{name}={value}" for name, value in _ANYWHERE.items()]
     if "--trainer.precision" not in named:
@@ -216,7 +216,7 @@ class _Writing:
                 self._file.discard()
 
     def decide_by(self, decision: Decision) -> None:
-        """Takes the decision in the order of the model's genres, which is known once the model is loaded."""
+        """Take the decision in the order of the model's genres, which is known once the model is loaded."""
         if self._file:
             self._file.decision = decision
 
@@ -227,13 +227,13 @@ class _Writing:
             self._advance = self._shown.enter_context(file_progress(f"Tagging {self.films.path.name}", self._done))
 
     def chunks(self) -> Iterator[list[NewFilm]]:
-        """The chunks that are to be done."""
+        """Yield the chunks that are to be done."""
         for chunk in islice(self.films.chunks(CHUNK_ROWS, self._read), self._next, None):
             self._shares.append(self._read.measure())
             yield chunk
 
     def write(self, films: list[NewFilm], logits: NDArray[np.float32]) -> None:
-        """Writes the next chunk."""
+        """Write the next chunk."""
         assert self._file is not None
         require_finite(logits[[film.reason is None for film in films]])
         with naming_the_fix(self.out):
@@ -244,7 +244,7 @@ class _Writing:
         self._advance(len(films))
 
     def end(self) -> None:
-        """Puts the table in its place and says what is in it."""
+        """Put the table in its place and say what is in it."""
         if self._file is None:
             return
         self._state.check_unchanged()

@@ -93,7 +93,7 @@ def _write_evaluation(split: str, setup: Setup, data: PreparedData) -> dict[str,
 
 
 def _stored_decision(split: str, setup: Setup, data: PreparedData) -> Decision | None:
-    """The run's decision; None for one that `validate` fits anew as it is missing, damaged or of another checkpoint."""
+    """Return the run's decision; None if `validate` fits it anew: it is missing, damaged or of another checkpoint."""
     try:
         return load_decision(setup).for_genres(data.vocabulary.names)
     except CheckpointError as error:

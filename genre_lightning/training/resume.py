@@ -178,13 +178,13 @@ def finished_results(run: RunDirectory) -> dict[str, dict[str, Any]] | None:
 
 
 def finish(run: RunDirectory) -> None:
-    """Writes the page about an evaluated run, and notes that all is done."""
+    """Write the page about an evaluated run, and note that all is done."""
     write_report(run.path)
     run.set_status("finished")
 
 
 def show(run: RunDirectory, results: dict[str, dict[str, Any]], *, as_json: bool) -> None:
-    """Prints the results of a run."""
+    """Print the results of a run."""
     if as_json:
         against = read_against_parent(run)
         print(json.dumps({"run_dir": str(run.path), **results, **({"against_parent": against} if against else {})}))

@@ -80,7 +80,7 @@ class Setup:
 def check_setup(
     config: Namespace, parser: ArgumentParser, planned: PlannedStep | None = None, *, films: bool = True
 ) -> Setup:
-    """Checks a configuration as a whole; every problem found is named at once.
+    """Check a configuration as a whole; every problem found is named at once.
 
     Args:
         config: parsed.
@@ -99,7 +99,7 @@ def check_setup(
 def prepare_checks(
     config: Namespace, parser: ArgumentParser, planned: PlannedStep | None = None, *, films: bool = True
 ) -> tuple[Setup, list[str], list[Callable[[], None]]]:
-    """What `check_setup` looks at, for commands that go on in spite of problems; see there.
+    """Return what `check_setup` looks at, for commands that go on in spite of problems; see there.
 
     Returns:
         the setup, the problems that are known already, and the checks that find the others.
@@ -164,7 +164,7 @@ def prepare_checks(
 
 
 def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[str]:
-    """Resolves accelerator and precision in place, and lists what is wrong with the trainer's options."""
+    """Resolve accelerator and precision in place, and lists what is wrong with the trainer's options."""
     problems = []
     trainer = config.trainer
     try:
@@ -235,7 +235,7 @@ def bind_model(setup: Setup) -> PreparedData:
 
 
 def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
-    """The trainer of a run with its callbacks and loggers."""
+    """Return the trainer of a run with its callbacks and loggers."""
     config, run = setup.config, setup.run
     options = dict(setup.trainer_options)
     agreement = StopAgreement()

@@ -16,7 +16,7 @@ class Dice:
         self.random = random.Random(seed).random
 
     def below(self, stop: int) -> int:
-        """A whole number from 0 to below `stop`."""
+        """Return a whole number from 0 to below `stop`."""
         return int(self.random() * stop)
 
     def pick(self, items: Sequence[T]) -> T:
@@ -36,7 +36,7 @@ class Dice:
         return items[-1]
 
     def shuffle(self, items: list[T]) -> None:
-        """Puts the items into another order, in place."""
+        """Put the items into another order, in place."""
         for last in range(len(items) - 1, 0, -1):
             other = self.below(last + 1)
             items[last], items[other] = items[other], items[last]

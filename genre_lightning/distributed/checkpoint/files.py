@@ -25,7 +25,7 @@ _MARGIN = 1 << 20
 
 
 def write_checkpoint(content: dict[str, Any], path: Path, kept: Sequence[Path] = ()) -> str:
-    """Writes a checkpoint as one file, so that its place holds either the old one or the whole new one.
+    """Write a checkpoint as one file, so that its place holds either the old one or the whole new one.
 
     Args:
         content: tensors and plain values.
@@ -57,7 +57,7 @@ def save_flushed(content: Any, path: Path) -> None:
 
 
 def not_written(path: Path, error: object) -> SaveError:
-    """The error that says why a checkpoint could not be written."""
+    """Return the error that says why a checkpoint could not be written."""
     # the death of a worker process strikes wherever the main thread is
     if isinstance(error, BaseException) and (known := machine_error(error)):
         return SaveError(f"the checkpoint {path} could not be written: {known}")
@@ -115,7 +115,7 @@ def _require_unpacked(path: Path) -> None:
 
 
 def refused(path: Path, error: object) -> CheckpointError:
-    """The error for a file that asks for more than tensors and plain values."""
+    """Return the error for a file that asks for more than tensors and plain values."""
     return CheckpointError(
         f"{path} is refused ({one_line(error)[:120]}): a checkpoint holds tensors and plain values only"
     )

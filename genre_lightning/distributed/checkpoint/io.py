@@ -23,7 +23,7 @@ from genre_lightning.files import draft_beside
 
 
 def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> str:
-    """Changes what a checkpoint says beside its tensors, such as the decision.
+    """Change what a checkpoint says beside its tensors, such as the decision.
 
     Args:
         path: a checkpoint, file or directory.
@@ -51,7 +51,7 @@ def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> s
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A verified checkpoint's content, its shards put together; nothing in it is ever run.
+    """Return a verified checkpoint's content, its shards put together; nothing in it is ever run.
 
     Raises:
         CheckpointError: missing, damaged, or holding more than tensors and plain values.

@@ -89,7 +89,7 @@ def _tree_digest(files: Mapping[str, str]) -> str:
 
 
 def commit(part: Path, path: Path, manifest: Manifest, kept: Sequence[Path] = ()) -> None:
-    """Puts a finished checkpoint in its place; the one that lies there is whole until then.
+    """Put a finished checkpoint in its place; the one that lies there is whole until then.
 
     A kill at any point leaves a whole checkpoint and a manifest that vouches for it, under `path` or `kept[0]`.
 
@@ -129,7 +129,7 @@ def commit(part: Path, path: Path, manifest: Manifest, kept: Sequence[Path] = ()
 
 
 def replace_member(path: Path, name: str, part: Path) -> Manifest:
-    """Puts a new file in the place of one of a directory's; returns the directory's new manifest.
+    """Put a new file in the place of one of a directory's; returns the directory's new manifest.
 
     Args:
         path: a checkpoint that is a directory.
@@ -148,13 +148,13 @@ def replace_member(path: Path, name: str, part: Path) -> Manifest:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Deletes a checkpoint and what vouches for it, if it is there."""
+    """Delete a checkpoint and what vouches for it, if it is there."""
     manifest_path(path).unlink(missing_ok=True)
     _delete(path)
 
 
 def _move(source: Path, target: Path) -> None:
-    """Gives a checkpoint another name; nothing vouches for a name without its checkpoint in it."""
+    """Rename a checkpoint; a name without its checkpoint has no manifest."""
     remove_checkpoint(target)
     if source.exists() and manifest_path(source).is_file():
         shutil.copyfile(manifest_path(source), manifest_path(target))
@@ -170,7 +170,7 @@ def _delete(path: Path) -> None:
 
 
 def verify_checkpoint(path: Path) -> Manifest:
-    """The manifest of a checkpoint, after all its bytes have been compared with it, by one rank of each node.
+    """Return the manifest of a checkpoint, after all its bytes have been compared with it, by one rank of each node.
 
     Raises:
         CheckpointError: missing, half-written or damaged.
@@ -192,7 +192,7 @@ def verify_checkpoint(path: Path) -> Manifest:
 
 
 def _entries(path: Path) -> list[Manifest]:
-    """What a manifest vouches for: the new checkpoint and, while it is being replaced, the old one."""
+    """Return what a manifest vouches for: the new checkpoint and, while it is being replaced, the old one."""
     try:
         values = read_json(manifest_path(path))
         previous = values.pop("previous", None)
@@ -227,7 +227,7 @@ def _difference(manifest: Manifest, files: Mapping[str, str]) -> str:
 def newest_good(
     candidates: Sequence[Path], *, set_aside: bool = True
 ) -> tuple[Path | None, Manifest | None, list[str]]:
-    """The checkpoint to go on from.
+    """Return the checkpoint to go on from.
 
     Args:
         candidates: from the newest to the oldest by their role; missing ones are passed over.
@@ -261,7 +261,7 @@ def _free_name(path: Path) -> Path:
 
 
 def _vouched(path: Path) -> Manifest | None:
-    """What vouches for the checkpoint that is about to be replaced; None if nothing does."""
+    """Return what vouches for the checkpoint that is about to be replaced; None if nothing does."""
     try:
         entries = _entries(path)
         # a replacement that was cut off leaves two, and only the bytes tell which of them is there

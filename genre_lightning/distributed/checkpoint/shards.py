@@ -44,7 +44,7 @@ Tensors = dict[str, Tensor]
 
 
 def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ()) -> None:
-    """Writes a checkpoint, each rank its own shards; a collective.
+    """Write a checkpoint, each rank its own shards; a collective.
 
     Args:
         content: as Lightning makes it, its "state_dict" and "optimizer_states" with the shards that this rank has.
@@ -89,7 +89,7 @@ def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ())
 
 
 def _together(path: Path, work: Callable[[], None] | None) -> None:
-    """Does this rank's work, if it has any, and raises on all ranks what went wrong on one; a collective."""
+    """Do this rank's work, if it has any, and raise on all ranks what went wrong on one; a collective."""
     failure = ""
     try:
         if work is not None:
@@ -103,7 +103,7 @@ def _together(path: Path, work: Callable[[], None] | None) -> None:
 
 
 def read_whole(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint with every tensor put together, on the host; for one process alone.
+    """Return the content of a checkpoint with every tensor put together, on the host; for one process alone.
 
     Raises:
         CheckpointError: it holds more than tensors and plain values.
@@ -118,7 +118,7 @@ def read_whole(path: Path) -> dict[str, Any]:
 
 
 def read_unsharded(path: Path) -> dict[str, Any]:
-    """The content of a verified checkpoint with tensors that have a shape and no values; a collective on many ranks.
+    """Return a verified checkpoint's content, with tensors of a shape and no values; a collective on many ranks.
 
     Raises:
         CheckpointError: on all ranks; missing, damaged, or holding more than tensors and plain values.
@@ -132,7 +132,7 @@ def read_unsharded(path: Path) -> dict[str, Any]:
 
 
 def read_shards(path: Path, weights: Tensors, parameters: Sequence[Sequence[Tensor]]) -> dict[str, Any]:
-    """Reads what this rank needs of a checkpoint's shards; a collective.
+    """Read what this rank needs of a checkpoint's shards; a collective.
 
     Args:
         path: of a checkpoint that `read_unsharded` has verified.
@@ -192,7 +192,7 @@ def _verify_once(path: Path) -> None:
 
 
 def _split(content: Mapping[str, Any]) -> tuple[dict[str, Any], Tensors]:
-    """Takes the tensors of model and optimizers out of a checkpoint's content, under flat names."""
+    """Take the tensors of model and optimizers out of a checkpoint's content, under flat names."""
     tensors = {f"{_WEIGHTS}/{name}": value for name, value in content["state_dict"].items()}
     states = []
     for number, optimizer in enumerate(content.get("optimizer_states", [])):
@@ -206,7 +206,7 @@ def _split(content: Mapping[str, Any]) -> tuple[dict[str, Any], Tensors]:
 
 
 def _join(unsharded: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Puts the tensors back where `_split` found them."""
+    """Put the tensors back where `_split` found them."""
     for name, value in tensors.items():
         kind, _, rest = name.partition("/")
         if kind == _WEIGHTS:
@@ -222,7 +222,7 @@ def _local_bytes(value: Tensor) -> int:
 
 
 def stored_tensors(reader: SafeReader) -> dict[str, TensorStorageMetadata]:
-    """What a checkpoint's metadata says of its tensors, by flat name."""
+    """Return what a checkpoint's metadata says of its tensors, by flat name."""
     return reader.read_metadata().state_dict_metadata  # type: ignore[return-value]  # SafeReader sees to that
 
 

@@ -45,7 +45,7 @@ class TextGroups:
         self._padding: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def _for_all(self, mask: Tensor, places: int) -> Tensor:
-        """A mask repeated for every head and so many places of a text, flat."""
+        """Return a mask repeated for every head and so many places of a text, flat."""
         (_, heads, _) = self.shapes[0]
         return mask.expand(-1, heads, places, -1).reshape(-1)
 
@@ -58,7 +58,7 @@ class TextGroups:
         return self._padding[dtype]
 
     def back(self, after: Tensor, states: int) -> Tensor:
-        """The states before, (states, width), of states after; 0 for tokens of no text."""
+        """Return the states before, (states, width), of states after; 0 for tokens of no text."""
         before = after.new_empty(states, after.shape[1])
         real = len(self.places)
         torch.index_select(after, 0, self.places, out=before[:real])
@@ -97,7 +97,7 @@ def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int, in
 
 
 def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
-    """Groups neighbouring texts of like length.
+    """Group neighbouring texts of like length.
 
     Args:
         lengths: tokens of each text, in the order of the row.

@@ -16,7 +16,7 @@ _SAME_WIDTH = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def replace_dropout(model: nn.Module) -> None:
-    """Puts `Dropout` in the place of every plain dropout of a model."""
+    """Put `Dropout` in the place of every plain dropout of a model."""
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
@@ -61,12 +61,12 @@ def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
 
 
 def keep_scale(p: float) -> float:
-    """What kept elements are multiplied by, so that the expectation stays: 1 / (1 - the probability as drawn)."""
+    """Return the factor of kept elements that keeps the expectation: 1 / (1 - the probability as drawn)."""
     return _VALUES / (_VALUES - round(p * _VALUES))
 
 
 def masked(states: Tensor, kept: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """The states where `kept`, which is of `keep_mask`, has its bits set, and 0 elsewhere; in `out` where given."""
+    """Return the states where `kept`, made by `keep_mask`, has its bits set, and 0 elsewhere; in `out` if given."""
     integer = _SAME_WIDTH[states.element_size()]
     out = None if out is None else out.view(integer)
     return torch.bitwise_and(states.view(integer), kept, out=out).view(states.dtype)

@@ -18,7 +18,7 @@ _LARGE = 2**20
 
 
 def keep_embedding_gradients(model: nn.Module) -> None:
-    """Makes an `Embedding` of every large plain embedding of a model that trains."""
+    """Make an `Embedding` of every large plain embedding of a model that trains."""
     for module in model.modules():
         if type(module) is not nn.Embedding:
             continue

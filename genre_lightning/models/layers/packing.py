@@ -37,7 +37,7 @@ steps of 16 films leaves some forty numbers, and takes a seventh off a step."""
 
 
 def register_attention() -> None:
-    """Makes `text_attention` known to transformers.
+    """Make `text_attention` known to transformers.
 
     For causal models no mask function is registered with it: texts are padded on the right if at all, so that
     causality alone keeps real tokens from seeing padding, and the mask-free kernels can be used.
@@ -252,7 +252,7 @@ def packed_lengths(last_tokens: Tensor) -> Tensor:
 
 
 def last_tokens(states: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """The state of each text's last real token, float32 (texts, width), of a padded or packed batch.
+    """Return the state of each text's last real token, float32 (texts, width), of a padded or packed batch.
 
     Args:
         states: (rows, tokens, width).

@@ -264,7 +264,7 @@ class RunCheckpoint(Checkpoint):
             logger.log_metrics({"checkpoint/seconds": self.seconds}, step=trainer.global_step - 1)
 
     def _write(self, trainer: Trainer, path: Path) -> str:
-        """Writes a checkpoint, and returns what went wrong, the same on all ranks; a collective."""
+        """Write a checkpoint, and return what went wrong, the same on all ranks; a collective."""
         module: Any = trainer.lightning_module
         module.check_finite()  # what is spoilt must not take the place of what is good
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)

@@ -84,14 +84,14 @@ class Throughput(Callback):
 
 
 def _product_precision(model: LightningModule) -> Precision:
-    """What the products of a model are computed in: half precision's own, or single."""
+    """Return what the products of a model are computed in: half precision's own, or single."""
     assert isinstance(model, GenreClassifier)
     name = model.precision
     return "bf16" if name.startswith("bf16") else "fp16" if name.startswith("16") else "fp32"
 
 
 def _memory(device: torch.device) -> dict[str, float]:
-    """The largest memory so far: what tensors took of the GPU, or else the process of the host, in GiB."""
+    """Return the largest memory so far: what tensors took of the GPU, or else the process of the host, in GiB."""
     if device.type == "cuda":
         return {"memory/gpu_peak_gib": torch.cuda.max_memory_allocated(device) / _GIB}
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB

@@ -38,7 +38,7 @@ def check_loggers(*, wandb: bool, tensorboard: bool) -> None:
 
 
 def make_loggers(run: RunDirectory, wandb: WandbOptions | None, *, tensorboard: bool) -> list[Logger]:
-    """The run's own loggers; curves.csv is always among them, and first.
+    """Return the run's own loggers; curves.csv is always among them, and first.
 
     Args:
         run: the directory, begun.
@@ -61,14 +61,14 @@ def resume_loggers(loggers: Iterable[Logger], step: int) -> None:
 
 
 def describe_run(loggers: Iterable[Logger], metadata: Mapping[str, Any]) -> None:
-    """Gives the loggers that keep such things what a run is: configuration, data audit, commit."""
+    """Give the loggers that keep such things what a run is: configuration, data audit, commit."""
     for logger in loggers:
         if isinstance(logger, RunWandbLogger):
             logger.describe(metadata)
 
 
 def keep_best(loggers: Iterable[Logger]) -> None:
-    """Gives the best checkpoint to the loggers that were asked to keep it."""
+    """Give the best checkpoint to the loggers that were asked to keep it."""
     for logger in loggers:
         if isinstance(logger, RunWandbLogger) and logger.options.log_model:
             logger.log_best()
@@ -76,7 +76,7 @@ def keep_best(loggers: Iterable[Logger]) -> None:
 
 @contextmanager
 def closing(loggers: Iterable[Logger]) -> Iterator[None]:
-    """Ends the loggers' work with the block, whatever ends the block."""
+    """End the loggers' work with the block, whatever ends the block."""
     runs = [logger for logger in loggers if isinstance(logger, RunWandbLogger)]
     try:
         yield

@@ -51,11 +51,11 @@ class CurvesLogger(Logger):
 
     @override
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The run directory's config.yaml holds them."""
+        """Do nothing: the run directory's config.yaml holds them."""
 
     @rank_zero_only
     def resume_at(self, step: int) -> None:
-        """Takes up an existing file, without the rows past `step` that the resumed run will log again.
+        """Take up an existing file, without the rows past `step` that the resumed run will log again.
 
         Args:
             step: optimizer steps done in the checkpoint.

@@ -21,7 +21,7 @@ __all__ = ["headline_metrics", "log_evaluation"]
 
 
 def headline_metrics(result: Mapping[str, Any], split: str) -> dict[str, float]:
-    """The defined figures of metrics.json under flat names: "test/per_genre/f1_micro", "test/map_macro".
+    """Return the defined figures of metrics.json under flat names: "test/per_genre/f1_micro", "test/map_macro".
 
     Args:
         result: what metrics.json holds.
@@ -38,7 +38,7 @@ def headline_metrics(result: Mapping[str, Any], split: str) -> dict[str, float]:
 def log_evaluation(
     loggers: Iterable[Logger], evaluation: EvaluationDirectory, result: Mapping[str, Any], step: int
 ) -> None:
-    """Gives an evaluation to every logger: W&B and TensorBoard get tables and figures too, others the metrics.
+    """Give an evaluation to every logger: W&B and TensorBoard get tables and plots too, others the metrics.
 
     Args:
         loggers: of the trainer; the run's own curves are left alone, as its files hold all of it.
@@ -113,7 +113,7 @@ def _tables(evaluation: EvaluationDirectory) -> dict[str, tuple[list[str], list[
 
 
 def _cell(text: str) -> str | float | None:
-    """A cell of a CSV as a number where it is one; an undefined figure is None."""
+    """Return a cell of a CSV as a number where it is one; an undefined figure is None."""
     try:
         return float(text) if text else None
     except ValueError:
@@ -121,6 +121,6 @@ def _cell(text: str) -> str | float | None:
 
 
 def _short(text: str) -> str:
-    """A cell to be read: four decimals."""
+    """Return a cell to be read: four decimals."""
     value = _cell(text)
     return "–" if value is None else value if isinstance(value, str) else f"{value:.4f}".rstrip("0").rstrip(".")

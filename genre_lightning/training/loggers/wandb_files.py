@@ -20,7 +20,7 @@ _LARGEST_RECORD = 64 << 20
 
 
 def read_records(path: Path) -> Iterator[Any]:
-    """The records of a run file, as W&B's protobuf messages, up to where a killed process left off.
+    """Yield the records of a run file, as W&B's protobuf messages, up to where a killed process left off.
 
     Args:
         path: of a file `run-ID.wandb`.
@@ -67,7 +67,7 @@ def _whole_records(content: mmap.mmap) -> Iterator[bytes]:
 
 
 def next_step(folder: Path, run_id: str) -> int:
-    """The first step that no run file has a row of: one past the largest, and 0 where there is none.
+    """Return the first step that no run file has a row of: one past the largest, and 0 where there is none.
 
     Args:
         folder: W&B's own within the run directory; every start of a run leaves a folder with a file in it, named by the

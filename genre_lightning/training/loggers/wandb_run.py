@@ -35,7 +35,7 @@ _FINISH_SECONDS_WITH_MODEL = 1500.0  # the other ranks wait meanwhile, and NCCL 
 
 
 def wandb_run_id(run: RunDirectory) -> str:
-    """The id of the directory's run in W&B, made once and kept in run_state.json."""
+    """Return the id of the directory's run in W&B, made once and kept in run_state.json."""
     known = run.read_state().wandb_id
     if known is None:
         known = uuid.uuid4().hex[:10]
@@ -82,7 +82,7 @@ class RunWandbLogger(WandbLogger):
         return self.run.path / "wandb"
 
     def _start(self) -> tuple[Any, bool]:
-        """Starts the run; whether it is online."""
+        """Start the run; whether it is online."""
         # its reports about itself: they would say so on the screen when the server cannot take them
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
@@ -130,7 +130,7 @@ class RunWandbLogger(WandbLogger):
         )
 
     def _send_missing(self, experiment: Any) -> None:
-        """Sends the rows of curves.csv, all of them before the checkpoint, that W&B does not have."""
+        """Send the rows of curves.csv, all of them before the checkpoint, that W&B does not have."""
         if not self.run.curves.is_file():
             return
         with self.run.curves.open(newline="", encoding="utf-8") as file:
@@ -151,7 +151,7 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def describe(self, metadata: Mapping[str, Any]) -> None:
-        """Starts the run, and keeps metadata beside its curves: configuration, data audit, commit."""
+        """Start the run, and keep metadata beside its curves: configuration, data audit, commit."""
         self._guarded(lambda experiment: experiment.config.update(dict(metadata), allow_val_change=True))
 
     @override
@@ -169,7 +169,7 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_evaluation(self, step: int, content: Mapping[str, Any], summary: Mapping[str, float | str]) -> None:
-        """Logs what belongs to the end of a run, past all that W&B has.
+        """Log what belongs to the end of a run, past all that W&B has.
 
         Args:
             step: optimizer steps done.
@@ -185,7 +185,7 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_best(self) -> None:
-        """Keeps the best checkpoint as an artifact, with all that it takes to use it."""
+        """Keep the best checkpoint as an artifact, with all that it takes to use it."""
         import wandb
 
         artifact = wandb.Artifact(f"model-{self._id}", type="model")
@@ -199,7 +199,7 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def close(self, *, preempted: bool = False, failed: bool = False) -> None:
-        """Ends this start of the run; the next one goes on with it.
+        """End this start of the run; the next one goes on with it.
 
         Args:
             preempted: stopped by a signal, its state saved.
