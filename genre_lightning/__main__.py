@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from genre_lightning import __version__, cli
 from genre_lightning.distributed.launch import leave_last_words, speaks
@@ -31,8 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _ended(arguments)
     guard_streams()
-    with watching_signals():
-        status = _ended(None)
+    status = _ended(None)
     keep_working()  # what is left of the output is written when the process ends
     ignore_batch_signals()
     return status
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str] | None) -> int:
     """Run a command line; whatever ends it is one line and an exit status, but for mistakes of the program."""
     try:
-        return _with_output(arguments)
+        with nullcontext() if arguments is not None else watching_signals():
+            return _with_output(arguments)
     except GenreLightningError as error:
         return _failed(error)
     except KeyboardInterrupt:
