@@ -7,12 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from genre_lightning import __version__, cli
 from genre_lightning.distributed.launch import leave_last_words, speaks
 from genre_lightning.distributed.signals import (
     INTERRUPTED,
+    exit_at_once,
     ignore_batch_signals,
     leave_ending_to_main,
     watching_signals,
@@ -46,6 +47,10 @@ def _ended(arguments: Sequence[str] | None) -> int:
     except GenreLightningError as error:
         return _failed(error)
     except KeyboardInterrupt:
+        if arguments is None:  # to unload the libraries takes seconds
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            exit_at_once(INTERRUPTED, "interrupted")
         leave_ending_to_main()
         print("genre-lightning: interrupted", file=sys.stderr)
         return INTERRUPTED
