@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 
 from genre_lightning import __version__, cli
 from genre_lightning.distributed.launch import leave_last_words, speaks
 from genre_lightning.distributed.signals import (
     INTERRUPTED,
+    exit_at_once,
     ignore_batch_signals,
     leave_ending_to_main,
     watching_signals,
@@ -31,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _ended(arguments)
     guard_streams()
-    with watching_signals():
-        status = _ended(None)
+    status = _ended(None)
     keep_working()  # what is left of the output is written when the process ends
     ignore_batch_signals()
     return status
@@ -41,10 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str] | None) -> int:
     """Run a command line; whatever ends it is one line and an exit status, but for mistakes of the program."""
     try:
-        return _with_output(arguments)
+        with nullcontext() if arguments is not None else watching_signals():
+            return _with_output(arguments)
     except GenreLightningError as error:
         return _failed(error)
     except KeyboardInterrupt:
+        if arguments is None:  # to unload the libraries takes seconds
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            exit_at_once(INTERRUPTED, "interrupted")
         leave_ending_to_main()
         print("genre-lightning: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -20,6 +20,7 @@ _SHAPE: Shape = {
     "status": one_of(*get_args(Status)),
     "data?": {"films": text, "reading?": count, "splits?": {"*": text}},
     "overridden?": [text],
+    "overrides?": [text],
     "train_seconds?": number,
     "trainable_parameters?": count,
     "steps?": count,
@@ -62,6 +63,8 @@ class RunState:
     data: FilmsOfRun | None = None
     overridden: list[str] = field(default_factory=list)
     """Digests of the settings that `--override` has left behind."""
+    overrides: list[str] = field(default_factory=list)
+    """What `--override` has changed within the training, as "after step 8: model.lr: 0.001 → 0.002"."""
     train_seconds: float | None = None
     """Of all starts together."""
     trainable_parameters: int | None = None

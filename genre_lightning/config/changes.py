@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
 import yaml
 
+from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 
@@ -140,3 +142,38 @@ def check_same_training(
             + (other_ways if override is not None else ", as a run is evaluated with the settings that trained it")
         )
     return changed
+
+
+def decision_changes(run: RunDirectory, config_text: str) -> list[str]:
+    """List the options of the decision that differ from those that a run's was fitted with; see `differences`.
+
+    They change no training: the decision is fitted anew, and the run is evaluated under it.
+
+    Args:
+        run: the directory.
+        config_text: the configuration of the command.
+
+    Raises:
+        CheckpointError: the run's configuration cannot be read.
+    """
+    if not run.config.is_file():
+        return []
+    old = flatten({"decision": run.settings().get("decision")})
+    new = flatten({"decision": yaml.safe_load(config_text)["decision"]})
+    defaults = flatten({"decision": asdict(DecisionOptions())})
+    return [
+        f"{key}: {_shown(old.get(key, default))} → {_shown(new[key])}"
+        for key, default in defaults.items()
+        if old.get(key, default) != new[key]
+    ]
+
+
+def with_decision_of(run: RunDirectory, config_text: str) -> str:
+    """Return a run's configuration with the options of the decision from another.
+
+    Args:
+        run: the directory.
+        config_text: the other configuration.
+    """
+    settings = {**run.settings(), "decision": yaml.safe_load(config_text)["decision"]}
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

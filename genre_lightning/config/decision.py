@@ -22,7 +22,8 @@ Calibration = Literal["auto", "none", "temperature", "platt"]
 class DecisionOptions:
     """How probabilities and thresholds are fitted on validation, once the model is trained.
 
-    A run keeps its decision: without its decision.json, `validate` fits it again.
+    A run keeps its decision. Other options, given to the command of the run or to `validate`, fit it anew; so does
+    `validate` without its decision.json.
 
     Attributes:
         calibration: one "temperature", "platt" scaling for each genre, "none", or "auto" for the one of the first two

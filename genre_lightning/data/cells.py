@@ -57,6 +57,9 @@ _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _DEPTH = 4
 _MOST_TOKENS = 20_000
 
+_BULLET = re.compile(r"^\s*[-*•]\s+")
+"""Before each name of a list of lines."""
+
 
 class MalformedCellError(ValueError):
     """The cell does not hold what its column promises."""
@@ -116,8 +119,11 @@ def looks_like_list(cell: str) -> bool:
 
 
 def split_names(cell: str, separator: str) -> tuple[str, ...]:
-    """Read the names between separators; quotes around a name or around all of them are no part of it."""
-    return distinct_names(map(_unquoted, _unquoted(cell).split(separator)))
+    """Read the names between separators; quotes around names and the dashes of a list of lines are no part of them."""
+    names = _unquoted(cell).split(separator)
+    if separator == "\n":
+        names = [_BULLET.sub("", name) for name in names]
+    return distinct_names(map(_unquoted, names))
 
 
 def _unquoted(text: str) -> str:

@@ -33,6 +33,8 @@ _LONGEST_CELL = 1000
 _LONGEST_ID = 200
 _SIGNS = re.compile(r"(?<=\w)[ ]*(<br */?>|\t|[^\w\s'’().-]+)[ ]*(?=\w)")
 """What may separate names in a file without any of SEPARATORS."""
+_WITHIN_NAMES = (" - ", " and ")
+"""What separates names in some files and is a part of names in most: it is taken for a separator only if named."""
 _NUMBERS = re.compile(r"\s*[\[({]\s*-?[0-9][-0-9.,\s]*[\])}]\s*")
 _TRUE = frozenset(["1", "1.0", "true", "t", "yes", "y", "x"])
 _FALSE = frozenset(["0", "0.0", "false", "f", "no", "n"])
@@ -186,7 +188,7 @@ class Tally:
         ids = ids if self.has_ids else "row"
         if self.one_hot:
             return Shapes(ids, one_hot=self.one_hot)
-        texts = {cell: times for cell, times in self.cells.items() if not is_placeholder_genre(cell)}
+        texts = self._texts()
         lists = self.lists + sum(times for cell, times in texts.items() if looks_like_list(cell))
         total = self.texts + sum(texts.values())
         if self.wanted in ("literal", "json") or (self.wanted == "auto" and 2 * lists >= total):
@@ -198,11 +200,21 @@ class Tally:
     def notes(self) -> list[str]:
         """Return what a reader of the audit should know of the ids and of an unusual separator."""
         shapes = self.shapes()
-        if shapes.style == "separated" and not self.one_hot and shapes.separator not in (*SEPARATORS, self.separator):
-            separated = [f"genres are separated at {shapes.separator!r}: name another with --data.genre_separator"]
-        else:
-            separated = []
+        separated = []
+        if shapes.style == "separated" and not self.one_hot and self.separator is None:
+            texts = self._texts()
+            if shapes.separator not in SEPARATORS:
+                separated = [f"genres are separated at {shapes.separator!r}: name another with --data.genre_separator"]
+            if (other := _likelier_separator(texts, shapes.separator)) is not None:
+                count, names = _count_names(texts, other), _count_names(texts, shapes.separator)
+                separated += [
+                    f"looks like {other!r} separates genres ({count:,} names, not {names:,}): "
+                    f"set --data.genre_separator {other!r}"
+                ]
         return [*self._notes_of_ids(shapes.ids), *separated]
+
+    def _texts(self) -> dict[str, int]:
+        return {cell: times for cell, times in self.cells.items() if not is_placeholder_genre(cell)}
 
     def _notes_of_ids(self, ids: IdKind) -> list[str]:
         if not self.has_ids:
@@ -238,9 +250,23 @@ def _best_separator(texts: Mapping[str, int]) -> str:
 
 def _other_separator(texts: Mapping[str, int]) -> str | None:
     """Return a sign such as / or # between names that recur: without it there would be far more of them."""
+    return _far_fewer(texts, _signs(texts), _count_names(texts, "\n"))
+
+
+def _likelier_separator(texts: Mapping[str, int], separator: str) -> str | None:
+    """Return what seems to separate names rather than `separator`, which was found, such as " - "; None if nothing."""
+    others = [mark for mark in (*_signs(texts), *_WITHIN_NAMES) if mark != separator]
+    return _far_fewer(texts, others, _count_names(texts, separator))
+
+
+def _signs(texts: Mapping[str, int]) -> list[str]:
     signs = Counter(sign for cell in texts for sign in set(_SIGNS.findall(cell)))
-    whole = _count_names(texts, "\n")
-    return next((sign for sign, _ in signs.most_common(5) if 3 * _count_names(texts, sign) <= 2 * whole), None)
+    return [sign for sign, _ in signs.most_common(5)]
+
+
+def _far_fewer(texts: Mapping[str, int], marks: Sequence[str], names: int) -> str | None:
+    """Return the first mark that leaves at most two thirds of so many names."""
+    return next((mark for mark in marks if 3 * _count_names(texts, mark) <= 2 * names), None)
 
 
 def _count_names(texts: Mapping[str, int], separator: str) -> int:

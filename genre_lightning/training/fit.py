@@ -10,7 +10,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from genre_lightning.config.changes import check_same_training, training_digest
+from genre_lightning.config.changes import check_same_training, decision_changes, training_digest
 from genre_lightning.data.corrections import Correction, write_corrections
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.data.steps import planned_epochs, steps_per_epoch
@@ -66,16 +66,18 @@ def fit_run(
     """
     setup = check_setup(config, parser)
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
+    # before rank 0 writes the new options down, so that every rank knows of them
+    decides_anew = bool(decision_changes(setup.run, setup.config_text))
     watch_ranks()
     setup.data.keep_splits(kept_splits(setup.run))
     setup.lineage = open_parent(setup)
     if corrections is not None:
         setup.data.correct(corrections)
     with explaining_failures():
-        return setup.run, _fit(setup, changed)
+        return setup.run, _fit(setup, changed, decides_anew=decides_anew)
 
 
-def _fit(setup: Setup, changed: list[str]) -> dict[str, dict[str, Any]]:
+def _fit(setup: Setup, changed: list[str], *, decides_anew: bool) -> dict[str, dict[str, Any]]:
     data = bind_model(setup)
     if not has_company():
         FLAG.check()
@@ -85,15 +87,15 @@ def _fit(setup: Setup, changed: list[str]) -> dict[str, dict[str, Any]]:
         if anew:
             _check_steps_left(setup, data)
         with undone_if_refused(setup.run):
-            if changed and is_first_rank():
-                _accept_older_checkpoints(setup)
+            if anew and is_first_rank():
+                _note_override(setup, changed)
             begin(setup.run, setup.config_text, data, anew=anew)
             if setup.lineage is not None and is_first_rank() and not setup.run.lineage.is_file():
                 setup.lineage.write(setup.run.lineage)
             if is_first_rank() and setup.data.corrections and not setup.run.corrections.is_file():
                 write_corrections(setup.data.corrections, setup.run.corrections)
             _keep_tokenizer(setup, data)
-            results = None if changed else finished_results(setup.run)
+            results = None if changed or decides_anew else finished_results(setup.run)
             return _train_and_evaluate(setup, data, changed) if results is None else results
 
 
@@ -195,14 +197,22 @@ def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
         "head_learning_rate": head_lr,
         "best_epoch": None if epoch is None or not setup.model.trains else epoch + 1,
         "best_step": best.global_step if best else None,
+        "overridden": "; ".join(setup.run.read_state().overrides) or None,
     }
 
 
-def _accept_older_checkpoints(setup: Setup) -> None:
-    """Note which settings `--override` has left behind: until the next save, the run's checkpoint is of those."""
+def _note_override(setup: Setup, changed: list[str]) -> None:
+    """Note what `--override` changes, and after which step: until the next save, the run's checkpoint is of before."""
     run = setup.run
-    older = {*run.read_state().overridden, training_digest(run.config.read_text(encoding="utf-8"))}
-    run.set_status(run.status, overridden=sorted(older))
+    state, notes = run.read_state(), {}
+    step = manifest_of(run.last).global_step if manifest_path(run.last).is_file() else None
+    if step:
+        what = "; ".join(changed) or "texts or genres of the films"
+        notes["overrides"] = [*state.overrides, f"after step {step:,}: {what}"]
+    if changed:
+        older = {*state.overridden, training_digest(run.config.read_text(encoding="utf-8"))}
+        notes["overridden"] = sorted(older)
+    run.set_status(run.status, **notes)
 
 
 def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> None:

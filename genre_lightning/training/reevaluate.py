@@ -6,11 +6,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from genre_lightning.config.changes import check_same_training
+from genre_lightning.config.changes import check_same_training, decision_changes, with_decision_of
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import CheckpointError, one_line
+from genre_lightning.errors import CheckpointError, ConfigError, one_line
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.report import write_report
 from genre_lightning.lineage import read_lineage
@@ -51,7 +51,7 @@ def trained_setup(config: Namespace, parser: ArgumentParser, *, films: bool = Tr
 
 
 def reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
-    """Evaluate a split, and fit the decision where validation is evaluated and the run has none.
+    """Evaluate a split, and fit the decision if validation is evaluated and the run has none, or other options of it.
 
     Args:
         split: "validation" or "test".
@@ -59,7 +59,15 @@ def reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
 
     Returns:
         What metrics.json holds; nothing on other ranks than rank 0.
+
+    Raises:
+        ConfigError: Other options of the decision are given with test, which does not fit it.
     """
+    if split == "test" and (changes := decision_changes(setup.run, setup.config_text)):
+        raise ConfigError(
+            f"the decision of {setup.run.path} was fitted on validation with other options ({'; '.join(changes)}): "
+            "give them to 'genre-lightning fit', which fits it anew and evaluates both splits"
+        )
     watch_ranks()
     with explaining_failures():
         return _reevaluate(split, setup)
@@ -74,7 +82,8 @@ def _reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
 
 
 def _write_evaluation(split: str, setup: Setup, data: PreparedData) -> dict[str, Any] | None:
-    decision = _stored_decision(split, setup, data)
+    changes = decision_changes(setup.run, setup.config_text)
+    decision = None if changes else _stored_decision(split, setup, data)
     trainer, _ = build_trainer(setup)
     restore_weights(setup.model, setup.run.best)
     predictions = predict_split(trainer, setup.model, setup.data, split)
@@ -82,6 +91,8 @@ def _write_evaluation(split: str, setup: Setup, data: PreparedData) -> dict[str,
         return None
     if decision is None:
         decision = fit_and_store_decision(setup, predictions)
+        if changes:
+            setup.run.write_config(with_decision_of(setup.run, setup.config_text))
         tell(f"the decision is new: run 'genre-lightning test --run_dir {setup.run.path}' for test metrics under it")
     result = evaluate_split(
         setup.run, data, predictions, decision, split, setup.config.seed, trainer.strategy.root_device

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from genre_lightning.config.changes import decision_changes, with_decision_of
 from genre_lightning.data.films import READING_VERSION
 from genre_lightning.data.kept_splits import KeptSplits, read_if_there
 from genre_lightning.data.prepare import PreparedFilms
@@ -102,6 +103,11 @@ def begin(run: RunDirectory, config_text: str, data: PreparedFilms, *, anew: boo
     if not is_first_rank():
         return
     starts = anew or run.status in ("new", "training")
+    if not starts and (changes := decision_changes(run, config_text)):
+        tell(f"fitting the decision anew ({'; '.join(changes)})")
+        # the status first: cut off in between, the run is evaluated by its next command
+        run.set_status("evaluating")
+        run.write_config(with_decision_of(run, config_text))
     if starts:
         # first, as a folder with other files and no configuration is no run: ranks that are late may look at it now.
         # These options are asked of one call: kept, they would hold for every later one
@@ -156,10 +162,12 @@ def stored_results(run: RunDirectory) -> dict[str, dict[str, Any]]:
     opened = Run(run.path)
     results = {}
     genres = opened.decision.genres
+    thresholds = dict(zip(genres, opened.decision.threshold_per_genre.tolist(), strict=True))
     for split in EVALUATED:
         results[split] = opened.metrics(split)
         opened.predictions(split).predictions.require_genres(genres)
-        opened.genre_rows(split)
+        if {row["genre"]: float(row["threshold"] or "nan") for row in opened.genre_rows(split)} != thresholds:
+            raise CheckpointError(f"the evaluation of {split} is of another decision: {run.again}")
         opened.threshold_rows(split)
     return results
 

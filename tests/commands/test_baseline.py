@@ -132,6 +132,20 @@ def test_override_trains_anew_and_is_not_kept(run, sample, tmp_path, capfd, monk
     refused(capfd, words(sample, place, "--model.smoothing", "0.6"), "model.smoothing: 0.7 → 0.6")
 
 
+def test_other_options_of_the_decision_fit_it_anew(run, sample, tmp_path, capfd, monkeypatch):
+    without_figures(monkeypatch)
+    place = tmp_path / "nb"
+    shutil.copytree(run, place)
+    model, before = (place / "model.safetensors").read_bytes(), json.loads((place / "decision.json").read_text())
+    assert main(words(sample, place, "--decision.shrinkage", "50")) == 0
+    assert "fitting the decision anew (decision.shrinkage: 2.0 → 50.0)" in capfd.readouterr().err
+    now = json.loads((place / "decision.json").read_text())
+    assert now["thresholds"]["per_genre"] != before["thresholds"]["per_genre"]
+    assert (place / "model.safetensors").read_bytes() == model
+    assert main(["baseline", "tfidf_nb", f"--run_dir={place}"]) == 0
+    assert "all is done" in capfd.readouterr().err
+
+
 def test_a_late_rank_finds_a_run_directory_at_every_moment(sample, tmp_path, capfd, monkeypatch):
     without_pictures(monkeypatch)
     seen = []

@@ -18,6 +18,7 @@ from genre_lightning.__main__ import main
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.checkpoint.io import read_checkpoint
+from genre_lightning.evaluation.films import describe_provenance
 from genre_lightning.models.base import GenreClassifier
 
 
@@ -148,6 +149,38 @@ def test_other_films_are_refused(run, tmp_path, capfd):
     assert "other films" in capfd.readouterr().err
 
 
+def decision_of(place):
+    kept = yaml.safe_load((place / "config.yaml").read_text())["decision"]
+    evaluated = {
+        split: json.loads((place / "evaluation" / split / "metrics.json").read_text())["decision"]["calibration"]
+        for split in ("validation", "test")
+    }
+    return kept["calibration"], json.loads((place / "decision.json").read_text())["calibration"], evaluated
+
+
+def test_other_options_of_the_decision_fit_it_anew_and_train_nothing(run, tmp_path, capfd, monkeypatch):
+    without_pictures(monkeypatch)
+    place = tmp_path / "run"
+    shutil.copytree(run, place)
+    here = f"--run_dir={place}"
+    trained = weights(place, "best")
+    assert main(["fit", here, "--decision.calibration=none"]) == 0
+    assert "fitting the decision anew (decision.calibration: " in capfd.readouterr().err
+    assert decision_of(place) == ("none", "none", {"validation": "none", "test": "none"})
+    assert all(torch.equal(value, weights(place, "best")[name]) for name, value in trained.items())
+
+    assert main(["test", here, "--decision.calibration=platt"]) == 2
+    assert "give them to 'genre-lightning fit'" in capfd.readouterr().err
+    assert main(["validate", here, "--decision.calibration=platt"]) == 0
+    assert "run 'genre-lightning test" in capfd.readouterr().err
+    assert decision_of(place) == ("platt", "platt", {"validation": "platt", "test": "none"})
+    assert main(["fit", here]) == 0
+    assert "the evaluation of test is of another decision: evaluating" in capfd.readouterr().err
+    assert decision_of(place) == ("platt", "platt", {"validation": "platt", "test": "platt"})
+    assert main(["fit", here]) == 0
+    assert "all is done" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("command", "split"), [("validate", "validation"), ("test", "test")])
 def test_validate_and_test_work_from_the_run_directory_alone(run, command, split, capfd):
     before = json.loads((run / "evaluation" / split / "metrics.json").read_text())
@@ -269,3 +302,8 @@ def test_settings_that_were_overridden_stay_accepted_until_the_next_save(sample,
     assert json.loads((place / "run_state.json").read_text())["status"] == "training"
     assert fit(sample, place, "--trainer.max_epochs=2", "--model.lr=1e-3") == 0
     assert "resuming" in capsys.readouterr().err
+    metrics = json.loads((place / "evaluation/test/metrics.json").read_text())
+    steps = json.loads((place / "run_state.json").read_text())["steps"]
+    note = f"after step {steps // 2}: trainer.max_epochs: 1 → 2"
+    assert metrics["training"]["overridden"] == note
+    assert ("overridden settings", note) in describe_provenance(metrics)

@@ -180,6 +180,31 @@ def test_an_unusual_separator_is_found_and_reported(tmp_path, separator):
     assert films.notes == ()
 
 
+@pytest.mark.parametrize("separator", [" - ", " and "])
+def test_a_separator_that_names_hold_too_is_suggested_and_not_taken(tmp_path, separator):
+    path = write(tmp_path, as_csv(rows(separator.join)))
+    films = load(path)
+    assert any(separator in name for names in films.genres() for name in names)
+    assert [note.partition(" (")[0] for note in films.notes] == [f"looks like {separator!r} separates genres"]
+    assert films.notes[0].endswith(f"set --data.genre_separator {separator!r}")
+    films = load(path, genre_separator=separator)
+    check_whole(films)
+    assert films.notes == ()
+    # a few such names are names, and so are those of a list with commas that ends with "and"
+    table = [[*row[:3], ", ".join(row[3].replace("Drama", f"Drama{separator}War").split("|"))] for row in rows()]
+    assert load(write(tmp_path, as_csv(table))).notes == ()
+
+
+def test_an_odd_comma_does_not_hide_an_unusual_separator(tmp_path):
+    table = rows(" / ".join)
+    table[2][3] = "Action, Drama"
+    assert "looks like '/' separates genres" in load(write(tmp_path, as_csv(table))).notes[0]
+
+
+def test_dashes_of_a_list_of_lines_are_no_part_of_genres(tmp_path):
+    check_whole(load(write(tmp_path, as_csv(rows(lambda names: "\n".join(f"- {name}" for name in names))))))
+
+
 @pytest.mark.parametrize("form", ["pipes", "entries"])
 def test_placeholder_genres_are_no_genres(tmp_path, form):
     table = rows(CELLS[form])

@@ -163,5 +163,16 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
         assert capsys.readouterr() == ("", "genre-lightning: interrupted\n")
 
 
+def test_ctrl_c_ends_the_process_at_once_from_the_first_line_on(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genre_lightning.__main__.guard_streams", lambda: None)
+    monkeypatch.setattr("genre_lightning.__main__.watching_signals", interrupted)
+    monkeypatch.setattr("genre_lightning.__main__.exit_at_once", lambda status, line: sys.exit(f"{line} {status}"))
+    with pytest.raises(SystemExit, match="interrupted 130"):
+        main()
+
+
 def test_errors_of_data_are_no_errors_of_the_machine():
     assert machine_error(DataError("out of memory.csv is empty")) is None
