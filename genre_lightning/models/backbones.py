@@ -243,7 +243,7 @@ def compile_blocks(backbone: nn.Module) -> None:
     import torch
 
     for block in transformer_blocks(backbone):
-        block.forward = torch.compile(block.forward, dynamic=True)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, dynamic=True)
 
 
 def unreached_weights(backbone: nn.Module, name: str) -> dict[str, nn.Parameter]:
