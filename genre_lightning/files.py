@@ -156,22 +156,23 @@ def check_folder(path: str | os.PathLike[str], option: str) -> None:
 
     Args:
         path: the folder, which need not exist.
-        option: that names it, such as "--run_dir".
+        option: that names it, such as "--run_dir" or, for an argument without a name, "RUN".
 
     Raises:
         ConfigError: with the fix.
     """
     place, name = Path(path), option.lstrip("-")
+    another = f"another with {option}" if option.startswith("-") else "another"
     try:
         while not place.exists() and place.parent != place:
             place = place.parent
         if not place.is_dir():
-            raise ConfigError(f"{name} {path} cannot be made: {place} is a file: name another with {option}")
+            raise ConfigError(f"{name} {path} cannot be made: {place} is a file: name {another}")
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise ConfigError(
-            f"{name} {path} cannot be written ({error.strerror}): fix its permissions, or name another with {option}"
+            f"{name} {path} cannot be written ({error.strerror}): fix its permissions, or name {another}"
         ) from None
 
 

@@ -16,7 +16,7 @@ _TAKES = {
 }
 _OTHERS = {"dot": "a mapping of its options", "Path": "a path", "timedelta": "a time such as 8:00:00"}
 _KEY = re.compile(r"Parser key \"([\w.]+)\"")
-_END = re.compile(r"Got value: (.*?)(?= - | Given value| Subclass types|$)|Given value: (.*?)(?= - |$)")
+_END = re.compile(r"Got value: (.*?)(?= - | Given value| Subclass types|$)|Given value: (.*?)(?= - | Given value|$)")
 """What an alternative ends with: the value that it has refused."""
 _NESTED = re.compile(r"NestedArg\(key='[\w.]+', val='?(.*?)'?\)")
 _EXPECTED = re.compile(r"(?:Expected a|Not of type) (?:<class '(\w+)'>|typing\.Literal(\[.*?\])(?=[. ]|$)|(\w+))")

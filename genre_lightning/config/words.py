@@ -163,6 +163,8 @@ _CONFIG_NAMES = ("-c", "--config", "--confi", "--conf")  # the parser takes begi
 
 def nearest(message: str) -> str:
     """Name the option that an unknown one is most like, by its last part: --model.lr for --lr."""
+    if message == "unrecognized arguments: --trust":  # those of the command line are read before
+        return "packages are trusted on the command line, not in a file: "
     found = re.match(r"unrecognized arguments: --([\w.]+)", message, re.IGNORECASE)
     if found is None:
         return ""

@@ -261,6 +261,21 @@ def test_an_unknown_option_is_answered_with_the_nearest(sample_csv, given, meant
     assert (f"did you mean --{meant}?" in str(caught.value)) if meant else ("did you mean" not in str(caught.value))
 
 
+def test_a_file_cannot_trust_a_package(sample_csv, tmp_path):
+    file = tmp_path / "trusting.yaml"
+    file.write_text("trust: [os]\n")
+    with pytest.raises(ConfigError, match="packages are trusted on the command line, not in a file"):
+        parse("fit", [f"--config={file}", "--model.backbone=small", f"--data.csv={sample_csv}"])
+
+
+def test_a_refused_object_is_shown_without_its_type(sample_csv):
+    given = "{class_path: lightning.pytorch.plugins.io.TorchCheckpointIO}"
+    words = ["--trainer.strategy=lightning.pytorch.strategies.DDPStrategy", "--trainer.strategy.cluster_environment"]
+    with pytest.raises(ConfigError, match="cluster_environment") as refused:
+        parse("fit", ["--model.backbone=small", f"--data.csv={sample_csv}", *words, given])
+    assert "Given value" not in str(refused.value)
+
+
 def test_wandb_alone_means_its_defaults(sample_csv):
     assert parse("fit", ["--wandb", "--data.csv", str(sample_csv)])[0].wandb.mode == "auto"
 

@@ -59,7 +59,7 @@ def test_values(kind, cell, value):
     ("kind", "cell"),
     [
         ("tags", "[{'name': 'toy'"), ("number", "long"), ("date", "soon"), ("date", "1995-13-01"), ("vector", "[a, b]"),
-        ("vector", "[1, inf]"), ("number", [1]),
+        ("vector", "[1, inf]"), ("vector", [1, 1e300]), ("vector", [10**400]), ("number", "-1e39"), ("number", [1]),
     ],
 )  # fmt: skip
 def test_other_cells_are_malformed(kind, cell):

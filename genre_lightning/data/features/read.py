@@ -24,6 +24,8 @@ MAX_TAGS = 256
 MAX_VECTOR = 8192
 """Numbers in a vector."""
 _LONGEST_NAME = 200
+_LARGEST = 3.4e38
+"""Of numbers, which models take in 32 bits."""
 _SEPARATORS = ("|", ";", ",")
 _DATE = re.compile(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?(?:[T ].*)?")
 
@@ -78,6 +80,8 @@ def _number(feature: Feature, cell: Any) -> Value:
         raise MalformedCellError(f"{str(cell)[:40]!r} is not a number") from None
     if not math.isfinite(number):
         return None
+    if abs(number) > _LARGEST:
+        raise MalformedCellError(f"{str(cell)[:40]!r} is larger than any number in 32 bits")
     return None if feature.zero_is_missing and number == 0 else number
 
 
@@ -106,10 +110,10 @@ def _vector(feature: Feature, cell: Any) -> Value:
         parts = re.split(r"[\s,]+", cell.strip().strip("[]()").strip(), maxsplit=MAX_VECTOR)
     try:
         numbers = [float(part) for part in parts]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise MalformedCellError(f"{str(cell)[:40]!r} is not a list of numbers") from None
-    if len(numbers) > MAX_VECTOR or not all(map(math.isfinite, numbers)):
-        raise MalformedCellError(f"a vector of {len(numbers)} numbers, or with one that is not finite")
+    if len(numbers) > MAX_VECTOR or not all(abs(number) <= _LARGEST for number in numbers):
+        raise MalformedCellError(f"a vector of {len(numbers)} numbers, or with one that is not finite in 32 bits")
     return numbers or None
 
 
