@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,8 +172,33 @@ class DataOptions:
                 f"the features in the text take up to {lines} of data.max_tokens {self.max_tokens}, more than half: "
                 "lower their max_tokens, or raise data.max_tokens"
             )
+        problems += self._label_problems()
         if problems := [*problems, *bound_problems(DataOptions, vars(self), "data")]:
             raise ConfigError("; and ".join(problems))
+
+    def _label_problems(self) -> list[str]:
+        names = [source.path.name for source in self.sources]
+        wanted = {
+            genre: since if isinstance(since, list) else [since] for genre, since in (self.label_since or {}).items()
+        }
+        return [
+            f"data.label_since of {genre!r} is {since!r}, which is neither a date such as 2011-05-01 nor one of the "
+            f"files {', '.join(names)}: fix it"
+            for genre, all_since in wanted.items()
+            for since in all_since
+            if since not in names and not is_date(since)
+        ]
+
+
+def is_date(value: object) -> bool:
+    """Return whether a value is a year, a month or a day: 2011, "2011-05" or "2011-05-01"."""
+    formats = {4: "%Y", 7: "%Y-%m", 10: "%Y-%m-%d"}
+    text = str(value)
+    try:
+        datetime.strptime(text, formats[len(text)])
+    except (KeyError, ValueError):
+        return False
+    return True
 
 
 def make_paths_absolute(data: Any) -> None:

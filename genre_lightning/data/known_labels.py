@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.config.data import DataOptions
+from genre_lightning.config.data import DataOptions, is_date
 from genre_lightning.config.features import Feature
 from genre_lightning.data.combine import ORIGIN
 from genre_lightning.data.features.prepare import values_of
@@ -19,22 +18,16 @@ from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.errors import ConfigError
 
-_DATE = re.compile(r"\d{4}(-\d{1,2}(-\d{1,2})?)?")
-
 
 def label_columns(options: DataOptions) -> tuple[Feature, ...]:
     """Return the columns that say which labels are known, beside those that the model reads."""
     found = []
-    if any(_is_date(since) for since in (options.label_since or {}).values()):
+    if any(is_date(since) for since in (options.label_since or {}).values()):
         found.append(Feature(options.label_date, "date", place="head"))
     if options.known_genres is not None:
         found.append(Feature(options.known_genres, "tags", place="head"))
     read = {feature.column for feature in options.source.inputs if feature in found or feature.kind == "date"}
     return tuple(feature for feature in found if feature.column not in read)
-
-
-def _is_date(since: Any) -> bool:
-    return isinstance(since, int) or (isinstance(since, str) and _DATE.fullmatch(since) is not None)
 
 
 def known_labels(
@@ -62,7 +55,7 @@ def known_labels(
         bool (films in use, genres); None if all labels are known.
 
     Raises:
-        ConfigError: `label_since` names a genre or a file that is not there.
+        ConfigError: `label_since` names a genre that is not there.
     """
     known = np.ones(labels.shape, dtype=bool)
     place = {name: column for column, name in enumerate(vocabulary.names)}
@@ -77,14 +70,14 @@ def known_labels(
                 known[:, place[name]] = births >= generation
     dates = None
     for name, since in rules.items():
-        if _is_date(since):
+        if is_date(since):
             if dates is None:
                 found = values_of(films, options.label_date, rows)
                 dates = np.array([np.nan if date is None else date for date in found], dtype=np.float64)
             # of a film without a date nothing is known
             known[:, place[name]] = dates >= _year(str(since))
         else:
-            known[:, place[name]] = _from_files(options, films, rows, name, since)
+            known[:, place[name]] = _from_files(options, films, rows, since)
     if options.known_genres is not None:
         for film, listed in enumerate(values_of(films, options.known_genres, rows)):
             if listed is not None:
@@ -104,16 +97,11 @@ def _year(date: str) -> float:
 
 
 def _from_files(
-    options: DataOptions, films: FilmTable, rows: NDArray[np.int64], genre: str, since: str | list[str]
+    options: DataOptions, films: FilmTable, rows: NDArray[np.int64], since: str | list[str]
 ) -> NDArray[np.bool_]:
     """Find the films in use that are from the named files."""
     names = [source.path.name for source in options.sources]
     wanted = [since] if isinstance(since, str) else since
-    if missing := [name for name in wanted if name not in names]:
-        raise ConfigError(
-            f"data.label_since of {genre!r} is {missing[0]!r}, which is neither a date such as 2011-05-01 nor one "
-            f"of the files {', '.join(names)}: fix it"
-        )
     if ORIGIN not in films.table.column_names:
         return np.full(len(rows), names[0] in wanted)
     origin = films.table[ORIGIN].to_numpy()[rows]

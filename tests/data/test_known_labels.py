@@ -85,14 +85,17 @@ def test_a_column_lists_the_genres_that_were_looked_for(tmp_path):
     assert all(row["Comedy"] and row["Drama"] for row in known.values())
 
 
-@pytest.mark.parametrize(
-    ("rules", "said"),
-    [({"Western": 2011}, "'Western', which no film has"), ({"War": "newer.csv"}, "neither a date .* old.csv: fix it")],
-)
-def test_rules_for_what_is_not_there_are_refused(two_files, tmp_path, rules, said):
-    options = DataOptions(csv=two_files[1], older_csv=[two_files[0]], label_since=rules, cache_dir=tmp_path)
-    with pytest.raises(ConfigError, match=said):
+def test_a_rule_for_a_genre_that_no_film_has_is_refused(two_files, tmp_path):
+    options = DataOptions(csv=two_files[1], older_csv=[two_files[0]], label_since={"Western": 2011}, cache_dir=tmp_path)
+    with pytest.raises(ConfigError, match="'Western', which no film has"):
         prepare_films(options)
+
+
+@pytest.mark.parametrize("since", ["newer.csv", -5, 99999, "2011-13-01", "x", ["old.csv", "x"]])
+def test_a_rule_by_what_is_neither_date_nor_file_is_refused_before_anything_is_read(two_files, since):
+    options = DataOptions(csv=two_files[1], older_csv=[two_files[0]], label_since={"War": since})
+    with pytest.raises(ConfigError, match=r"neither a date .* old.csv: fix it"):
+        options.check_options()
 
 
 def test_the_audit_counts_known_unknown_and_positive_labels(two_files, tmp_path):

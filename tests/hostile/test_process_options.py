@@ -29,7 +29,7 @@ KINDS = [
 # checked by `option_problems` in a way of their own: none of them takes any number, or the form is no number's
 ELSEWHERE = {
     "devices", "precision", "limit_train_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches",
-    "accumulate_grad_batches", "fast_dev_run", "max_time", "reload_dataloaders_every_n_epochs", "split",
+    "accumulate_grad_batches", "fast_dev_run", "max_time", "reload_dataloaders_every_n_epochs", "split", "label_since",
 }  # fmt: skip
 HOSTILE = [math.nan, math.inf, -math.inf, -1, -0.5, 0, 1.5, 1e30, 10**30]
 
