@@ -187,6 +187,7 @@ def flooded(run, old):
     return np.mean(likeliest == genres.index(NEW_GENRE))
 
 
+@pytest.mark.slow
 def test_a_new_genre_floods_texts_without_a_mask_and_not_with_it(files, parent, tmp_path):
     # new films were labelled for the new genre alone: nobody said whether they are dramas
     with files[1].open(newline="", encoding="utf-8") as file:
@@ -247,6 +248,7 @@ def test_require_no_worse_needs_a_parent(files, tmp_path, capsys):
     assert "name the parent with --continue_from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_distillation_keeps_the_parents_probabilities_when_its_file_is_gone(files, parent, tmp_path, capsys):
     gone = shutil.copytree(parent, tmp_path / "old")
     settings = yaml.safe_load((gone / "config.yaml").read_text())

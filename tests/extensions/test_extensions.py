@@ -37,6 +37,7 @@ def words(sample_csv, run, *more):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_from_the_command_line(sample_csv, tmp_path, capsys):
     run = tmp_path / "run"
     own = ["--model.width=16", "--model.loss=own_package.soft_f1", "--data.reader=own_package.read_films",
