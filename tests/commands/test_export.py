@@ -203,6 +203,7 @@ def save_as_shards(rank, checkpoint):
     write_shards(content, checkpoint.with_name("sharded.ckpt"))
 
 
+@pytest.mark.slow
 @of_cls
 def test_a_sharded_checkpoint_is_put_together(run, exported, tmp_path):
     place = tmp_path / "run"

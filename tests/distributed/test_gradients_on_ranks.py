@@ -100,7 +100,12 @@ def step_over_ranks(rank, strategy, make, checkpointing):
 
 @pytest.mark.parametrize(
     ("strategy", "make", "checkpointing"),
-    [("ddp", encoder, False), ("fsdp", encoder, True), ("ddp", llama, True), ("fsdp", llama, False)],
+    [
+        ("ddp", encoder, False),
+        pytest.param("fsdp", encoder, True, marks=pytest.mark.slow),
+        pytest.param("ddp", llama, True, marks=pytest.mark.slow),
+        ("fsdp", llama, False),
+    ],
 )
 def test_the_gradient_over_two_ranks_is_that_of_the_plain_mean(strategy, make, checkpointing):
     run_on_ranks(step_over_ranks, 2, strategy, make, checkpointing)

@@ -62,7 +62,8 @@ def same_training(expected, got):
         np.testing.assert_allclose(np.stack(b["logits"]), np.stack(a["logits"]), atol=1e-4)
 
 
-@pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp"), (3, "fsdp")])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_is_the_same_on_any_number_of_ranks(sample, one_rank, tmp_path, ranks, strategy):
     status, said = start(sample, tmp_path / "run", ranks, strategy, "--model.dropout=0")
     assert status == 0, said
@@ -89,7 +90,8 @@ def test_a_run_with_sharded_checkpoints_is_evaluated_and_exact(sample, one_rank,
     same_training(one_rank, run)
 
 
-@pytest.mark.parametrize("dead", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dead", [0, 1])
 def test_a_rank_that_is_killed_ends_the_run_and_the_next_start_goes_on(sample, one_rank, tmp_path, dead):
     fault = f"in a step:20:SIGKILL:{dead}"
     status, said = start(sample, tmp_path / "run", 2, "ddp", "--model.dropout=0", fault=fault, by_lightning=True)

@@ -78,6 +78,7 @@ def test_of_many_genres_the_most_frequent_and_the_worst_are_shown():
     assert shown_genres(labels[:, :24], decided[:, :24]) == (list(range(24)), "")
 
 
+@pytest.mark.slow
 def test_a_thousand_genres_are_drawn_as_a_few(tmp_path):
     many = make_predictions(0, films=50, genres=tuple(f"genre {i}" for i in range(1000)))
     written = write_figures(tmp_path, ScoredSplit(many, default_decision(many.genres)))

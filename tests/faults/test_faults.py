@@ -57,7 +57,9 @@ def struck(setting, name, *faults):
     return broken
 
 
-@pytest.mark.parametrize("name", ONE_RANK)
+@pytest.mark.parametrize(
+    "name", [name if name == "in training" else pytest.param(name, marks=pytest.mark.slow) for name in ONE_RANK]
+)
 def test_a_run_that_is_struck_ends_as_the_unbroken_one(unbroken, name):
     setting, expected = unbroken("auto")
     broken = struck(setting, name, *ONE_RANK[name])

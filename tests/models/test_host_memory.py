@@ -26,6 +26,7 @@ def page_faults(mode):
     return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_is_asked_for_once():
     assert page_faults("keep") < 5
