@@ -33,11 +33,6 @@ def test_scale(sample_csv, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_synchronisation():
-    assert "fsdp" in run("synchronisation.py", "--small", "--steps", 2, "--rounds", 1).lower()
-
-
-@pytest.mark.slow
 def test_decisions_shrinkage_and_tagging(sample_csv, tmp_path):
     run("decisions.py", 400, 5)
     words = [*SMALL, "--trainer.max_epochs=1", "--run_dir", str(tmp_path)]
