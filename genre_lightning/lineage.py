@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,7 +60,7 @@ class Lineage:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        write_json(path, json.loads(json.dumps(asdict(self))))
+        write_json(path, asdict(self))
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ Status = Literal["new", "training", "evaluating", "finished"]
 
 
 def is_job_id(value: Any) -> bool:
-    """Return the id of a job, such as "1234" or "1234_5"."""
+    """Check for the id of a job, such as "1234" or "1234_5"."""
     return isinstance(value, str) and all(part.isdecimal() for part in value.split("_", 1))
 
 

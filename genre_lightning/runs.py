@@ -398,5 +398,5 @@ def kind_of(settings: Mapping[str, Any]) -> str:
 
 
 def _weight(value: Any) -> bool:
-    """Return a weight from 0 to 1."""
+    """Check for a weight from 0 to 1."""
     return number(value) and 0 <= value <= 1

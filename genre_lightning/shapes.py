@@ -12,22 +12,22 @@ Shape: TypeAlias = Mapping[str, "Shape"] | list["Shape"] | Check | None
 
 
 def number(value: Any) -> bool:
-    """Return a finite number."""
+    """Check for a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def maybe_number(value: Any) -> bool:
-    """Return a finite number, or null for an undefined one."""
+    """Check for a finite number, or null for an undefined one."""
     return value is None or number(value)
 
 
 def count(value: Any) -> bool:
-    """Return a whole number from 0 on."""
+    """Check for a whole number from 0 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def text(value: Any) -> bool:
-    """Return a text."""
+    """Check for a text."""
     return isinstance(value, str)
 
 

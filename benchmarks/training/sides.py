@@ -281,7 +281,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "peer").mkdir()
         figures = RUNS[job.side](job, folder)
-    print("FIGURES " + json.dumps(figures))
+    # in one write: ranks share the pipe, and print would write the end of the line by itself
+    sys.stdout.write(f"FIGURES {json.dumps(figures)}\n")
 
 
 if __name__ == "__main__":

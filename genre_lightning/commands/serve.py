@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
@@ -15,9 +15,7 @@ from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.files import check_output
 from genre_lightning.progress import say
 from genre_lightning.runs import FEEDBACK_DATABASE, open_run
-
-if TYPE_CHECKING:
-    from genre_lightning.serving.options import ServeOptions
+from genre_lightning.serving.options import Limits, ServeOptions, read_tokens
 
 _PACKAGES = ("fastapi", "uvicorn")
 
@@ -70,13 +68,14 @@ def add_serve_options(parser: CommandParser) -> None:
     )
     parser.add_argument("--log_texts", action="store_true", help="log texts too")
     limits = (
-        ("body", int, at_least(100, 1 << 30), 1_000_000, "bytes of a request"),
-        ("films", int, at_least(1, 10_000), 64, "films of a request"),
-        ("text", int, at_least(1, 65_536), 65_536, "characters of a text"),
-        ("queue", int, at_least(1, 100_000), 256, "films that wait; more get status 429"),
-        ("seconds", float, Bounds(0.1, 3600), 30.0, "of a request"),
+        ("body", int, at_least(100, 1 << 30), "bytes of a request"),
+        ("films", int, at_least(1, 10_000), "films of a request"),
+        ("text", int, at_least(1, 65_536), "characters of a text"),
+        ("queue", int, at_least(1, 100_000), "films that wait; more get status 429"),
+        ("seconds", float, Bounds(0.1, 3600), "of a request"),
     )
-    for name, kind, bounds, default, about in limits:
+    for name, kind, bounds, about in limits:
+        default = getattr(Limits, name)
         parser.add_argument(
             f"--limit_{name}", type=within(kind, bounds), default=default, metavar="N", help=f"{about} ({default:,})"
         )
@@ -113,8 +112,6 @@ def require_packages() -> None:
 
 
 def _read(options: argparse.Namespace) -> ServeOptions:
-    from genre_lightning.serving.options import Limits, ServeOptions, read_tokens
-
     run = open_run(options.run)
     if run.status != "finished":
         raise ConfigError(f"{options.run} has not finished ({run.status}): {run.again}")
@@ -125,7 +122,7 @@ def _read(options: argparse.Namespace) -> ServeOptions:
     devices = tuple(name.strip() for name in options.devices.split(",") if name.strip())
     if not devices:
         raise ConfigError(f"--devices is {options.devices!r}: give auto, cpu, or names such as cuda:0,cuda:1")
-    limits = {name: getattr(options, f"limit_{name}") for name in ("body", "films", "text", "queue", "seconds")}
+    limits = {one.name: getattr(options, f"limit_{one.name}") for one in fields(Limits)}
     return ServeOptions(
         # not resolved: a link that is moved to another run is followed by the next reload
         run=options.run.absolute(),

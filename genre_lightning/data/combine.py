@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from genre_lightning.cache import build_once, key_of
-from genre_lightning.data.films import FilmTable
+from genre_lightning.data.films import FilmTable, open_table
 from genre_lightning.data.movies import Audit
 from genre_lightning.errors import DataError
 
@@ -50,8 +50,9 @@ def combined(tables: Sequence[FilmTable], paths: Sequence[Path], cache_dir: Path
         schema = whole[0].schema.append(pa.field(ORIGIN, pa.int32()))
         with pa.OSFile(str(folder / "films.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for number, table in enumerate(whole):
-                new = np.array([name not in seen for name in map(str, table["id"].to_pylist())], dtype=bool)
-                seen.update(map(str, table["id"].to_pylist()))
+                names = list(map(str, table["id"].to_pylist()))
+                new = np.array([name not in seen for name in names], dtype=bool)
+                seen.update(names)
                 twice += int((~new).sum())
                 kept = table.filter(pa.array(new)).append_column(
                     ORIGIN, pa.array(np.full(int(new.sum()), number), pa.int32())
@@ -60,8 +61,6 @@ def combined(tables: Sequence[FilmTable], paths: Sequence[Path], cache_dir: Path
         return {"twice": twice}
 
     folder, kept = build_once(cache_dir / "combined", key, build)
-    with pa.memory_map(str(folder / "films.arrow")) as file:
-        table = pa.ipc.open_stream(file).read_all()
     counts: Counter[str] = Counter()
     for one in tables:
         counts.update(one.audit.as_dict())
@@ -72,7 +71,7 @@ def combined(tables: Sequence[FilmTable], paths: Sequence[Path], cache_dir: Path
         for name, found in one.inputs.items():
             inputs.setdefault(name, Counter()).update(found)
     return FilmTable(
-        table,
+        open_table(folder / "films.arrow"),
         Audit(**counts),
         tuple(f"{path.name}: {note}" for one, path in zip(tables, paths, strict=True) for note in one.notes),
         key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from genre_lightning.cache import build_once, key_of
 from genre_lightning.config.columns import FilmSource
 from genre_lightning.data.combine import ORIGIN
-from genre_lightning.data.films import FilmTable
+from genre_lightning.data.films import FilmTable, open_table
 from genre_lightning.data.kept_splits import as_bytes
 from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import one_line
@@ -128,14 +128,11 @@ def corrected(
         return {}
 
     folder, _ = build_once(cache_dir / "corrected", key, build)
-    with pa.memory_map(str(folder / "films.arrow")) as file:
-        table = pa.ipc.open_stream(file).read_all()
     trains = np.array([name in usable for name in names] + [True] * len(extra), dtype=bool)
     of_films = [usable[name].weight if name in usable else 1.0 for name in names]
     weights = np.array(of_films + [one.weight for one in extra], dtype=np.float32)
-    result = FilmTable(
-        table, films.audit, films.notes, key, folder / "films.arrow", films.numbered, films.joins, films.inputs
-    )
+    path = folder / "films.arrow"
+    result = replace(films, table=open_table(path), digest=key, path=path)
     return Corrected(result, weights, trains, len(said) - len(usable))
 
 

@@ -157,11 +157,9 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
 
     folder, kept = build_once(cache_dir / "films", key, build)
     check_loss(source, Audit(**kept["audit"]), kept["loss"])  # what an earlier command accepted, this one may not
-    with pa.memory_map(str(folder / "films.arrow")) as file:
-        table = pa.ipc.open_stream(file).read_all()
     notes = tuple(kept["notes"])
     return FilmTable(
-        table,
+        open_table(folder / "films.arrow"),
         Audit(**kept["audit"]),
         notes,
         key,
@@ -170,6 +168,12 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
         tuple(kept.get("joins", ())),
         kept.get("inputs", {}),
     )
+
+
+def open_table(path: Path) -> pa.Table:
+    """Map a table of films that is kept in the cache into memory."""
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_stream(file).read_all()
 
 
 def _settings_of_inputs(source: FilmSource) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def text_digests(texts: Iterable[str]) -> NDArray[np.uint64]:
 
 
 def groups_of(halves: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return the number films by the digests of their texts; see `text_groups`."""
+    """Group films by the digests of their texts; see `text_groups`."""
     # sorted: a dictionary of millions of texts would need a gigabyte
     order = np.lexsort(halves.T)  # stable: equal texts stay in their order
     starts = np.ones(len(order), dtype=bool)

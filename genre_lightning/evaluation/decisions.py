@@ -296,12 +296,12 @@ def _column(values: Mapping[str, float], genres: tuple[str, ...], place: str) ->
 
 
 def _threshold(value: Any) -> bool:
-    """Return a number from 0 to 1."""
+    """Check for a number from 0 to 1."""
     return number(value) and 0 <= value <= 1
 
 
 def _temperature(value: Any) -> bool:
-    """Return a positive number."""
+    """Check for a positive number."""
     return number(value) and value > 0
 
 

@@ -18,17 +18,17 @@ from genre_lightning.shapes import Shape, count, maybe_number, number, text
 
 
 def _interval(value: Any) -> bool:
-    """Return a pair of numbers, or null."""
+    """Check for a pair of numbers, or null."""
     return value is None or (isinstance(value, list) and len(value) == 2 and all(map(maybe_number, value)))
 
 
 def _maybe_text(value: Any) -> bool:
-    """Return a text, or null."""
+    """Check for a text, or null."""
     return value is None or text(value)
 
 
 def _maybe_number_or_text(value: Any) -> bool:
-    """Return a number, a text, or null."""
+    """Check for a number, a text, or null."""
     return maybe_number(value) or text(value)
 
 

@@ -20,7 +20,7 @@ CHECKPOINT_KEY = "genre_lightning"
 
 
 def _real(value: Any) -> bool:
-    """Return a number, which may be infinite."""
+    """Check for a number, which may be infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -79,7 +79,7 @@ def _embedding_bytes(shape: ModelShape, setting: Setting) -> int:
 
 
 def _block_bytes(shape: ModelShape, setting: Setting) -> tuple[int, int]:
-    """Return what a block keeps for each token, and for each token that attention sees."""
+    """Return the bytes that a block keeps for each token, and for each token that attention sees."""
     adapters = _adapter_bytes(shape.adapters, setting)
     if shape.decoder:
         return _llama_bytes(shape, setting, adapters)
@@ -87,7 +87,7 @@ def _block_bytes(shape: ModelShape, setting: Setting) -> tuple[int, int]:
 
 
 def _encoder_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[int, int]:
-    """Return a block of BERT or DistilBERT, for each token.
+    """Return the bytes of a block of BERT or DistilBERT, for each token.
 
     Frozen: the inputs of two norms (8d) and of GELU (fc), and dropout's masks. Trained, the inputs of the linear layers
     too: dc for queries, keys and values together (3dc under autocast, which casts for each), dc for the first
@@ -102,7 +102,7 @@ def _encoder_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[
 
 
 def _attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
-    """Return an encoder's attention.
+    """Return the bytes of an encoder's attention.
 
     Fused kernels keep queries, keys, values and their mixture (4dc), the sum of exponentials (4 a head) and, once for
     all heads, the mask (longest c); of packed texts the mixture twice, padded and not. A CPU has none with dropout: it
@@ -127,7 +127,7 @@ def _fused_attention(shape: ModelShape, setting: Setting) -> bool:
 
 
 def _llama_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[int, int]:
-    """Return a block of a Llama whose own weights are frozen.
+    """Return the bytes of a block of a Llama whose own weights are frozen.
 
     For each token the states between the two halves of a block in float32 (8d), as its norms need them; the gate, its
     SiLU and what it multiplies (3fc). For each token that attention sees queries and mixture (heads x head width x c
@@ -178,7 +178,7 @@ def cast_bytes(shape: ModelShape, setting: Setting) -> int:
 
 
 def dequantisation_bytes(shape: ModelShape, setting: Setting) -> int:
-    """Return the largest quantised layer in the products' dtype (c a weight) and NF4's scales (4 for 64 weights)."""
+    """Return the bytes of the largest quantised layer in the products' dtype, c a weight, and of NF4's scales."""
     return max((w.numbers * setting.number + w.numbers // 16 for w in shape.weights if w.quantised), default=0)
 
 
@@ -209,7 +209,7 @@ def communication_bytes(shape: ModelShape, setting: Setting, *, freed: int) -> i
 
 
 def step_bytes(shape: ModelShape, setting: Setting) -> int:
-    """Return what is needed when the states are freed: in the optimizer's step, or to reduce the embeddings' gradient.
+    """Return the bytes needed once the states are freed: in the optimizer's step, or to reduce a gradient.
 
     AdamW that is not fused takes the square roots of all second moments at once, 4 bytes for each trained number.
     Sharded, the gradient of what is outside of the blocks is reduced last, (c + 4) for each number.

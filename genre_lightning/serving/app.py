@@ -101,7 +101,7 @@ def _add_tagging(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/feedback", summary="Store which genres a film has")
     async def feedback(body: FeedbackBody, request: Request) -> dict[str, Any]:
-        """Return the correction is stored beside what the run predicts; repeated ones are stored once."""
+        """Store the correction beside what the run predicts; a repeated one is stored once."""
         token = request.state.token
         return await service.store(body, token.user if token else None)
 

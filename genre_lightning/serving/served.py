@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from genre_lightning.config.decision import POLICIES
 from genre_lightning.errors import ConfigError, GenreLightningError
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.explain.explainer import Explainer, check_explainable
+from genre_lightning.files import json_value
 from genre_lightning.inference.tagger import TaggedText, Tagger, Text
 from genre_lightning.runs import kind_of, open_run
 
@@ -109,7 +109,7 @@ class ServedRun:
         evaluated = [split for split in ("validation", "test") if found.has(split)]
         metrics = {split: found.metrics(split) for split in evaluated}
         model = str((settings.get("model") or {}).get("class_path", "")).rpartition(".")[2]
-        return _finite(
+        description = json_value(
             {
                 "name": self.name,
                 "kind": model or kind_of(settings),
@@ -138,6 +138,8 @@ class ServedRun:
                 "has_report": self.run.report.is_file(),
             }
         )
+        assert isinstance(description, dict)
+        return description
 
     @cached_property
     def examples(self) -> list[dict[str, Any]]:
@@ -168,12 +170,3 @@ def scorer_texts(tagger: Tagger) -> set[str]:
     """Columns that are read as text."""
     inputs = {feature.column for feature in tagger.scorer.features if not feature.in_text}
     return set(tagger.scorer.fields) - inputs
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with null in place of numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -164,7 +164,7 @@ def prepare_checks(
 
 
 def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[str]:
-    """Resolve accelerator and precision in place, and lists what is wrong with the trainer's options."""
+    """Resolve accelerator and precision in place, and list what is wrong with the trainer's options."""
     problems = []
     trainer = config.trainer
     try:
