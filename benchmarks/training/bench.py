@@ -102,7 +102,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, help="films of a step; 16 on a CPU, 128 on a GPU")
     parser.add_argument(
-        "--precision", choices=("bf16-mixed", "16-mixed"), help="bf16-mixed on a CPU, 16-mixed on a GPU"
+        "--precision",
+        choices=("bf16-mixed", "16-mixed", "32-true"),
+        help="bf16-mixed on a CPU, 16-mixed on a GPU; 32-true suits a CPU without units for bf16",
     )
     parser.add_argument("--threads", type=int, help="of a CPU")
     parser.add_argument("--small", action="store_true", help="a try of the script itself: tiny models, two steps")

@@ -86,7 +86,9 @@ def aims_of(suite: str, options: Namespace) -> Aims:
 
 
 def is_whole(options: Namespace) -> bool:
-    """Whether a run is the benchmark itself: on a CPU with the real films and encoder."""
+    """Whether a run is the benchmark itself: on a CPU with the real films and encoder, in the usual precision."""
+    if options.precision not in (None, precision_of(Namespace(device=options.device, precision=None))):
+        return False
     real = options.device == "cuda" or (reads_real_films(options) and encoder_of(options) is not None)
     return real and not options.small
 
