@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,47 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.data.splits import text_digests
-from genre_lightning.errors import ConfigError, DataError, SaveError, one_line
-from genre_lightning.files import check_output, draft_beside, finish_draft, parse_json
-from genre_lightning.locks import locked
+from genre_lightning.errors import DataError, SaveError
+from genre_lightning.files import check_output, parse_json
+from genre_lightning.learning import database
 from genre_lightning.shapes import require_shape, text
-
-APPLICATION_ID = 0x67_6C_66_62
-"""In the file's header: "glfb". Every other program's SQLite file has another number, most have 0."""
-
-MIGRATIONS = (
-    """
-    CREATE TABLE feedback(
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        time TEXT NOT NULL,
-        user TEXT NOT NULL,
-        source TEXT NOT NULL,
-        film TEXT,
-        title TEXT NOT NULL,
-        text TEXT NOT NULL,
-        text_digest BLOB NOT NULL,
-        fields TEXT NOT NULL,
-        predicted TEXT,
-        run TEXT,
-        checkpoint_sha256 TEXT,
-        genres TEXT NOT NULL
-    );
-    CREATE INDEX feedback_of_text ON feedback(text_digest, user);
-    CREATE INDEX feedback_of_user ON feedback(user);
-    CREATE TABLE vocabulary(name TEXT PRIMARY KEY) WITHOUT ROWID;
-    """,
-)
-"""What brings a database from each schema version to the next; a released one is never changed."""
 
 MAX_TEXT_CHARACTERS = 65_536
 """Of a text; no model reads more."""
 MAX_NAME_CHARACTERS = 200
 MAX_GENRES = 1000
 
-_BUSY_SECONDS = 30.0
-_MAX_CELL_BYTES = 8 << 20
-"""Of a value that SQLite reads: the fields of a film as JSON, escaped, stay below it."""
-_MAX_SQL_BYTES = 100_000
 _NAMES = [text]
 _COLUMNS = (
     "time", "user", "source", "film", "title", "text", "fields", "predicted", "run", "checkpoint_sha256", "genres",
@@ -148,13 +115,13 @@ class FeedbackStore:
         self.path = path
         if write:
             check_output(path, "--db")
-        _require_regular_files(path)
+        database.require_regular_files(path)
         if not path.exists() or not path.stat().st_size:
             if not write:
                 raise DataError(f"there is no feedback in {path}: import some, or name another database with --db")
-            _create(path)
-        with _explained(path):
-            self._connection = _connect(path, "rw" if write else "ro")
+            database.create(path)
+        with database.explained(path):
+            self._connection = database.connect(path, "rw" if write else "ro")
         try:
             self._check(write)
         except BaseException:
@@ -171,20 +138,20 @@ class FeedbackStore:
 
     def _check(self, write: bool) -> None:
         path = self.path
-        with _explained(path):
-            application, version = _pragma(self._connection, "application_id"), self._version
-            if application != APPLICATION_ID:
+        with database.explained(path):
+            application, version = database.pragma(self._connection, "application_id"), self._version
+            if application != database.APPLICATION_ID:
                 raise DataError(f"{path} is another program's database: name a feedback database with --db")
-            if version > len(MIGRATIONS):
+            if version > len(database.MIGRATIONS):
                 raise DataError(
                     f"{path} has schema version {version}, and this version of genre-lightning knows up to "
-                    f"{len(MIGRATIONS)}: update genre-lightning"
+                    f"{len(database.MIGRATIONS)}: update genre-lightning"
                 )
-            if not version >= 1 or _schema(self._connection) != _schema_of(version):
-                raise _damaged(path, "its tables are not those of a feedback database")
+            if not version >= 1 or database.schema(self._connection) != database.schema_of(version):
+                raise database.damaged(path, "its tables are not those of a feedback database")
             if (found := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise _damaged(path, found)
-        if version < len(MIGRATIONS):
+                raise database.damaged(path, found)
+        if version < len(database.MIGRATIONS):
             if not write:
                 raise DataError(
                     f"{path} has the older schema version {version}: run any command that writes feedback to update "
@@ -194,20 +161,20 @@ class FeedbackStore:
 
     @property
     def _version(self) -> int:
-        return _pragma(self._connection, "user_version")
+        return database.pragma(self._connection, "user_version")
 
     def _migrate(self) -> None:
         with self._writing():
             # another process may have done it since
-            for version in range(self._version, len(MIGRATIONS)):
-                for statement in _statements(MIGRATIONS[version]):
+            for version in range(self._version, len(database.MIGRATIONS)):
+                for statement in database.statements(database.MIGRATIONS[version]):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version={version + 1}")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Run a transaction that holds the write lock from its start."""
-        with _explained(self.path):
+        with database.explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -274,18 +241,18 @@ class FeedbackStore:
         yield from self._select(f"{where} ORDER BY id")
 
     def _select(self, clause: str, values: Sequence[Any] = ()) -> Iterator[Feedback]:
-        with _explained(self.path):
+        with database.explained(self.path):
             for found in self._connection.execute(f"SELECT id, {', '.join(_COLUMNS)} FROM feedback {clause}", values):
                 yield _feedback(self.path, found)
 
     def digests(self) -> set[bytes]:
         """Read the digests of all texts that somebody has labelled."""
-        with _explained(self.path):
+        with database.explained(self.path):
             return {row[0] for row in self._connection.execute("SELECT DISTINCT text_digest FROM feedback")}
 
     def vocabulary(self) -> tuple[str, ...]:
         """Read the genres that are known, sorted."""
-        with _explained(self.path):
+        with database.explained(self.path):
             return tuple(str(row[0]) for row in self._connection.execute("SELECT name FROM vocabulary ORDER BY name"))
 
     def forget(self, user: str) -> int:
@@ -298,11 +265,11 @@ class FeedbackStore:
             DataError: There is none.
             SaveError: Another process keeps the log from being emptied.
         """
-        with _explained(self.path):
+        with database.explained(self.path):
             self._connection.execute("PRAGMA secure_delete=ON")
         with self._writing():
             erased = self._connection.execute("DELETE FROM feedback WHERE user = ?", (user,)).rowcount
-        with _explained(self.path):
+        with database.explained(self.path):
             self._connection.execute("VACUUM")  # the rows also leave the free space of pages
             busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         if busy:
@@ -316,84 +283,6 @@ class FeedbackStore:
                 "feedback stats' lists the users"
             )
         return erased
-
-
-def _require_regular_files(path: Path) -> None:
-    """Refuse links, pipes and devices in the place of the database and of its log.
-
-    Raises:
-        ConfigError: With the fix.
-    """
-    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
-        try:
-            mode = file.lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--db {path} cannot be read ({one_line(error)}): name another with --db") from None
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"--db {file} is not a regular file: name another with --db")
-
-
-def _create(path: Path) -> None:
-    """Make an empty database, whole or not at all; of several processes one does it."""
-    busy = f"another process has been making {path} for a minute: stop it, then run the same command again"
-    with locked(path.with_name(f".{path.name}.lock"), 60, busy):
-        if path.exists() and path.stat().st_size:
-            return
-        with draft_beside(path) as draft, _explained(path):
-            connection = sqlite3.connect(draft, isolation_level=None)
-            try:
-                # kept in the file; a file system without shared memory keeps a rollback journal, as safe and slower
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("BEGIN")
-                for script in MIGRATIONS:
-                    for statement in _statements(script):
-                        connection.execute(statement)
-                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
-                connection.execute("COMMIT")
-            finally:
-                connection.close()
-            finish_draft(draft)
-            draft.replace(path)
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_CELL_BYTES)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_SQL_BYTES)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 1)  # VACUUM attaches its copy
-    connection.setlimit(sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH, 0)
-    # a file that was made by hand must not run functions of its schema, nor be mapped while it is cut short
-    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _statements(script: str) -> list[str]:
-    return [statement for part in script.split(";") if (statement := part.strip())]
-
-
-def _schema(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
-    """Read every table, index, view and trigger, without what SQLite adds itself."""
-    rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite^_%' ESCAPE '^'")
-    return sorted((str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows)
-
-
-def _schema_of(version: int) -> list[tuple[str, str, str]]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        for script in MIGRATIONS[:version]:
-            connection.executescript(script)
-        return _schema(connection)
-    finally:
-        connection.close()
 
 
 def _feedback(path: Path, found: Sequence[Any]) -> Feedback:
@@ -416,48 +305,9 @@ def _feedback(path: Path, found: Sequence[Any]) -> Feedback:
         require_shape(predicted or [], [text], "predicted")
         datetime.fromisoformat(values["time"])
     except (ValueError, TypeError) as error:
-        raise _damaged(path, f"row {number}: {error}") from None
+        raise database.damaged(path, f"row {number}: {error}") from None
     values |= {"fields": fields, "genres": tuple(genres), "predicted": None if predicted is None else tuple(predicted)}
     return Feedback(**values, id=number)
-
-
-def _damaged(path: Path, reason: object) -> DataError:
-    return DataError(
-        f"{path} is damaged ({one_line(reason)[:200]}): restore it from a copy, or move it away and import its exports"
-    )
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Report SQLite's errors in one line with their fix."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise _of_operation(path, error) from None
-    except (sqlite3.DatabaseError, UnicodeDecodeError, OverflowError) as error:
-        reason = one_line(error)
-        if "not a database" in reason:
-            raise DataError(f"{path} is not a feedback database: name another with --db") from None
-        raise _damaged(path, reason) from None
-
-
-def _of_operation(path: Path, error: sqlite3.OperationalError) -> Exception:
-    """Give the error to show for one of SQLite's that has its reason outside of the file, or in it."""
-    reason = one_line(error)
-    of_place: dict[str, Callable[[], Exception]] = {
-        "locked": lambda: SaveError(
-            f"{path} has been locked by another process for {_BUSY_SECONDS:.0f} s: wait for it or stop it, then run "
-            "the same command again; nothing is stored"
-        ),
-        "full": lambda: SaveError(f"{path}: {reason}: free space there, then run the same command again"),
-        "readonly": lambda: ConfigError(f"{path} cannot be written ({reason}): fix its permissions"),
-        "unable to open": lambda: ConfigError(
-            f"{path} cannot be opened ({reason}): fix the permissions of the file and of its folder, in which SQLite "
-            "keeps a log, or copy it elsewhere"
-        ),
-        "I/O": lambda: SaveError(f"{path}: {reason}: check the disk, then run the same command again"),
-    }
-    return next((make() for sign, make in of_place.items() if sign in reason), _damaged(path, reason))
 
 
 def _storable(value: str) -> str:

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from genre_lightning.errors import ConfigError, DataError, GenreLightningError, SaveError
-from genre_lightning.learning import store as module
-from genre_lightning.learning.store import APPLICATION_ID, Feedback, FeedbackStore
+from genre_lightning.learning import database as module
+from genre_lightning.learning.database import APPLICATION_ID
+from genre_lightning.learning.store import Feedback, FeedbackStore
 
 
 def said(text, genres=("Drama",), user="anna", **more):
