@@ -20,6 +20,7 @@ def tool(monkeypatch):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_documentation_shows_what_the_commands_print():
     """In a process of its own, as the hub's client reads where its cache is once."""

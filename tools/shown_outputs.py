@@ -47,12 +47,16 @@ def renewed(block: str, place: str) -> str:
     program, *arguments = shlex.split(command.removeprefix("$ "), comments=True)
     if not command.startswith("$ ") or program != _PROGRAM:
         raise SystemExit(f"{place}: a console block starts with '$ {_PROGRAM} ...', not {command!r}")
-    printed, shown = output_of(arguments), lines[end:]
-    if _ELISION in shown:
-        before = shown.index(_ELISION)
-        after = len(shown) - before - 1
-        printed = [*printed[:before], _ELISION, *(printed[-after:] if after else [])]
-    return "\n".join([*lines[:end], *printed]) + "\n"
+    return "\n".join([*lines[:end], *with_elision(lines[end:], output_of(arguments))]) + "\n"
+
+
+def with_elision(shown: list[str], printed: list[str]) -> list[str]:
+    """Return what is printed, leaving out as many lines as a shown output with a line "…" does."""
+    if _ELISION not in shown:
+        return printed
+    before = shown.index(_ELISION)
+    after = len(shown) - before - 1
+    return [*printed[:before], _ELISION, *(printed[-after:] if after else [])]
 
 
 def _renewed_match(match: re.Match[str], place: str) -> str:

@@ -1,4 +1,4 @@
-"""A file of papers and subjects, by configuration alone, as docs/other-data.md shows it."""
+"""A file of papers and subjects, by configuration alone, as docs/tutorials/other-data.md shows it."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import yaml
 
 from genre_lightning.__main__ import main
 
-PAGE = Path(__file__).parents[2] / "docs" / "other-data.md"
+PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "other-data.md"
 WORDS = {
     "cs.CL": "sentence parser grammar",
     "stat.ML": "regression variance kernel",
@@ -32,7 +32,7 @@ def write_papers(path, rows=150):
 def test_papers_by_configuration_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_papers(tmp_path / "papers.csv")
-    config = re.search(r"```yaml\n# papers.yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL).group(1)
+    config = re.search(r'```yaml title="papers.yaml"\n(.*?)```', PAGE.read_text(encoding="utf-8"), re.DOTALL).group(1)
     data = yaml.safe_load(config)["data"]
     (tmp_path / "papers.yaml").write_text(yaml.safe_dump({"data": data}))
     assert main(["baseline", "tfidf_nb", "--config", "papers.yaml", "--run_dir", "run", "--model.min_films=1"]) == 0

@@ -125,6 +125,7 @@ def test_attention_is_its_formula_text_by_text(p):
     assert_close(got, torch.cat([*parts, torch.zeros(3, 2, 4, dtype=torch.float64)]))
 
 
+@pytest.mark.slow
 def test_gradient_of_attention_with_dropout():
     def attend(*inputs):
         torch.manual_seed(5)

@@ -1,0 +1,38 @@
+"""The tutorials' commands work as they stand, and print what the pages show."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parent.parent / "tools" / "tutorials.py"
+PAGES = sorted((TOOL.parent.parent / "docs" / "tutorials").glob("*.md"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_reader_can_follow(page):
+    """In a process of its own: a page changes the environment, and its commands start ranks and servers."""
+    if "$ curl " in page.read_text(encoding="utf-8") and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, TOOL, page], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, f"run 'python tools/tutorials.py --write':\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
+
+
+def test_numbers_and_progress_are_no_difference(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    import tutorials
+
+    page = tmp_path / "page.md"
+    shown = "".join(f"line {number} of 0.41 [0.3, 0.5]\n" for number in range(12))
+    page.write_text(f"```console\n$ printf 'epoch 1/2  step 3\\n'; seq -f 'line %g of 0.5 [0.1, 0.9]' 12\n{shown}```\n")
+    assert tutorials.check(page, write=False)
+    page.write_text(page.read_text().replace("line", "row"))
+    assert not tutorials.check(page, write=False)
+    with pytest.raises(SystemExit, match="'false' ended with status 1"):
+        page.write_text("```console\n$ false\n```\n")
+        tutorials.check(page, write=False)
