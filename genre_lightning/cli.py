@@ -31,6 +31,7 @@ class Command:
 
 COMMANDS = {
     "fit": Command("train a model, evaluate it and leave a run directory; again: resume", "fit:fit", saves=True),
+    "tune": Command("search for a configuration: many runs on the same films; again: resume", "tune:tune", saves=True),
     "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True),
     "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
     "evaluate": Command(

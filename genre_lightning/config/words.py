@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import inspect
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -65,6 +66,12 @@ def option_values(words: Sequence[str], *names: str) -> list[str]:
         if name in names:
             found.append(value if equals else after)
     return found
+
+
+def option_word(name: str, value: object) -> str:
+    """Write an option and its value as one argument, such as "--model.lr=0.0001"."""
+    text = str(value) if isinstance(value, str | os.PathLike) else json.dumps(value, default=str)
+    return f"--{name}={text}"
 
 
 def with_film_file(arguments: Sequence[str]) -> list[str]:

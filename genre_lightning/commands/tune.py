@@ -1,0 +1,97 @@
+"""`genre-lightning tune`: search for a configuration in a study of many runs, which resumes like a run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from genre_lightning.bounds import at_least
+from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.errors import ConfigError
+from genre_lightning.progress import say
+from genre_lightning.tuning.space import read_space
+from genre_lightning.tuning.study import PRUNINGS, SAMPLERS, StudyDirectory, checked_storage, require_optuna
+
+_TRIALS = 20
+_MAX_FAILURES = 3
+
+
+def tune(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit status."""
+    options, words = tune_parser().parse_known_args(list(arguments))
+    require_optuna(options.sampler or "")
+    folder = StudyDirectory(options.study.expanduser().absolute())
+    if options.worker:
+        if words:
+            raise ConfigError(f"--worker takes all settings from the study: leave {words[0]} out")
+        folder.require()
+    else:
+        begin_study(folder, options, words)
+    from genre_lightning.tuning.configuration import check_same_films
+    from genre_lightning.tuning.worker import work
+
+    check_same_films(folder)
+    work(folder, options.max_failures)
+    return 0
+
+
+def tune_parser() -> CommandParser:
+    """Return the parser of the options that are not those of `fit`."""
+    parser = CommandParser(
+        "tune",
+        "Searches for a configuration: trains a trial for each set of options that a sampler chooses, on the same "
+        "films, and compares them on the validation split. Every trial is a run directory in the study's. The same "
+        "command resumes the study. All other options are those of 'genre-lightning fit', such as --config.",
+    )
+    add = parser.add_argument
+    add("--study", type=Path, required=True, metavar="DIR", help="directory of the study, made if needed")
+    add("--space", type=Path, metavar="FILE", help="YAML file of the options to search, or the name of a packaged one")
+    add("--trials", type=within(int, at_least(1, 10**6)), metavar="N",
+        help=f"trials of the study, those that are done included (default: {_TRIALS})")  # fmt: skip
+    add("--sampler", choices=SAMPLERS, help="how options are chosen (default: tpe)")
+    add("--pruning", choices=PRUNINGS, help="how trials are ended early, by the metric of their epochs (default: none)")
+    add("--storage", metavar="URL", help="database for the trials, such as sqlite:///study.db (default: a file in DIR)")
+    add("--max_failures", type=within(int, at_least(1, 10**6)), default=_MAX_FAILURES, metavar="N",
+        help=f"stop when so many trials in a row have failed (default: {_MAX_FAILURES})")  # fmt: skip
+    add("--worker", action="store_true", help="do trials of a study that exists, from any machine that sees DIR")
+    return parser
+
+
+def begin_study(folder: StudyDirectory, options: argparse.Namespace, words: list[str]) -> None:
+    """Start a study, or check that one that exists is meant.
+
+    Raises:
+        ConfigError, DataError: Nothing has been written.
+    """
+    space = read_space(options.space) if options.space else None
+    folder.check_writable()
+    options.storage = checked_storage(options.storage)
+    if folder.file.is_file():
+        from genre_lightning.tuning.configuration import check_same_study
+
+        settings = folder.settings
+        for name in ("sampler", "pruning", "storage"):
+            given, kept = getattr(options, name), getattr(settings, name)
+            if given is not None and given != kept:
+                raise ConfigError(
+                    f"{folder.path} was started with --{name} {kept}: leave --{name} {given} out, or name another "
+                    "--study"
+                )
+        if space is not None and space != folder.space:
+            raise ConfigError(f"{folder.path} was started with another --space: leave it out, or name another --study")
+        check_same_study(folder, words)
+        if options.trials is not None and options.trials > settings.trials:
+            folder.raise_trials(options.trials)
+        say(f"resuming {folder.path}")
+        return
+    if space is None:
+        raise ConfigError("a new study needs a space: give --space FILE, such as --space tune/distilbert")
+    from genre_lightning.config.packaged import packaged
+    from genre_lightning.tuning.configuration import start_study
+
+    file = options.space if options.space.is_file() else packaged(str(options.space)) or options.space
+    start_study(
+        folder, file, space, words, sampler=options.sampler or "tpe", pruning=options.pruning or "none",
+        trials=options.trials or _TRIALS, storage=options.storage,
+    )  # fmt: skip
