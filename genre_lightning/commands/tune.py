@@ -9,7 +9,7 @@ from pathlib import Path
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.errors import ConfigError
-from genre_lightning.progress import say
+from genre_lightning.progress import answer_json, say
 from genre_lightning.tuning.space import read_space
 from genre_lightning.tuning.study import PRUNINGS, SAMPLERS, StudyDirectory, checked_storage, require_optuna
 
@@ -22,6 +22,9 @@ def tune(arguments: Sequence[str]) -> int:
     options, words = tune_parser().parse_known_args(list(arguments))
     require_optuna(options.sampler or "")
     folder = StudyDirectory(options.study.expanduser().absolute())
+    if options.finish:
+        folder.require()
+        return _finish(folder, options, words)
     if options.worker:
         if words:
             raise ConfigError(f"--worker takes all settings from the study: leave {words[0]} out")
@@ -32,7 +35,39 @@ def tune(arguments: Sequence[str]) -> int:
     from genre_lightning.tuning.worker import work
 
     check_same_films(folder)
-    work(folder, options.max_failures)
+    try:
+        work(folder, options.max_failures)
+    finally:
+        _show(folder, as_json=options.json)
+    return 0
+
+
+def _show(folder: StudyDirectory, *, as_json: bool) -> None:
+    """Write the page of a study, and print its best trials."""
+    from genre_lightning.tuning.page import as_json as json_of
+    from genre_lightning.tuning.page import print_results, write_page
+    from genre_lightning.tuning.results import read_results
+
+    results = read_results(folder)
+    write_page(folder, results)
+    if as_json:
+        answer_json(json_of(folder, results))
+    else:
+        print_results(folder, results)
+
+
+def _finish(folder: StudyDirectory, options: argparse.Namespace, words: list[str]) -> int:
+    from genre_lightning.training.resume import show
+    from genre_lightning.tuning.configuration import check_same_study
+    from genre_lightning.tuning.finish import finish_study
+    from genre_lightning.tuning.page import print_results, write_page
+
+    check_same_study(folder, words)
+    results, run, metrics = finish_study(folder, finalists=options.finalists, seeds=options.seeds, trial=options.trial)
+    write_page(folder, results)
+    if not options.json:
+        print_results(folder, results)
+    show(run, metrics, as_json=options.json)
     return 0
 
 
@@ -55,6 +90,15 @@ def tune_parser() -> CommandParser:
     add("--max_failures", type=within(int, at_least(1, 10**6)), default=_MAX_FAILURES, metavar="N",
         help=f"stop when so many trials in a row have failed (default: {_MAX_FAILURES})")  # fmt: skip
     add("--worker", action="store_true", help="do trials of a study that exists, from any machine that sees DIR")
+    add("--finish", action="store_true",
+        help="evaluate the best configuration on the test split, once for a study")  # fmt: skip
+    add("--finalists", type=within(int, at_least(1, 1000)), default=3, metavar="N",
+        help="with --finish: trials that are repeated with further seeds (default: 3)")  # fmt: skip
+    add("--seeds", type=within(int, at_least(1, 1000)), default=1, metavar="N",
+        help="with --finish: seeds of each finalist, the trial's own included (default: 1)")  # fmt: skip
+    add("--trial", type=within(int, at_least(0)), metavar="NUMBER",
+        help="with --finish: the trial to choose in place of the best")  # fmt: skip
+    add("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 

@@ -183,6 +183,8 @@ def evaluate_run(
         for split, predictions in predicted.items():
             data, seed = setup.data.prepare(), setup.config.seed
             device = trainer.strategy.root_device
-            results[split] = evaluate_split(setup.run, data, predictions, decision, split, seed, device, figures=figures)
+            results[split] = evaluate_split(
+                setup.run, data, predictions, decision, split, seed, device, figures=figures
+            )
             log_evaluation(trainer.loggers, setup.run.evaluation(split), results[split], steps_done(setup.run))
     return results

@@ -44,8 +44,8 @@ def base_configuration(words: Sequence[str], folder: StudyDirectory) -> tuple[Na
     trainer = config.trainer
     if str(trainer.devices) not in ("auto", "1") or trainer.num_nodes > 1:
         raise ConfigError(
-            f"trainer.devices is {trainer.devices} on {trainer.num_nodes} nodes, and a trial has one device: leave both "
-            "out; --parallel N does N trials at once"
+            f"trainer.devices is {trainer.devices} on {trainer.num_nodes} nodes, and a trial has one device: leave "
+            "both out; --parallel N does N trials at once"
         )
     trainer.devices, config.run_dir = 1, folder.trial(0)
     return config, parser
@@ -133,7 +133,9 @@ def start_study(
     check_space(space, words)
     setup = check_setup(config, parser, planned)
     if not setup.model.trains:
-        raise ConfigError(f"{type(setup.model).__name__} trains nothing, so that there is nothing to tune: name another")
+        raise ConfigError(
+            f"{type(setup.model).__name__} trains nothing, so that there is nothing to tune: name another"
+        )
     data: PreparedData = setup.data.prepare()
     films = films_of(data)
     config.data.csv = setup.config.data.csv
@@ -166,7 +168,9 @@ def check_same_study(folder: StudyDirectory, words: Sequence[str]) -> None:
         return
     config, parser = base_configuration(words, folder)
     config.run_dir = None
-    before, after = (yaml.safe_load(text) for text in (folder.base.read_text("utf-8"), parser.dump(config, skip_none=False)))
+    before, after = (
+        yaml.safe_load(text) for text in (folder.base.read_text("utf-8"), parser.dump(config, skip_none=False))
+    )
     if changed := differences(before, after):
         raise ConfigError(
             f"{folder.path} was started with other settings ({'; '.join(changed)}): take those back, or name another "

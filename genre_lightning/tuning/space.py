@@ -28,6 +28,7 @@ _OF_SPLIT = (
 )  # fmt: skip
 """Options of the data that decide which films and labels are in which split."""
 
+_OF_PARENT = ("continue", "continue_from", "feedback")
 _KEYS = {"low", "high", "step", "log", "choices", "when"}
 _MOST_POINTS = 10_000
 
@@ -204,9 +205,9 @@ def _option(path: Path, name: str, entry: object, before: Sequence[SearchOption]
 def _check_name(path: Path, name: str) -> None:
     """Refuse options that would make trials incomparable, or that belong to the study or the machine."""
     group, _, last = name.partition(".")
-    if name == "seed":
+    if name in ("seed", "model.seed"):
         why = "is chance and not a setting: leave it out; tune --finish repeats the best trials with several --seeds"
-    elif group == "data" and last.partition(".")[0] in _OF_SPLIT or group in ("continue", "continue_from", "feedback"):
+    elif (group == "data" and last.partition(".")[0] in _OF_SPLIT) or group in _OF_PARENT:
         why = "changes films, labels or splits, so that trials could not be compared: leave it out"
     elif group in ("checkpoint", "decision"):
         why = "changes the metric that trials are compared by, or comes after the training: set it for all trials"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from genre_lightning.errors import ConfigError, one_line
-from genre_lightning.files import check_folder, read_record, write_json
+from genre_lightning.files import check_folder, read_json, read_record, write_json
 from genre_lightning.locks import HeldLock, locked
 from genre_lightning.metrics import better_is_higher
-from genre_lightning.shapes import Shape, count, one_of, require_shape, text
+from genre_lightning.shapes import Shape, count, number, one_of, require_shape, text
 from genre_lightning.tuning.space import Space, read_space
 
 if TYPE_CHECKING:
@@ -114,6 +114,23 @@ class StudyDirectory:
     def table(self) -> Path:
         """One row for each trial."""
         return self.path / "trials.csv"
+
+    @property
+    def choice(self) -> Path:
+        """Which trial the test split was evaluated for."""
+        return self.path / "chosen.json"
+
+    def further_seeds(self) -> dict[int, dict[int, float]]:
+        """Return the metric of each further seed of each finalist."""
+        path = self.path / "finalists.json"
+        kept = read_json(path, {"*": {"*": number}}) if path.is_file() else {}
+        return {int(trial): {int(seed): value for seed, value in seeds.items()} for trial, seeds in kept.items()}
+
+    def keep_seed(self, trial: int, seed: int, value: float) -> None:
+        """Keep the metric of a finalist's further seed."""
+        seeds = self.further_seeds()
+        seeds.setdefault(trial, {})[seed] = value
+        write_json(self.path / "finalists.json", seeds)
 
     def trial(self, number: int) -> Path:
         """Return the run directory of a trial."""
@@ -214,9 +231,9 @@ class StudyDirectory:
                 pruner=_pruner(settings),
             )
         except KeyError:
+            place = settings.storage or self.path / "journal.log"
             raise ConfigError(
-                f"{settings.storage or self.path / 'journal.log'} does not have the trials of {self.path}: put it back, "
-                "or name another --study"
+                f"{place} does not have the trials of {self.path}: put it back, or name another --study"
             ) from None
 
 
