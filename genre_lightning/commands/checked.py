@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.config.continuation import ContinueOptions, check_same_model, leave_out_missing, require_parent
 from genre_lightning.config.parser import make_options, parse, parse_baseline
+from genre_lightning.config.run_pattern import fill_run_dir
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.config.words import with_run_config, with_run_named
 from genre_lightning.errors import ConfigError, check_all
@@ -76,6 +77,7 @@ def parse_checked_baseline(
 def _run(config: Namespace, run_dir: Path) -> RunDirectory:
     if config.run_dir is None:
         config.run_dir = run_dir
+    fill_run_dir(config)
     return run_of(config)
 
 

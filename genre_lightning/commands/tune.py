@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.config.trust import trusted_packages
 from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer_json, say
 from genre_lightning.tuning.space import read_space
 from genre_lightning.tuning.study import PRUNINGS, SAMPLERS, StudyDirectory, checked_storage, require_optuna
+
+if TYPE_CHECKING:
+    from genre_lightning.distributed.slurm import PlannedStep
 
 _TRIALS = 20
 _MAX_FAILURES = 3
@@ -31,15 +37,40 @@ def tune(arguments: Sequence[str]) -> int:
         folder.require()
     else:
         begin_study(folder, options, words)
+    from genre_lightning.distributed.watch import watch_parent
     from genre_lightning.tuning.configuration import check_same_films
+    from genre_lightning.tuning.parallel import TUNER
     from genre_lightning.tuning.worker import work
 
+    if options.parallel > 1:
+        return _in_parallel(folder, options)
+    tuner = os.environ.get(TUNER)
+    if options.worker and tuner is not None:
+        watch_parent(int(tuner), "the tuner")
     check_same_films(folder)
     try:
         work(folder, options.max_failures)
     finally:
-        _show(folder, as_json=options.json)
+        if tuner is None:
+            _show(folder, as_json=options.json)
     return 0
+
+
+def _in_parallel(folder: StudyDirectory, options: argparse.Namespace) -> int:
+    from genre_lightning.tuning.parallel import check_parallel, run_workers
+    from genre_lightning.tuning.results import read_results
+
+    devices = check_parallel(folder, options.parallel)
+    trust = [word for package in trusted_packages() for word in ("--trust", package)]
+    try:
+        statuses = run_workers(folder, options.parallel, devices, [*trust, "--max_failures", str(options.max_failures)])
+    finally:
+        _show(folder, as_json=options.json)
+    done = read_results(folder, compare=False)
+    if not any(statuses) or (len(done.trials) >= done.planned and "running" not in done.counts):
+        return 0
+    say(f"workers ended with status {', '.join(map(str, statuses))}: fix that, then run the same command again")
+    return 1
 
 
 def _show(folder: StudyDirectory, *, as_json: bool) -> None:
@@ -89,6 +120,8 @@ def tune_parser() -> CommandParser:
     add("--storage", metavar="URL", help="database for the trials, such as sqlite:///study.db (default: a file in DIR)")
     add("--max_failures", type=within(int, at_least(1, 10**6)), default=_MAX_FAILURES, metavar="N",
         help=f"stop when so many trials in a row have failed (default: {_MAX_FAILURES})")  # fmt: skip
+    add("--parallel", type=within(int, at_least(1, 1024)), default=1, metavar="N",
+        help="workers on this machine, each a process with a device of its own (default: 1)")  # fmt: skip
     add("--worker", action="store_true", help="do trials of a study that exists, from any machine that sees DIR")
     add("--finish", action="store_true",
         help="evaluate the best configuration on the test split, once for a study")  # fmt: skip
@@ -102,8 +135,22 @@ def tune_parser() -> CommandParser:
     return parser
 
 
-def begin_study(folder: StudyDirectory, options: argparse.Namespace, words: list[str]) -> None:
+def begin_study(
+    folder: StudyDirectory,
+    options: argparse.Namespace,
+    words: Sequence[str],
+    *,
+    planned: PlannedStep | None = None,
+    dry_run: bool = False,
+) -> None:
     """Start a study, or check that one that exists is meant.
+
+    Args:
+        folder: Of the study.
+        options: Of `tune`.
+        words: Those of `fit`.
+        planned: What a trial will be done on, if that is not this machine.
+        dry_run: Check all, and write nothing.
 
     Raises:
         ConfigError, DataError: Nothing has been written.
@@ -125,7 +172,7 @@ def begin_study(folder: StudyDirectory, options: argparse.Namespace, words: list
         if space is not None and space != folder.space:
             raise ConfigError(f"{folder.path} was started with another --space: leave it out, or name another --study")
         check_same_study(folder, words)
-        if options.trials is not None and options.trials > settings.trials:
+        if not dry_run and options.trials is not None and options.trials > settings.trials:
             folder.raise_trials(options.trials)
         say(f"resuming {folder.path}")
         return
@@ -137,5 +184,5 @@ def begin_study(folder: StudyDirectory, options: argparse.Namespace, words: list
     file = options.space if options.space.is_file() else packaged(str(options.space)) or options.space
     start_study(
         folder, file, space, words, sampler=options.sampler or "tpe", pruning=options.pruning or "none",
-        trials=options.trials or _TRIALS, storage=options.storage,
+        trials=options.trials or _TRIALS, storage=options.storage, planned=planned, dry_run=dry_run,
     )  # fmt: skip

@@ -183,6 +183,12 @@ def nearest(message: str) -> str:
     return f"did you mean {by_last[near[0]]}? " if near and by_last[near[0]] != f"--{found.group(1)}" else ""
 
 
+def full_name(option: str) -> str:
+    """Return the whole name of an option by its last part, "model.lr" for "lr"; any other as it is."""
+    names = [f"{group}.{option}" for group, kind in _GROUPS.items() if option in _parameters(kind)]
+    return names[-1] if names and option != "seed" else option
+
+
 _GROUPS: dict[str, type] = {
     "early_stopping": EarlyStoppingOptions, "checkpoint": CheckpointOptions, "decision": DecisionOptions,
     "wandb": WandbOptions, "trainer": TrainerOptions, "data": DataOptions, "model": EncoderOptions,

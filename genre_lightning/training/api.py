@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from genre_lightning.config.packaged import packaged
 from genre_lightning.config.parser import parse
+from genre_lightning.config.run_pattern import fill_run_dir
 from genre_lightning.config.trust import trust as trust_packages
 from genre_lightning.config.words import option_word
 from genre_lightning.errors import ConfigError
@@ -88,6 +89,7 @@ def train(
     parsed, parser = parse("fit", arguments)
     if parsed.run_dir is None:
         raise ConfigError("no run directory is named: give run_dir=, such as run_dir='runs/first'")
+    fill_run_dir(parsed)
     run, results = fit_run(parsed, parser)
     return TrainedRun(run.path, results)
 

@@ -142,7 +142,6 @@ def _train_and_evaluate(
         tell(f"overriding {difference}")
     trainer, checkpoints = build_trainer(setup)
     if trial is not None:
-        # behind the checkpoints, so that a trial ends with its state saved
         trainer.callbacks.append(trial.reporter)  # type: ignore[attr-defined]  # set by a connector
     with closing(trainer.loggers):
         return _train(setup, data, trainer, checkpoints, trial, anew=bool(changed))

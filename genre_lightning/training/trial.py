@@ -17,8 +17,8 @@ from genre_lightning.errors import PrunedError
 class TrialReporter(Callback):
     """Reports the validation metric of each epoch, and ends the training after an epoch if it is asked to.
 
-    It comes after all callbacks that save, so that a trial that ends has saved its last epoch. The epoch's metric is
-    the one by which the best checkpoint is chosen.
+    Lightning calls it before the callbacks that save, so that every epoch that is saved has been reported; one that is
+    trained again after a kill is reported again. The metric is the one by which the best checkpoint is chosen.
 
     Args:
         monitor: Name of the metric.

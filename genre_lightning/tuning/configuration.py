@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from genre_lightning.config.changes import differences
+from genre_lightning.config.data import make_paths_absolute
 from genre_lightning.config.parser import make_options, parse
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.config.words import option_values, option_word
@@ -106,6 +107,7 @@ def start_study(
     trials: int,
     storage: str | None,
     planned: PlannedStep | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Check a study as a whole, its films included, and write its directory.
 
@@ -119,6 +121,7 @@ def start_study(
         trials: How many there are to be.
         storage: URL of a database; None for the journal.
         planned: What a trial will be done on, if that is not this machine.
+        dry_run: Check all, and write nothing.
 
     Raises:
         ConfigError, DataError: Nothing has been written.
@@ -144,6 +147,8 @@ def start_study(
         study_name(folder.path, storage), config.checkpoint.monitor, sampler, pruning, trials, config.seed, epochs,
         storage, films.films, films.splits or {}, list(data.vocabulary.names),
     )  # fmt: skip
+    if dry_run:
+        return
     if storage is None:
         folder.path.mkdir(parents=True, exist_ok=True)
     create(folder.path, settings)
@@ -155,27 +160,32 @@ def start_study(
 
 
 def check_same_study(folder: StudyDirectory, words: Sequence[str]) -> None:
-    """Refuse to resume a study with another configuration than it was started with.
+    """Refuse to resume a study with another configuration or other films; a file of films that was moved is taken.
 
     Args:
         folder: Of the study.
         words: Options of `fit` of the command; none of them are those of the study.
 
     Raises:
-        ConfigError: With what differs.
+        ConfigError, DataError: With what differs.
     """
     if not words:
         return
     config, parser = base_configuration(words, folder)
+    make_paths_absolute(config.data)
     config.run_dir = None
-    before, after = (
-        yaml.safe_load(text) for text in (folder.base.read_text("utf-8"), parser.dump(config, skip_none=False))
-    )
+    text = parser.dump(config, skip_none=False)
+    before, after = (yaml.safe_load(one) for one in (folder.base.read_text(encoding="utf-8"), text))
     if changed := differences(before, after):
         raise ConfigError(
             f"{folder.path} was started with other settings ({'; '.join(changed)}): take those back, or name another "
             "--study"
         )
+    if before["data"]["csv"] != after["data"]["csv"]:
+        config.run_dir = folder.trial(0)
+        _check_films(folder, config, parser)
+        before["data"]["csv"] = after["data"]["csv"]
+        write_text(folder.base, yaml.safe_dump(before, sort_keys=False, allow_unicode=True))
 
 
 def check_same_films(folder: StudyDirectory) -> None:
@@ -184,7 +194,10 @@ def check_same_films(folder: StudyDirectory) -> None:
     Raises:
         ConfigError, DataError: They differ, or the configuration cannot be used on this machine.
     """
-    config, parser = trial_configuration(folder, folder.trial(0), {})
+    _check_films(folder, *trial_configuration(folder, folder.trial(0), {}))
+
+
+def _check_films(folder: StudyDirectory, config: Namespace, parser: ArgumentParser) -> None:
     setup = check_setup(config, parser)
     films = films_of(setup.data.prepare())
     if films.films != folder.settings.films or films.splits != folder.settings.splits:

@@ -158,6 +158,10 @@ class StudyDirectory:
         """The space."""
         return read_space(self.space_file)
 
+    @cached_property
+    def _storage(self) -> optuna.storages.BaseStorage:
+        return open_storage(self.path, self.settings.storage)
+
     @property
     def maximises(self) -> bool:
         """Whether a higher metric is better."""
@@ -226,7 +230,7 @@ class StudyDirectory:
         try:
             return optuna.load_study(
                 study_name=settings.name,
-                storage=open_storage(self.path, settings.storage),
+                storage=self._storage,
                 sampler=_sampler(settings, number or 0),
                 pruner=_pruner(settings),
             )

@@ -209,6 +209,6 @@ def _keep_traceback(folder: StudyDirectory, number: int) -> None:
 
 
 def _free_memory() -> None:
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()  # trainer, model and callbacks hold each other
         torch.cuda.empty_cache()
