@@ -24,7 +24,7 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.files import write_json, write_text
 from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory
-from genre_lightning.tuning.study import StudyDirectory
+from genre_lightning.tuning.study import StudyDirectory, require_optuna
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -102,6 +102,7 @@ def _submit_workers(options: argparse.Namespace, step: PlannedStep, words: Seque
     given, rest = tune_parser().parse_known_args(list(words))
     if given.worker or given.finish or given.parallel > 1:
         raise ConfigError("submit tune queues --workers N: leave --worker, --parallel and --finish out")
+    require_optuna(given.sampler or "")
     study = StudyDirectory(given.study.expanduser().absolute())
     folder = study.path / "slurm"
     task = ["--study", str(study.path), "--worker", "--max_failures", str(given.max_failures), *_trust()]

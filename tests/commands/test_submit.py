@@ -220,14 +220,15 @@ def test_workers_of_a_study_are_tasks_of_an_array(sbatch, sample_csv, tmp_path, 
         tmp_path / "space.yaml",
     ]
     given += [f"--data.csv={sample_csv}", "--model.backbone=small"]
-    assert main([*map(str, given), "--dry-run"]) == 0
+    assert main([*given, "--dry-run"]) == 0
     assert not study.exists()
     shown = capfd.readouterr().out
-    assert main([*map(str, given)]) == 0
+    assert main(given) == 0
     script = (study / "slurm" / "workers.sbatch").read_text()
     assert script == shown
     assert directives(script)["array"] == "0-1"
     assert "GENRE_LIGHTNING_COMMAND=tune\n" in script
     assert f"--study '{study}' --worker" in script
     assert (study / "study.json").is_file()
-    assert refused(capfd, [*map(str, given[:3]), "fit"]).count("--workers") == 1
+    capfd.readouterr()
+    assert "submit tune" in refused(capfd, given[:3])

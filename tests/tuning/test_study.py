@@ -139,6 +139,7 @@ def test_grid_ends_with_its_last_point(quick, sample_csv, tmp_path):
     assert found == {("0.0", "mean"), ("0.0", "cls"), ("0.1", "mean"), ("0.1", "cls")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--sampler=cmaes"], ["--storage=sqlite"], ["--pruning=hyperband"]])
 def test_samplers_storages_and_pruning_work_together(quick, options, sample_csv, space, tmp_path):
     options = [word.replace("sqlite", f"sqlite:///{tmp_path / 'trials.db'}") for word in options]
@@ -227,6 +228,7 @@ def test_new_study_that_cannot_be_is_refused(arguments, words, sample_csv, space
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_finish_evaluates_the_test_split_of_the_chosen_trial_alone(study, tmp_path, capfd, monkeypatch):
     without_figures(monkeypatch)
     shutil.copytree(study.path, tmp_path / "study")
