@@ -60,3 +60,12 @@ class TrialHooks:
     reporter: TrialReporter
     check_films: Callable[[PreparedData], None]
     """Refuses films or splits other than the study's, before anything is written."""
+
+
+def of_sweep(monitor: str) -> TrialHooks:
+    """Return the hooks of a trial that W&B's agent has started: only its test split is left out.
+
+    Args:
+        monitor: Name of the validation metric, which W&B's logger reports.
+    """
+    return TrialHooks(TrialReporter(monitor, lambda epoch, value: None), lambda data: None)

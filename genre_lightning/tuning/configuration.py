@@ -10,14 +10,13 @@ import yaml
 
 from genre_lightning.config.changes import differences
 from genre_lightning.config.data import make_paths_absolute
-from genre_lightning.config.parser import make_options, parse
-from genre_lightning.config.trainer import option_problems
+from genre_lightning.config.parser import parse
 from genre_lightning.config.words import option_values, option_word
-from genre_lightning.errors import ConfigError, check_all
+from genre_lightning.errors import ConfigError
 from genre_lightning.files import write_text
 from genre_lightning.training.resume import films_of
 from genre_lightning.training.setup import check_setup
-from genre_lightning.tuning.space import Options, Space
+from genre_lightning.tuning.space import Options, Space, check_options, check_space
 from genre_lightning.tuning.study import Pruning, Sampler, StudyDirectory, StudySettings, create, study_name
 
 if TYPE_CHECKING:
@@ -67,33 +66,8 @@ def trial_configuration(folder: StudyDirectory, run_dir: Path, options: Options)
     config, parser = parse("fit", [*words, option_word("run_dir", run_dir)])
     if config.wandb is not None and config.wandb.group is None:
         config.wandb.group = folder.path.name
-    _check(config, parser)
+    check_options(config, parser)
     return config, parser
-
-
-def _check(config: Namespace, parser: ArgumentParser) -> None:
-    """Check what needs neither torch nor the machine."""
-    options = make_options("tune", config, parser)
-    checks = [options.model.options.check_options] if "model" in options else []
-    check_all([*checks, options.data.check_options], option_problems(config))
-
-
-def check_space(space: Space, words: Sequence[str]) -> None:
-    """Check the ends of every range and every choice by the parser.
-
-    Args:
-        space: To search.
-        words: Options of `fit` of all trials.
-
-    Raises:
-        ConfigError: The first value that `fit` would refuse.
-    """
-    for name, options in space.samples_to_check():
-        try:
-            config, parser = parse("fit", [*words, *(option_word(*item) for item in options.items())])
-            _check(config, parser)
-        except ConfigError as error:
-            raise ConfigError(f"--space: {name}={options[name]} is refused: {error}") from None
 
 
 def start_study(

@@ -210,16 +210,8 @@ def test_an_array_that_cannot_be_is_refused(sbatch, sample_csv, tmp_path, capfd,
 def test_workers_of_a_study_are_tasks_of_an_array(sbatch, sample_csv, tmp_path, capfd):
     (tmp_path / "space.yaml").write_text("model.lr: [0.1, 0.2]\n")
     study = tmp_path / "a study"
-    given = [
-        "submit",
-        "--workers=2",
-        "--gpus-per-node=0",
-        "tune",
-        f"--study={study}",
-        "--space",
-        tmp_path / "space.yaml",
-    ]
-    given += [f"--data.csv={sample_csv}", "--model.backbone=small"]
+    given = ["submit", "--workers=2", "--gpus-per-node=0", "tune", f"--study={study}"]
+    given += [f"--space={tmp_path / 'space.yaml'}", f"--data.csv={sample_csv}", "--model.backbone=small"]
     assert main([*given, "--dry-run"]) == 0
     assert not study.exists()
     shown = capfd.readouterr().out
