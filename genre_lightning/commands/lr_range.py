@@ -22,9 +22,8 @@ def lr_range(arguments: Sequence[str]) -> int:
         "fastest and where it is lowest. The model is not kept. All other options are those of 'genre-lightning fit'.",
     )
     add = parser.add_argument
-    add(
-        "--low", type=within(float, above(0, 1e3)), default=1e-7, metavar="LR", help="of the first step (default: 1e-7)"
-    )
+    rate = within(float, above(0, 1e3))
+    add("--low", type=rate, default=1e-7, metavar="LR", help="learning rate of the first step (default: 1e-7)")
     add("--high", type=rate, default=0.1, metavar="LR", help="learning rate of the last step (default: 0.1)")
     add("--steps", type=within(int, at_least(10, 10**6)), metavar="N",
         help="optimizer steps, at most those of one pass (default: one pass, at most 200)")  # fmt: skip

@@ -29,7 +29,7 @@ PRUNINGS: tuple[Pruning, ...] = ("none", "median", "asha", "hyperband")
 
 _PATIENCE_SECONDS = 60.0
 """How long a worker waits for another that is at the storage or takes a trial, which is a matter of milliseconds."""
-_REDUCTION = 3
+REDUCTION = 3
 """ASHA and Hyperband let one trial of so many go past each of their epochs 1, 3, 9, ..."""
 _DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 
@@ -364,7 +364,7 @@ def _pruner(settings: StudySettings) -> optuna.pruners.BasePruner:
     if settings.pruning == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4)
     if settings.pruning == "asha":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION)
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
     if settings.pruning == "hyperband":
-        return optuna.pruners.HyperbandPruner(1, max(settings.epochs, 1), _REDUCTION)
+        return optuna.pruners.HyperbandPruner(1, max(settings.epochs, 1), REDUCTION)
     return optuna.pruners.NopPruner()
