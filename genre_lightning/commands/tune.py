@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.config.trust import trusted_packages
+from genre_lightning.distributed.launch import has_company
 from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer_json, say
 from genre_lightning.tuning.space import read_space
@@ -27,6 +28,8 @@ def tune(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     options, words = tune_parser().parse_known_args(list(arguments))
     require_optuna(options.sampler or "")
+    if has_company():
+        raise ConfigError("tune trains one trial on one device: start it without torchrun, or use --parallel N")
     folder = StudyDirectory(options.study.expanduser().absolute())
     if options.finish:
         folder.require()
@@ -40,7 +43,7 @@ def tune(arguments: Sequence[str]) -> int:
     from genre_lightning.distributed.watch import watch_parent
     from genre_lightning.tuning.configuration import check_same_films
     from genre_lightning.tuning.parallel import TUNER
-    from genre_lightning.tuning.worker import work
+    from genre_lightning.tuning.worker import TrialsFailError, work
 
     if options.parallel > 1:
         return _in_parallel(folder, options)
@@ -50,9 +53,11 @@ def tune(arguments: Sequence[str]) -> int:
     check_same_films(folder)
     try:
         work(folder, options.max_failures)
-    finally:
-        if tuner is None:
-            _show(folder, as_json=options.json)
+    except TrialsFailError:
+        _show(folder, as_json=options.json)
+        raise
+    if tuner is None:
+        _show(folder, as_json=options.json)
     return 0
 
 
@@ -114,12 +119,12 @@ def tune_parser() -> CommandParser:
     add("--study", type=Path, required=True, metavar="DIR", help="directory of the study, made if needed")
     add("--space", type=Path, metavar="FILE", help="YAML file of the options to search, or the name of a packaged one")
     add("--trials", type=within(int, at_least(1, 10**6)), metavar="N",
-        help=f"trials of the study, those that are done included (default: {_TRIALS})")  # fmt: skip
+        help=f"trials of the study, those that are done included (default: {_TRIALS}, or all points of a grid)")  # fmt: skip
     add("--sampler", choices=SAMPLERS, help="how options are chosen (default: tpe)")
     add("--pruning", choices=PRUNINGS, help="how trials are ended early, by the metric of their epochs (default: none)")
     add("--storage", metavar="URL", help="database for the trials, such as sqlite:///study.db (default: a file in DIR)")
     add("--max_failures", type=within(int, at_least(1, 10**6)), default=_MAX_FAILURES, metavar="N",
-        help=f"stop when so many trials in a row have failed (default: {_MAX_FAILURES})")  # fmt: skip
+        help=f"stop when N trials in a row have failed (default: {_MAX_FAILURES})")  # fmt: skip
     add("--parallel", type=within(int, at_least(1, 1024)), default=1, metavar="N",
         help="workers on this machine, each a process with a device of its own (default: 1)")  # fmt: skip
     add("--worker", action="store_true", help="do trials of a study that exists, from any machine that sees DIR")
@@ -182,7 +187,8 @@ def begin_study(
     from genre_lightning.tuning.configuration import start_study
 
     file = options.space if options.space.is_file() else packaged(str(options.space)) or options.space
+    whole = len(space.grid()) if options.sampler == "grid" else _TRIALS
     start_study(
         folder, file, space, words, sampler=options.sampler or "tpe", pruning=options.pruning or "none",
-        trials=options.trials or _TRIALS, storage=options.storage, planned=planned, dry_run=dry_run,
+        trials=options.trials or whole, storage=options.storage, planned=planned, dry_run=dry_run,
     )  # fmt: skip

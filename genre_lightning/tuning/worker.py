@@ -84,12 +84,12 @@ def work(folder: StudyDirectory, max_failures: int) -> None:
 def _claim(folder: StudyDirectory) -> Claim | None:
     """Take up a trial whose worker is gone, else sample a new one; None if all are done or others have them."""
     with folder.locked():
-        study = folder.open()
-        trials = study.get_trials(deepcopy=False)
-        for frozen in trials:
+        found = folder.open().get_trials(deepcopy=False)
+        for frozen in found:
             if frozen.state == TrialState.RUNNING and (lock := folder.claimed(frozen.number)) is not None:
+                study = folder.open(frozen.number)
                 return Claim(running_trial(study, frozen), lock, study)
-        number = len(trials)
+        number = sum(frozen.state != TrialState.WAITING for frozen in found)
         if number >= folder.settings.trials:
             return None
         study = folder.open(number)
@@ -97,7 +97,8 @@ def _claim(folder: StudyDirectory) -> Claim | None:
             points = folder.space.grid()
             if number >= len(points):
                 return None
-            study.enqueue_trial(points[number])
+            if len(found) == number:  # else a worker that was killed has left it there
+                study.enqueue_trial(points[number])
         trial = study.ask()
         lock = folder.claimed(trial.number)
         if lock is None:
