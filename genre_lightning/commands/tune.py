@@ -119,7 +119,7 @@ def tune_parser() -> CommandParser:
     add("--study", type=Path, required=True, metavar="DIR", help="directory of the study, made if needed")
     add("--space", type=Path, metavar="FILE", help="YAML file of the options to search, or the name of a packaged one")
     add("--trials", type=within(int, at_least(1, 10**6)), metavar="N",
-        help=f"trials of the study, those that are done included (default: {_TRIALS}, or all points of a grid)")  # fmt: skip
+        help=f"trials of the study, those done included (default: {_TRIALS}, or all points of a grid)")  # fmt: skip
     add("--sampler", choices=SAMPLERS, help="how options are chosen (default: tpe)")
     add("--pruning", choices=PRUNINGS, help="how trials are ended early, by the metric of their epochs (default: none)")
     add("--storage", metavar="URL", help="database for the trials, such as sqlite:///study.db (default: a file in DIR)")

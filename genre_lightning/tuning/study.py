@@ -77,7 +77,8 @@ class StudySettings:
             "splits": {"*": text}, "genres": [text],
         }  # fmt: skip
         require_shape(values, shape)
-        return cls(**{field.name: values.get(field.name) for field in dataclasses.fields(cls)})
+        known: dict[str, Any] = {field.name: values.get(field.name) for field in dataclasses.fields(cls)}
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,8 @@ def create(folder: Path, settings: StudySettings) -> None:
     """Make the study in its storage; a second time does nothing."""
     import optuna
 
-    direction = "maximize" if better_is_higher(settings.monitor) else "minimize"
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if better_is_higher(settings.monitor) else directions.MINIMIZE
     optuna.create_study(
         study_name=settings.name,
         storage=open_storage(folder, settings.storage),

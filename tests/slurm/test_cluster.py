@@ -222,8 +222,10 @@ def test_a_study_survives_a_node_that_dies(cluster, sample):
     cluster.call("sh", "-c", f"kill -9 $(cat {state}/n2.pid)")
     cluster.wait("the requeue", lambda: cluster.job(f"{job}_{lost}")["Restarts"] == "1")
     cluster.call(HERE / "cluster.sh", "slurmd", "n2")
+    cluster.call("scancel", "--signal=USR1", f"{job}_{1 - lost}")
     for task in (0, 1):
-        assert cluster.end_of(f"{job}_{task}")["JobState"] == "COMPLETED"
+        facts = cluster.end_of(f"{job}_{task}")
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
     with (study / "trials.csv").open(newline="") as file:
         states = [row["state"] for row in csv.DictReader(file)]
     assert len(states) == 4

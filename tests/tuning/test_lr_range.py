@@ -12,6 +12,7 @@ from genre_lightning.tuning.budget import pruned_epochs, trials_in
 from genre_lightning.tuning.lr_range import LrRange, smooth
 
 
+@pytest.mark.slow
 def test_range_test_ends_where_the_loss_rises(sample_csv, tmp_path, capfd):
     words = [f"--data.csv={sample_csv}", *SMALL, "--data.global_batch_size=8", f"--out={tmp_path / 'out'}"]
     assert main(["lr-range", "--low=1e-4", "--high=100", "--json", *words]) == 0
@@ -58,6 +59,7 @@ def test_trials_that_fit_a_budget():
     assert (found.trials, found.trials_asha) == (72, 128)
 
 
+@pytest.mark.slow
 def test_plan_reports_the_trials_of_a_space(sample_csv, tmp_path, capfd):
     (tmp_path / "space.yaml").write_text("model.lr: {low: 1e-5, high: 1e-3, log: true}\n")
     words = ["plan", f"--space={tmp_path / 'space.yaml'}", f"--data.csv={sample_csv}", *SMALL]
