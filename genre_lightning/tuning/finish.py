@@ -12,6 +12,7 @@ from genre_lightning.evaluation.curves import read_curves
 from genre_lightning.files import read_json, write_json
 from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory
+from genre_lightning.shapes import count, text
 from genre_lightning.training.fit import fit_run
 from genre_lightning.training.trial import TrialHooks, TrialReporter
 from genre_lightning.tuning.configuration import trial_configuration
@@ -49,7 +50,7 @@ def finish_study(
         raise ConfigError(f"--trial {trial} is not a complete trial of {folder.path}: choose one of its trials.csv")
     assert chosen is not None
     how = results.how_chosen if trial is None else f"trial {chosen} by hand, {results.how_chosen}"
-    _keep_choice(folder, chosen, how)
+    how = _keep_choice(folder, chosen, how)
     run = RunDirectory(folder.trial(chosen))
     state = run.read_state()
     run.set_status(run.status, training={**(state.training or {}), "chosen": how})
@@ -59,21 +60,23 @@ def finish_study(
     return results, run, metrics
 
 
-def _keep_choice(folder: StudyDirectory, chosen: int, how: str) -> None:
-    """Note which trial the test split is evaluated for.
+def _keep_choice(folder: StudyDirectory, chosen: int, how: str) -> str:
+    """Note which trial the test split is evaluated for; return how it was chosen when it first was.
 
     Raises:
         ConfigError: It was evaluated for another one, whose result is known.
     """
     if folder.choice.is_file():
-        before = read_json(folder.choice).get("trial")
+        kept = read_json(folder.choice, {"trial": count, "how": text}, "put it back, or start another --study")
+        before = kept["trial"]
         if before != chosen:
             raise ConfigError(
                 f"the test split was evaluated for trial {before} of {folder.path}, and another choice would be made "
                 f"knowing that result: use --trial {before}, or start another --study"
             )
-        return
+        return str(kept["how"])
     write_json(folder.choice, {"trial": chosen, "how": how})
+    return how
 
 
 def _by_value(results: StudyResults) -> list[TrialResult]:
