@@ -22,6 +22,7 @@ from genre_lightning.tuning.study import StudyDirectory
 TUNER = "GENRE_LIGHTNING_TUNER"
 """Process id of the tuner that started a worker, which ends with it."""
 _POLL_SECONDS = 0.2
+_LAST_LINES_SECONDS = 2.0
 
 
 def check_parallel(folder: StudyDirectory, count: int) -> list[str]:
@@ -64,6 +65,7 @@ def run_workers(folder: StudyDirectory, count: int, devices: Sequence[str], opti
     command = [sys.executable, "-m", "genre_lightning", "tune", "--study", str(folder.path), "--worker", *options]
     threads = str(max(1, len(os.sched_getaffinity(0)) // count))
     workers: list[subprocess.Popen[str]] = []
+    copiers: list[threading.Thread] = []
     BEFORE_EXIT.append(lambda: _signal(workers, signal.SIGKILL))
     # from here on a signal waits: the workers save their state
     FLAG.waiting = True
@@ -79,11 +81,15 @@ def run_workers(folder: StudyDirectory, count: int, devices: Sequence[str], opti
             )  # fmt: skip
             workers.append(worker)
             assert worker.stdout is not None
-            threading.Thread(target=_copy, args=(number, worker.stdout), daemon=True).start()
+            copier = threading.Thread(target=_copy, args=(number, worker.stdout), daemon=True)
+            copier.start()
+            copiers.append(copier)
         return _wait(workers)
     finally:
         FLAG.waiting = False
         _signal(workers, signal.SIGKILL)
+        for copier in copiers:  # the last lines; a process that a worker has left may hold the pipe
+            copier.join(_LAST_LINES_SECONDS)
 
 
 def _wait(workers: Sequence[subprocess.Popen[str]]) -> list[int]:
