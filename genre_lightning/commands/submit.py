@@ -24,7 +24,8 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.files import write_json, write_text
 from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory
-from genre_lightning.tuning.study import StudyDirectory, require_optuna
+from genre_lightning.tuning.storage import require_optuna
+from genre_lightning.tuning.study import StudyDirectory
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace

@@ -14,8 +14,10 @@ from genre_lightning.config.trust import trusted_packages
 from genre_lightning.distributed.launch import has_company
 from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer_json, say
+from genre_lightning.tuning.sampling import PRUNINGS, SAMPLERS
 from genre_lightning.tuning.space import read_space
-from genre_lightning.tuning.study import PRUNINGS, SAMPLERS, StudyDirectory, checked_storage, require_optuna
+from genre_lightning.tuning.storage import checked_storage, require_optuna
+from genre_lightning.tuning.study import StudyDirectory
 
 if TYPE_CHECKING:
     from genre_lightning.distributed.slurm import PlannedStep

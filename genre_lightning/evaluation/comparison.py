@@ -17,7 +17,7 @@ from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.against_parent import on_shared_films
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
-from genre_lightning.evaluation.differing import differing_settings, over_seeds, seeds_table, settings_table
+from genre_lightning.evaluation.differing import differing_settings, extra_tables, over_seeds
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.report import render
 from genre_lightning.evaluation.runs import Run, open_run
@@ -173,7 +173,7 @@ def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None
     console = console_of(file)
     title = f"{comparison.split}: {comparison.n:,} films"
     console.print(stacked_table(*stacked_cells(comparison), title))
-    for heading, heads, cells in extra_tables(comparison):
+    for heading, heads, cells in extra_tables(comparison.settings, comparison.over_seeds, dict(COMPARED)):
         console.print(stacked_table(heads, [[[cell] for cell in row] for row in cells], heading))
     for note in notes(comparison):
         console.print(note, markup=False, soft_wrap=True)
@@ -202,29 +202,21 @@ def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) 
         "notes": notes(comparison),
         "tables": [
             {"title": "", "heads": heads, "rows": cells},
-            *({"title": title, "heads": names, "rows": rows} for title, names, rows in extra_tables(comparison)),
+            *(
+                {"title": title, "heads": names, "rows": rows}
+                for title, names, rows in extra_tables(comparison.settings, comparison.over_seeds, dict(COMPARED))
+            ),
         ],
     }
     write_text(paths["html"], render("tables.html.j2", values))
     return paths
 
 
-def extra_tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Lay out the settings that differ, and the metrics over seeds: title, heads and rows of each table there is."""
-    tables = []
-    if comparison.settings:
-        tables.append(("settings that differ", *settings_table(comparison.settings)))
-    if comparison.over_seeds:
-        title = "mean ± standard deviation over seeds"
-        tables.append((title, *seeds_table(comparison.over_seeds, dict(COMPARED))))
-    return tables
-
-
 def markdown(comparison: Comparison) -> str:
     """Write the table and its notes as Markdown."""
     heads, cells = table_cells(comparison)
     table = markdown_table(heads, [[in_markdown(name), *figures] for name, *figures in cells])
-    for title, names, rows in extra_tables(comparison):
+    for title, names, rows in extra_tables(comparison.settings, comparison.over_seeds, dict(COMPARED)):
         table += f"\n\n{in_markdown(title)}\n\n{markdown_table(names, [list(map(in_markdown, row)) for row in rows])}"
     return f"{table}\n\n" + "\n".join(f"- {in_markdown(note)}" for note in notes(comparison)) + "\n"
 

@@ -70,7 +70,23 @@ def over_seeds(
     return sorted(found, key=lambda summary: -np.nan_to_num(summary[metrics[0]]))
 
 
-def settings_table(settings: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def extra_tables(
+    settings: Mapping[str, Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Lay out the settings that differ, and the metrics over seeds: title, heads and rows of each table there is.
+
+    Args:
+        settings: See `differing_settings`.
+        summaries: See `over_seeds`.
+        titles: Of the metrics, by their names.
+    """
+    tables = [("settings that differ", *_settings_table(settings))] if settings else []
+    if summaries:
+        tables.append(("mean ± standard deviation over seeds", *_seeds_table(summaries, titles)))
+    return tables
+
+
+def _settings_table(settings: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Lay out the settings that differ, a run each."""
     options = list(next(iter(settings.values()), {}))
     return ["run", *options], [
@@ -78,7 +94,9 @@ def settings_table(settings: Mapping[str, Mapping[str, Any]]) -> tuple[list[str]
     ]
 
 
-def seeds_table(summaries: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+def _seeds_table(
+    summaries: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
     """Lay out mean and standard deviation over seeds, a setting each."""
     known = {"seeds", *titles, *(f"{name}_std" for name in titles)}
     options = [name for name in summaries[0] if name not in known]

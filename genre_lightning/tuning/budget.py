@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genre_lightning.progress import duration
-from genre_lightning.tuning.study import REDUCTION
+from genre_lightning.tuning.sampling import REDUCTION
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.files import write_text
 from genre_lightning.training.resume import films_of
 from genre_lightning.training.setup import check_setup
+from genre_lightning.tuning.sampling import Pruning, Sampler
 from genre_lightning.tuning.space import Options, Space, check_options, check_space
-from genre_lightning.tuning.study import Pruning, Sampler, StudyDirectory, StudySettings, create, study_name
+from genre_lightning.tuning.study import StudyDirectory, StudySettings, create, study_name
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_folder, read_json, read_record, write_json
 from genre_lightning.locks import HeldLock, locked
 from genre_lightning.metrics import better_is_higher
 from genre_lightning.shapes import Shape, count, number, one_of, require_shape, text
+from genre_lightning.tuning.sampling import PRUNINGS, SAMPLERS, Pruning, Sampler, make_pruner, make_sampler
 from genre_lightning.tuning.space import Space, read_space
+from genre_lightning.tuning.storage import PATIENCE_SECONDS, open_storage
 
 if TYPE_CHECKING:
     import optuna
-
-Sampler = Literal["tpe", "random", "grid", "cmaes"]
-Pruning = Literal["none", "median", "asha", "hyperband"]
-SAMPLERS: tuple[Sampler, ...] = ("tpe", "random", "grid", "cmaes")
-PRUNINGS: tuple[Pruning, ...] = ("none", "median", "asha", "hyperband")
-
-_PATIENCE_SECONDS = 60.0
-"""How long a worker waits for another that is at the storage or takes a trial, which is a matter of milliseconds."""
-REDUCTION = 3
-"""ASHA and Hyperband let one trial of so many go past each of their epochs 1, 3, 9, ..."""
-_DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 
 
 @dataclass(frozen=True)
@@ -202,7 +191,7 @@ class StudyDirectory:
     def locked(self) -> HeldLock:
         """Keep other workers from taking a trial meanwhile."""
         self.path.mkdir(parents=True, exist_ok=True)
-        return locked(self.path / ".lock", _PATIENCE_SECONDS, f"another worker holds {self.path}/.lock: stop it")
+        return locked(self.path / ".lock", PATIENCE_SECONDS, f"another worker holds {self.path}/.lock: stop it")
 
     def claimed(self, number: int) -> HeldLock | None:
         """Take a trial for this process; None if another process has it."""
@@ -232,84 +221,14 @@ class StudyDirectory:
             return optuna.load_study(
                 study_name=settings.name,
                 storage=self._storage,
-                sampler=_sampler(settings, number or 0),
-                pruner=_pruner(settings),
+                sampler=make_sampler(settings.sampler, (settings.seed * 1_000_003 + (number or 0)) % 2**32),
+                pruner=make_pruner(settings.pruning, settings.epochs),
             )
         except KeyError:
             place = settings.storage or self.path / "journal.log"
             raise ConfigError(
                 f"{place} does not have the trials of {self.path}: put it back, or name another --study"
             ) from None
-
-
-def require_optuna(sampler: str = "") -> None:
-    """Refuse to search without the packages for it.
-
-    Raises:
-        ConfigError: With the fix.
-    """
-    for package in ("optuna", *(["cmaes"] if sampler == "cmaes" else [])):
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{package} is not installed: run pip install 'genre-lightning[tune]'")
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def checked_storage(url: str | None) -> str | None:
-    """Return a storage as every worker can open it; refuse one that is not a URL, or that holds a password.
-
-    Raises:
-        ConfigError: With the fix.
-    """
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        raise ConfigError(f"--storage {url} is not a URL: give one such as sqlite:///study.db") from None
-    if "://" not in url:
-        raise ConfigError(f"--storage {url} is not a URL: give one such as sqlite:///study.db, or leave it out")
-    if password is not None:
-        raise ConfigError(
-            "--storage has a password in its URL, which study.json would hold: leave it out of the URL, and give it by "
-            "~/.pgpass or PGPASSWORD"
-        )
-    driver = _DRIVERS.get(parts.scheme)
-    if driver and importlib.util.find_spec(driver) is None:
-        raise ConfigError(f"--storage {url} needs the package {driver}: run pip install {driver}, or use the journal")
-    if parts.scheme == "sqlite":
-        return f"sqlite:///{Path(url.removeprefix('sqlite:///')).expanduser().absolute()}"
-    return url
-
-
-def open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
-    """Open the storage of a study's trials.
-
-    Args:
-        folder: Of the study.
-        url: Of a database; None is the journal in the folder.
-
-    Raises:
-        ConfigError: It cannot be reached.
-    """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
-    if url is None:
-        lock: Any = _JournalLock(folder / ".journal.lock")
-        backend = JournalFileBackend(str(folder / "journal.log"), lock_obj=lock)
-        return optuna.storages.JournalStorage(backend)
-    import sqlalchemy
-
-    try:
-        return optuna.storages.RDBStorage(url)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        raise ConfigError(
-            f"--storage {url} cannot be reached ({one_line(error)[:160]}): check the URL and that the server runs, or "
-            "leave it out to keep the trials in the study's directory"
-        ) from None
 
 
 def create(folder: Path, settings: StudySettings) -> None:
@@ -329,44 +248,3 @@ def create(folder: Path, settings: StudySettings) -> None:
 def study_name(folder: Path, storage: str | None) -> str:
     """Return a name for a study, of which a database may hold several from one folder name."""
     return folder.name if storage is None else f"{folder.name}-{uuid.uuid4().hex[:8]}"
-
-
-class _JournalLock:
-    """A lock for Optuna's journal that ends with its process; Optuna's own would outlive one that is killed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._held: HeldLock | None = None
-
-    def acquire(self) -> bool:
-        """Wait for the lock."""
-        self._held = locked(self._path, _PATIENCE_SECONDS, f"another process holds {self._path}: stop it")
-        return True
-
-    def release(self) -> None:
-        """Let other processes in."""
-        if self._held is not None:
-            self._held.release()
-
-
-def _sampler(settings: StudySettings, number: int) -> optuna.samplers.BaseSampler:
-    import optuna
-
-    seed = (settings.seed * 1_000_003 + number) % 2**32
-    if settings.sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=seed)
-    if settings.sampler == "cmaes":
-        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    return optuna.samplers.RandomSampler(seed=seed)  # the points of a grid are given
-
-
-def _pruner(settings: StudySettings) -> optuna.pruners.BasePruner:
-    import optuna
-
-    if settings.pruning == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4)
-    if settings.pruning == "asha":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
-    if settings.pruning == "hyperband":
-        return optuna.pruners.HyperbandPruner(1, max(settings.epochs, 1), REDUCTION)
-    return optuna.pruners.NopPruner()
