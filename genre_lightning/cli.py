@@ -31,6 +31,9 @@ class Command:
 
 COMMANDS = {
     "fit": Command("train a model, evaluate it and leave a run directory; again: resume", "fit:fit", saves=True),
+    "tune": Command("search for a configuration: many runs on the same films; again: resume", "tune:tune", saves=True),
+    "lr-range": Command("where the loss falls as the learning rate rises: a range test", "lr_range:lr_range"),
+    "sweep-config": Command("a space as a sweep of Weights & Biases", "sweep_config:sweep_config"),
     "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True),
     "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
     "evaluate": Command(

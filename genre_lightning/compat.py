@@ -27,6 +27,7 @@ from genre_lightning.errors import one_line
 from genre_lightning.yaml_files import NOT_YAML, parse_yaml, read_text, well_formed
 
 if TYPE_CHECKING:
+    import optuna
     from lightning.pytorch import Trainer
     from torch import nn
 
@@ -137,3 +138,13 @@ def importing_only(paths: Iterable[str], stand_ins: Mapping[str, type] = Mapping
         _loaders_dumpers.yaml_load = load_basic
         set_loader("yaml", load, (yaml.YAMLError,))
         parsing_settings.update(before)
+
+
+def running_trial(study: optuna.Study, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
+    """Return a trial that an earlier process began, to be continued; its options are those that it has.
+
+    Optuna 5.0 makes such objects only for trials that it begins itself, and keeps a trial's id in a private name.
+    """
+    import optuna
+
+    return optuna.Trial(study, frozen._trial_id)

@@ -48,6 +48,12 @@ class RankLostError(GenreLightningError):
     exit_status = 1
 
 
+class PrunedError(GenreLightningError):
+    """A study has ended a trial early, as others were better after as many epochs; its state is saved."""
+
+    exit_status = 1
+
+
 class PreemptedError(GenreLightningError):
     """A signal has stopped the run where it can go on: 75 is what sysexits.h calls a temporary failure."""
 

@@ -16,7 +16,7 @@ LAYERS = (
     ("models",),
     ("inference",),
     ("training",),
-    ("explain", "export", "features", "learning", "planning"),
+    ("explain", "export", "features", "learning", "planning", "tuning"),
     ("serving",),
     ("commands", "cli", "__main__"),
 )

@@ -10,6 +10,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.config.continuation import ContinueOptions, check_same_model, leave_out_missing, require_parent
 from genre_lightning.config.parser import make_options, parse, parse_baseline
+from genre_lightning.config.run_pattern import fill_run_dir
+from genre_lightning.config.sweep import from_agent, take_sweep
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.config.words import with_run_config, with_run_named
 from genre_lightning.errors import ConfigError, check_all
@@ -27,10 +29,10 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     Raises:
         ConfigError, DataError: Nothing has been written.
     """
-    config, parser = parse(command, words)
+    config, parser = parse(command, from_agent(words))
     from genre_lightning.data.movies import check_data  # after a --help, which does without NumPy
 
-    run = _run(config, run_dir)
+    run = _run(config, run_dir, from_sweep=command == "fit")
     for name in ("continue_from", "feedback"):
         if config[name] is not None:  # a job runs elsewhere
             config[name] = Path(config[name]).expanduser().absolute()
@@ -73,9 +75,12 @@ def parse_checked_baseline(
     return config, parser
 
 
-def _run(config: Namespace, run_dir: Path) -> RunDirectory:
+def _run(config: Namespace, run_dir: Path, *, from_sweep: bool = False) -> RunDirectory:
     if config.run_dir is None:
         config.run_dir = run_dir
+    fill_run_dir(config)
+    if from_sweep:
+        take_sweep(config)
     return run_of(config)
 
 

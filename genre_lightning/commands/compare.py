@@ -10,6 +10,7 @@ from pathlib import Path
 
 from genre_lightning.bounds import SEED
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.config.run_pattern import matching_runs
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -17,7 +18,13 @@ def compare(arguments: Sequence[str]) -> int:
     parser = CommandParser(
         "compare", "Compares runs on the same films: metrics with 95% intervals, paired p-values, time, parameters."
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of finished runs, two or more")
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="directories of finished runs, two or more; or a pattern such as 'runs/lr-{model.lr}-seed-{seed}'",
+    )
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="films to compare on")
     parser.add_argument(
         "--out", type=Path, help="folder of comparison.md, .csv and .html (default: comparison, beside the first run)"
@@ -35,13 +42,14 @@ def compare(arguments: Sequence[str]) -> int:
     from genre_lightning.files import check_folder, check_output, json_value
     from genre_lightning.progress import answer, say
 
-    out = options.out or options.runs[0].resolve().parent / "comparison"
+    out = options.out or matching_runs(options.runs[0])[0].resolve().parent / "comparison"
     check_folder(out, "--out")
     for file in comparison_files(out).values():
         check_output(file, "--out")
     # `compare runs/*` finds what it has written there before
-    runs = [run for run in options.runs if not is_comparison(run)]
-    for run in options.runs:
+    given = [found for path in options.runs for found in matching_runs(path)]
+    runs = [run for run in given if not is_comparison(run)]
+    for run in given:
         if run not in runs:
             say(f"{run} is left out: it holds a comparison, not a run")
     comparison = compare_runs(runs, split=options.split, seed=options.seed)

@@ -19,8 +19,8 @@ def show(arguments: Sequence[str]) -> int:
     CommandParser(
         "configs",
         "Lists the configurations that come with the package: each is used by its name, such as --config distilbert. "
-        "Those with a / are laid over another: --config distilbert --config strategy/fsdp. 'genre-lightning configs "
-        "copy NAME' writes one to edit.",
+        "Those with a / are laid over another: --config distilbert --config strategy/fsdp; those of tune/ are for "
+        "tune --space. 'genre-lightning configs copy NAME' writes one to edit.",
     ).parse_args(list(arguments))
     width = max(map(len, names()))
     for name in names():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from genre_lightning.commands.checked import parse_checked, run_of
 from genre_lightning.config.continuation import ContinueOptions, continued_words
+from genre_lightning.config.sweep import sweep_run_id
 from genre_lightning.config.words import default_run_dir
 
 
@@ -25,7 +26,12 @@ def fit(arguments: Sequence[str]) -> int:
     corrections = None
     if config.feedback is not None and not run_of(config).corrections.is_file():
         corrections = corrections_of(config.feedback, ContinueOptions(**vars(config["continue"])))
-    run, results = fit_run(config, parser, corrections)
+    trial = None
+    if sweep_run_id() is not None:
+        from genre_lightning.training.trial import of_sweep
+
+        trial = of_sweep(config.checkpoint.monitor)
+    run, results = fit_run(config, parser, corrections, trial)
     if not is_first_rank():
         return 0
     show(run, results, as_json=config.json)

@@ -7,15 +7,19 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.config.continuation import continued_words
 from genre_lightning.config.parser import parse
+from genre_lightning.config.run_pattern import fill_run_dir
 from genre_lightning.config.words import default_run_dir
 from genre_lightning.errors import ConfigError
 from genre_lightning.hardware import Gpu, gpu_named, known_gpus
+from genre_lightning.progress import answer
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -30,13 +34,21 @@ def plan(arguments: Sequence[str]) -> int:
     gpu = gpu_named(options.gpu) if options.gpu else None
     # before the hub's client is loaded: what is not in its cache is known, estimated or asked for
     os.environ["HF_HUB_OFFLINE"] = "1"
+    budget = _budget(options, words)
     report = _report(options, words, gpu)
+    trials = None
+    if budget is not None and report.time is not None and report.steps is not None:
+        from genre_lightning.tuning.budget import trials_in
+
+        trials = trials_in(budget, report.time.seconds, epochs=report.steps.epochs, workers=options.parallel)
     if options.json:
-        print(json.dumps(report.to_json()))
+        print(json.dumps({**report.to_json(), **({"trials": asdict(trials)} if trials else {})}))
     else:
         from genre_lightning.planning.tables import print_plan
 
         print_plan(report, sys.stdout)
+        for line in trials.lines() if trials else []:
+            answer(line)
     return 2 if report.conflicts else 0
 
 
@@ -62,8 +74,35 @@ def _parser() -> CommandParser:
     add("--utilisation", type=within(float, Bounds(0, 1, open_below=True)), metavar="SHARE",
         help="of the GPU's dense peak that products reach (default: 0.4, times 0.7 for 4-bit weights, times 0.8 for "
         "activation checkpointing)")  # fmt: skip
+    add("--space", type=Path, metavar="FILE", help="of tune: report how many trials fit --budget; checked as tune does")
+    add("--budget", metavar="TIME", help="time of a study, as sbatch takes it, such as 8:00:00 (default: 24:00:00)")
+    add("--parallel", type=within(int, at_least(1, 10**4)), default=1, metavar="N",
+        help="workers of the study (default: 1)")  # fmt: skip
     add("--json", action="store_true", help="one JSON object")
     return parser
+
+
+def _budget(options: argparse.Namespace, words: list[str]) -> float | None:
+    """Return the seconds of a study; None if no space is given.
+
+    Raises:
+        ConfigError: The space or the time cannot be used.
+    """
+    if options.space is None:
+        if options.budget:
+            raise ConfigError("--budget is the time of a study: give its --space, or leave it out")
+        return None
+    from genre_lightning.distributed.batch import limit_seconds
+    from genre_lightning.tuning.space import check_space, read_space
+
+    check_space(read_space(options.space), words)
+    try:
+        seconds = limit_seconds(options.budget or "24:00:00")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--time", "--budget")) from None
+    if not seconds:
+        raise ConfigError(f"--budget {options.budget}: give a time such as 8:00:00")
+    return seconds
 
 
 def _report(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> PlanReport:
@@ -71,6 +110,7 @@ def _report(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> P
         config, parser = parse("fit", given)
     if config.run_dir is None:
         config.run_dir = default_run_dir(words)
+    fill_run_dir(config)
     # these load torch, Lightning and the hub's client
     from genre_lightning.config.changes import check_same_training
     from genre_lightning.distributed.slurm import PlannedStep

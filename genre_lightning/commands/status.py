@@ -11,6 +11,7 @@ from rich.table import Table
 
 from genre_lightning.commands.arguments import CommandParser
 from genre_lightning.commands.run_status import _SHOWN, RunStatus, read_status
+from genre_lightning.config.run_pattern import matching_runs
 from genre_lightning.distributed.batch import JobState
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.files import json_value
@@ -25,11 +26,15 @@ def status(arguments: Sequence[str]) -> int:
         "Shows where a run stands, or a table of several runs. It works while a run is queued, runs, or has ended.",
     )
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="directory of a run; of several, a row each: status runs/*"
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="directory of a run; of several, a row each: status runs/*; or a pattern: status 'runs/lr-{model.lr}'",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table; a list for several runs")
     options = parser.parse_args(list(arguments))
-    paths = [path.expanduser() for path in options.runs]
+    paths = [found for path in options.runs for found in matching_runs(path.expanduser())]
     if len(paths) > 1:
         from genre_lightning.commands.status_table import show_statuses
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.batch_script import batch_script, planned_step
 from genre_lightning.commands.checked import parse_checked
+from genre_lightning.commands.submit_array import array_words, require_different
 from genre_lightning.config.changes import check_same_training
 from genre_lightning.config.continuation import continued_words
 from genre_lightning.config.trust import trusted_packages
@@ -23,6 +24,8 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.files import write_json, write_text
 from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory
+from genre_lightning.tuning.storage import require_optuna
+from genre_lightning.tuning.study import StudyDirectory
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -30,47 +33,97 @@ if TYPE_CHECKING:
     from genre_lightning.training.setup import Setup
 
 _MAX_REQUEUES = 50
-_CPUS_PER_GPU = 8
-"""SLURM gives a task one CPU otherwise, which Python, autograd, NCCL and gloo would share; GPU nodes have as many."""
 
 
 def submit(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; return its exit status."""
     options, words = _parser().parse_known_args(list(arguments))
     if not options.dry_run:
         batch.require_sbatch()
-    step = _planned(options)
+    step = planned_step(options)
+    if words[:1] == ["tune"]:
+        return _submit_workers(options, step, words[1:])
+    if options.workers is not None:
+        raise ConfigError("--workers are those of a study: write submit tune --study DIR --workers N, or leave it out")
+    tasks = array_words(options.array, words) if options.array else [words]
+    setups = [_checked(task, step) for task in tasks]
+    require_different([setup.run.path for setup, _ in setups])
+    arguments_of = [
+        ["--config", str(setup.run.batch / "config.yaml"), "--run_dir", str(setup.run.path), *_trust()]
+        for setup, _ in setups
+    ]
+    first = setups[0][0].run
+    script = batch_script(options, step, first.batch, arguments_of, name=first.path.name)
+    if options.dry_run:
+        print(script, end="")
+        return 0
+    for setup, frozen in setups:
+        write_text(setup.run.batch / "config.yaml", frozen)
+    file = first.batch / ("train.sbatch" if len(setups) == 1 else "array.sbatch")
+    write_text(file, script)
+    job = batch.submit(file)
+    for number, (setup, _) in enumerate(setups):
+        write_json(setup.run.batch / "job.json", {"job": job if len(setups) == 1 else f"{job}_{number}"})
+    if len(setups) == 1:
+        _show_job(job, first)
+    else:
+        print(f"job {job} is queued: {len(setups)} runs")
+        say(f"follow   genre-lightning status {shlex.join(str(setup.run.path) for setup, _ in setups)}")
+        say(f"cancel   scancel {job}")
+    return 0
+
+
+def _checked(words: Sequence[str], step: PlannedStep) -> tuple[Setup, str]:
+    """Check a run as `fit` would; return it, and the configuration that its job reads.
+
+    Raises:
+        ConfigError, DataError: Nothing has been written.
+    """
     with continued_words(words) as given:
         config, parser = parse_checked("fit", given, default_run_dir(words))
     # this loads torch, which takes seconds
     from genre_lightning.training.setup import check_setup
 
     setup = check_setup(config, parser, step)
-    scripts = _scripts(setup.run)
     unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
     check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)
-    folder = setup.run.batch
-    trust = [word for package in trusted_packages() for word in ("--trust", package)]
-    script = batch.render(
-        batch.TEMPLATE.read_text(encoding="utf-8"),
-        _directives(options, setup.run, step),
-        {
-            "GENRE_LIGHTNING_SLURM": str(scripts),
-            "GENRE_LIGHTNING_MAX_REQUEUES": "0" if options.no_requeue else str(options.max_requeues),
-            "GENRE_LIGHTNING_PYTHON": os.environ.get("GENRE_LIGHTNING_PYTHON", sys.executable),
-        },
-        ["--config", str(folder / "config.yaml"), "--run_dir", str(setup.run.path), *trust],
-    )
-    batch.check_limit(script)
+    return setup, parser.dump(_frozen(config, setup), skip_none=False)
+
+
+def _submit_workers(options: argparse.Namespace, step: PlannedStep, words: Sequence[str]) -> int:
+    """Start a study, or take one that exists, and queue workers for it."""
+    from genre_lightning.commands.tune import begin_study, tune_parser
+
+    if options.array:
+        raise ConfigError("--array is for runs without a search: leave it out, or name the values in --space")
+    if step.tasks != 1:
+        raise ConfigError(
+            f"a trial has one device, and each worker here would have {step.tasks}: use --workers instead"
+        )
+    given, rest = tune_parser().parse_known_args(list(words))
+    if given.worker or given.finish or given.parallel > 1:
+        raise ConfigError("submit tune queues --workers N: leave --worker, --parallel and --finish out")
+    require_optuna(given.sampler or "")
+    study = StudyDirectory(given.study.expanduser().absolute())
+    folder = study.path / "slurm"
+    task = ["--study", str(study.path), "--worker", "--max_failures", str(given.max_failures), *_trust()]
+    count = options.workers or 1
+    script = batch_script(options, step, folder, [task] * count, name=study.path.name, command="tune")
+    begin_study(study, given, rest, planned=step, dry_run=options.dry_run)
     if options.dry_run:
         print(script, end="")
         return 0
-    write_text(folder / "config.yaml", parser.dump(_frozen(config, setup), skip_none=False))
-    write_text(folder / "train.sbatch", script)
-    job = batch.submit(folder / "train.sbatch")
-    write_json(folder / "job.json", {"job": job})
-    _tell(job, setup.run)
+    write_text(folder / "workers.sbatch", script)
+    job = batch.submit(folder / "workers.sbatch")
+    print(f"job {job} is queued: {count} {'worker' if count == 1 else 'workers'} of {study.path}")
+    say(f"follow   genre-lightning status {shlex.quote(str(study.path / 'trials' / '*'))}")
+    say(f"         tail -F {shlex.quote(str(folder))}/{job}*.log")
+    say(f"cancel   scancel {job}")
     return 0
+
+
+def _trust() -> list[str]:
+    return [word for package in trusted_packages() for word in ("--trust", package)]
 
 
 def _parser() -> CommandParser:
@@ -91,71 +144,12 @@ def _parser() -> CommandParser:
     add("--max-requeues", type=within(int, at_least(0, 10**6)), default=_MAX_REQUEUES, metavar="N",
         help=f"starts after the first one, at most (default: {_MAX_REQUEUES})")  # fmt: skip
     add("--no-requeue", action="store_true", help="let the job end with status 75 instead of queueing it again")
+    add("--array", action="append", default=[], metavar="OPTION=VALUES",
+        help="a run for each value, such as lr=1e-5,2e-5; repeatable, for each combination")  # fmt: skip
+    add("--workers", type=within(int, at_least(1, 1000)), metavar="N",
+        help="of 'submit tune ...': how many workers of the study are queued (default: 1)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the batch script, and write and submit nothing")
     return parser
-
-
-def _planned(options: argparse.Namespace) -> PlannedStep:
-    given = _given(options)
-    per_node = given.get("ntasks-per-node", str(options.gpus_per_node or 1))
-    if not per_node.isdecimal() or int(per_node) < 1:
-        raise ConfigError(f"--sbatch ntasks-per-node={per_node}: give a whole number")
-    if options.gpus_per_node and int(per_node) != options.gpus_per_node:
-        raise ConfigError(
-            f"--sbatch ntasks-per-node={per_node} with --gpus-per-node {options.gpus_per_node}: a rank trains on one "
-            "GPU, so leave ntasks-per-node out"
-        )
-    return PlannedStep(options.nodes, options.nodes * int(per_node), "cuda" if options.gpus_per_node else "cpu")
-
-
-_OWN = ("nodes", "gpus-per-node", "time", "partition", "account", "requeue", "no-requeue", "open-mode", "ntasks")
-
-
-def _given(options: argparse.Namespace) -> dict[str, str]:
-    given = {}
-    for text in options.sbatch:
-        name, _, value = text.removeprefix("--").partition("=")
-        if name in _OWN:
-            raise ConfigError(f"--sbatch {text} is what the batch script or an option of submit says: leave it out")
-        given[name] = value
-    return given
-
-
-def _directives(options: argparse.Namespace, run: RunDirectory, step: PlannedStep) -> dict[str, str | None]:
-    directives: dict[str, str | None] = {
-        "job-name": run.path.name,
-        "nodes": str(step.nodes),
-        "ntasks-per-node": str(step.tasks_per_node),
-        "gpus-per-node": str(options.gpus_per_node) if options.gpus_per_node else None,
-        "cpus-per-task": str(_CPUS_PER_GPU) if options.gpus_per_node else None,
-        "output": f"{batch.file_name(run.batch)}/%j.log",
-        # relative paths in a configuration are of the folder that it was submitted from
-        "chdir": str(Path.cwd()),
-    }
-    for name in ("time", "partition", "account"):
-        if value := getattr(options, name):
-            directives[name] = value
-    if options.no_requeue:
-        directives |= {"requeue": None, "no-requeue": ""}
-    given = _given(options)
-    if "cpus-per-gpu" in given:
-        directives["cpus-per-task"] = None
-    return {**directives, **given}
-
-
-def _scripts(run: RunDirectory) -> Path:
-    """Where env.sh lies: the project that one stands in, else the package's own.
-
-    Raises:
-        ConfigError: one stands in a run directory, whose files the job would run: its slurm/env.sh, its modules.
-    """
-    here = Path.cwd() / "slurm"
-    if Path.cwd().is_relative_to(os.path.realpath(run.path)) or RunDirectory(Path.cwd()).config.is_file():
-        raise ConfigError(
-            f"the working directory {Path.cwd()} is in a run directory, and a job runs files of its working directory: "
-            "submit from your project's folder"
-        )
-    return here if (here / "env.sh").is_file() else batch.SCRIPTS.resolve()
 
 
 def _frozen(config: Namespace, setup: Setup) -> Namespace:
@@ -168,7 +162,7 @@ def _frozen(config: Namespace, setup: Setup) -> Namespace:
     return frozen
 
 
-def _tell(job: str, run: RunDirectory) -> None:
+def _show_job(job: str, run: RunDirectory) -> None:
     path = os.path.relpath(run.path) if run.path.is_relative_to(Path.cwd()) else str(run.path)
     print(f"job {job} is queued: {path}")
     say(f"follow   genre-lightning status {shlex.quote(path)}")

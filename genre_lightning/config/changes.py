@@ -85,6 +85,11 @@ def _is_ignored(key: str, ignored: Sequence[str]) -> bool:
     return any(short == name or short.startswith(f"{name}.") for name in ignored)
 
 
+def changes_training(option: str) -> bool:
+    """Return whether an option, such as "model.lr", changes what is trained, rather than where or how fast."""
+    return not _is_ignored(option, _WITHOUT_EFFECT)
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effect: Sequence[str] = ()) -> list[str]:
     """Return the settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
 

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import inspect
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -65,6 +66,12 @@ def option_values(words: Sequence[str], *names: str) -> list[str]:
         if name in names:
             found.append(value if equals else after)
     return found
+
+
+def option_word(name: str, value: object) -> str:
+    """Write an option and its value as one argument, such as "--model.lr=0.0001"."""
+    text = str(value) if isinstance(value, str | os.PathLike) else json.dumps(value, default=str)
+    return f"--{name}={text}"
 
 
 def with_film_file(arguments: Sequence[str]) -> list[str]:
@@ -174,6 +181,12 @@ def nearest(message: str) -> str:
     near = [name for name in by_last if name == given] or [name for name in by_last if f"_{given}" in name]
     near = near or difflib.get_close_matches(given, by_last, n=1)
     return f"did you mean {by_last[near[0]]}? " if near and by_last[near[0]] != f"--{found.group(1)}" else ""
+
+
+def full_name(option: str) -> str:
+    """Return the whole name of an option by its last part, "model.lr" for "lr"; any other as it is."""
+    names = [f"{group}.{option}" for group, kind in _GROUPS.items() if option in _parameters(kind)]
+    return names[-1] if names and option != "seed" else option
 
 
 _GROUPS: dict[str, type] = {

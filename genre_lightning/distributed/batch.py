@@ -25,7 +25,7 @@ _SECONDS = 30.0
 
 
 def render(
-    template: str, directives: Mapping[str, str | None], settings: Mapping[str, str], words: Sequence[str]
+    template: str, directives: Mapping[str, str | None], settings: Mapping[str, str], tasks: Sequence[Sequence[str]]
 ) -> str:
     """Fill in the batch script.
 
@@ -34,7 +34,7 @@ def render(
         directives: sbatch's options by their long names, without dashes. An empty text is an option without a value,
             None takes the template's own away.
         settings: variables of the script, set where the template leaves room for it.
-        words: arguments of `genre-lightning fit`.
+        tasks: arguments of the command, for each task of an array; a single one is for a job without an array.
 
     Raises:
         ConfigError: a value that no directive can hold.
@@ -56,7 +56,11 @@ def render(
     # sbatch reads no option below the first command
     lines[last:last] = [directive(name, value) for name, value in open_ones.items() if value is not None]
     filled = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
-    filled.append(f"set -- {shlex.join(words)}")
+    if len(tasks) == 1:
+        filled.append(f"set -- {shlex.join(tasks[0])}")
+    else:
+        cases = [f"  {number}) set -- {shlex.join(words)} ;;" for number, words in enumerate(tasks)]
+        filled += ["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"]
     return "\n".join([*lines, ""]).replace(_PLACE, "\n".join([*filled, ""]))
 
 

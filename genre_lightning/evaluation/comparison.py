@@ -17,6 +17,7 @@ from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.against_parent import on_shared_films
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
+from genre_lightning.evaluation.differing import differing_settings, extra_tables, over_seeds
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.report import render
 from genre_lightning.evaluation.runs import Run, open_run
@@ -60,6 +61,10 @@ class Comparison:
     """A run each, best first: run, each figure, its `_low` and `_high`, its `_p`, seconds, trainable_parameters."""
     lineage: list[str] = field(default_factory=list)
     """Which runs continue from which, if all are of one family: they are compared on the films that all have."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of each run that are not the same for all; empty if there are none, or too many to be read."""
+    over_seeds: list[dict[str, Any]] = field(default_factory=list)
+    """Mean and standard deviation of the metrics over runs that differ in their seed alone, the best setting first."""
 
 
 def compare_runs(
@@ -84,7 +89,11 @@ def compare_runs(
     """
     if len({Path(directory).resolve() for directory in directories}) < max(2, len(directories)):
         raise ConfigError("compare needs at least two different run directories: name two or more finished runs")
-    runs = [open_run(directory, split).require_finished() for directory in directories]
+    runs = [open_run(directory, split) for directory in directories]
+    for run in runs:
+        # the trials of a study are evaluated on validation alone
+        if split != "validation" or run.files.status != "evaluating":
+            run.require_finished()
     stored = [run.predictions(split) for run in runs]
     names = _names(runs)
     lineage = _lineage(runs, names)
@@ -108,7 +117,9 @@ def compare_runs(
     order = sorted(range(len(rows)), key=lambda index: (index != best, -np.nan_to_num(rows[index]["f1_micro"])))
     optimistic = split == "validation" or any(run.test_is_validation for run in runs)
     ordered = [rows[index] for index in order]
-    return Comparison(len(stored[0].predictions), split, names[best], optimistic, ordered, lineage)
+    settings = differing_settings(runs, names)
+    seeds = over_seeds(ordered, settings, [name for name, _ in COMPARED])
+    return Comparison(len(stored[0].predictions), split, names[best], optimistic, ordered, lineage, settings, seeds)
 
 
 def _lineage(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
@@ -162,6 +173,8 @@ def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None
     console = console_of(file)
     title = f"{comparison.split}: {comparison.n:,} films"
     console.print(stacked_table(*stacked_cells(comparison), title))
+    for heading, heads, cells in extra_tables(comparison.settings, comparison.over_seeds, dict(COMPARED)):
+        console.print(stacked_table(heads, [[[cell] for cell in row] for row in cells], heading))
     for note in notes(comparison):
         console.print(note, markup=False, soft_wrap=True)
 
@@ -187,7 +200,13 @@ def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) 
     values = {
         "title": f"{len(comparison.rows)} runs on {comparison.n:,} films of the {comparison.split} split",
         "notes": notes(comparison),
-        "tables": [{"title": "", "heads": heads, "rows": cells}],
+        "tables": [
+            {"title": "", "heads": heads, "rows": cells},
+            *(
+                {"title": title, "heads": names, "rows": rows}
+                for title, names, rows in extra_tables(comparison.settings, comparison.over_seeds, dict(COMPARED))
+            ),
+        ],
     }
     write_text(paths["html"], render("tables.html.j2", values))
     return paths
@@ -197,6 +216,8 @@ def markdown(comparison: Comparison) -> str:
     """Write the table and its notes as Markdown."""
     heads, cells = table_cells(comparison)
     table = markdown_table(heads, [[in_markdown(name), *figures] for name, *figures in cells])
+    for title, names, rows in extra_tables(comparison.settings, comparison.over_seeds, dict(COMPARED)):
+        table += f"\n\n{in_markdown(title)}\n\n{markdown_table(names, [list(map(in_markdown, row)) for row in rows])}"
     return f"{table}\n\n" + "\n".join(f"- {in_markdown(note)}" for note in notes(comparison)) + "\n"
 
 

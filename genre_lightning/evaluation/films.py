@@ -119,6 +119,8 @@ def describe_provenance(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("learning rate", f"{training['learning_rate']:g}, head {training['head_learning_rate']:g}"))
     if training.get("best_epoch") is not None:
         rows.append(("best checkpoint", f"epoch {training['best_epoch']}, optimizer step {training['best_step']:,}"))
+    if training.get("chosen"):
+        rows.append(("chosen as", training["chosen"]))
     if training.get("overridden"):
         rows.append(("overridden settings", training["overridden"]))
     for title, made in (("trained", training), ("evaluated", evaluation)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from genre_lightning.config.packaged import packaged
 from genre_lightning.config.parser import parse
+from genre_lightning.config.run_pattern import fill_run_dir
 from genre_lightning.config.trust import trust as trust_packages
+from genre_lightning.config.words import option_word
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.fit import fit_run
@@ -83,11 +84,12 @@ def train(
             )
         arguments = ["--config", str(file)]
     given = {"data.csv": csv, "run_dir": run_dir, **(options or {})}
-    arguments += [f"--{name}={_text(value)}" for name, value in given.items() if value is not None]
+    arguments += [option_word(name, value) for name, value in given.items() if value is not None]
     trust_packages(trust)
     parsed, parser = parse("fit", arguments)
     if parsed.run_dir is None:
         raise ConfigError("no run directory is named: give run_dir=, such as run_dir='runs/first'")
+    fill_run_dir(parsed)
     run, results = fit_run(parsed, parser)
     return TrainedRun(run.path, results)
 
@@ -98,8 +100,4 @@ def _arguments(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, Mapping) and (key in _NESTED or key == "model.init_args"):
             yield from _arguments(value, f"{key}.")
         else:
-            yield f"--{key}={_text(value)}"
-
-
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, str | os.PathLike) else json.dumps(value, default=str)
+            yield option_word(key, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,8 @@ def evaluate_split(
     split: str,
     seed: int,
     device: torch.device | None = None,
+    *,
+    figures: bool = True,
 ) -> dict[str, Any]:
     """Write evaluation/SPLIT of a run.
 
@@ -116,6 +119,7 @@ def evaluate_split(
         split: "validation" or "test".
         seed: of the bootstrap.
         device: that computed the logits; None is the CPU.
+        figures: Draw them, which takes seconds.
 
     Returns:
         what metrics.json holds.
@@ -128,6 +132,7 @@ def evaluate_split(
         decision,
         split=split,
         seed=seed,
+        figures=figures,
         curves_csv=run.curves,
         provenance=provenance_of(run, device),
         films=EvaluatedFilms(data.sides.file, data.splits[split].sha256),
@@ -156,21 +161,30 @@ def steps_done(run: RunDirectory) -> int:
     return run.read_state().steps or 0
 
 
-def evaluate_run(setup: Setup, trainer: Trainer) -> dict[str, dict[str, Any]]:
-    """Fits the decision on validation and evaluates validation and test.
+def evaluate_run(
+    setup: Setup, trainer: Trainer, splits: Sequence[str] = ("validation", "test"), *, figures: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Fit the decision on validation and evaluate the splits.
+
+    Args:
+        setup: Of the run.
+        trainer: Of the run.
+        splits: With validation among them.
+        figures: Draw them, which takes seconds.
 
     Returns:
-        what each split's metrics.json holds; nothing on other ranks than the first.
+        What each split's metrics.json holds; nothing on other ranks than rank 0.
     """
     results = {}
     tell("evaluating the best checkpoint")
-    validation = predict_split(trainer, setup.model, setup.data, "validation")
-    test = predict_split(trainer, setup.model, setup.data, "test")
+    predicted = {split: predict_split(trainer, setup.model, setup.data, split) for split in splits}
     if is_first_rank():
-        decision = fit_and_store_decision(setup, validation)
-        for split, predictions in (("validation", validation), ("test", test)):
+        decision = fit_and_store_decision(setup, predicted["validation"])
+        for split, predictions in predicted.items():
             data, seed = setup.data.prepare(), setup.config.seed
             device = trainer.strategy.root_device
-            results[split] = evaluate_split(setup.run, data, predictions, decision, split, seed, device)
+            results[split] = evaluate_split(
+                setup.run, data, predictions, decision, split, seed, device, figures=figures
+            )
             log_evaluation(trainer.loggers, setup.run.evaluation(split), results[split], steps_done(setup.run))
     return results

@@ -30,6 +30,7 @@ from genre_lightning.training.continuation import compare_with_parent, distil, o
 from genre_lightning.training.evaluate import evaluate_run, keep_untrained
 from genre_lightning.training.loggers.build import closing, describe_run, keep_best, resume_loggers
 from genre_lightning.training.resume import (
+    EVALUATED,
     begin,
     check_films,
     finish,
@@ -39,6 +40,7 @@ from genre_lightning.training.resume import (
     undone_if_refused,
 )
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
+from genre_lightning.training.trial import TrialHooks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +51,10 @@ if TYPE_CHECKING:
 
 
 def fit_run(
-    config: Namespace, parser: ArgumentParser, corrections: Sequence[Correction] | None = None
+    config: Namespace,
+    parser: ArgumentParser,
+    corrections: Sequence[Correction] | None = None,
+    trial: TrialHooks | None = None,
 ) -> tuple[RunDirectory, dict[str, dict[str, Any]]]:
     """Train and evaluate a run, resume it, or do nothing if it is finished.
 
@@ -57,11 +62,14 @@ def fit_run(
         config: Parsed, with a run directory.
         parser: That parsed it.
         corrections: What people said about films; None for none, or for a run that has kept it.
+        trial: What a study does with a run that is one of its trials. Such a run is evaluated on validation alone, and
+            `fit_run` without it evaluates the test split later.
 
     Returns:
         The run, and what each split's metrics.json holds; nothing on other ranks than rank 0.
 
     Raises:
+        PrunedError: The study has ended its trial early.
         ConfigError, DataError, CheckpointError: Nothing has been changed.
     """
     setup = check_setup(config, parser)
@@ -74,11 +82,15 @@ def fit_run(
     if corrections is not None:
         setup.data.correct(corrections)
     with explaining_failures():
-        return setup.run, _fit(setup, changed, decides_anew=decides_anew)
+        return setup.run, _fit(setup, changed, decides_anew=decides_anew, trial=trial)
 
 
-def _fit(setup: Setup, changed: list[str], *, decides_anew: bool) -> dict[str, dict[str, Any]]:
+def _fit(
+    setup: Setup, changed: list[str], *, decides_anew: bool, trial: TrialHooks | None
+) -> dict[str, dict[str, Any]]:
     data = bind_model(setup)
+    if trial is not None:
+        trial.check_films(data)
     if not has_company():
         FLAG.check()
     file, override = setup.data.options.source.path, setup.config.override
@@ -96,7 +108,7 @@ def _fit(setup: Setup, changed: list[str], *, decides_anew: bool) -> dict[str, d
                 write_corrections(setup.data.corrections, setup.run.corrections)
             _keep_tokenizer(setup, data)
             results = None if changed or decides_anew else finished_results(setup.run)
-            return _train_and_evaluate(setup, data, changed) if results is None else results
+            return _train_and_evaluate(setup, data, changed, trial) if results is None else results
 
 
 def _check_steps_left(setup: Setup, data: PreparedData) -> None:
@@ -123,16 +135,26 @@ def _keep_tokenizer(setup: Setup, data: PreparedData) -> None:
             data.tokenizer.save_pretrained(draft)
 
 
-def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) -> dict[str, dict[str, Any]]:
+def _train_and_evaluate(
+    setup: Setup, data: PreparedData, changed: list[str], trial: TrialHooks | None
+) -> dict[str, dict[str, Any]]:
     for difference in changed:
         tell(f"overriding {difference}")
     trainer, checkpoints = build_trainer(setup)
+    if trial is not None:
+        trainer.callbacks.append(trial.reporter)  # type: ignore[attr-defined]  # set by a connector
     with closing(trainer.loggers):
-        return _train(setup, data, trainer, checkpoints, anew=bool(changed))
+        return _train(setup, data, trainer, checkpoints, trial, anew=bool(changed))
 
 
 def _train(
-    setup: Setup, data: PreparedData, trainer: Trainer, checkpoints: RunCheckpoint, *, anew: bool
+    setup: Setup,
+    data: PreparedData,
+    trainer: Trainer,
+    checkpoints: RunCheckpoint,
+    trial: TrialHooks | None,
+    *,
+    anew: bool,
 ) -> dict[str, dict[str, Any]]:
     if setup.run.status not in ("evaluating", "finished") or anew:
         candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
@@ -159,6 +181,8 @@ def _train(
                 distil(setup, setup.lineage, trainer)
             ckpt_path = str(resume) if resume else None
             trainer.fit(setup.model, datamodule=setup.data, ckpt_path=ckpt_path, weights_only=True)
+            if trial is not None:
+                trial.reporter.check()
         else:
             keep_untrained(setup)
         if is_first_rank():
@@ -174,8 +198,8 @@ def _train(
                 training=training,
             )
     _restore_best(setup, trainer, checkpoints.best_score)
-    results = evaluate_run(setup, trainer)
-    if is_first_rank():
+    results = evaluate_run(setup, trainer, ("validation",) if trial else EVALUATED, figures=trial is None)
+    if is_first_rank() and trial is None:
         if setup.lineage is not None:
             compare_with_parent(setup, setup.lineage)
         keep_best(trainer.loggers)

@@ -64,7 +64,7 @@ def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override:
     Raises:
         ConfigError: they are, and `override` is not set or films would move.
     """
-    before, now = run.read_state().data, _noted(data)
+    before, now = run.read_state().data, films_of(data)
     if before is None or before == now:
         return before != now
     if before.reading != now.reading and before.splits == now.splits and _same_genres(run, data):
@@ -87,7 +87,8 @@ def _same_genres(run: RunDirectory, data: PreparedFilms) -> bool:
     return run.audit.is_file() and read_json(run.audit).get("splits") == data.audit["splits"]
 
 
-def _noted(data: PreparedFilms) -> FilmsOfRun:
+def films_of(data: PreparedFilms) -> FilmsOfRun:
+    """Return what a run notes of its films."""
     return FilmsOfRun(data.films.digest, READING_VERSION, {name: split.sha256 for name, split in data.splits.items()})
 
 
@@ -119,7 +120,7 @@ def begin(run: RunDirectory, config_text: str, data: PreparedFilms, *, anew: boo
     if starts or not run.splits.is_file():
         data.sides.write(run.splits)
     if starts:
-        run.set_status("training" if anew else run.status, data=_noted(data))
+        run.set_status("training" if anew else run.status, data=films_of(data))
 
 
 @contextmanager

@@ -104,3 +104,29 @@ def test_a_damaged_table_is_refused(runs, tmp_path, capfd):
     before = everything_under(tmp_path)
     refused(capfd, ["compare", runs[0], other, "--out", tmp_path / "out"], "is damaged", "again")
     assert everything_under(tmp_path) == before
+
+
+def test_runs_of_a_sweep_are_compared_over_seeds(tmp_path, capfd):
+    for lr in (0.1, 0.2):
+        for seed in (0, 1):
+            run = make_run(tmp_path / f"lr-{lr}-seed-{seed}", 20 * lr, seed=seed)
+            (run / "config.yaml").write_text(
+                f"seed: {seed}\nrun_dir: {run}\nmodel:\n  class_path: some.Encoder\n  init_args:\n    lr: {lr}\n"
+            )
+    pattern = tmp_path / "lr-{model.lr}-seed-{seed}"
+    assert main(["compare", str(pattern), "--json", "--out", str(tmp_path / "out")]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["settings"]["lr-0.2-seed-1"] == {"model.lr": 0.2, "seed": 1}
+    assert [(row["model.lr"], row["seeds"]) for row in result["over_seeds"]] == [(0.1, 2), (0.2, 2)]
+    values = [row["f1_micro"] for row in result["rows"] if row["run"].startswith("lr-0.2")]
+    assert result["over_seeds"][1]["f1_micro"] == pytest.approx(sum(values) / 2)
+    assert result["over_seeds"][1]["f1_micro_std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert "over seeds" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_runs_without_a_test_evaluation_are_compared_on_validation(tmp_path, capfd):
+    runs = [make_run(tmp_path / name, noise, status="evaluating", splits=("validation",))
+            for name, noise in (("a", 1.0), ("b", 2.0))]  # fmt: skip
+    assert main(["compare", *map(str, runs), "--split", "validation", "--json", "--out", str(tmp_path / "out")]) == 0
+    assert json.loads(capfd.readouterr().out)["best"] == "a"
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "out")]) == 2

@@ -175,3 +175,52 @@ def test_a_started_run_is_submitted_again_only_with_its_own_settings(sbatch, sam
     capfd.readouterr()
     line = refused(capfd, ["submit", f"--run_dir={run.path}", "--gpus-per-node=0", "--trainer.max_epochs=3"])
     assert "trainer.max_epochs: 2 → 3" in line
+
+
+def test_an_array_has_a_task_for_each_combination(sbatch, sample_csv, tmp_path, capfd):
+    pattern = tmp_path / "runs" / "lr-{model.lr}-seed-{seed}"
+    assert main(words(sample_csv, pattern, "--array", "lr=0.1,0.2", "--array=seed=0,1", "--gpus-per-node=0")) == 0
+    names = ["lr-0.1-seed-0", "lr-0.1-seed-1", "lr-0.2-seed-0", "lr-0.2-seed-1"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    for number, name in enumerate(names):
+        slurm = RunDirectory(tmp_path / "runs" / name).batch
+        config = yaml.safe_load((slurm / "config.yaml").read_text())
+        assert f"lr-{config['model']['init_args']['lr']}-seed-{config['seed']}" == name
+        assert f'"42_{number}"' in (slurm / "job.json").read_text()
+    script = (tmp_path / "runs" / names[0] / "slurm" / "array.sbatch").read_text()
+    assert directives(script)["array"] == "0-3"
+    chosen = script[script.index("case $") : script.index("esac") + 4]
+    done = subprocess.run(
+        ["/bin/bash", "-c", f'{chosen}\nprintf "%s\n" "$@"'], env={"SLURM_ARRAY_TASK_ID": "2"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert str(tmp_path / "runs" / names[2]) in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("array", "words_of_error"),
+    [("lr", "give an option and its values"), ("lr=0.1,0.1", "each once"), ("seed=0,1", "is the same for several")],
+)
+def test_an_array_that_cannot_be_is_refused(sbatch, sample_csv, tmp_path, capfd, array, words_of_error):
+    line = refused(capfd, words(sample_csv, tmp_path / "lr-{model.lr}", "--array", array, "--gpus-per-node=0"))
+    assert words_of_error in line
+    assert not (tmp_path / "lr-None").exists()
+
+
+def test_workers_of_a_study_are_tasks_of_an_array(sbatch, sample_csv, tmp_path, capfd):
+    (tmp_path / "space.yaml").write_text("model.lr: [0.1, 0.2]\n")
+    study = tmp_path / "a study"
+    given = ["submit", "--workers=2", "--gpus-per-node=0", "tune", f"--study={study}"]
+    given += [f"--space={tmp_path / 'space.yaml'}", f"--data.csv={sample_csv}", "--model.backbone=small"]
+    assert main([*given, "--dry-run"]) == 0
+    assert not study.exists()
+    shown = capfd.readouterr().out
+    assert main(given) == 0
+    script = (study / "slurm" / "workers.sbatch").read_text()
+    assert script == shown
+    assert directives(script)["array"] == "0-1"
+    assert "GENRE_LIGHTNING_COMMAND=tune\n" in script
+    assert f"--study '{study}' --worker" in script
+    assert (study / "study.json").is_file()
+    capfd.readouterr()
+    assert "submit tune" in refused(capfd, given[:3])

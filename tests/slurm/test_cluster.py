@@ -205,3 +205,28 @@ def test_a_cancelled_job_stays_cancelled(cluster, sample):
     cluster.call("scancel", job)
     facts = cluster.end_of(job)
     assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
+
+
+def test_a_study_survives_a_node_that_dies(cluster, sample):
+    study, space = cluster.place / "a study", cluster.place / "space.yaml"
+    space.write_text("model.lr: {low: 1e-4, high: 1e-2, log: true}\nmodel.dropout: {low: 0.0, high: 0.3}\n")
+    said = cluster.genre_lightning(
+        "submit", "--workers=2", "--gpus-per-node=0", "--time=10", "--sbatch=exclusive", "tune", f"--study={study}",
+        f"--space={space}", "--trials=4", "--pruning=median", *options(sample, "auto"), HOLD="7",
+    )  # fmt: skip
+    job = re.match(r"job (\d+) is queued: 2 workers", said)[1]
+    for task in (0, 1):
+        cluster.said(study / "slurm" / f"{job}_{task}.log", "held in step 7")
+    lost = next(task for task in (0, 1) if cluster.job(f"{job}_{task}")["NodeList"] == "n2")
+    state = cluster.environment["SLURM_TEST_CLUSTER"]
+    cluster.call("sh", "-c", f"kill -9 $(cat {state}/n2.pid)")
+    cluster.wait("the requeue", lambda: cluster.job(f"{job}_{lost}")["Restarts"] == "1")
+    cluster.call(HERE / "cluster.sh", "slurmd", "n2")
+    cluster.call("scancel", "--signal=USR1", f"{job}_{1 - lost}")
+    for task in (0, 1):
+        facts = cluster.end_of(f"{job}_{task}")
+        assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1")
+    with (study / "trials.csv").open(newline="") as file:
+        states = [row["state"] for row in csv.DictReader(file)]
+    assert len(states) == 4
+    assert set(states) <= {"complete", "pruned"}

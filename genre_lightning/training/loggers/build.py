@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from genre_lightning.distributed.signals import StopNow
-from genre_lightning.errors import ConfigError, PreemptedError
+from genre_lightning.errors import ConfigError, PreemptedError, PrunedError
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.loggers.curves import CurvesLogger
 from genre_lightning.training.loggers.tensorboard import RunTensorBoardLogger
@@ -82,7 +82,8 @@ def closing(loggers: Iterable[Logger]) -> Iterator[None]:
         yield
     except BaseException as error:
         for logger in runs:
-            logger.close(preempted=isinstance(error, PreemptedError | StopNow), failed=True)
+            failed = not isinstance(error, PrunedError)
+            logger.close(preempted=isinstance(error, PreemptedError | StopNow), failed=failed)
         raise
     for logger in runs:
         logger.close()

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 from genre_lightning.config.run import WandbOptions
+from genre_lightning.config.sweep import sweep_run_id
 from genre_lightning.distributed.checkpoint.manifests import manifest_path
 from genre_lightning.errors import one_line
 from genre_lightning.progress import say
@@ -35,10 +36,11 @@ _FINISH_SECONDS_WITH_MODEL = 1500.0  # the other ranks wait meanwhile, and NCCL 
 
 
 def wandb_run_id(run: RunDirectory) -> str:
-    """Return the id of the directory's run in W&B, made once and kept in run_state.json."""
+    """Return the id of the directory's run in W&B, that of a sweep or made once, and kept in run_state.json."""
     known = run.read_state().wandb_id
-    if known is None:
-        known = uuid.uuid4().hex[:10]
+    given = sweep_run_id()
+    if known is None or (given is not None and given != known):
+        known = given or uuid.uuid4().hex[:10]
         run.set_status(run.status, wandb_id=known)
     return known
 

@@ -1,0 +1,53 @@
+"""`genre-lightning lr-range`: a learning-rate range test over one pass, with a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from genre_lightning.bounds import above, at_least
+from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.checked import parse_checked
+from genre_lightning.config.words import default_run_dir
+from genre_lightning.errors import ConfigError
+from genre_lightning.files import check_folder
+from genre_lightning.progress import answer, answer_json
+
+
+def lr_range(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit status."""
+    parser = CommandParser(
+        "lr-range",
+        "Trains at most one pass while the learning rate rises from step to step, and reports where the loss falls "
+        "fastest and where it is lowest. The model is not kept. All other options are those of 'genre-lightning fit'.",
+    )
+    add = parser.add_argument
+    rate = within(float, above(0, 1e3))
+    add("--low", type=rate, default=1e-7, metavar="LR", help="learning rate of the first step (default: 1e-7)")
+    add("--high", type=rate, default=0.1, metavar="LR", help="learning rate of the last step (default: 0.1)")
+    add("--steps", type=within(int, at_least(10, 10**6)), metavar="N",
+        help="optimizer steps, at most those of one pass (default: one pass, at most 200)")  # fmt: skip
+    add("--out", type=Path, default=Path("lr_range"), metavar="DIR",
+        help="folder of lr_range.csv and lr_range.png (default: lr_range)")  # fmt: skip
+    add("--json", action="store_true", help="print JSON")
+    options, words = parser.parse_known_args(list(arguments))
+    if options.low >= options.high:
+        raise ConfigError(f"--low {options.low} is not below --high {options.high}: give a range")
+    check_folder(options.out, "--out")
+    config, config_parser = parse_checked("fit", words, default_run_dir(words))
+    from genre_lightning.training.setup import check_setup
+    from genre_lightning.tuning.lr_range import run_range, write_range
+
+    setup = check_setup(config, config_parser)
+    if not setup.model.trains:
+        raise ConfigError(f"{type(setup.model).__name__} trains nothing: name another model")
+    found = run_range(setup, low=options.low, high=options.high, steps=options.steps)
+    write_range(found, options.out)
+    if options.json:
+        answer_json({"steepest": found.steepest, "lowest": found.lowest, "diverged": found.diverged,
+                     "steps": len(found.losses), "folder": str(options.out)})  # fmt: skip
+        return 0
+    end = f"it rose beyond twice that at {found.lrs[-1]:.2g}" if found.diverged else "it did not diverge"
+    answer(f"the loss falls fastest at {found.steepest:.2g} and is lowest at {found.lowest:.2g}; {end}")
+    answer(f"a start for --model.lr: {found.steepest:.1g}; the points are in {options.out}/lr_range.csv, .png")
+    return 0

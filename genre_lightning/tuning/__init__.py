@@ -1,0 +1,1 @@
+"""Search for a configuration: studies of many trials, each an ordinary run."""
