@@ -31,6 +31,9 @@ class Command:
 
 COMMANDS = {
     "fit": Command("train a model, evaluate it and leave a run directory; again: resume", "fit:fit", saves=True),
+    "pretrain": Command(
+        "train an encoder on the texts alone, before fit; again: resume", "pretrain:pretrain", saves=True
+    ),
     "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True),
     "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
     "evaluate": Command(

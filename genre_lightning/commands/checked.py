@@ -10,10 +10,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from genre_lightning.config.continuation import ContinueOptions, check_same_model, leave_out_missing, require_parent
 from genre_lightning.config.parser import make_options, parse, parse_baseline
-from genre_lightning.config.trainer import option_problems
+from genre_lightning.config.trainer import option_problems, pretraining_problems
 from genre_lightning.config.words import with_run_config, with_run_named
 from genre_lightning.errors import ConfigError, check_all
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import PRETRAINING, RunDirectory
 
 
 def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Namespace, ArgumentParser]:
@@ -40,7 +40,7 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     checks = [lambda: check_data(options.data), run.check_writable]
     if "model" in options:
         model = options.model.options
-        checks[:0] = [model.check_options, *([model.check_files] if command == "fit" else [])]
+        checks[:0] = [model.check_options, *([model.check_files] if command in ("fit", PRETRAINING) else [])]
     if command == "fit" and config.continue_from and run.status != "finished":
         settings = yaml.safe_load(parser.dump(config, skip_none=False))
         checks[:0] = [lambda: check_same_model(require_parent(config.continue_from), settings)]
@@ -49,6 +49,8 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     if config.feedback is not None and config.continue_from is None:
         raise ConfigError("--feedback corrects a trained run: name it with --continue_from")
     problems = ContinueOptions(**vars(config["continue"])).problems()
+    if command == PRETRAINING:
+        problems += pretraining_problems(config)
     check_all(checks, [*option_problems(config), *problems])
     return config, parser
 

@@ -26,7 +26,7 @@ from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.guard import check_arguments
 from genre_lightning.config.model import OPTIONS
-from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, WandbOptions
+from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, PretrainOptions, WandbOptions
 from genre_lightning.config.stand_ins import PUBLIC, STAND_INS, StandIn, class_path
 from genre_lightning.config.trainer import OBJECTS, TrainerOptions
 from genre_lightning.config.trust import KINDS, imported, is_trusted
@@ -45,6 +45,10 @@ _RUN = (
 ABOUT = {
     "data inspect": "Prints the audit, the genres, the lengths in tokens and the splits of a movies file, named first.",
     "fit": "Trains a model, evaluates the best checkpoint on validation and test, and leaves a run directory.",
+    "pretrain": "Trains an encoder to predict hidden words of the training films' texts and of films without genres, "
+    "never of validation or test films, and leaves RUN/backbone for --model.backbone of a fit with the same data. "
+    "After an interruption, the same command resumes. Options of decision, evaluation and the genres' loss have no "
+    "effect.",
     "validate": "Evaluates the best checkpoint of a run on its validation split.",
     "test": "Evaluates the best checkpoint of a run on its test split.",
     "predict": "Tags every film of the file --data.csv with the best checkpoint of a run: predict RUN --data.csv FILE "
@@ -230,6 +234,8 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
         "--tensorboard", type=bool, default=False,
         help="Write curves and evaluation for TensorBoard too, into the run directory's folder tensorboard.",
     )  # fmt: skip
+    if command == "pretrain":
+        parser.add_class_arguments(PretrainOptions, "pretrain")
     if command == "predict":
         parser.add_argument(
             "--out", type=Path | None, default=None,

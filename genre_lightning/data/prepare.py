@@ -149,7 +149,7 @@ def prepare_films(
     if options.cache_group_writable:
         share_with_group(options.cache)
     source = options.source
-    films = _load(options)
+    films = read_files(options)
     found = changed = None
     if old is not None and (kept is None or corrections):
         digests = _text_digests(options, films, np.arange(len(films)), films.digest)
@@ -212,14 +212,14 @@ def tokenised(
         ConfigError: There is no such tokenizer, or it knows hardly anything of the texts.
     """
     films, rows = prepared.films, prepared.rows
-    chosen = _tokenizer(options, prepared, tokenizer, revision)
+    chosen = chosen_tokenizer(options, prepared, tokenizer, revision)
     lines = options.source.template.features
     texts: Sequence[str] = LazyTexts(films, rows)
     content = prepared.content
     if lines:
         texts = FittedTexts(texts, lines, chosen, options.max_tokens)
         content = key_of([content, [[line.line, line.max_tokens] for line in lines]])
-    with _progress()("Tokenising", len(rows)) as progress:
+    with progress_bar()("Tokenising", len(rows)) as progress:
         tokens = tokenise(
             texts,
             chosen,
@@ -230,11 +230,12 @@ def tokenised(
         )
     own = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
     data = PreparedData(**own, tokenizer=chosen, tokens=tokens, max_tokens=options.max_tokens)
-    _check_known_words(data)
+    check_known_words(data)
     return data
 
 
-def _progress() -> ProgressBar:
+def progress_bar() -> ProgressBar:
+    """Return what shows progress: nothing on other ranks than rank 0."""
     return task_progress if is_first_rank() else no_progress
 
 
@@ -242,12 +243,20 @@ def _reading_progress() -> ReadingProgress:
     return file_progress if is_first_rank() else no_reading_progress
 
 
-def _load(options: DataOptions) -> FilmTable:
-    """Read all files, or what an own reader makes of them, as one table."""
+def read_files(options: DataOptions, *, require_genres: bool = True) -> FilmTable:
+    """Read all files, or what an own reader makes of them, as one table.
+
+    Args:
+        options: Of the data.
+        require_genres: Leave out films without genres.
+
+    Raises:
+        DataError: A file cannot be read, or leaves no film.
+    """
     reader, tables = options.own_reader, []
     for source in options.sources:
         inputs = (*source.inputs, *label_columns(options))
-        source = replace(source, inputs=inputs, known_genres=options.known_genres)
+        source = replace(source, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres)
         path = source.path if reader is None else read_rows(reader, source.path, options.cache)
         tables.append(load_films(replace(source, path=path), options.cache, _reading_progress()))
     return combined(tables, [source.path for source in options.sources], options.cache)
@@ -365,7 +374,7 @@ def _text_digests(options: DataOptions, films: FilmTable, rows: NDArray[np.int64
     """See `text_digests`; kept in the cache, as every text is read for it."""
 
     def build(folder: Path) -> dict[str, Any]:
-        with _progress()("Splitting", len(rows)) as progress:
+        with progress_bar()("Splitting", len(rows)) as progress:
             np.save(folder / "digests.npy", text_digests(LazyTexts(films, rows, "overview", progress)))
         return {}
 
@@ -373,9 +382,10 @@ def _text_digests(options: DataOptions, films: FilmTable, rows: NDArray[np.int64
     return np.load(folder / "digests.npy")
 
 
-def _tokenizer(
+def chosen_tokenizer(
     options: DataOptions, prepared: PreparedFilms, tokenizer: str | None, revision: str | None
 ) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, or train one on the texts of the training films; see `tokenised`."""
     if tokenizer is None:
         raise ConfigError("data.tokenizer is not set: name a model of the hub, a local directory, or 'wordpiece'")
     if tokenizer != TRAINED:
@@ -390,7 +400,7 @@ def _tokenizer(
     )
 
 
-def _check_known_words(data: PreparedData) -> None:
+def check_known_words(data: PreparedData) -> None:
     """Refuse texts that the tokenizer has no words for, such as those of another script.
 
     Raises:

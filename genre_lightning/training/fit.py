@@ -88,13 +88,13 @@ def _fit(setup: Setup, changed: list[str], *, decides_anew: bool) -> dict[str, d
             _check_steps_left(setup, data)
         with undone_if_refused(setup.run):
             if anew and is_first_rank():
-                _note_override(setup, changed)
+                note_override(setup, changed)
             begin(setup.run, setup.config_text, data, anew=anew)
             if setup.lineage is not None and is_first_rank() and not setup.run.lineage.is_file():
                 setup.lineage.write(setup.run.lineage)
             if is_first_rank() and setup.data.corrections and not setup.run.corrections.is_file():
                 write_corrections(setup.data.corrections, setup.run.corrections)
-            _keep_tokenizer(setup, data)
+            keep_tokenizer(setup, data)
             results = None if changed or decides_anew else finished_results(setup.run)
             return _train_and_evaluate(setup, data, changed) if results is None else results
 
@@ -117,7 +117,8 @@ def _check_steps_left(setup: Setup, data: PreparedData) -> None:
         )
 
 
-def _keep_tokenizer(setup: Setup, data: PreparedData) -> None:
+def keep_tokenizer(setup: Setup, data: PreparedData) -> None:
+    """Write the tokenizer into the run directory, unless it is there."""
     if is_first_rank() and not setup.run.tokenizer.is_dir():
         with new_folder(setup.run.tokenizer) as draft:
             data.tokenizer.save_pretrained(draft)
@@ -135,19 +136,11 @@ def _train(
     setup: Setup, data: PreparedData, trainer: Trainer, checkpoints: RunCheckpoint, *, anew: bool
 ) -> dict[str, dict[str, Any]]:
     if setup.run.status not in ("evaluating", "finished") or anew:
-        candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
-        resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
-        for complaint in complaints:
-            tell(complaint)
-        step = 0
-        if resume and manifest:
-            _check_same_settings(setup, resume, manifest)
-            step = manifest.global_step or 0
-            tell(f"resuming {setup.run.path} after optimizer step {step:,}")
-        elif setup.lineage is not None:
+        resume, step = last_checkpoint(setup, checkpoints)
+        if resume is None and setup.lineage is not None:
             start_from_parent(setup, setup.lineage)
         resume_loggers(trainer.loggers, step)
-        _describe(setup, data, trainer.strategy.root_device)
+        describe(setup, data, trainer.strategy.root_device)
         settings = yaml.safe_load(setup.config_text)
         described = {**settings, "data_audit": data.audit, "git_commit": git_commit()}
         if setup.lineage is not None:
@@ -183,6 +176,24 @@ def _train(
     return results
 
 
+def last_checkpoint(setup: Setup, checkpoints: RunCheckpoint) -> tuple[Path | None, int]:
+    """Return the newest whole checkpoint to resume from, and the optimizer steps before it; None and 0 without one.
+
+    Raises:
+        ConfigError: Other settings made it.
+    """
+    candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
+    resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
+    for complaint in complaints:
+        tell(complaint)
+    if not (resume and manifest):
+        return None, 0
+    _check_same_settings(setup, resume, manifest)
+    step = manifest.global_step or 0
+    tell(f"resuming {setup.run.path} after optimizer step {step:,}")
+    return resume, step
+
+
 def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     """Return what the training has settled: learning rates, the best checkpoint's epoch and step, and what made it."""
     lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
@@ -201,7 +212,7 @@ def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _note_override(setup: Setup, changed: list[str]) -> None:
+def note_override(setup: Setup, changed: list[str]) -> None:
     """Note what `--override` changes, and after which step: until the next save, the run's checkpoint is of before."""
     run = setup.run
     state, notes = run.read_state(), {}
@@ -237,7 +248,8 @@ def _restore_best(setup: Setup, trainer: Trainer, score: float | None) -> None:
     restore_weights(setup.model, setup.run.best)
 
 
-def _describe(setup: Setup, data: PreparedData, device: torch.device) -> None:
+def describe(setup: Setup, data: PreparedData, device: torch.device) -> None:
+    """Log the data, the model and where the run is."""
     sizes = ", ".join(f"{len(split.films):,} {name}" for name, split in data.splits.items())
     audit = data.films.audit
     tell(f"data    {audit.rows:,} rows, {audit.kept:,} films kept; {sizes}; {len(data.vocabulary)} genres")

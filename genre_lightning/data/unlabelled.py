@@ -1,0 +1,58 @@
+"""Films that say nothing of genres: what a training may read beside the films of its training split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_lightning.config.data import DataOptions
+from genre_lightning.data.films import FilmTable
+from genre_lightning.data.kept_splits import as_bytes
+from genre_lightning.data.prepare import PreparedFilms, read_files
+from genre_lightning.data.splits import text_digests
+
+
+@dataclass(frozen=True)
+class UnlabelledFilms:
+    """Films without genres.
+
+    Attributes:
+        films: All films of their files, with and without genres.
+        rows: int64, ascending: positions of those without, each of a text of its own.
+        held_out: How many more have the text or the id of a film of the splits, or a text twice, and are left out.
+    """
+
+    films: FilmTable
+    rows: NDArray[np.int64]
+    held_out: int
+
+
+def films_without_genres(options: DataOptions, prepared: PreparedFilms) -> UnlabelledFilms:
+    """Find the films of the movies file that have no genres.
+
+    None of them has the id or the text of a film of the splits, so that no validation or test text is among them.
+
+    Args:
+        options: Of the data.
+        prepared: The films with genres.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    everything = read_files(options, require_genres=False)
+    with_genres = set(map(str, prepared.films.ids.tolist()))
+    rows = np.flatnonzero([str(name) not in with_genres for name in everything.ids.tolist()])
+    return _apart_from_splits(everything, rows, prepared)
+
+
+def _apart_from_splits(films: FilmTable, rows: NDArray[np.int64], prepared: PreparedFilms) -> UnlabelledFilms:
+    sides = prepared.sides
+    ids, seen, kept = set(sides.ids), set(sides.digests), []
+    texts = as_bytes(text_digests(films.strings("overview", rows))) if len(rows) else []
+    for row, name, text in zip(rows.tolist(), films.ids[rows].tolist(), texts, strict=True):
+        if str(name) not in ids and text not in seen:
+            seen.add(text)
+            kept.append(row)
+    return UnlabelledFilms(films, np.array(kept, dtype=np.int64), len(rows) - len(kept))
