@@ -16,6 +16,9 @@ from genre_lightning.config.features import Feature, JoinedFile, as_features, as
 from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, problems_of
 
+MAIN = "main"
+"""The value of `data.unlabelled` that names the films without genres of the movies files."""
+
 
 @dataclass
 class DataOptions:
@@ -48,6 +51,8 @@ class DataOptions:
         label_date: column of the dates that label_since is compared with.
         known_genres: column that lists the genres that a film was labelled for, for films where it is not empty; the
             other genres that the film lacks are unknown.
+        unlabelled: films that get pseudo-labels from a trained run when a run continues: "main" for the films without
+            genres of the movies files, further files of the same columns, or a list of both; see docs/keep-learning.md.
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
         revision: of the tokenizer on the hub; null takes the backbone's.
@@ -83,6 +88,7 @@ class DataOptions:
     label_since: dict[str, str | int | list[str]] | None = None
     label_date: str = "release_date"
     known_genres: str | None = None
+    unlabelled: str | list[str] | None = None
     tokenizer: str | None = None
     revision: str | None = None
     vocab_size: Annotated[int, at_least(1, 10**7)] = 8000
@@ -137,6 +143,11 @@ class DataOptions:
     def file_names(self) -> str:
         """Names of all files, for messages."""
         return ", ".join(source.path.name for source in self.sources)
+
+    @property
+    def unlabelled_files(self) -> tuple[str, ...]:
+        """The files of films without labels; "main" stands for the movies files."""
+        return tuple([self.unlabelled] if isinstance(self.unlabelled, str) else self.unlabelled or ())
 
     @property
     def own_reader(self) -> Callable[..., Any] | None:
@@ -211,6 +222,9 @@ def make_paths_absolute(data: Any) -> None:
     data.csv = str(csv)
     if older := getattr(data, "older_csv", None):
         data.older_csv = [str(Path(file).expanduser().absolute()) for file in older]
+    if unlabelled := getattr(data, "unlabelled", None):
+        files = [unlabelled] if isinstance(unlabelled, str) else unlabelled
+        data.unlabelled = [file if file == MAIN else str(Path(file).expanduser().absolute()) for file in files]
     if joins := getattr(data, "join", None):
         for join in joins:
             if isinstance(join, dict):

@@ -21,7 +21,7 @@ from typing_extensions import override
 from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import ALLOWED, import_paths
 from genre_lightning.config.complaints import explain
-from genre_lightning.config.continuation import ContinueOptions
+from genre_lightning.config.continuation import ContinueOptions, SelfTrainingOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.guard import check_arguments
@@ -222,6 +222,12 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
         help="A feedback database that a continued run learns from: its opinions become training films, and never "
         "those of validation or test. What they say is kept in the run directory when it starts.",
     )  # fmt: skip
+    parser.add_argument(
+        "--labels", type=Path | None, default=None,
+        help="A queue that people have filled in, or another table of labels that a continued run learns from, as "
+        "from --feedback; what each person changed and where people differ is reported.",
+    )  # fmt: skip
+    parser.add_class_arguments(SelfTrainingOptions, "self_training")
     parser.add_argument(
         "--require_no_worse", type=bool, default=False,
         help="Exit with status 1 if a continued run is significantly worse than its parent on the parent's test films.",

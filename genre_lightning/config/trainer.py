@@ -159,7 +159,7 @@ def pretraining_problems(config: Namespace) -> list[str]:
             f"--model is {config.model.class_path}, and pretrain trains an encoder that predicts hidden words: leave "
             "--model out"
         )
-    for name in ("continue_from", "feedback"):
+    for name in ("continue_from", "feedback", "labels"):
         if config[name] is not None:
             problems.append(f"--{name} is for genre-lightning fit, and a pretraining learns no genres: leave it out")
     if config.early_stopping.patience:

@@ -25,7 +25,7 @@ from genre_lightning.data.continued import (
     films_in_use,
     origins,
 )
-from genre_lightning.data.corrections import Correction, corrected
+from genre_lightning.data.corrections import Corrected, Correction, corrected
 from genre_lightning.data.features.encode import EncodedInputs
 from genre_lightning.data.features.fit import Leak, known_share
 from genre_lightning.data.features.lines import FittedTexts
@@ -175,15 +175,14 @@ def prepare_films(
     else:
         splits, sides = _splits(options, kept, films, rows, labels, content)
     known = known_labels(options, films, rows, labels, vocabulary, sides)
+    if changed is not None:
+        known = changed.masked(known, rows, vocabulary.names)
     if known is not None:
         splits = {name: replace(split, known=known[split.films]) for name, split in splits.items()}
     if changed is not None:
         weights = changed.weights[rows]
         splits["train"] = replace(splits["train"], weights=weights[splits["train"].films])
-        notes.append(
-            f"feedback on {int(changed.trains.sum()):,} films is trained on; on {changed.held_out:,} films of the "
-            "validation and test sides it is left out"
-        )
+        notes += _notes_of_corrections(changed)
     train = splits["train"]
     inputs, leaks = fit_inputs(
         source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
@@ -192,6 +191,8 @@ def prepare_films(
         inputs = old.inputs
     audit = _audit(options, films, vocabulary, splits)
     audit["notes"] += [*notes, *_notes_of_unknown(vocabulary, splits)]
+    if changed is not None and changed.known:
+        audit["pseudo_labels"] = _audit_of_pseudo_labels(vocabulary, rows, labels, known, list(changed.known))
     if source.has_inputs:
         audit |= _audit_of_inputs(films, inputs, leaks, excluded=options.exclude_leaks)
     return PreparedFilms(films, rows, vocabulary, splits, audit, sides, content, inputs, options.cache)
@@ -448,6 +449,37 @@ def _notes_of_unknown(vocabulary: GenreVocabulary, splits: dict[str, Split]) -> 
         if known < films:
             notes.append(f"{name} is known of {known:,} films ({positive:,} have it) and unknown of {films - known:,}")
     return notes
+
+
+def _notes_of_corrections(changed: Corrected) -> list[str]:
+    """Count the films with feedback and those with pseudo-labels."""
+    by_people, by_model = int(changed.trains.sum()) - len(changed.known), len(changed.known)
+    notes = []
+    if by_people or not by_model:
+        notes.append(
+            f"feedback on {by_people:,} films is trained on; on {changed.held_out:,} films of the validation and test "
+            "sides it is left out"
+        )
+    if by_model:
+        notes.append(f"pseudo-labels of {by_model:,} films are trained on, and on no other side")
+    return notes
+
+
+def _audit_of_pseudo_labels(
+    vocabulary: GenreVocabulary,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.bool_],
+    known: NDArray[np.bool_] | None,
+    films: list[int],
+) -> dict[str, Any]:
+    """Count the pseudo-labels of each genre: positive ones and known ones."""
+    places = np.flatnonzero(np.isin(rows, films))
+    mask = np.ones_like(labels) if known is None else known
+    return {
+        "films": len(places),
+        "genres": vocabulary.counts(labels[places]),
+        "known": vocabulary.counts(mask[places]),
+    }
 
 
 def _audit_of_inputs(

@@ -29,25 +29,35 @@ class UnlabelledFilms:
     held_out: int
 
 
-def films_without_genres(options: DataOptions, prepared: PreparedFilms) -> UnlabelledFilms:
-    """Find the films of the movies file that have no genres.
+def without_genres(options: DataOptions, with_genres: FilmTable) -> tuple[FilmTable, NDArray[np.int64]]:
+    """Find the films of the movies files that have no genres.
 
-    None of them has the id or the text of a film of the splits, so that no validation or test text is among them.
+    Args:
+        options: Of the data.
+        with_genres: The other films of the files.
+
+    Returns:
+        All films, and int64, ascending: positions of those without genres.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    everything = read_files(options, require_genres=False)
+    labelled = set(map(str, with_genres.ids.tolist()))
+    return everything, np.flatnonzero([str(name) not in labelled for name in everything.ids.tolist()])
+
+
+def films_without_genres(options: DataOptions, prepared: PreparedFilms) -> UnlabelledFilms:
+    """Find the films of the movies files that have no genres, and no text or id of a film of the splits.
 
     Args:
         options: Of the data.
         prepared: The films with genres.
 
     Raises:
-        DataError: The file cannot be read.
+        DataError: A file cannot be read.
     """
-    everything = read_files(options, require_genres=False)
-    with_genres = set(map(str, prepared.films.ids.tolist()))
-    rows = np.flatnonzero([str(name) not in with_genres for name in everything.ids.tolist()])
-    return _apart_from_splits(everything, rows, prepared)
-
-
-def _apart_from_splits(films: FilmTable, rows: NDArray[np.int64], prepared: PreparedFilms) -> UnlabelledFilms:
+    films, rows = without_genres(options, prepared.films)
     sides = prepared.sides
     ids, seen, kept = set(sides.ids), set(sides.digests), []
     texts = as_bytes(text_digests(films.strings("overview", rows))) if len(rows) else []

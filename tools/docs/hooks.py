@@ -19,7 +19,7 @@ from mkdocs.structure.pages import Page
 
 from genre_lightning.bounds import Bounds
 from genre_lightning.cli import COMMANDS
-from genre_lightning.config.continuation import ContinueOptions
+from genre_lightning.config.continuation import ContinueOptions, SelfTrainingOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import OPTIONS
@@ -99,6 +99,7 @@ def options_page() -> str:
         ("early_stopping", "Early stopping", EarlyStoppingOptions),
         ("decision", "Decision", DecisionOptions),
         ("continue", "Continued runs", ContinueOptions),
+        ("self_training", "Pseudo-labels", SelfTrainingOptions),
         ("pretrain", "Pretraining", PretrainOptions),
         ("wandb", "Weights & Biases", WandbOptions),
     ]
