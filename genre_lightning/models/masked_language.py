@@ -26,9 +26,9 @@ from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.layers.packing import (
     FULL_ATTENTION,
     encoder_inputs,
-    packed_lengths,
     packs,
     register_attention,
+    token_places,
 )
 from genre_lightning.models.stepwise import StepOutput
 from genre_lightning.models.token_masks import Vocabulary, mask_tokens
@@ -65,6 +65,10 @@ class MaskedLanguageModel(DistilBertClassifier):
             raise ConfigError(
                 f"model.{given[0]} is set, and pretrain trains the whole backbone: leave it out, and use it in the fit "
                 "that takes the pretrained backbone"
+            )
+        if options.r_drop or options.fgm:
+            raise ConfigError(
+                "model.r_drop and model.fgm are of the genres' loss: leave them out of pretrain, and use them in fit"
             )
         super().check(max_tokens)
         if self.from_scratch:
@@ -150,16 +154,6 @@ class MaskedLanguageModel(DistilBertClassifier):
         weights = batch["weights"]
         counts = torch.zeros_like(weights).index_add_(0, of_film, torch.ones_like(losses))
         return StepOutput(logits, (losses * (weights / counts.clamp(min=1))[of_film]).sum())
-
-
-def token_places(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the row of the text of each of a batch's flattened tokens, and its place in that; int64 (tokens,) both."""
-    ids = batch["input_ids"]
-    if "last_tokens" not in batch:
-        rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
-        return rows.flatten(), torch.arange(ids.shape[1], device=ids.device).expand_as(ids).flatten()
-    lengths = packed_lengths(batch["last_tokens"])
-    return torch.arange(len(lengths), device=ids.device).repeat_interleave(lengths), batch["position_ids"].flatten()
 
 
 def word_head(model: PreTrainedModel) -> nn.Module | None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 RECIPES = {
     "encoder": ["--model.lora={rank: 4, dropout: 0.1, targets: all-linear, init: pissa, lr_ratio_b: 4}",
                 "--model.ema_decay=0.8", "--model.layer_lr_decay=0.7", "--model.label_smoothing=0.1",
-                "--model.unfreeze=1"],
+                "--model.unfreeze=1", "--model.r_drop=0.5", "--model.fgm=0.5"],
     "llama": ["--model=genre_lightning.models.llama_qlora.LlamaQLoraClassifier", "--model.backbone=random",
               "--model.architecture={layers: 3, width: 64, heads: 4, kv_heads: 2, inner_width: 96}",
               "--model.lora={rank: 4, dropout: 0, init: olora}", "--model.ema_decay=0.8",
@@ -72,8 +72,9 @@ def test_a_run_moves_between_ranks_and_strategies(sample, recipe, tmp_path):
     same_training(one, tmp_path / "run")
 
 
-def test_a_pretraining_is_the_same_on_two_ranks(sample, tmp_path):
-    words = ["pretrain", f"--data.csv={sample}", *SMALL, "--trainer.log_every_n_steps=1", "--model.dropout=0"]
+@pytest.mark.parametrize("command", [["pretrain"], ["fit", "--model.fgm=0.5"]], ids=["pretrain", "fgm"])
+def test_a_training_is_the_same_on_two_ranks(sample, tmp_path, command):
+    words = [*command, f"--data.csv={sample}", *SMALL, "--trainer.log_every_n_steps=1", "--model.dropout=0"]
     curves = []
     for ranks in (1, 2):
         place = tmp_path / f"ranks-{ranks}"
