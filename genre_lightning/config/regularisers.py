@@ -50,12 +50,12 @@ def check_passes(options: Any, precision: str, *, sharded: bool) -> None:
         ConfigError: With the option and the fix.
     """
     for name in ("r_drop", "fgm"):
-        if sharded and getattr(options, name, 0):
+        if sharded and bool(getattr(options, name, 0)):
             raise ConfigError(
                 f"model.{name} goes through the model twice before the backward pass, which sharded weights do not "
                 f"stand for: set trainer.strategy=ddp, or leave model.{name} out"
             )
-    if precision in _HALF and getattr(options, "fgm", 0):
+    if precision in _HALF and bool(getattr(options, "fgm", 0)):
         raise ConfigError(
             f"model.fgm takes a gradient within the step, which no loss scale protects under trainer.precision "
             f"{precision}: set trainer.precision=bf16-mixed or 32-true, or leave model.fgm out"
