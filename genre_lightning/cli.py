@@ -34,6 +34,9 @@ COMMANDS = {
     "pretrain": Command(
         "train an encoder on the texts alone, before fit; again: resume", "pretrain:pretrain", saves=True
     ),
+    "folds": Command(
+        "probabilities of the training films out of fold, for model.teacher; again: resume", "folds:folds", saves=True
+    ),
     "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True),
     "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
     "evaluate": Command(

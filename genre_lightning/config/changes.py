@@ -34,6 +34,7 @@ _ADDED = {
     "model.init_args.adapter": None, "model.init_args.unfreeze": None, "model.init_args.unfreeze_lr": None,
     "model.init_args.ema_decay": None, "model.init_args.compile": False,
     "model.init_args.r_drop": 0.0, "model.init_args.fgm": 0.0,
+    "model.init_args.teacher": None, "model.init_args.teacher_weight": 1.0, "data.fold": None,
     "model.init_args.attention": "causal", "model.init_args.pooling": "last",
     "model.init_args.lora.init": "default", "model.init_args.lora.lr_ratio_b": 1.0,
     "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,

@@ -185,13 +185,15 @@ def _inherited(parent: RunDirectory) -> dict[str, Any]:
     settings = {name: value for name, value in parent.settings().items() if name not in _OF_ONE_RUN}
     data, model, trainer = (dict(settings.get(name) or {}) for name in ("data", "model", "trainer"))
     data["older_csv"] = [str(data["csv"]), *map(str, data.get("older_csv") or ())]
-    data["max_films"] = None
+    data["max_films"] = data["fold"] = None
     options, training = dict(model.get("init_args") or {}), parent.read_state().training or {}
     rates = training.get("learning_rate"), training.get("head_learning_rate"), None
     for name, settled in zip(_RATES, rates, strict=True):
         rate = options.get(name) or settled
         if name in options or settled:
             options[name] = rate and float(f"{rate * LR_FACTOR:.3g}")
+    if "teacher" in options:  # of the parent's films
+        options["teacher"] = None
     model["init_args"] = options
     if (epochs := trainer.get("max_epochs") or 0) > 0:
         trainer["max_epochs"] = max(1, round(epochs * EPOCHS_FACTOR))

@@ -205,6 +205,9 @@ class ClassifierOptions:
             Python).
         fusion: how the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
             side by side ("concat").
+        teacher: a run, an ensemble, or a table of 'genre-lightning folds', whose probabilities of the training films
+            are learnt beside their genres (distillation); null for none.
+        teacher_weight: weight of the teacher's loss beside that of the genres.
         drop_input: probability that an input of a film is taken for missing in training, for each input by itself.
         input_width: numbers of an input's state in the head.
     """
@@ -226,6 +229,8 @@ class ClassifierOptions:
     schedule: Schedule = "linear"
     beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999
     seed: Annotated[int | None, SEED] = None
+    teacher: str | None = None
+    teacher_weight: Annotated[float, above(0, 1e3)] = 1.0
     fusion: Fusion = "gate"
     drop_input: Annotated[float, FRACTION_BELOW_ONE] = 0.1
     input_width: Annotated[int, at_least(1, 10**5)] = 128

@@ -162,6 +162,8 @@ def pretraining_problems(config: Namespace) -> list[str]:
     for name in ("continue_from", "feedback", "labels"):
         if config[name] is not None:
             problems.append(f"--{name} is for genre-lightning fit, and a pretraining learns no genres: leave it out")
+    if (config.model.get("init_args") or {}).get("teacher"):
+        problems.append("model.teacher is for genre-lightning fit, and a pretraining learns no genres: leave it out")
     if config.early_stopping.patience:
         problems.append(
             "early_stopping.patience needs validations, and pretraining reads no validation film: set it to 0"

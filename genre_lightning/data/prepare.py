@@ -31,6 +31,7 @@ from genre_lightning.data.features.fit import Leak, known_share
 from genre_lightning.data.features.lines import FittedTexts
 from genre_lightning.data.features.prepare import encoded_inputs, fit_inputs
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
+from genre_lightning.data.folds import fold_numbers
 from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.known_labels import known_labels, label_columns
@@ -174,6 +175,9 @@ def prepare_films(
         splits, sides = _continued_splits(options, old, found.of(rows), films, rows, labels, content, vocabulary)
     else:
         splits, sides = _splits(options, kept, films, rows, labels, content)
+    if options.left_out is not None:
+        groups = groups_of(_text_digests(options, films, rows, content))
+        splits = {**splits, "train": _without_fold(splits["train"], films.ids[rows], groups, options)}
     known = known_labels(options, films, rows, labels, vocabulary, sides)
     if changed is not None:
         known = changed.masked(known, rows, vocabulary.names)
@@ -190,6 +194,8 @@ def prepare_films(
     if old is not None:
         inputs = old.inputs
     audit = _audit(options, films, vocabulary, splits)
+    if options.left_out is not None:
+        audit["notes"].append(f"fold {options.fold} of the training films is left out of the training")
     audit["notes"] += [*notes, *_notes_of_unknown(vocabulary, splits)]
     if changed is not None and changed.known:
         audit["pseudo_labels"] = _audit_of_pseudo_labels(vocabulary, rows, labels, known, list(changed.known))
@@ -329,6 +335,18 @@ def _splits(
     _check_parts(parts, labels, groups)
     sides = kept or KeptSplits.of_parts(ids, digests, parts, options.file_names)
     return _as_splits(parts, ids, labels), sides
+
+
+def _without_fold(train: Split, ids: NDArray[Any], groups: NDArray[np.int64], options: DataOptions) -> Split:
+    assert options.left_out is not None
+    left_out, count = options.left_out
+    used = fold_numbers(train.labels, groups[train.films], count, options.seed) != left_out
+    if used.all() or not used.any():
+        raise DataError(
+            f"{len(used)} training films do not make {count} folds (data.fold {options.fold}): ask for fewer folds"
+        )
+    films = train.films[used]
+    return replace(train, films=films, labels=train.labels[used], sha256=ids_digest(ids[films]))
 
 
 def _continued_splits(

@@ -39,6 +39,7 @@ from genre_lightning.training.resume import (
     undone_if_refused,
 )
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
+from genre_lightning.training.teacher import teach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,15 +128,21 @@ def keep_tokenizer(setup: Setup, data: PreparedData) -> None:
 def _train_and_evaluate(setup: Setup, data: PreparedData, changed: list[str]) -> dict[str, dict[str, Any]]:
     for difference in changed:
         tell(f"overriding {difference}")
+    if _is_to_train(setup, anew=bool(changed)):
+        teach(setup, data)  # before the loggers: a run that is refused here leaves nothing in them
     trainer, checkpoints = build_trainer(setup)
     with closing(trainer.loggers):
         return _train(setup, data, trainer, checkpoints, anew=bool(changed))
 
 
+def _is_to_train(setup: Setup, *, anew: bool) -> bool:
+    return anew or setup.run.status not in ("evaluating", "finished")
+
+
 def _train(
     setup: Setup, data: PreparedData, trainer: Trainer, checkpoints: RunCheckpoint, *, anew: bool
 ) -> dict[str, dict[str, Any]]:
-    if setup.run.status not in ("evaluating", "finished") or anew:
+    if _is_to_train(setup, anew=anew):
         resume, step = last_checkpoint(setup, checkpoints)
         if resume is None and setup.lineage is not None:
             start_from_parent(setup, setup.lineage)

@@ -58,6 +58,7 @@ from genre_lightning.training.callbacks.starts import NoteStart
 from genre_lightning.training.callbacks.throughput import Throughput
 from genre_lightning.training.loggers.build import check_loggers, make_loggers
 from genre_lightning.training.loggers.wandb_run import WandbOptions
+from genre_lightning.training.teacher import check_teacher, is_taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +115,8 @@ def prepare_checks(
     make_paths_absolute(config.data)
     if config.continue_from is not None:
         config.continue_from = Path(config.continue_from).expanduser().absolute()
+    if (arguments := config.model.get("init_args")) and arguments.get("teacher"):
+        arguments.teacher = str(Path(arguments.teacher).expanduser().absolute())
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     problems = _trainer_problems(config, planned)
     step, ranks = current_step(), torchrun_ranks()
@@ -149,12 +152,17 @@ def prepare_checks(
                 "that the backbone reads other words: leave data.tokenizer out to use its own"
             )
 
+    def teacher_is_there() -> None:
+        if not is_taught(run):
+            continues = config.continue_from is not None
+            check_teacher(model.options, instances["continue"], trains=model.trains, continues=continues)
+
     checks: list[Callable[[], None]] = [strategy_fits]
     # a whole model lies in its checkpoint, adapters need their base too
     if films or model.adapters:
         checks.append(model_fits)
     if films:
-        checks += [lambda: check_data(data.options), loggers_are_there, run.check_writable]
+        checks += [lambda: check_data(data.options), loggers_are_there, run.check_writable, teacher_is_there]
     options = instances.trainer.as_dict()
     # not in the configuration that is kept: the run may be evaluated anywhere
     if step:
