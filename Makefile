@@ -26,7 +26,7 @@ quickstart: $(STAMP) ## train, evaluate and tag on the embedded sample: a few mi
 test: $(STAMP) ## the tests that need nothing but this checkout
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not real_data and not real_model and not slow and not slurm and not browser"
 
-test-real: $(STAMP) ## the tests on real files: set MOVIES_CSV, ENCODER_DIR, LLAMA_TOKENIZER, LLAMA_TINY
+test-real: $(STAMP) ## the tests on real files: set MOVIES_CSV, ENCODER_DIR, LLAMA_TOKENIZER, LLAMA_TINY, LLAMA_REAL
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "(real_data or real_model or slow) and not slurm"
 
 test-browser: $(STAMP) ## the page of the service in Chromium: needs Debian's chromium; AXE_JS names axe-core's script

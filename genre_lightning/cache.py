@@ -59,7 +59,9 @@ def share_with_group(cache_dir: Path) -> None:
         ) from None
 
 
-_OF_CACHE = re.compile(r"films|digests|inputs|joins|posters|rows|tokens|tokenizers|weights|user-\d+\.key")
+_OF_CACHE = re.compile(
+    r"films|combined|corrected|digests|inputs|joins|posters|pseudo_labels|rows|tokens|tokenizers|weights|user-\d+\.key"
+)
 """Names in the root of a cache."""
 
 _GROUP = stat.S_IRWXG | stat.S_ISGID

@@ -34,6 +34,12 @@ COMMANDS = {
     "tune": Command("search for a configuration: many runs on the same films; again: resume", "tune:tune", saves=True),
     "lr-range": Command("where the loss falls as the learning rate rises: a range test", "lr_range:lr_range"),
     "sweep-config": Command("a space as a sweep of Weights & Biases", "sweep_config:sweep_config"),
+    "pretrain": Command(
+        "train an encoder on the texts alone, before fit; again: resume", "pretrain:pretrain", saves=True
+    ),
+    "folds": Command(
+        "probabilities of the training films out of fold, for model.teacher; again: resume", "folds:folds", saves=True
+    ),
     "validate": Command("evaluate a run on its validation split", "evaluate:validate", saves=True),
     "test": Command("evaluate a run on its test split", "evaluate:test", saves=True),
     "evaluate": Command(

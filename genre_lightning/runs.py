@@ -22,6 +22,9 @@ FEEDBACK_DATABASE = "feedback.db"
 ENSEMBLE = "ensemble"
 """The section that the configuration of an ensemble has in place of all others."""
 
+PRETRAINING = "pretrain"
+"""The section that the configuration of a pretraining has beside those of a training."""
+
 _OF_RUN = {ENSEMBLE, "baseline", "data", "model"}
 """Sections of which every run's configuration has one; many other programs have a config.yaml too."""
 
@@ -158,6 +161,11 @@ class RunDirectory:
     def paper_report(self) -> Path:
         """The page of the paper's tables."""
         return self.path / "paper.html"
+
+    @property
+    def backbone(self) -> Path:
+        """The pretrained encoder; only runs of `pretrain` have it."""
+        return self.path / "backbone"
 
     def evaluation(self, split: str) -> EvaluationDirectory:
         """Where a split's evaluation lies."""
@@ -394,6 +402,8 @@ def kind_of(settings: Mapping[str, Any]) -> str:
     """Name the command that made a run, "fit" or "ensemble" or "baseline tfidf_nb", by its settings."""
     if ENSEMBLE in settings:
         return ENSEMBLE
+    if PRETRAINING in settings:
+        return PRETRAINING
     return f"baseline {settings['baseline']}" if "baseline" in settings else "fit"
 
 

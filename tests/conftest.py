@@ -52,6 +52,12 @@ def llama_tokenizer() -> Path:
     return _from_environment("LLAMA_TOKENIZER")
 
 
+@pytest.fixture(scope="session")
+def llama_real() -> Path:
+    """A directory with a real instruction-tuned decoder of the Llama architecture."""
+    return _from_environment("LLAMA_REAL")
+
+
 def _from_environment(name: str) -> Path:
     path = os.environ.get(name)
     if not path:

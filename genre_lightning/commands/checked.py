@@ -8,14 +8,21 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from genre_lightning.config.continuation import ContinueOptions, check_same_model, leave_out_missing, require_parent
+from genre_lightning.bounds import bound_problems
+from genre_lightning.config.continuation import (
+    ContinueOptions,
+    SelfTrainingOptions,
+    check_same_model,
+    leave_out_missing,
+    require_parent,
+)
 from genre_lightning.config.parser import make_options, parse, parse_baseline
 from genre_lightning.config.run_pattern import fill_run_dir
 from genre_lightning.config.sweep import from_agent, take_sweep
-from genre_lightning.config.trainer import option_problems
+from genre_lightning.config.trainer import option_problems, pretraining_problems
 from genre_lightning.config.words import with_run_config, with_run_named
 from genre_lightning.errors import ConfigError, check_all
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import PRETRAINING, RunDirectory
 
 
 def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Namespace, ArgumentParser]:
@@ -33,7 +40,7 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     from genre_lightning.data.movies import check_data  # after a --help, which does without NumPy
 
     run = _run(config, run_dir, from_sweep=command == "fit")
-    for name in ("continue_from", "feedback"):
+    for name in ("continue_from", "feedback", "labels"):
         if config[name] is not None:  # a job runs elsewhere
             config[name] = Path(config[name]).expanduser().absolute()
     if config.continue_from is not None:
@@ -42,15 +49,23 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     checks = [lambda: check_data(options.data), run.check_writable]
     if "model" in options:
         model = options.model.options
-        checks[:0] = [model.check_options, *([model.check_files] if command == "fit" else [])]
+        checks[:0] = [model.check_options, *([model.check_files] if command in ("fit", PRETRAINING) else [])]
     if command == "fit" and config.continue_from and run.status != "finished":
         settings = yaml.safe_load(parser.dump(config, skip_none=False))
         checks[:0] = [lambda: check_same_model(require_parent(config.continue_from), settings)]
     if config.require_no_worse and config.continue_from is None:
         raise ConfigError("--require_no_worse compares a run with its parent: name the parent with --continue_from")
-    if config.feedback is not None and config.continue_from is None:
-        raise ConfigError("--feedback corrects a trained run: name it with --continue_from")
+    for name, value in (("feedback", config.feedback), ("labels", config.labels)):
+        if value is not None and config.continue_from is None:
+            raise ConfigError(f"--{name} corrects a trained run: name it with --continue_from")
+    if command == "fit" and options.data.unlabelled_files and config.continue_from is None:
+        raise ConfigError(
+            "data.unlabelled gives films the genres that a trained run predicts: name that run with --continue_from"
+        )
     problems = ContinueOptions(**vars(config["continue"])).problems()
+    problems += bound_problems(SelfTrainingOptions, vars(config.self_training), "self_training")
+    if command == PRETRAINING:
+        problems += pretraining_problems(config)
     check_all(checks, [*option_problems(config), *problems])
     return config, parser
 

@@ -65,8 +65,8 @@ def import_feedback(arguments: Sequence[str]) -> int:
         answer(json.dumps({**counts, **pairs, "db": str(database)}))
     else:
         answer(_imported(labels.rows, labels.empty, added))
-        _print_pairs("changed", added.changed)
-        _print_pairs("conflict", added.conflicts)
+        print_pairs("changed", added.changed)
+        print_pairs("conflict", added.conflicts)
     say(f"stored in {database}")
     return 0
 
@@ -189,7 +189,7 @@ def store_correction(
     database = options.db or options.run / DATABASE
     with FeedbackStore(database, write=True) as store:
         added = store.add([row], tagger.genres)
-    _print_pairs("conflict", added.conflicts)
+    print_pairs("conflict", added.conflicts)
     say(f"stored in {database}" if added.stored else f"{database} already has this opinion")
 
 
@@ -239,7 +239,8 @@ def _pair(before: Feedback, after: Feedback) -> dict[str, object]:
     }
 
 
-def _print_pairs(kind: str, pairs: Sequence[tuple[Feedback, Feedback]]) -> None:
+def print_pairs(kind: str, pairs: Sequence[tuple[Feedback, Feedback]]) -> None:
+    """Print who changed or contradicts which opinion, with both names, dates and genres."""
     for before, after in pairs[:_SHOWN]:
         film = " ".join((after.title or after.text).split())[:60]
         opinions = (f"{row.user} ({row.time[:10]}): {', '.join(row.genres) or 'none'}" for row in (before, after))

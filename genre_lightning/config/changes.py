@@ -18,7 +18,7 @@ from genre_lightning.runs import RunDirectory
 _WITHOUT_EFFECT = (
     "run_dir", "override", "require_no_worse", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
     "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
-    "continue_from", "feedback", "data.csv", "data.older_csv",
+    "continue_from", "feedback", "labels", "data.csv", "data.older_csv",
     "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
     "data.max_malformed",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
@@ -33,12 +33,16 @@ _ADDED = {
     "model.init_args.label_smoothing": 0.0, "model.init_args.layer_lr_decay": 1.0,
     "model.init_args.adapter": None, "model.init_args.unfreeze": None, "model.init_args.unfreeze_lr": None,
     "model.init_args.ema_decay": None, "model.init_args.compile": False,
+    "model.init_args.r_drop": 0.0, "model.init_args.fgm": 0.0,
+    "model.init_args.teacher": None, "model.init_args.teacher_weight": 1.0, "data.fold": None,
     "model.init_args.attention": "causal", "model.init_args.pooling": "last",
     "model.init_args.lora.init": "default", "model.init_args.lora.lr_ratio_b": 1.0,
     "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,
     "model.init_args.fusion": "gate", "model.init_args.drop_input": 0.1, "model.init_args.input_width": 128,
     "model.input_weight": 1.0, "continue.replay": "all", "continue.drop_genres": False, "continue.distillation": None,
     "continue.feedback_weights": None, "continue.trusted_users": [],
+    "data.unlabelled": None, "self_training.teacher": None, "self_training.precision": 0.9,
+    "self_training.negative_precision": 0.99, "self_training.weight": 1.0, "labels": None,
     "data.label_since": None, "data.label_date": "release_date", "data.known_genres": None,
 }  # fmt: skip
 """Options that configurations of earlier versions lack, and the value that does what those versions did."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from genre_lightning.bounds import Bounds, bound_problems
+from genre_lightning.bounds import Bounds, above, bound_problems
 from genre_lightning.config.changes import flatten
 from genre_lightning.config.words import WANTS_HELP, option_values, with_run_config
 from genre_lightning.errors import CheckpointError, ConfigError
@@ -23,7 +23,17 @@ EPOCHS_FACTOR = 1 / 2
 """Its epochs, likewise."""
 
 _RATES = ("lr", "head_lr", "unfreeze_lr")
-_OF_ONE_RUN = ("run_dir", "override", "require_no_worse", "json", "continue_from", "continue", "feedback", "config")
+_OF_ONE_RUN = (
+    "run_dir",
+    "override",
+    "require_no_worse",
+    "json",
+    "continue_from",
+    "continue",
+    "feedback",
+    "labels",
+    "config",
+)
 _KEPT_BY_WEIGHTS = (
     "class_path", "backbone", "revision", "random_weights", "architecture", "pooling", "attention", "lora", "adapter",
     "quantization", "fusion", "input_width",
@@ -70,6 +80,26 @@ class ContinueOptions:
     def replayed(self) -> float:
         """The fraction of the parent's training films that are trained on again."""
         return {"all": 1.0, "none": 0.0}[self.replay] if isinstance(self.replay, str) else self.replay
+
+
+@dataclass
+class SelfTrainingOptions:
+    """How the films of `data.unlabelled` are given genres by a trained run.
+
+    A genre of a film is taken as present or absent if its calibrated probability is beyond a cut-off of that genre,
+    fitted on the teacher's validation films; between the two cut-offs it is unknown.
+
+    Attributes:
+        teacher: Run or ensemble that gives the genres; null is the run that is continued.
+        precision: of the films above a genre's upper cut-off on validation, the fraction that has the genre.
+        negative_precision: of those below its lower cut-off, the fraction that lacks it.
+        weight: of a film with pseudo-labels in the loss, times the mean probability of the genres that it gets.
+    """
+
+    teacher: Path | None = None
+    precision: Annotated[float, Bounds(0.5, 1)] = 0.9
+    negative_precision: Annotated[float, Bounds(0.5, 1)] = 0.99
+    weight: Annotated[float, above(0, 1e3)] = 1.0
 
 
 def require_parent(path: Path) -> RunDirectory:
@@ -155,13 +185,15 @@ def _inherited(parent: RunDirectory) -> dict[str, Any]:
     settings = {name: value for name, value in parent.settings().items() if name not in _OF_ONE_RUN}
     data, model, trainer = (dict(settings.get(name) or {}) for name in ("data", "model", "trainer"))
     data["older_csv"] = [str(data["csv"]), *map(str, data.get("older_csv") or ())]
-    data["max_films"] = None
+    data["max_films"] = data["fold"] = None
     options, training = dict(model.get("init_args") or {}), parent.read_state().training or {}
     rates = training.get("learning_rate"), training.get("head_learning_rate"), None
     for name, settled in zip(_RATES, rates, strict=True):
         rate = options.get(name) or settled
         if name in options or settled:
             options[name] = rate and float(f"{rate * LR_FACTOR:.3g}")
+    if "teacher" in options:  # of the parent's films
+        options["teacher"] = None
     model["init_args"] = options
     if (epochs := trainer.get("max_epochs") or 0) > 0:
         trainer["max_epochs"] = max(1, round(epochs * EPOCHS_FACTOR))

@@ -16,6 +16,11 @@ from genre_lightning.config.features import Feature, JoinedFile, as_features, as
 from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, problems_of
 
+MOST_FOLDS = 100
+
+MAIN = "main"
+"""The value of `data.unlabelled` that names the films without genres of the movies files."""
+
 
 @dataclass
 class DataOptions:
@@ -48,6 +53,8 @@ class DataOptions:
         label_date: column of the dates that label_since is compared with.
         known_genres: column that lists the genres that a film was labelled for, for films where it is not empty; the
             other genres that the film lacks are unknown.
+        unlabelled: films that get pseudo-labels from a trained run when a run continues: "main" for the films without
+            genres of the movies files, further files of the same columns, or a list of both; see docs/keep-learning.md.
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
         revision: of the tokenizer on the hub; null takes the backbone's.
@@ -56,6 +63,8 @@ class DataOptions:
         split: shares of train, validation and test; two shares give the paper's protocol, in which one part
             serves as validation and as test.
         seed: of the subset and the splits.
+        fold: leaves one of several folds of the training films out of the training, such as 2/5; null, the default,
+            trains on all. 'genre-lightning folds' sets it.
         max_films: number of films of a random subset; null uses all.
         global_batch_size: films of one optimizer step, over all devices.
         micro_batch_tokens: processed tokens that a device takes at once, padding included; it changes the speed and
@@ -83,12 +92,14 @@ class DataOptions:
     label_since: dict[str, str | int | list[str]] | None = None
     label_date: str = "release_date"
     known_genres: str | None = None
+    unlabelled: str | list[str] | None = None
     tokenizer: str | None = None
     revision: str | None = None
     vocab_size: Annotated[int, at_least(1, 10**7)] = 8000
     max_tokens: Annotated[int, at_least(3, 10**6)] = 256
     split: list[float] = field(default_factory=lambda: [0.8, 0.1, 0.1])
     seed: Annotated[int, SEED] = 0
+    fold: str | None = None
     max_films: Annotated[int | None, at_least(1)] = None
     global_batch_size: Annotated[int, at_least(1, 10**7)] = 32
     micro_batch_tokens: Annotated[int | None, at_least(1, 10**9)] = None
@@ -139,6 +150,11 @@ class DataOptions:
         return ", ".join(source.path.name for source in self.sources)
 
     @property
+    def unlabelled_files(self) -> tuple[str, ...]:
+        """The files of films without labels; "main" stands for the movies files."""
+        return tuple([self.unlabelled] if isinstance(self.unlabelled, str) else self.unlabelled or ())
+
+    @property
     def own_reader(self) -> Callable[..., Any] | None:
         """The function that yields the films; None if the file is read.
 
@@ -153,6 +169,27 @@ class DataOptions:
         return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
 
     @property
+    def left_out(self) -> tuple[int, int] | None:
+        """The fold of the training films that is left out, from 0, and how many there are; None for none.
+
+        Raises:
+            ConfigError: It is not one of several folds.
+        """
+        if self.fold is None:
+            return None
+        number, _, count = self.fold.partition("/")
+        if not (
+            number.isdecimal()
+            and count.isdecimal()
+            and 2 <= int(count) <= MOST_FOLDS
+            and 1 <= int(number) <= int(count)
+        ):
+            raise ConfigError(
+                f"data.fold is {self.fold!r}: give a fold and how many there are, such as 2/5, with 2 to {MOST_FOLDS}"
+            )
+        return int(number) - 1, int(count)
+
+    @property
     def is_paper_protocol(self) -> bool:
         """Whether validation and test are the same films."""
         return len(self.split) == 2
@@ -163,7 +200,8 @@ class DataOptions:
         Raises:
             ConfigError: With the option and the fix.
         """
-        problems = problems_of([lambda: check_fractions(self.split), lambda: check_encoding(self.encoding)])
+        checks = [lambda: check_fractions(self.split), lambda: check_encoding(self.encoding), lambda: self.left_out]
+        problems = problems_of(checks)
         if self.genre_separator == "":
             problems.append("data.genre_separator is empty: give the text between genres, or null to find out")
         lines = sum(feature.max_tokens for feature in self.source.template.features)
@@ -211,6 +249,9 @@ def make_paths_absolute(data: Any) -> None:
     data.csv = str(csv)
     if older := getattr(data, "older_csv", None):
         data.older_csv = [str(Path(file).expanduser().absolute()) for file in older]
+    if unlabelled := getattr(data, "unlabelled", None):
+        files = [unlabelled] if isinstance(unlabelled, str) else unlabelled
+        data.unlabelled = [file if file == MAIN else str(Path(file).expanduser().absolute()) for file in files]
     if joins := getattr(data, "join", None):
         for join in joins:
             if isinstance(join, dict):

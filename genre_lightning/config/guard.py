@@ -26,7 +26,7 @@ from genre_lightning.yaml_files import NOT_YAML, TooLargeError, parse_yaml, read
 
 FILE_OPTIONS = (
     *ALLOWED, "trainer", "data", "data.columns", "data.features", "data.join", "decision", "checkpoint",
-    "early_stopping", "continue",
+    "early_stopping", "continue", "self_training", "pretrain",
 )  # fmt: skip
 """Options for which the parser takes the name of a file with their settings."""
 

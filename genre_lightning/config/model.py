@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from genre_lightning.bounds import FRACTION_BELOW_ONE, SEED, Bounds, above, at_least, bound_problems
+from genre_lightning.config.regularisers import check_regularisers
 from genre_lightning.errors import ConfigError
 from genre_lightning.foreign import check_folder
 from genre_lightning.types import LOSSES, LossFunction, PosWeight
@@ -46,6 +47,8 @@ HEADS = at_least(1, 10**4)
 
 GAMMA = Bounds(0, 100)
 """Exponents of the focal losses: (1 - p) ** 100 is nothing for any p that is not close to 0."""
+
+REGULARISER = Bounds(0, 100)
 
 PROMPT = "Overview of a film:\n{text}\n\nIs {genre} a genre of this film? Answer yes or no.\nAnswer:"
 
@@ -202,6 +205,9 @@ class ClassifierOptions:
             Python).
         fusion: how the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
             side by side ("concat").
+        teacher: a run, an ensemble, or a table of 'genre-lightning folds', whose probabilities of the training films
+            are learnt beside their genres (distillation); null for none.
+        teacher_weight: weight of the teacher's loss beside that of the genres.
         drop_input: probability that an input of a film is taken for missing in training, for each input by itself.
         input_width: numbers of an input's state in the head.
     """
@@ -223,6 +229,8 @@ class ClassifierOptions:
     schedule: Schedule = "linear"
     beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999
     seed: Annotated[int | None, SEED] = None
+    teacher: str | None = None
+    teacher_weight: Annotated[float, above(0, 1e3)] = 1.0
     fusion: Fusion = "gate"
     drop_input: Annotated[float, FRACTION_BELOW_ONE] = 0.1
     input_width: Annotated[int, at_least(1, 10**5)] = 128
@@ -286,6 +294,10 @@ class EncoderOptions(ClassifierOptions):
             apart (BERT, DistilBERT, ELECTRA, RoBERTa and its kin). Otherwise texts of like length are padded to the
             longest of them. The logits are the same.
         architecture: used with backbone "small".
+        r_drop: weight of the divergence between two passes with different dropout (R-Drop); 0 for one pass. It doubles
+            the compute of a step.
+        fgm: length of an adversarial offset of a text's embeddings, with which the text is learnt once more (FGM); 0
+            for none. It more than doubles the compute of a step.
     """
 
     backbone: str = "distilbert-base-uncased"
@@ -300,6 +312,8 @@ class EncoderOptions(ClassifierOptions):
     compile: bool = False
     packing: bool = True
     architecture: Architecture | None = None
+    r_drop: Annotated[float, REGULARISER] = 0.0
+    fgm: Annotated[float, REGULARISER] = 0.0
 
     @property
     def from_scratch(self) -> bool:
@@ -330,6 +344,7 @@ class EncoderOptions(ClassifierOptions):
                 f"model.{name} adapts pretrained weights, and backbone 'small' has none: drop one of them"
             )
         check_one_kind(self.lora, self.adapter, self.unfreeze)
+        check_regularisers(self, drops=self.dropout != 0 or bool(self.adapter) or bool(self.lora and self.lora.dropout))
         if self.lora is not None:
             check_lora(self.lora)
         elif self.unfreeze is not None:
@@ -419,6 +434,10 @@ class LlamaQLoraOptions(DecoderOptions):
         dropout: before the head; null for none.
         activation_checkpointing: keep only the states between layers and compute the rest again in the backward
             pass: a third more work for a fraction of the memory.
+        r_drop: weight of the divergence between two passes with different dropout (R-Drop); 0 for one pass. It doubles
+            the compute of a step.
+        fgm: length of an adversarial offset of a text's embeddings, with which the text is learnt once more (FGM); 0
+            for none. It more than doubles the compute of a step.
         optimizer: "adamw" in float32, "adamw_8bit" with moments of 8 bits, or "paged_adamw_8bit", whose moments
             move to the host when the GPU is full.
     """
@@ -433,11 +452,15 @@ class LlamaQLoraOptions(DecoderOptions):
     dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
     activation_checkpointing: bool = False
     optimizer: OptimizerName = "adamw"
+    r_drop: Annotated[float, REGULARISER] = 0.0
+    fgm: Annotated[float, REGULARISER] = 0.0
 
     def check_options(self) -> None:
         """See `ClassifierOptions.check_options`."""
         super().check_options()
         check_one_kind(self.lora, self.adapter, self.unfreeze)
+        lora = self.lora or LoraOptions()
+        check_regularisers(self, drops=bool(self.dropout or self.adapter or lora.dropout))
         if self.lora is not None:
             check_lora(self.lora, self.quantization)
         if self.unfreeze is not None and (self.quantization != "none" or self.compute_dtype != "auto"):

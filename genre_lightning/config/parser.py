@@ -21,12 +21,12 @@ from typing_extensions import override
 from genre_lightning.compat import importing_only
 from genre_lightning.config.allowed import ALLOWED, import_paths
 from genre_lightning.config.complaints import explain
-from genre_lightning.config.continuation import ContinueOptions
+from genre_lightning.config.continuation import ContinueOptions, SelfTrainingOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.guard import check_arguments
 from genre_lightning.config.model import OPTIONS
-from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, WandbOptions
+from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, PretrainOptions, WandbOptions
 from genre_lightning.config.stand_ins import PUBLIC, STAND_INS, StandIn, class_path
 from genre_lightning.config.trainer import OBJECTS, TrainerOptions
 from genre_lightning.config.trust import KINDS, imported, is_trusted
@@ -45,6 +45,10 @@ _RUN = (
 ABOUT = {
     "data inspect": "Prints the audit, the genres, the lengths in tokens and the splits of a movies file, named first.",
     "fit": "Trains a model, evaluates the best checkpoint on validation and test, and leaves a run directory.",
+    "pretrain": "Trains an encoder to predict hidden words of the training films' texts and of films without genres, "
+    "never of validation or test films, and leaves RUN/backbone for --model.backbone of a fit with the same data. "
+    "After an interruption, the same command resumes. Options of decision, evaluation and the genres' loss have no "
+    "effect.",
     "validate": "Evaluates the best checkpoint of a run on its validation split.",
     "test": "Evaluates the best checkpoint of a run on its test split.",
     "predict": "Tags every film of the file --data.csv with the best checkpoint of a run: predict RUN --data.csv FILE "
@@ -219,6 +223,12 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
         "those of validation or test. What they say is kept in the run directory when it starts.",
     )  # fmt: skip
     parser.add_argument(
+        "--labels", type=Path | None, default=None,
+        help="A queue that people have filled in, or another table of labels that a continued run learns from, as "
+        "from --feedback; what each person changed and where people differ is reported.",
+    )  # fmt: skip
+    parser.add_class_arguments(SelfTrainingOptions, "self_training")
+    parser.add_argument(
         "--require_no_worse", type=bool, default=False,
         help="Exit with status 1 if a continued run is significantly worse than its parent on the parent's test films.",
     )  # fmt: skip
@@ -230,6 +240,8 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
         "--tensorboard", type=bool, default=False,
         help="Write curves and evaluation for TensorBoard too, into the run directory's folder tensorboard.",
     )  # fmt: skip
+    if command == "pretrain":
+        parser.add_class_arguments(PretrainOptions, "pretrain")
     if command == "predict":
         parser.add_argument(
             "--out", type=Path | None, default=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from genre_lightning.bounds import Bounds, at_least
+from genre_lightning.bounds import Bounds, above, at_least
 
 
 @dataclass
@@ -70,3 +70,17 @@ class WandbOptions:
     notes: str | None = None
     mode: Literal["auto", "offline"] = "auto"
     log_model: bool = False
+
+
+@dataclass
+class PretrainOptions:
+    """What a masked language model is pretrained on.
+
+    Attributes:
+        mask_fraction: fraction of a text's tokens that the model predicts: of these, 8 in 10 are hidden, 1 in 10 is
+            replaced by a random token, and 1 in 10 stays.
+        unlabelled: read the texts of films without genres too, beside those of the training split.
+    """
+
+    mask_fraction: Annotated[float, above(0, 0.9)] = 0.15
+    unlabelled: bool = True

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from docstring_parser import parse
 
 from genre_lightning.bounds import BatchBounds, Bounds
-from genre_lightning.config.continuation import ContinueOptions
+from genre_lightning.config.continuation import ContinueOptions, SelfTrainingOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import OPTIONS
@@ -33,7 +33,7 @@ def configuration_schema() -> Schema:
     arguments of models of your own are not looked into.
     """
     settings = {
-        **{name: {"type": ["string", "null"]} for name in ("run_dir", "continue_from", "feedback")},
+        **{name: {"type": ["string", "null"]} for name in ("run_dir", "continue_from", "feedback", "labels")},
         "seed": {"type": "integer"},
         **{name: {"type": "boolean"} for name in ("override", "json", "tensorboard", "require_no_worse")},
         "baseline": {"type": "string"},
@@ -44,6 +44,7 @@ def configuration_schema() -> Schema:
         "early_stopping": _of_options(EarlyStoppingOptions),
         "decision": _of_options(DecisionOptions),
         "continue": _of_options(ContinueOptions),
+        "self_training": _of_options(SelfTrainingOptions),
         "wandb": {**_of_options(WandbOptions), "type": ["object", "null"]},
     }
     return {

@@ -35,6 +35,9 @@ def _stand_in(path: str, kind: type[ClassifierOptions]) -> type[StandIn]:
 STAND_INS = {path: _stand_in(path, kind) for path, kind in OPTIONS.items()}
 """By class path; the first is the default."""
 
+DEFAULT_MODEL = next(iter(STAND_INS))
+"""The encoder."""
+
 PUBLIC = {f"genre_lightning.{path.rpartition('.')[2]}": kind for path, kind in STAND_INS.items()}
 """By the path that a library's user imports."""
 

@@ -15,7 +15,8 @@ from jsonargparse import Namespace
 from genre_lightning.bounds import SEED, BatchBounds, Bounds, at_least, bound_problems, check_number
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import VALIDATION_METRICS
-from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions
+from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, PretrainOptions
+from genre_lightning.config.stand_ins import DEFAULT_MODEL, class_path
 
 Precision = Literal[
     "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64",
@@ -147,6 +148,26 @@ def option_problems(config: Namespace) -> list[str]:
             problems.append(f"trainer.{name} would leave films without a prediction: use data.max_films instead")
     if saving.monitor not in MONITORS:
         problems.append(f"checkpoint.monitor is {saving.monitor}: choose one of {', '.join(MONITORS)}")
+    return problems
+
+
+def pretraining_problems(config: Namespace) -> list[str]:
+    """Return the problems of a pretraining's options, beside those of every run."""
+    problems = bound_problems(PretrainOptions, vars(config.pretrain), "pretrain")
+    if class_path(config.model.class_path) != DEFAULT_MODEL:
+        problems.append(
+            f"--model is {config.model.class_path}, and pretrain trains an encoder that predicts hidden words: leave "
+            "--model out"
+        )
+    for name in ("continue_from", "feedback", "labels"):
+        if config[name] is not None:
+            problems.append(f"--{name} is for genre-lightning fit, and a pretraining learns no genres: leave it out")
+    if (config.model.get("init_args") or {}).get("teacher"):
+        problems.append("model.teacher is for genre-lightning fit, and a pretraining learns no genres: leave it out")
+    if config.early_stopping.patience:
+        problems.append(
+            "early_stopping.patience needs validations, and pretraining reads no validation film: set it to 0"
+        )
     return problems
 
 

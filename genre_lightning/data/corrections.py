@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ from genre_lightning.errors import one_line
 from genre_lightning.files import damaged, parse_json, read_text, write_text
 from genre_lightning.shapes import Shape, number, require_shape, text
 
-_SHAPE: Shape = {"text": text, "title": text, "genres": [text], "weight": number, "fields": {"*": text}}
+_SHAPE: Shape = {
+    "text": text,
+    "title": text,
+    "genres": [text],
+    "weight": number,
+    "fields": {"*": text},
+    "known?": [text],
+}
 _FORMAT = 1
 
 
@@ -36,6 +43,7 @@ class Correction:
         weight: In the loss of a step, where a film of a file has 1.
         title: Of the film, or "".
         fields: What the text template is filled with, by the name of the column.
+        known: Genres that the film is known to have or not to have; None for all. A pseudo-label knows some alone.
     """
 
     text: str
@@ -43,11 +51,16 @@ class Correction:
     weight: float
     title: str
     fields: dict[str, str]
+    known: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {name: value for name, value in asdict(self).items() if name != "known" or value is not None}
 
 
 def write_corrections(corrections: Sequence[Correction], path: Path) -> None:
     """Write corrections as lines of JSON, whole or not at all."""
-    write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in corrections))
+    write_text(path, "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in corrections))
 
 
 def read_corrections(path: Path) -> list[Correction]:
@@ -61,7 +74,8 @@ def read_corrections(path: Path) -> list[Correction]:
         for line in read_text(path, "train in another --run_dir").splitlines():
             values = parse_json(line)
             require_shape(values, _SHAPE)
-            found.append(Correction(**{**values, "genres": tuple(values["genres"])}))
+            lists = {name: tuple(values[name]) for name in ("genres", "known") if name in values}
+            found.append(Correction(**{**values, **lists}))
     except (ValueError, TypeError) as error:
         raise damaged(path, one_line(error), "copy it from where the run was trained") from None
     return found
@@ -76,12 +90,31 @@ class Corrected:
         weights: float32 (films,), of each film in the loss of a step.
         trains: bool (films,): films with feedback, which are on no side but train.
         held_out: Texts of feedback that are left out, as they are on the validation or test side.
+        known: Of the films with pseudo-labels, by their positions: the genres that are known.
     """
 
     films: FilmTable
     weights: NDArray[np.float32]
     trains: NDArray[np.bool_]
     held_out: int
+    known: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+    def masked(
+        self, known: NDArray[np.bool_] | None, rows: NDArray[np.int64], genres: Sequence[str]
+    ) -> NDArray[np.bool_] | None:
+        """Mark what pseudo-labels do not know as unknown.
+
+        Args:
+            known: bool (films in use, genres), without them; None if all labels are known.
+            rows: Positions of the films in use.
+            genres: Names of the columns.
+        """
+        if not self.known:
+            return known
+        mask = np.ones((len(rows), len(genres)), dtype=bool) if known is None else known
+        for place in np.flatnonzero(np.isin(rows, list(self.known))).tolist():
+            mask[place] = np.isin(genres, self.known[int(rows[place])])
+        return mask
 
 
 def corrected(
@@ -110,7 +143,7 @@ def corrected(
     usable = {name: one for name, one in said.items() if name not in locked}
     present = set(names)
     extra = [one for name, one in usable.items() if name not in present]
-    key = key_of([_FORMAT, films.digest, [asdict(one) for one in usable.values()], source.template.template])
+    key = key_of([_FORMAT, films.digest, [one.to_json() for one in usable.values()], source.template.template])
 
     def build(folder: Path) -> dict[str, Any]:
         table = films.table
@@ -133,11 +166,13 @@ def corrected(
     weights = np.array(of_films + [one.weight for one in extra], dtype=np.float32)
     path = folder / "films.arrow"
     result = replace(films, table=open_table(path), digest=key, path=path)
-    return Corrected(result, weights, trains, len(said) - len(usable))
+    every = [*(usable.get(name) for name in names), *extra]
+    known = {place: one.known for place, one in enumerate(every) if one is not None and one.known is not None}
+    return Corrected(result, weights, trains, len(said) - len(usable), known)
 
 
 def _as_films(corrections: Sequence[Correction], schema: pa.Schema, source: FilmSource, ids: NDArray[Any]) -> pa.Table:
-    """Make films of texts that no file has; their ids are below all others, or named after their digests."""
+    """Make films of texts that no file has; their ids are made of their digests."""
     count = len(corrections)
     fields = source.template.columns(source.columns)
     texts = []
@@ -145,12 +180,10 @@ def _as_films(corrections: Sequence[Correction], schema: pa.Schema, source: Film
         cells = {**one.fields, source.columns.title: one.title, source.columns.overview: one.text}
         cells |= {"title": one.title, "overview": one.text}
         texts.append(source.template.fill({name: cells.get(column, "") for name, column in fields.items()}))
-    if ids.dtype == object:
-        digests = as_bytes(text_digests(one.text for one in corrections))
-        new_ids: list[Any] = [f"feedback-{digest.hex()}" for digest in digests]
-    else:
-        first = min(int(ids.min()) if len(ids) else 0, 0) - 1
-        new_ids = [first - number for number in range(count)]
+    digests = as_bytes(text_digests(one.text for one in corrections))
+    new_ids: list[Any] = [f"feedback-{digest.hex()}" for digest in digests]
+    if ids.dtype != object:  # below zero: the same in every run of a chain, whose sides are kept by them
+        new_ids = [-1 - int.from_bytes(digest[:7], "little") for digest in digests]
     columns: dict[str, Any] = {
         "id": new_ids,
         "title": [one.title for one in corrections],
@@ -159,5 +192,5 @@ def _as_films(corrections: Sequence[Correction], schema: pa.Schema, source: Film
         "genres": [list(one.genres) for one in corrections],
         ORIGIN: [0] * count,
     }
-    arrays = [pa.array(columns.get(field.name, [None] * count), field.type) for field in schema]
+    arrays = [pa.array(columns.get(column.name, [None] * count), column.type) for column in schema]
     return pa.Table.from_arrays(arrays, schema=schema)

@@ -25,12 +25,13 @@ from genre_lightning.data.continued import (
     films_in_use,
     origins,
 )
-from genre_lightning.data.corrections import Correction, corrected
+from genre_lightning.data.corrections import Corrected, Correction, corrected
 from genre_lightning.data.features.encode import EncodedInputs
 from genre_lightning.data.features.fit import Leak, known_share
 from genre_lightning.data.features.lines import FittedTexts
 from genre_lightning.data.features.prepare import encoded_inputs, fit_inputs
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
+from genre_lightning.data.folds import fold_numbers
 from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.known_labels import known_labels, label_columns
@@ -149,7 +150,7 @@ def prepare_films(
     if options.cache_group_writable:
         share_with_group(options.cache)
     source = options.source
-    films = _load(options)
+    films = read_files(options)
     found = changed = None
     if old is not None and (kept is None or corrections):
         digests = _text_digests(options, films, np.arange(len(films)), films.digest)
@@ -174,16 +175,18 @@ def prepare_films(
         splits, sides = _continued_splits(options, old, found.of(rows), films, rows, labels, content, vocabulary)
     else:
         splits, sides = _splits(options, kept, films, rows, labels, content)
+    if options.left_out is not None:
+        groups = groups_of(_text_digests(options, films, rows, content))
+        splits = {**splits, "train": _without_fold(splits["train"], films.ids[rows], groups, options)}
     known = known_labels(options, films, rows, labels, vocabulary, sides)
+    if changed is not None:
+        known = changed.masked(known, rows, vocabulary.names)
     if known is not None:
         splits = {name: replace(split, known=known[split.films]) for name, split in splits.items()}
     if changed is not None:
         weights = changed.weights[rows]
         splits["train"] = replace(splits["train"], weights=weights[splits["train"].films])
-        notes.append(
-            f"feedback on {int(changed.trains.sum()):,} films is trained on; on {changed.held_out:,} films of the "
-            "validation and test sides it is left out"
-        )
+        notes += _notes_of_corrections(changed)
     train = splits["train"]
     inputs, leaks = fit_inputs(
         source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
@@ -191,7 +194,11 @@ def prepare_films(
     if old is not None:
         inputs = old.inputs
     audit = _audit(options, films, vocabulary, splits)
+    if options.left_out is not None:
+        audit["notes"].append(f"fold {options.fold} of the training films is left out of the training")
     audit["notes"] += [*notes, *_notes_of_unknown(vocabulary, splits)]
+    if changed is not None and changed.known:
+        audit["pseudo_labels"] = _audit_of_pseudo_labels(vocabulary, rows, labels, known, list(changed.known))
     if source.has_inputs:
         audit |= _audit_of_inputs(films, inputs, leaks, excluded=options.exclude_leaks)
     return PreparedFilms(films, rows, vocabulary, splits, audit, sides, content, inputs, options.cache)
@@ -212,14 +219,14 @@ def tokenised(
         ConfigError: There is no such tokenizer, or it knows hardly anything of the texts.
     """
     films, rows = prepared.films, prepared.rows
-    chosen = _tokenizer(options, prepared, tokenizer, revision)
+    chosen = chosen_tokenizer(options, prepared, tokenizer, revision)
     lines = options.source.template.features
     texts: Sequence[str] = LazyTexts(films, rows)
     content = prepared.content
     if lines:
         texts = FittedTexts(texts, lines, chosen, options.max_tokens)
         content = key_of([content, [[line.line, line.max_tokens] for line in lines]])
-    with _progress()("Tokenising", len(rows)) as progress:
+    with progress_bar()("Tokenising", len(rows)) as progress:
         tokens = tokenise(
             texts,
             chosen,
@@ -230,11 +237,12 @@ def tokenised(
         )
     own = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
     data = PreparedData(**own, tokenizer=chosen, tokens=tokens, max_tokens=options.max_tokens)
-    _check_known_words(data)
+    check_known_words(data)
     return data
 
 
-def _progress() -> ProgressBar:
+def progress_bar() -> ProgressBar:
+    """Return what shows progress: nothing on other ranks than rank 0."""
     return task_progress if is_first_rank() else no_progress
 
 
@@ -242,12 +250,20 @@ def _reading_progress() -> ReadingProgress:
     return file_progress if is_first_rank() else no_reading_progress
 
 
-def _load(options: DataOptions) -> FilmTable:
-    """Read all files, or what an own reader makes of them, as one table."""
+def read_files(options: DataOptions, *, require_genres: bool = True) -> FilmTable:
+    """Read all files, or what an own reader makes of them, as one table.
+
+    Args:
+        options: Of the data.
+        require_genres: Leave out films without genres.
+
+    Raises:
+        DataError: A file cannot be read, or leaves no film.
+    """
     reader, tables = options.own_reader, []
     for source in options.sources:
         inputs = (*source.inputs, *label_columns(options))
-        source = replace(source, inputs=inputs, known_genres=options.known_genres)
+        source = replace(source, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres)
         path = source.path if reader is None else read_rows(reader, source.path, options.cache)
         tables.append(load_films(replace(source, path=path), options.cache, _reading_progress()))
     return combined(tables, [source.path for source in options.sources], options.cache)
@@ -321,6 +337,18 @@ def _splits(
     return _as_splits(parts, ids, labels), sides
 
 
+def _without_fold(train: Split, ids: NDArray[Any], groups: NDArray[np.int64], options: DataOptions) -> Split:
+    assert options.left_out is not None
+    left_out, count = options.left_out
+    used = fold_numbers(train.labels, groups[train.films], count, options.seed) != left_out
+    if used.all() or not used.any():
+        raise DataError(
+            f"{len(used)} training films do not make {count} folds (data.fold {options.fold}): ask for fewer folds"
+        )
+    films = train.films[used]
+    return replace(train, films=films, labels=train.labels[used], sha256=ids_digest(ids[films]))
+
+
 def _continued_splits(
     options: DataOptions,
     old: OldFilms,
@@ -365,7 +393,7 @@ def _text_digests(options: DataOptions, films: FilmTable, rows: NDArray[np.int64
     """See `text_digests`; kept in the cache, as every text is read for it."""
 
     def build(folder: Path) -> dict[str, Any]:
-        with _progress()("Splitting", len(rows)) as progress:
+        with progress_bar()("Splitting", len(rows)) as progress:
             np.save(folder / "digests.npy", text_digests(LazyTexts(films, rows, "overview", progress)))
         return {}
 
@@ -373,9 +401,10 @@ def _text_digests(options: DataOptions, films: FilmTable, rows: NDArray[np.int64
     return np.load(folder / "digests.npy")
 
 
-def _tokenizer(
+def chosen_tokenizer(
     options: DataOptions, prepared: PreparedFilms, tokenizer: str | None, revision: str | None
 ) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, or train one on the texts of the training films; see `tokenised`."""
     if tokenizer is None:
         raise ConfigError("data.tokenizer is not set: name a model of the hub, a local directory, or 'wordpiece'")
     if tokenizer != TRAINED:
@@ -390,7 +419,7 @@ def _tokenizer(
     )
 
 
-def _check_known_words(data: PreparedData) -> None:
+def check_known_words(data: PreparedData) -> None:
     """Refuse texts that the tokenizer has no words for, such as those of another script.
 
     Raises:
@@ -438,6 +467,37 @@ def _notes_of_unknown(vocabulary: GenreVocabulary, splits: dict[str, Split]) -> 
         if known < films:
             notes.append(f"{name} is known of {known:,} films ({positive:,} have it) and unknown of {films - known:,}")
     return notes
+
+
+def _notes_of_corrections(changed: Corrected) -> list[str]:
+    """Count the films with feedback and those with pseudo-labels."""
+    by_people, by_model = int(changed.trains.sum()) - len(changed.known), len(changed.known)
+    notes = []
+    if by_people or not by_model:
+        notes.append(
+            f"feedback on {by_people:,} films is trained on; on {changed.held_out:,} films of the validation and test "
+            "sides it is left out"
+        )
+    if by_model:
+        notes.append(f"pseudo-labels of {by_model:,} films are trained on, and on no other side")
+    return notes
+
+
+def _audit_of_pseudo_labels(
+    vocabulary: GenreVocabulary,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.bool_],
+    known: NDArray[np.bool_] | None,
+    films: list[int],
+) -> dict[str, Any]:
+    """Count the pseudo-labels of each genre: positive ones and known ones."""
+    places = np.flatnonzero(np.isin(rows, films))
+    mask = np.ones_like(labels) if known is None else known
+    return {
+        "films": len(places),
+        "genres": vocabulary.counts(labels[places]),
+        "known": vocabulary.counts(mask[places]),
+    }
 
 
 def _audit_of_inputs(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from genre_lightning.distributed.sharded import transformer_blocks
 from genre_lightning.errors import ConfigError, one_line
@@ -12,6 +15,7 @@ from genre_lightning.foreign import check_folder
 from genre_lightning.models.backbone_config import check_encoder, read_config
 from genre_lightning.models.base_weights import StoredWeights, WeightReport, sorted_out, weight_files
 from genre_lightning.models.published import published_config
+from genre_lightning.progress import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,8 +134,25 @@ def load_backbone(name: str, revision: str | None, config: PretrainedConfig) -> 
     return model
 
 
+def load_masked_model(name: str, revision: str | None, config: PretrainedConfig) -> PreTrainedModel:
+    """Return the pretrained encoder with its head over words, in float32; see `load_backbone`.
+
+    Weights of the head that are not stored are drawn at random.
+
+    Raises:
+        ConfigError: The weights cannot be loaded, or are of another model.
+    """
+    stored = StoredWeights(name, weight_files(name, revision))
+    model, report = _filled(name, config, stored, read=True, auto_class="AutoModelForMaskedLM")
+    of_encoder = tuple(key for key in report.missing if key.startswith(f"{model.base_model_prefix}."))
+    replace(report, missing=of_encoder, unexpected=()).require(name)
+    if new := len(report.missing) - len(of_encoder):
+        rank_zero_only(say)(f"{new:,} weights of the head over words are not stored with {name}, and start at random")
+    return model
+
+
 def _filled(
-    name: str, config: PretrainedConfig, stored: StoredWeights, *, read: bool
+    name: str, config: PretrainedConfig, stored: StoredWeights, *, read: bool, auto_class: str = "AutoModel"
 ) -> tuple[PreTrainedModel, WeightReport]:
     """Return an encoder with its stored weights, and how they fit; without `read` all of it takes no memory."""
     import torch
@@ -143,7 +164,7 @@ def _filled(
     }
     try:
         with QuietLoading():
-            model, found = _model_class(config, "AutoModel").from_pretrained(
+            model, found = _model_class(config, auto_class).from_pretrained(
                 None,
                 config=config,
                 state_dict=weights,
@@ -151,7 +172,7 @@ def _filled(
                 device_map=None if read else "meta",
                 ignore_mismatched_sizes=True,  # reported with the rest
                 output_loading_info=True,
-                **_no_pooler(config),
+                **(_no_pooler(config) if auto_class == "AutoModel" else {}),
             )
     except Exception as error:  # whatever the architecture makes of its numbers
         raise _unbuildable(name, error) from None
@@ -196,11 +217,12 @@ def _unbuildable(name: str, error: object) -> ConfigError:
     )
 
 
-def empty_backbone(config: PretrainedConfig) -> PreTrainedModel:
-    """Return the encoder of a configuration with random weights, in float32."""
+def empty_backbone(config: PretrainedConfig, auto_class: str = "AutoModel") -> PreTrainedModel:
+    """Return the encoder of a configuration with random weights, in float32; see `empty_shape`."""
     import torch
 
-    return _model_class(config, "AutoModel")._from_config(config, dtype=torch.float32, **_no_pooler(config))
+    options = _no_pooler(config) if auto_class == "AutoModel" else {}
+    return _model_class(config, auto_class)._from_config(config, dtype=torch.float32, **options)
 
 
 def _model_class(config: PretrainedConfig, auto_class: str) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genre_lightning.compat import keep_buffers_per_rank, set_hyperparameters
 from genre_lightning.config.constructors import plain
 from genre_lightning.config.model import ClassifierOptions
+from genre_lightning.config.regularisers import check_passes
 from genre_lightning.config.trust import function
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.distributed.strategies import check_strategy, is_sharded
@@ -31,6 +32,7 @@ from genre_lightning.models.layers.fusion import FusionHead, inputs_of, no_input
 from genre_lightning.models.layers.packing import avoid_plans_per_shape
 from genre_lightning.models.lora import is_start
 from genre_lightning.models.metadata import CHECKPOINT_KEY, CheckpointMetadata
+from genre_lightning.models.regularisers import passes_of, regularised_step
 from genre_lightning.models.start import start_from
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.models.stepwise import StepOutput, StepwiseModule
@@ -233,6 +235,7 @@ class GenreClassifier(StepwiseModule):
         named = {name: getattr(self.options, name) for name in _FOR_STRATEGY if hasattr(self.options, name)}
         if self.trains:
             _ = self.loss_function
+        check_passes(self.options, self.precision, sharded=is_sharded(strategy))
         if getattr(self.options, "adapter", None) is not None and is_sharded(strategy):
             raise ConfigError(
                 "model.adapter cannot be sharded by trainer.strategy fsdp, as blocks may share its weights: set "
@@ -312,17 +315,28 @@ class GenreClassifier(StepwiseModule):
 
     def model_step(self, batch: Batch) -> StepOutput:
         """Logits and summed loss of a batch: the one computation of training, validation and test."""
+        if self.training and passes_of(self.options) > 1:
+            return regularised_step(self, batch)
         logits = self(batch).float()
+        return StepOutput(logits, (self.film_losses(logits, batch) * batch["weights"]).sum())
+
+    def film_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of each film of a batch, (films,)."""
         masks = {"known": batch["known"]} if "known" in batch else {}
-        losses = self.loss_function(logits, batch["labels"], self.pos_weight, **masks)
+        losses: Tensor = self.loss_function(logits, batch["labels"], self.pos_weight, **masks)
         if "teacher" in batch and self.training:
             losses = losses + self.distillation * distillation(logits, batch["teacher"])
-        return StepOutput(logits, (losses * batch["weights"]).sum())
+        return losses
 
     def training_cost(self) -> TrainingCost | None:
         """Return what training costs in FLOPs; None if the backbone's shape is not known."""
         config = getattr(self, "backbone_config", None)
-        return training_cost(self.backbone, config, causal=self.causal) if config else None
+        if not config:
+            return None
+        attacked = bool(getattr(self.options, "fgm", 0))
+        return training_cost(
+            self.backbone, config, causal=self.causal, passes=passes_of(self.options), input_gradients=int(attacked)
+        )
 
     # Evaluation
 

@@ -25,7 +25,9 @@ class TrainingCost:
         return self.per_token * tokens + self.per_token_squared * tokens_squared
 
 
-def training_cost(backbone: nn.Module, config: Any, *, causal: bool) -> TrainingCost:
+def training_cost(
+    backbone: nn.Module, config: Any, *, causal: bool, passes: int = 1, input_gradients: int = 0
+) -> TrainingCost:
     """Count as PaLM's appendix B does (Chowdhery et al. 2022, arXiv:2204.02311), for frozen weights too.
 
     A weight of a linear layer costs 2 FLOPs a token forward, 2 for the gradient of its input, and 2 for its own where
@@ -39,12 +41,17 @@ def training_cost(backbone: nn.Module, config: Any, *, causal: bool) -> Training
         backbone: with its linear layers, which may be quantised or sharded: their sizes are as they were made.
         config: of the backbone: num_hidden_layers, num_attention_heads, hidden_size, and head_dim where that differs.
         causal: whether a token sees only those before it.
+        passes: how often a step computes a text, forward and backward.
+        input_gradients: how often it computes the gradient of the embeddings besides.
     """
     per_token = 0
+    of_trained, of_frozen = 6 * passes + 2 * input_gradients, 4 * passes + 2 * input_gradients
     for name, module in backbone.named_modules():
         # a pooler reads one state of a text
         if isinstance(module, nn.Linear) and "pooler" not in name.split("."):
-            per_token += (6 if module.weight.requires_grad else 4) * module.in_features * module.out_features
+            of_weight = of_trained if module.weight.requires_grad else of_frozen
+            per_token += of_weight * module.in_features * module.out_features
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return TrainingCost(per_token, 12 * config.num_hidden_layers * width / (2 if causal else 1))
+    of_pair = (12 * passes + 8 * input_gradients) / (2 if causal else 1)
+    return TrainingCost(per_token, of_pair * config.num_hidden_layers * width)

@@ -85,7 +85,7 @@ def memory(shape: ModelShape, setting: Setting, batch: BatchShape) -> Memory:
         accumulated = kept["gradients"] if setting.micro_batches > 1 else 0
         host = sum(kept.values()) - scales - accumulated
         kept = {"weights": scales, "gradients": accumulated, "optimizer": 0}
-    activations = activation_bytes(shape, setting, batch)
+    activations = shape.passes * activation_bytes(shape, setting, batch)
     passing = {
         "activations": activations,
         "working": working_bytes(shape, setting, batch),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from genre_lightning.distributed.sharded import transformer_blocks
+from genre_lightning.models.regularisers import passes_of
 
 if TYPE_CHECKING:
     from genre_lightning.models.base import GenreClassifier
@@ -81,6 +82,7 @@ class ModelShape:
         dropouts: dropouts on states in a block.
         adapters: of the first block.
         checkpointed: whether the states within blocks are computed again in the backward pass.
+        passes: how often a step computes its films before it goes back.
     """
 
     weights: tuple[Weight, ...]
@@ -96,6 +98,7 @@ class ModelShape:
     dropouts: int
     adapters: tuple[Adapter, ...]
     checkpointed: bool
+    passes: int = 1
 
     @property
     def total(self) -> int:
@@ -162,6 +165,7 @@ def shape_of(model: GenreClassifier) -> ModelShape:
         dropouts=0 if decoder or not _first(config, "hidden_dropout_prob", "dropout") else _state_dropouts(blocks[0]),
         adapters=tuple(_adapters(blocks[0])),
         checkpointed=bool(getattr(model.options, "activation_checkpointing", False)),
+        passes=passes_of(model.options),
     )
 
 

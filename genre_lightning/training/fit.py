@@ -40,6 +40,7 @@ from genre_lightning.training.resume import (
     undone_if_refused,
 )
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
+from genre_lightning.training.teacher import teach
 from genre_lightning.training.trial import TrialHooks
 
 if TYPE_CHECKING:
@@ -100,13 +101,13 @@ def _fit(
             _check_steps_left(setup, data)
         with undone_if_refused(setup.run):
             if anew and is_first_rank():
-                _note_override(setup, changed)
+                note_override(setup, changed)
             begin(setup.run, setup.config_text, data, anew=anew)
             if setup.lineage is not None and is_first_rank() and not setup.run.lineage.is_file():
                 setup.lineage.write(setup.run.lineage)
             if is_first_rank() and setup.data.corrections and not setup.run.corrections.is_file():
                 write_corrections(setup.data.corrections, setup.run.corrections)
-            _keep_tokenizer(setup, data)
+            keep_tokenizer(setup, data)
             results = None if changed or decides_anew else finished_results(setup.run)
             return _train_and_evaluate(setup, data, changed, trial) if results is None else results
 
@@ -129,7 +130,8 @@ def _check_steps_left(setup: Setup, data: PreparedData) -> None:
         )
 
 
-def _keep_tokenizer(setup: Setup, data: PreparedData) -> None:
+def keep_tokenizer(setup: Setup, data: PreparedData) -> None:
+    """Write the tokenizer into the run directory, unless it is there."""
     if is_first_rank() and not setup.run.tokenizer.is_dir():
         with new_folder(setup.run.tokenizer) as draft:
             data.tokenizer.save_pretrained(draft)
@@ -140,11 +142,17 @@ def _train_and_evaluate(
 ) -> dict[str, dict[str, Any]]:
     for difference in changed:
         tell(f"overriding {difference}")
+    if _is_to_train(setup, anew=bool(changed)):
+        teach(setup, data)  # before the loggers: a run that is refused here leaves nothing in them
     trainer, checkpoints = build_trainer(setup)
     if trial is not None:
         trainer.callbacks.append(trial.reporter)  # type: ignore[attr-defined]  # set by a connector
     with closing(trainer.loggers):
         return _train(setup, data, trainer, checkpoints, trial, anew=bool(changed))
+
+
+def _is_to_train(setup: Setup, *, anew: bool) -> bool:
+    return anew or setup.run.status not in ("evaluating", "finished")
 
 
 def _train(
@@ -156,20 +164,12 @@ def _train(
     *,
     anew: bool,
 ) -> dict[str, dict[str, Any]]:
-    if setup.run.status not in ("evaluating", "finished") or anew:
-        candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
-        resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
-        for complaint in complaints:
-            tell(complaint)
-        step = 0
-        if resume and manifest:
-            _check_same_settings(setup, resume, manifest)
-            step = manifest.global_step or 0
-            tell(f"resuming {setup.run.path} after optimizer step {step:,}")
-        elif setup.lineage is not None:
+    if _is_to_train(setup, anew=anew):
+        resume, step = last_checkpoint(setup, checkpoints)
+        if resume is None and setup.lineage is not None:
             start_from_parent(setup, setup.lineage)
         resume_loggers(trainer.loggers, step)
-        _describe(setup, data, trainer.strategy.root_device)
+        describe(setup, data, trainer.strategy.root_device)
         settings = yaml.safe_load(setup.config_text)
         described = {**settings, "data_audit": data.audit, "git_commit": git_commit()}
         if setup.lineage is not None:
@@ -207,6 +207,24 @@ def _train(
     return results
 
 
+def last_checkpoint(setup: Setup, checkpoints: RunCheckpoint) -> tuple[Path | None, int]:
+    """Return the newest whole checkpoint to resume from, and the optimizer steps before it; None and 0 without one.
+
+    Raises:
+        ConfigError: Other settings made it.
+    """
+    candidates = [setup.run.last, *previous_names(setup.run.checkpoints, checkpoints.keep_last)]
+    resume, manifest, complaints = newest_good(candidates, set_aside=is_first_rank())
+    for complaint in complaints:
+        tell(complaint)
+    if not (resume and manifest):
+        return None, 0
+    _check_same_settings(setup, resume, manifest)
+    step = manifest.global_step or 0
+    tell(f"resuming {setup.run.path} after optimizer step {step:,}")
+    return resume, step
+
+
 def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     """Return what the training has settled: learning rates, the best checkpoint's epoch and step, and what made it."""
     lr, head_lr = setup.model.learning_rates() if setup.model.trains else (None, None)
@@ -225,7 +243,7 @@ def _training_metadata(setup: Setup, trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _note_override(setup: Setup, changed: list[str]) -> None:
+def note_override(setup: Setup, changed: list[str]) -> None:
     """Note what `--override` changes, and after which step: until the next save, the run's checkpoint is of before."""
     run = setup.run
     state, notes = run.read_state(), {}
@@ -261,7 +279,8 @@ def _restore_best(setup: Setup, trainer: Trainer, score: float | None) -> None:
     restore_weights(setup.model, setup.run.best)
 
 
-def _describe(setup: Setup, data: PreparedData, device: torch.device) -> None:
+def describe(setup: Setup, data: PreparedData, device: torch.device) -> None:
+    """Log the data, the model and where the run is."""
     sizes = ", ".join(f"{len(split.films):,} {name}" for name, split in data.splits.items())
     audit = data.films.audit
     tell(f"data    {audit.rows:,} rows, {audit.kept:,} films kept; {sizes}; {len(data.vocabulary)} genres")

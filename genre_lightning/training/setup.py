@@ -20,10 +20,12 @@ from genre_lightning.config.constructors import values
 from genre_lightning.config.continuation import ContinueOptions
 from genre_lightning.config.data import make_paths_absolute
 from genre_lightning.config.guard import instantiate
+from genre_lightning.config.run import PretrainOptions
 from genre_lightning.config.trainer import option_problems
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.movies import check_data
 from genre_lightning.data.prepare import PreparedData
+from genre_lightning.data.pretraining import TextDataModule
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer
 from genre_lightning.distributed.checkpoint.io import AtomicCheckpointIO
 from genre_lightning.distributed.launch import torchrun_ranks
@@ -47,7 +49,8 @@ from genre_lightning.lineage import Lineage
 from genre_lightning.metrics import better_is_higher
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.layers.fusion import no_inputs
-from genre_lightning.runs import RunDirectory
+from genre_lightning.models.masked_language import MaskedLanguageModel
+from genre_lightning.runs import PRETRAINING, RunDirectory
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
 from genre_lightning.training.callbacks.last_validation import LastValidation
 from genre_lightning.training.callbacks.progress import progress_bar
@@ -55,6 +58,7 @@ from genre_lightning.training.callbacks.starts import NoteStart
 from genre_lightning.training.callbacks.throughput import Throughput
 from genre_lightning.training.loggers.build import check_loggers, make_loggers
 from genre_lightning.training.loggers.wandb_run import WandbOptions
+from genre_lightning.training.teacher import check_teacher, is_taught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +115,8 @@ def prepare_checks(
     make_paths_absolute(config.data)
     if config.continue_from is not None:
         config.continue_from = Path(config.continue_from).expanduser().absolute()
+    if (arguments := config.model.get("init_args")) and arguments.get("teacher"):
+        arguments.teacher = str(Path(arguments.teacher).expanduser().absolute())
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     problems = _trainer_problems(config, planned)
     step, ranks = current_step(), torchrun_ranks()
@@ -120,8 +126,7 @@ def prepare_checks(
         problems += _machine_problems(config)
     text = parser.dump(config, skip_none=False)
     instances = instantiate(parser, config, run.path)
-    model: GenreClassifier = instances.model
-    data = MovieDataModule(**values(instances.data))
+    model, data = _model_and_data(instances)
     model.take_seed(config.seed)
     model.runs_on(str(config.trainer.accelerator), str(config.trainer.precision))
     if run.tokenizer.is_dir():
@@ -147,12 +152,17 @@ def prepare_checks(
                 "that the backbone reads other words: leave data.tokenizer out to use its own"
             )
 
+    def teacher_is_there() -> None:
+        if not is_taught(run):
+            continues = config.continue_from is not None
+            check_teacher(model.options, instances["continue"], trains=model.trains, continues=continues)
+
     checks: list[Callable[[], None]] = [strategy_fits]
     # a whole model lies in its checkpoint, adapters need their base too
     if films or model.adapters:
         checks.append(model_fits)
     if films:
-        checks += [lambda: check_data(data.options), loggers_are_there, run.check_writable]
+        checks += [lambda: check_data(data.options), loggers_are_there, run.check_writable, teacher_is_there]
     options = instances.trainer.as_dict()
     # not in the configuration that is kept: the run may be evaluated anywhere
     if step:
@@ -161,6 +171,15 @@ def prepare_checks(
         options |= {"devices": ranks.devices, "num_nodes": ranks.nodes}
     setup = Setup(config, text, run, data, model, options, instances.wandb, instances["continue"])
     return setup, problems, checks
+
+
+def _model_and_data(instances: Namespace) -> tuple[GenreClassifier, MovieDataModule]:
+    data = MovieDataModule(**values(instances.data))
+    if PRETRAINING not in instances:
+        return instances.model, data
+    pretrain: PretrainOptions = instances[PRETRAINING]
+    model = MaskedLanguageModel(instances.model.options, pretrain.mask_fraction)
+    return model, TextDataModule(data.options, unlabelled=pretrain.unlabelled)
 
 
 def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[str]:

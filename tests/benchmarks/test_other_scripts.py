@@ -1,5 +1,6 @@
 """The benchmark scripts beside training, at small size: they name functions of the package, which move."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,12 @@ def test_decisions_shrinkage_and_tagging(sample_csv, tmp_path):
     assert main(["fit", "--data.csv", str(sample_csv), *words]) == 0
     run("threshold_shrinkage.py", tmp_path / "evaluation/validation/predictions.parquet", "--folds", 2, "--repeats", 1)
     run("tagging.py", tmp_path, sample_csv, "--films", 100, "--rounds", 1)
+
+
+@pytest.mark.slow
+def test_active_learning(sample_csv, tmp_path):
+    words = ["--seeds", 1, "--rounds", 1, "--size", 30, "--start", 60, "--out", tmp_path]
+    shown = run("learning/simulate.py", sample_csv, *words)
+    assert "| 90 |" in shown
+    assert len(json.loads((tmp_path / "active_learning.json").read_text())["rows"]) == 4
+    assert (tmp_path / "active_learning.png").is_file()

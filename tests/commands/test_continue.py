@@ -15,16 +15,22 @@ from sklearn.metrics import f1_score
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
+from genre_lightning.config.continuation import ContinueOptions, SelfTrainingOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.data.continued import OldFilms
 from genre_lightning.data.corrections import Correction
 from genre_lightning.data.kept_splits import KeptSplits
-from genre_lightning.data.prepare import prepare_films
+from genre_lightning.data.prepare import prepare_films, read_files
 from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.data.splits import text_digests
+from genre_lightning.data.unlabelled import without_genres
 from genre_lightning.evaluation.report import report_values
 from genre_lightning.evaluation.runs import Run
+from genre_lightning.learning.pseudo_labels import pseudo_labels
 from genre_lightning.learning.store import Feedback, FeedbackStore
+from genre_lightning.learning.training_labels import joined_labels
 from genre_lightning.models.metadata import CHECKPOINT_KEY
+from genre_lightning.runs import RunDirectory
 
 KEPT = ("Drama", "Comedy", "Thriller", "Action", "Romance")
 NEW_GENRE = "Horror"
@@ -413,3 +419,104 @@ def test_a_job_continues_with_the_parents_settings(files, parent, tmp_path, monk
     assert settings["continue_from"] == str(parent)  # a job runs in another directory
     assert settings["model"]["init_args"]["architecture"]["width"] == 32
     assert settings["data"]["older_csv"] == [str(files[0])]
+
+
+@pytest.fixture(scope="module")
+def self_trained(files, parent, tmp_path_factory):
+    """A run that learns from films without genres, of which one has a test text and one a training text."""
+    place = tmp_path_factory.mktemp("self-training")
+    with files[1].open(newline="", encoding="utf-8") as file:
+        rows = [{**row, "genres": ""} for row in csv.DictReader(file)]
+    with files[0].open(newline="", encoding="utf-8") as file:
+        old = {row["id"]: row for row in csv.DictReader(file)}
+    for number, side in enumerate(("test", "train")):
+        name = next(name for name, its in sides(parent).items() if its == side)
+        rows.append({**old[name], "id": 900_000 + number, "genres": ""})
+    unlabelled = write(place / "unlabelled.csv", rows)
+    words = [f"--data.unlabelled={unlabelled}", *SURE]
+    assert continue_from(parent, files[0], place / "run", *words) == 0
+    return place / "run"
+
+
+SURE = ["--self_training.precision=0.5", "--self_training.negative_precision=0.8", "--self_training.weight=0.5"]
+
+
+def test_pseudo_labels_are_trained_on_and_nowhere_else(parent, self_trained):
+    audit = json.loads((self_trained / "data_audit.json").read_text())
+    counts = audit["pseudo_labels"]
+    assert counts["films"] > 10
+    assert 0 < sum(counts["genres"].values()) <= sum(counts["known"].values()) < counts["films"] * len(KEPT)
+    assert any(f"pseudo-labels of {counts['films']:,} films" in note for note in audit["notes"])
+    before, after = sides(parent), sides(self_trained)
+    new = {name: side for name, side in after.items() if name not in before}
+    assert len(new) == counts["films"]
+    assert set(new.values()) == {"train"}
+    assert {name: after[name] for name in before} == before
+    kept = [json.loads(line) for line in (self_trained / "feedback.jsonl").read_text().splitlines()]
+    assert all(0 < one["weight"] <= 0.5 for one in kept)
+    assert all(set(one["genres"]) <= set(one["known"]) for one in kept)
+    parents = set(KeptSplits.read(parent / "splits.parquet").digests)
+    assert not parents & {digest.tobytes() for digest in text_digests(one["text"] for one in kept)}
+
+
+def test_the_next_round_labels_the_same_films_again(files, self_trained):
+    settings = yaml.safe_load((self_trained / "config.yaml").read_text())["data"]
+    options = DataOptions(csv=files[0], unlabelled=settings["unlabelled"], cache_dir=self_trained / "cache")
+    options.columns, options.genre_separator = None, "|"
+    found = pseudo_labels(options, RunDirectory(self_trained), SelfTrainingOptions(precision=0.5))
+    before = [json.loads(line)["text"] for line in (self_trained / "feedback.jsonl").read_text().splitlines()]
+    assert {one.text for one in found} & set(before)
+
+
+def test_films_of_the_main_file_without_genres_are_found(files, tmp_path):
+    with files[0].open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["genres"] = rows[5]["genres"] = ""
+    options = DataOptions(csv=write(tmp_path / "films.csv", rows), cache_dir=tmp_path / "cache")
+    films, without = without_genres(options, read_files(options))
+    assert films.ids[without].tolist() == [int(rows[0]["id"]), int(rows[5]["id"])]
+
+
+def test_a_filled_in_queue_is_joined_with_stored_feedback(parent, tmp_path):
+    text, genres = "A film that nobody has seen.", (KEPT[0],)
+    with FeedbackStore(tmp_path / "feedback.db", write=True) as store:
+        store.add([Feedback(text, genres, "anna", "2026-01-01T00:00:00Z", "tag")], KEPT)
+    row = {"id": 1, "title": "One", "text": text, "suggested": KEPT[1], "genres": KEPT[1], "user": "ben"}
+    queue = write(tmp_path / "queue.csv", [row, {**row, "id": 2, "text": "Another.", "genres": "ok", "user": ""},
+                                           {**row, "id": 3, "text": "Not yet.", "genres": ""}])  # fmt: skip
+    found, added = joined_labels(queue, tmp_path / "feedback.db", RunDirectory(parent), ContinueOptions())
+    assert {one.text: one.genres for one in found} == {text: (KEPT[1],), "Another.": (KEPT[1],)}
+    ((before, after),) = added.conflicts
+    assert (before.user, before.genres, after.user, after.genres) == ("anna", genres, "ben", (KEPT[1],))
+    with FeedbackStore(tmp_path / "feedback.db") as store:
+        assert len(list(store.rows())) == 1
+
+
+def test_labels_reach_the_training(files, parent, tmp_path, capsys):
+    row = {"id": 1, "title": "One", "text": "A man and a woman.", "genres": KEPT[1], "user": "ben"}
+    queue = write(tmp_path / "queue.csv", [row])
+    words = ["--trainer.max_epochs=1", f"--labels={queue}"]
+    assert continue_from(parent, files[0], tmp_path / "run", *words) == 0
+    assert "1 opinions, 0 conflicts" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/feedback.jsonl").read_text())["genres"] == [KEPT[1]]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--data.unlabelled=main"], "none of 0 films of data.unlabelled gets a genre"),
+        (["--data.unlabelled=nowhere.csv"], "nowhere.csv"),
+        (["--data.unlabelled=main", "--self_training.precision=0.2"], "self_training.precision is 0.2"),
+        (["--labels=nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_labels_that_cannot_be_had_are_refused(files, parent, tmp_path, capsys, words, reason):
+    assert continue_from(parent, files[0], tmp_path / "run", *words) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_pseudo_labels_need_a_run(files, tmp_path, capsys):
+    words = ["fit", f"--data.csv={files[0]}", f"--run_dir={tmp_path / 'run'}", *SMALL, "--data.unlabelled=main"]
+    assert main(words) == 2
+    assert "name that run with --continue_from" in capsys.readouterr().err

@@ -504,8 +504,9 @@ def test_objects_of_the_table_are_made(tmp_path, monkeypatch):
 
 
 def test_the_parser_takes_files_for_these_options_and_no_others():
-    made = parse("fit", ["--data.csv", "a.csv", "--trainer.callbacks+=Timer"])[1]
-    loads = {a.dest for a in made._actions if isinstance(a, _ActionConfigLoad) or getattr(a, "_enable_path", False)}
+    made = [parse(command, ["--data.csv", "a.csv", "--trainer.callbacks+=Timer"])[1] for command in ("fit", "pretrain")]
+    actions = [action for parser in made for action in parser._actions]
+    loads = {a.dest for a in actions if isinstance(a, _ActionConfigLoad) or getattr(a, "_enable_path", False)}
     assert loads == set(FILE_OPTIONS)
 
 

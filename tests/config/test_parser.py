@@ -22,6 +22,7 @@ from genre_lightning.config.trainer import TrainerOptions
 from genre_lightning.config.words import for_parser, with_film_file
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.masked_language import MaskedLanguageModel
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if "tfidf" not in path.stem)
@@ -118,7 +119,8 @@ def test_the_trainers_options_are_those_of_the_trainer():
 
 def test_every_model_has_its_options():
     def leaves(kind):
-        below = [leaf for sub in kind.__subclasses__() for leaf in leaves(sub)]
+        # a pretraining's model has an encoder's options: no configuration names it
+        below = [leaf for sub in kind.__subclasses__() if sub is not MaskedLanguageModel for leaf in leaves(sub)]
         return below or [kind]
 
     for module in pkgutil.iter_modules(models.__path__):

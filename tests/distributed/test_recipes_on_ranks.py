@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.metrics import f1_score
+from small_run import SMALL
+from starts import start_ranks  # tests are no package
 from test_adapters_on_ranks import OPTIONS as ADAPTER_OPTIONS
 from test_adapters_on_ranks import encoder  # noqa: F401  # a fixture
 from test_runs_on_ranks import same_training, start
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.slow
 RECIPES = {
     "encoder": ["--model.lora={rank: 4, dropout: 0.1, targets: all-linear, init: pissa, lr_ratio_b: 4}",
                 "--model.ema_decay=0.8", "--model.layer_lr_decay=0.7", "--model.label_smoothing=0.1",
-                "--model.unfreeze=1"],
+                "--model.unfreeze=1", "--model.r_drop=0.5", "--model.fgm=0.5"],
     "llama": ["--model=genre_lightning.models.llama_qlora.LlamaQLoraClassifier", "--model.backbone=random",
               "--model.architecture={layers: 3, width: 64, heads: 4, kv_heads: 2, inner_width: 96}",
               "--model.lora={rank: 4, dropout: 0, init: olora}", "--model.ema_decay=0.8",
@@ -68,6 +70,21 @@ def test_a_run_moves_between_ranks_and_strategies(sample, recipe, tmp_path):
         status, said = start(sample, tmp_path / "run", 2, strategy, *more, fault=fault)
         assert status == expected, said
     same_training(one, tmp_path / "run")
+
+
+@pytest.mark.parametrize("command", [["pretrain"], ["fit", "--model.fgm=0.5"]], ids=["pretrain", "fgm"])
+def test_a_training_is_the_same_on_two_ranks(sample, tmp_path, command):
+    words = [*command, f"--data.csv={sample}", *SMALL, "--trainer.log_every_n_steps=1", "--model.dropout=0"]
+    curves = []
+    for ranks in (1, 2):
+        place = tmp_path / f"ranks-{ranks}"
+        started = [*words, f"--run_dir={place}"]
+        ended = start_ranks(started, ranks, tmp_path / "log", {"OMP_NUM_THREADS": "1"}, seconds=300)
+        assert ended.status == 0, ended.said
+        with (place / "curves.csv").open(newline="") as file:
+            curves.append([float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]])
+    assert len(curves[0]) > 8
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
 def test_what_is_evaluated_is_what_is_kept(recipe):

@@ -19,11 +19,11 @@ from mkdocs.structure.pages import Page
 
 from genre_lightning.bounds import Bounds
 from genre_lightning.cli import COMMANDS
-from genre_lightning.config.continuation import ContinueOptions
+from genre_lightning.config.continuation import ContinueOptions, SelfTrainingOptions
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
 from genre_lightning.config.model import OPTIONS
-from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, WandbOptions
+from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, PretrainOptions, WandbOptions
 from genre_lightning.config.schema import option_docs
 from genre_lightning.config.trainer import TrainerOptions
 
@@ -62,7 +62,15 @@ def commands_page() -> str:
     parts = ["# Commands", "Each command's help, as `genre-lightning COMMAND --help` prints it."]
     for name, command in COMMANDS.items():
         parts += [f"## {name}", f"{command.about[:1].upper()}{command.about[1:]}."]
-        if name in ("fit", "validate", "test", "baseline tfidf_nb", "baseline tfidf_logreg", "data inspect"):
+        if name in (
+            "fit",
+            "pretrain",
+            "validate",
+            "test",
+            "baseline tfidf_nb",
+            "baseline tfidf_logreg",
+            "data inspect",
+        ):
             parts.append("Takes the [options](options.md) of a run.")
             continue
         parts.append(f"```text\n{_help(name)}\n```")
@@ -91,6 +99,8 @@ def options_page() -> str:
         ("early_stopping", "Early stopping", EarlyStoppingOptions),
         ("decision", "Decision", DecisionOptions),
         ("continue", "Continued runs", ContinueOptions),
+        ("self_training", "Pseudo-labels", SelfTrainingOptions),
+        ("pretrain", "Pretraining", PretrainOptions),
         ("wandb", "Weights & Biases", WandbOptions),
     ]
     for section, title, kind in groups:

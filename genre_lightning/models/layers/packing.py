@@ -251,6 +251,16 @@ def packed_lengths(last_tokens: Tensor) -> Tensor:
     return last_tokens.diff(prepend=last_tokens.new_full((1,), -1))
 
 
+def token_places(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the row of the text of each of a batch's flattened tokens, and its place in that; int64 (tokens,) both."""
+    ids = batch["input_ids"]
+    if "last_tokens" not in batch:
+        rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
+        return rows.flatten(), torch.arange(ids.shape[1], device=ids.device).expand_as(ids).flatten()
+    lengths = packed_lengths(batch["last_tokens"])
+    return torch.arange(len(lengths), device=ids.device).repeat_interleave(lengths), batch["position_ids"].flatten()
+
+
 def last_tokens(states: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """Return the state of each text's last real token, float32 (texts, width), of a padded or packed batch.
 
