@@ -76,7 +76,11 @@ def _without_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what a run of an earlier version lacks, if it has the value that that version worked by."""
     kept = {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
     if kept.get("data.join"):  # like the movies file, joined files may be moved: what they hold is compared elsewhere
-        kept["data.join"] = [{**join, "file": PurePath(join["file"]).name} for join in kept["data.join"]]
+        kept["data.join"] = [
+            {**{name: value for name, value in join.items() if value is not None or name not in ("via", "to")},
+             **{name: PurePath(join[name]).name for name in ("file", "via") if join.get(name)}}
+            for join in kept["data.join"]
+        ]  # fmt: skip
     return kept
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.config.columns import ColumnNames, FilmSource, GenreFormat, TextTemplate
-from genre_lightning.config.features import Feature, JoinedFile, as_features, as_joins, beside
+from genre_lightning.config.features import Feature, JoinedFile, as_features, as_joins, beside, join_beside
 from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, problems_of
 
@@ -123,7 +123,7 @@ class DataOptions:
             self.genre_separator,
             encoding=self.encoding,
             max_malformed=self.max_malformed,
-            join=tuple(replace(join, file=beside(join.file, Path(self.csv))) for join in self.join or ()),
+            join=tuple(join_beside(join, Path(self.csv)) for join in self.join or ()),
             inputs=tuple(f for f in features if not f.in_text),
         )
 
@@ -214,9 +214,10 @@ def make_paths_absolute(data: Any) -> None:
     if joins := getattr(data, "join", None):
         for join in joins:
             if isinstance(join, dict):
-                join["file"] = str(beside(join["file"], csv))
+                join.update({name: str(beside(join[name], csv)) for name in ("file", "via") if join.get(name)})
             else:
                 join.file = str(beside(join.file, csv))
+                join.via = str(beside(join.via, csv)) if getattr(join, "via", None) else None
 
 
 def check_encoding(name: str) -> None:

@@ -16,7 +16,7 @@ from genre_lightning.cache import build_once, key_of
 from genre_lightning.config.columns import FilmSource, TextTemplate
 from genre_lightning.config.features import Feature
 from genre_lightning.data.file_kinds import file_kind
-from genre_lightning.data.joins import JoinIndex, open_joins
+from genre_lightning.data.joins import JoinIndex, join_identity, open_joins
 from genre_lightning.data.movies import Audit, Movie, Reading, check_loss, guess_shapes, read_movies
 from genre_lightning.data.shapes import Shapes
 from genre_lightning.data.tables import FileState
@@ -179,7 +179,7 @@ def open_table(path: Path) -> pa.Table:
 def _settings_of_inputs(source: FilmSource) -> dict[str, Any]:
     """Return what decides the inputs that are kept of a film."""
     return {
-        "join": [[join.name, file_digest(join.file), join.key, join.on] for join in source.join],
+        "join": [join_identity(join) for join in source.join],
         "inputs": [[f.column, f.kind, f.separator, f.zero_is_missing] for f in source.inputs],
         "lines": [[f.column, f.line] for f in source.template.features],
     }

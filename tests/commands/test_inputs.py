@@ -273,6 +273,24 @@ def test_a_joined_file_may_move_but_not_change_its_key():
     assert differences(data("/a/k.csv", "id"), data("/a/k.csv", "film"))
 
 
+def test_a_file_of_links_may_move_but_not_change_its_column():
+    join = {"file": "/a/k.csv", "key": "id", "on": None}
+
+    def data(**links):
+        return {"data": {"join": [{**join, **links}]}}
+
+    assert differences(data(), data(via=None, to=None)) == []
+    assert differences(data(via="/a/links.csv", to=None), data(via="/b/links.csv", to=None)) == []
+    assert differences(data(via="/a/links.csv", to=None), data(via="/a/links.csv", to="imdbId"))
+    assert differences(data(), data(via="/a/links.csv"))
+
+
+def test_a_file_of_links_is_given_by_its_name():
+    joins = as_joins([{"file": "/a/k.csv", "via": "/a/links.csv"}, {"file": "/a/m.csv"}])
+    k, m = with_files(joins, [Path("/b/links.csv"), Path("/b/m.csv")])
+    assert (k.file, k.via, m.file) == (Path("/a/k.csv"), Path("/b/links.csv"), Path("/b/m.csv"))
+
+
 def test_tagger_refuses_a_vector_of_another_length(place, tmp_path):
     table = [{"id": row["id"], "v": "[0.5, 1]"} for row in films_of(place)]
     with (tmp_path / "v.csv").open("w", newline="") as file:
