@@ -167,6 +167,29 @@ class TfidfBaseline(ABC):
         starts, ends = (origin[[place(m) for m in found]].astype(np.int64) for place in (re.Match.start, re.Match.end))
         return starts, ends, values
 
+    def input_contributions(
+        self, columns: csr_matrix | None
+    ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+        """Return what each input of one film adds to the log-odds of a film without inputs.
+
+        Args:
+            columns: of the inputs, of one film; None if there are none.
+
+        Returns:
+            log-odds of each input, (genres,), and of all of them if they are missing, (genres,).
+        """
+        linear = self.fitted()
+        added, all_missing, end = {}, np.zeros(len(linear.genres)), 0
+        for one in linear.inputs:
+            assert columns is not None
+            start, end = end, end + column_count(one)
+            weights = linear.weights[len(linear.terms) + start : len(linear.terms) + end].astype(np.float64)
+            value = self.input_weight * (columns[:, start:end].astype(np.float64) @ weights)[0]
+            missing = self.input_weight * (weights[0] if one.is_named else weights[-1] / 2)
+            added[one.name] = value - missing
+            all_missing += missing
+        return added, all_missing
+
     def write(self, path: str | os.PathLike[str]) -> str:
         """Write model and options as safetensors, whole or not at all.
 
