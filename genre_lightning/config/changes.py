@@ -20,7 +20,7 @@ _WITHOUT_EFFECT = (
     "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
     "continue_from", "feedback", "data.csv", "data.older_csv",
     "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
-    "data.max_malformed",
+    "data.max_malformed", "data.language",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
     "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
     "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",

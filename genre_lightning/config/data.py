@@ -48,6 +48,8 @@ class DataOptions:
         label_date: column of the dates that label_since is compared with.
         known_genres: column that lists the genres that a film was labelled for, for films where it is not empty; the
             other genres that the film lacks are unknown.
+        language: column of the films' languages, by which metrics are shown too if the files have it; null leaves it
+            out.
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
         revision: of the tokenizer on the hub; null takes the backbone's.
@@ -83,6 +85,7 @@ class DataOptions:
     label_since: dict[str, str | int | list[str]] | None = None
     label_date: str = "release_date"
     known_genres: str | None = None
+    language: str | None = "original_language"
     tokenizer: str | None = None
     revision: str | None = None
     vocab_size: Annotated[int, at_least(1, 10**7)] = 8000

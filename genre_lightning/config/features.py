@@ -159,7 +159,8 @@ def feature_problems(features: Sequence[Feature], joins: Sequence[JoinedFile], l
         joins: likewise.
         labels: columns of the genres.
     """
-    problems = [problem for declared in (*features, *joins) for problem in declared.problems()]
+    problems = [problem for feature in features for problem in feature.problems()]
+    problems += [problem for join in joins for problem in join.problems()]
     for names, option in (([f.column for f in features], "data.features"), ([j.name for j in joins], "data.join")):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             problems.append(f"{option} names {twice[0]!r} twice: leave one of them out")

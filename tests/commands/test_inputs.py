@@ -179,6 +179,19 @@ def test_the_audit_counts_joined_rows_and_inputs(runs, capsys, place):
     assert "| keywords" in shown
 
 
+def test_the_language_of_a_film_is_kept_beside_its_prediction(runs, place, tmp_path):
+    rows = {row["id"]: row["original_language"] for row in films_of(place)}
+    run = tmp_path / "run"  # of which language is no input
+    assert main(["baseline", "tfidf_nb", f"--data.csv={place / 'sample.csv'}", f"--run_dir={run}"]) == 0
+    for made in (run, runs("tfidf_nb"), runs("ensemble")):
+        stored = read_stored_predictions(made / "evaluation" / "test" / "predictions.parquet").predictions
+        assert stored.languages == [rows[str(film)] for film in stored.ids]
+    none = [f"--data.csv={place / 'sample.csv'}", f"--run_dir={tmp_path / 'none'}", "--data.language=null"]
+    assert main(["baseline", "tfidf_nb", *none]) == 0
+    place = tmp_path / "none" / "evaluation" / "test" / "predictions.parquet"
+    assert read_stored_predictions(place).predictions.languages is None
+
+
 def test_a_category_that_training_has_not_seen(runs):
     tagger = Tagger(runs("encoder"), device="cpu")
     film = {"overview": "A man walks.", "original_language": "xx"}
