@@ -202,7 +202,8 @@ class ClassifierOptions:
             Python).
         fusion: how the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
             side by side ("concat").
-        drop_input: probability that an input of a film is taken for missing in training, for each input by itself.
+        drop_input: probability that an input of a film is taken for missing in training, for each input by itself; and
+            that all inputs of a film are.
         input_width: numbers of an input's state in the head.
     """
 
