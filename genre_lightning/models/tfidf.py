@@ -38,8 +38,9 @@ class TfidfBaseline(ABC):
         stop_words: leave out English function words ("the", "of").
         sublinear: a term that occurs n times counts 1 + ln n, not n.
         input_weight: of each input of data.features in the head, beside the words.
-        drop_inputs: fraction of the training films that are learnt from a second time as if they had no inputs, so that
-            films without inputs are tagged well; 1 doubles the time of training.
+        drop_inputs: fraction of the training films that are learnt from a second time as if nothing but the overview
+            were known, so that such films are tagged well; 1 doubles the time of training. It has no effect without
+            inputs.
     """
 
     max_ngram: Annotated[int, at_least(1, 5)] = 2
@@ -87,6 +88,7 @@ class TfidfBaseline(ABC):
         inputs: Sequence[FittedInput] = (),
         columns: csr_matrix | None = None,
         known: NDArray[np.bool_] | None = None,
+        overviews: Sequence[str] | None = None,
     ) -> None:
         """Find terms and weights.
 
@@ -98,6 +100,7 @@ class TfidfBaseline(ABC):
             inputs: beside the texts.
             columns: float32 (films, columns): what they are for the films, not negative; None without inputs.
             known: bool (films, genres): films whose label of a genre is known; None for all.
+            overviews: texts of the films if nothing but their overviews is known, for `drop_inputs`; None takes texts.
 
         Raises:
             DataError: no term is left.
@@ -117,7 +120,8 @@ class TfidfBaseline(ABC):
         if columns is not None and self.drop_inputs:
             numbers = np.random.default_rng([seed, 0xD209])  # not those by which others draw
             drawn = np.flatnonzero(numbers.random(len(labels)) < self.drop_inputs)
-            rows = vstack([rows, self._beside(features[drawn], missing_columns(inputs, len(drawn)))], format="csr")
+            bare = features[drawn] if overviews is None else vectorizer.transform([overviews[film] for film in drawn])
+            rows = vstack([rows, self._beside(bare, missing_columns(inputs, len(drawn)))], format="csr")
             labels = np.concatenate([labels, labels[drawn]])
             known = None if known is None else np.concatenate([known, known[drawn]])
         weights, bias = self._solve(rows, labels, seed, known)

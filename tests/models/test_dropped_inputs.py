@@ -62,6 +62,18 @@ def test_labels_that_are_not_known_stay_unknown_for_the_second_time():
     np.testing.assert_allclose(*made)
 
 
+def test_films_are_learnt_from_a_second_time_by_their_overviews():
+    texts, labels, columns = films()
+    model = TfidfLogisticRegression(min_films=1, max_share=1.0)
+    titled = [f"{text} {'north' if label else 'south'}" for text, label in zip(texts, labels[:, 0], strict=True)]
+    alone = []
+    for overviews in (None, texts):
+        model.fit(titled, labels, ("War",), 0, INPUTS, columns, None, overviews)
+        alone.append(model.logits(["a gun in the city"], missing_columns(INPUTS, 1))[0, 0])
+    # the title says all, so that only films without one show what the overview's words say
+    assert alone[1] > alone[0] + 0.5
+
+
 def test_texts_alone_are_learnt_from_once(tmp_path):
     texts, labels, columns = films(60)
     files = []
