@@ -120,7 +120,11 @@ class TfidfBaseline(ABC):
         if columns is not None and self.drop_inputs:
             numbers = np.random.default_rng([seed, 0xD209])  # not those by which others draw
             drawn = np.flatnonzero(numbers.random(len(labels)) < self.drop_inputs)
-            bare = features[drawn] if overviews is None else vectorizer.transform([overviews[film] for film in drawn])
+            bare = (
+                features[drawn]
+                if overviews is None
+                else vectorizer.transform([overviews[film] for film in drawn.tolist()])
+            )
             rows = vstack([rows, self._beside(bare, missing_columns(inputs, len(drawn)))], format="csr")
             labels = np.concatenate([labels, labels[drawn]])
             known = None if known is None else np.concatenate([known, known[drawn]])
