@@ -34,7 +34,15 @@ def sample(tmp_path_factory):
 
 def test_there_are_configurations():
     names = {path.stem for path in ENCODERS}
-    assert names >= {"quickstart", "distilbert", "distilbert_lora", "distilbert_rich", "bert", "paper_distilbert"}
+    assert names >= {
+        "quickstart",
+        "distilbert",
+        "distilbert_lora",
+        "distilbert_rich",
+        "multilingual",
+        "bert",
+        "paper_distilbert",
+    }
 
 
 @pytest.mark.parametrize("path", ENCODERS, ids=lambda path: path.stem)
@@ -51,7 +59,7 @@ def test_the_configuration_builds(path, sample, tmp_path):
     head = setup.model.head
     linear = head.text if isinstance(head, FusionHead) else head[1]
     assert linear.out_features == len(data.vocabulary)
-    assert isinstance(head, FusionHead) == (path.stem == "distilbert_rich")
+    assert isinstance(head, FusionHead) == (path.stem in ("distilbert_rich", "multilingual"))
 
 
 @pytest.mark.parametrize("path", ENCODERS, ids=lambda path: path.stem)

@@ -136,13 +136,19 @@ def _print(audit: dict[str, Any], console: Console) -> None:
         console.print("validation and test are the same films (the paper's protocol): metrics on them are optimistic")
 
 
+def _through(join: dict[str, Any]) -> str:
+    return f" through {join['via']}" if "via" in join else ""
+
+
 def _print_inputs(audit: dict[str, Any], console: Console) -> None:
     """Print what became of joined files and inputs."""
     for join in audit["joins"]:
         console.print(
-            f"{join['file']}: {join['rows']:,} rows by {join['key']}; {join['films_matched']:,} films matched, "
-            f"{join['films_unmatched']:,} without a row; {join['rows_unmatched']:,} rows of no film, "
-            f"{join['duplicate_keys']:,} duplicate keys, {join['rows_without_key']:,} rows without a key",
+            f"{join['file']}: {join['rows']:,} rows by {join['key']}{_through(join)}; "
+            f"{join['films_matched']:,} films matched, {join['films_unmatched']:,} without a row; "
+            f"{join['rows_unmatched']:,} rows of no film, "
+            f"{join['duplicate_keys']:,} duplicate keys, {join['rows_without_key']:,} rows without a key"
+            + (f", {join['rows_without_link']:,} without a link" if "via" in join else ""),
             highlight=False,
         )
     if audit["inputs"]:

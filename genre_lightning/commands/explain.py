@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.film_fields import add_field_option, fields_of, film_of
 from genre_lightning.commands.tag import decoded
 from genre_lightning.errors import check_all
 from genre_lightning.evaluation.console import console_of
@@ -33,6 +34,7 @@ def explain(arguments: Sequence[str]) -> int:
     options = _parser().parse_intermixed_args(list(arguments))
     # before the libraries and the model are loaded, which takes seconds
     run = open_run(options.run)
+    fields = fields_of(options.field, options.texts)
     _check(options, run)
     require_output()
     from genre_lightning.explain.explainer import Explainer, check_explainable
@@ -41,18 +43,19 @@ def explain(arguments: Sequence[str]) -> int:
     if options.top_words:
         _top_words(run, options)
     else:
-        _explain_texts(Explainer(run.path, options.device, options.steps), options)
+        _explain_texts(Explainer(run.path, options.device, options.steps), options, fields)
     return 0
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
         "explain",
-        "Says why texts get their genres: integrated gradients over the input embeddings give each word the log-odds "
-        "that it adds. TF-IDF runs are explained exactly.",
+        "Says why texts get their genres: integrated gradients over the input embeddings give each word, and each "
+        "input of data.features, the log-odds that it adds. TF-IDF runs are explained exactly.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit or baseline")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview, or its columns as a JSON object")
+    add_field_option(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the coloured texts")
     parser.add_argument(
         "--steps",
@@ -84,7 +87,7 @@ def _parser() -> CommandParser:
 def _check(options: argparse.Namespace, run: RunDirectory) -> None:
     problems = []
     if options.top_words:
-        for name in ("texts", "html", "top_k", "threshold"):
+        for name in ("texts", "field", "html", "top_k", "threshold"):
             if getattr(options, name):
                 given = "a TEXT" if name == "texts" else f"--{name}"
                 problems.append(f"--top_words explains the films of a split: leave out {given}")
@@ -94,7 +97,7 @@ def _check(options: argparse.Namespace, run: RunDirectory) -> None:
         for name in ("split", "films"):
             if getattr(options, name) is not None:
                 problems.append(f"--{name} is of --top_words: add that")
-        if not options.texts:
+        if not options.texts and not options.field:
             problems.append("there is no text: give one, in quotes, or --top_words")
     outputs = {"--html": options.html} if options.html else {}
     if options.top_words:
@@ -102,15 +105,16 @@ def _check(options: argparse.Namespace, run: RunDirectory) -> None:
     check_all((partial(check_output, path, name) for name, path in outputs.items()), problems)
 
 
-def _explain_texts(explainer: Explainer, options: argparse.Namespace) -> None:
+def _explain_texts(explainer: Explainer, options: argparse.Namespace, fields: dict[str, str]) -> None:
     from genre_lightning.explain.console import print_explanation
     from genre_lightning.explain.page import write_page
 
     console = console_of(sys.stdout)
     explanations = []
-    for number, argument in enumerate(options.texts):
-        text = decoded(os.fsencode(argument), "the text")
-        explanation = explainer(text, top_k=options.top_k, threshold=options.threshold)
+    texts = [decoded(os.fsencode(argument), "the text") for argument in options.texts]
+    films = [{**({"overview": texts[0]} if texts else {}), **fields}] if fields else [film_of(text) for text in texts]
+    for number, film in enumerate(films):
+        explanation = explainer(film, top_k=options.top_k, threshold=options.threshold)
         explanations.append(explanation)
         if options.json:
             answer_json(explanation.as_dict())

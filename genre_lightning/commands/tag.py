@@ -17,16 +17,15 @@ from rich.text import Text
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.feedback import add_correction, correction_of, store_correction
+from genre_lightning.commands.film_fields import Film, add_field_option, fields_of, film_of
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.escapes import visible
 from genre_lightning.evaluation.console import console_of
-from genre_lightning.files import parse_json
 from genre_lightning.progress import answer, answer_json, require_output, say
 from genre_lightning.runs import open_run
 
 if TYPE_CHECKING:
     from genre_lightning.inference.tagger import TaggedText, Tagger
-    from genre_lightning.inference.tagger import Text as Film
 
 _BAR_WIDTH = 24
 _RUNNERS_UP = 2
@@ -42,9 +41,7 @@ def tag(arguments: Sequence[str]) -> int:
     # before the libraries and the model are loaded, which takes seconds
     run = open_run(options.run)
     require_output()
-    fields = _fields(options.field)
-    if fields and len(options.texts) > 1:
-        raise ConfigError(f"--field is of one film, and there are {len(options.texts)} texts: give one")
+    fields = fields_of(options.field, options.texts)
     if sys.stdin is None and not options.texts and not options.file and not fields:
         raise ConfigError("the standard input is closed: give a TEXT, or a file with --file")
     if options.file and not options.file.is_file():
@@ -60,29 +57,6 @@ def tag(arguments: Sequence[str]) -> int:
             film = {**(film if isinstance(film, Mapping) else {"overview": film}), **fields}
         store_correction(options, tagger, film, correction)
     return 0
-
-
-def _fields(given: Sequence[str]) -> dict[str, str]:
-    """Read the columns of a film, each NAME=VALUE."""
-    fields = {}
-    for field in given:
-        name, equals, value = field.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--field is {field!r}: give NAME=VALUE, such as 'keywords=heist, robbery'")
-        fields[name.strip()] = value
-    return fields
-
-
-def film_of(text: str) -> Film:
-    """Return the columns of a film that a line of JSON holds; any other text is its overview."""
-    if text.lstrip()[:1] == "{":
-        try:
-            film = parse_json(text)
-        except ValueError:
-            return text
-        if isinstance(film, dict):
-            return film
-    return text
 
 
 def _answer(tagger: Tagger, options: argparse.Namespace, fields: dict[str, str]) -> None:
@@ -108,13 +82,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit, baseline or ensemble")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a film's overview, or its columns as a JSON object")
-    parser.add_argument(
-        "--field",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a column of the film, such as 'keywords=heist, robbery'; may be repeated",
-    )
+    add_field_option(parser)
     parser.add_argument("--file", type=Path, help="a file with one text a line")
     parser.add_argument(
         "--top_k", type=within(int, at_least(1)), help="the N most probable genres, whatever their thresholds"

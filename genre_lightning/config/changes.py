@@ -20,7 +20,7 @@ _WITHOUT_EFFECT = (
     "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
     "continue_from", "feedback", "labels", "data.csv", "data.older_csv",
     "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
-    "data.max_malformed",
+    "data.max_malformed", "data.language",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
     "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
     "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
@@ -39,7 +39,8 @@ _ADDED = {
     "model.init_args.lora.init": "default", "model.init_args.lora.lr_ratio_b": 1.0,
     "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,
     "model.init_args.fusion": "gate", "model.init_args.drop_input": 0.1, "model.init_args.input_width": 128,
-    "model.input_weight": 1.0, "continue.replay": "all", "continue.drop_genres": False, "continue.distillation": None,
+    "model.input_weight": 1.0, "model.drop_inputs": 1.0,
+    "continue.replay": "all", "continue.drop_genres": False, "continue.distillation": None,
     "continue.feedback_weights": None, "continue.trusted_users": [],
     "data.unlabelled": None, "self_training.teacher": None, "self_training.precision": 0.9,
     "self_training.negative_precision": 0.99, "self_training.weight": 1.0, "labels": None,
@@ -80,7 +81,11 @@ def _without_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what a run of an earlier version lacks, if it has the value that that version worked by."""
     kept = {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
     if kept.get("data.join"):  # like the movies file, joined files may be moved: what they hold is compared elsewhere
-        kept["data.join"] = [{**join, "file": PurePath(join["file"]).name} for join in kept["data.join"]]
+        kept["data.join"] = [
+            {**{name: value for name, value in join.items() if value is not None or name not in ("via", "to")},
+             **{name: PurePath(join[name]).name for name in ("file", "via") if join.get(name)}}
+            for join in kept["data.join"]
+        ]  # fmt: skip
     return kept
 
 

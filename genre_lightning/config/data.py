@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.config.columns import ColumnNames, FilmSource, GenreFormat, TextTemplate
-from genre_lightning.config.features import Feature, JoinedFile, as_features, as_joins, beside
+from genre_lightning.config.features import Feature, JoinedFile, as_features, as_joins, beside, join_beside
 from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, problems_of
 
@@ -55,6 +55,8 @@ class DataOptions:
             other genres that the film lacks are unknown.
         unlabelled: films that get pseudo-labels from a trained run when a run continues: "main" for the films without
             genres of the movies files, further files of the same columns, or a list of both; see docs/keep-learning.md.
+        language: column of the films' languages, by which metrics are shown too if the files have it; null leaves it
+            out.
         tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
         revision: of the tokenizer on the hub; null takes the backbone's.
@@ -93,6 +95,7 @@ class DataOptions:
     label_date: str = "release_date"
     known_genres: str | None = None
     unlabelled: str | list[str] | None = None
+    language: str | None = "original_language"
     tokenizer: str | None = None
     revision: str | None = None
     vocab_size: Annotated[int, at_least(1, 10**7)] = 8000
@@ -134,7 +137,7 @@ class DataOptions:
             self.genre_separator,
             encoding=self.encoding,
             max_malformed=self.max_malformed,
-            join=tuple(replace(join, file=beside(join.file, Path(self.csv))) for join in self.join or ()),
+            join=tuple(join_beside(join, Path(self.csv)) for join in self.join or ()),
             inputs=tuple(f for f in features if not f.in_text),
         )
 
@@ -255,9 +258,10 @@ def make_paths_absolute(data: Any) -> None:
     if joins := getattr(data, "join", None):
         for join in joins:
             if isinstance(join, dict):
-                join["file"] = str(beside(join["file"], csv))
+                join.update({name: str(beside(join[name], csv)) for name in ("file", "via") if join.get(name)})
             else:
                 join.file = str(beside(join.file, csv))
+                join.via = str(beside(join.via, csv)) if getattr(join, "via", None) else None
 
 
 def check_encoding(name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,16 +25,41 @@ class JoinedFile:
             directory, then beside data.csv.
         key: its column of ids.
         on: column of data.csv that the key is compared with, such as imdb_id; null is the films' id.
+        via: a further file that gives the films' id for each key, such as links.csv for a key of movieId; null compares
+            the key itself.
+        to: column of via with the films' ids; null is tmdbId.
     """
 
     file: Path
     key: str = "id"
     on: str | None = None
+    via: Path | None = None
+    to: str | None = None
 
     @property
     def name(self) -> str:
         """The file's name without its endings, by which its columns are told from those of other files."""
-        return Path(self.file).name.partition(".")[0]
+        return _stem(self.file)
+
+    @property
+    def linked(self) -> str:
+        """The column of `via` with the films' ids."""
+        return self.to or "tmdbId"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return (self.file,) if self.via is None else (self.file, self.via)
+
+    def problems(self) -> list[str]:
+        """List what is wrong with the options by themselves."""
+        if self.to and not self.via:
+            return [f"data.join {self.file.name}: to is {self.to!r}, a column of via: set via to the file of links"]
+        return []
+
+
+def _stem(file: Path) -> str:
+    return Path(file).name.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -101,7 +126,10 @@ def as_features(given: Iterable[Feature | Mapping[str, Any]] | None) -> tuple[Fe
 
 def as_joins(given: Iterable[JoinedFile | Mapping[str, Any]] | None) -> tuple[JoinedFile, ...]:
     """Return the joined files of a list of options or mappings."""
-    return tuple(JoinedFile(Path(join.file), join.key, join.on) for join in _made(JoinedFile, given, "data.join"))
+    return tuple(
+        replace(join, file=Path(join.file), via=Path(join.via) if join.via else None)
+        for join in _made(JoinedFile, given, "data.join")
+    )
 
 
 def _made(kind: type[T], given: Iterable[T | Mapping[str, Any]] | None, option: str) -> tuple[T, ...]:
@@ -118,6 +146,11 @@ def beside(file: Path, csv: Path) -> Path:
     return near if not path.is_absolute() and not path.exists() and near.exists() else path.absolute()
 
 
+def join_beside(join: JoinedFile, csv: Path) -> JoinedFile:
+    """Return a joined file with absolute paths; see `beside`."""
+    return replace(join, file=beside(join.file, csv), via=beside(join.via, csv) if join.via else None)
+
+
 def feature_problems(features: Sequence[Feature], joins: Sequence[JoinedFile], labels: Sequence[str]) -> list[str]:
     """List what is wrong with features and joined files, as far as their options say.
 
@@ -127,6 +160,7 @@ def feature_problems(features: Sequence[Feature], joins: Sequence[JoinedFile], l
         labels: columns of the genres.
     """
     problems = [problem for feature in features for problem in feature.problems()]
+    problems += [problem for join in joins for problem in join.problems()]
     for names, option in (([f.column for f in features], "data.features"), ([j.name for j in joins], "data.join")):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             problems.append(f"{option} names {twice[0]!r} twice: leave one of them out")
@@ -148,19 +182,27 @@ def with_files(joins: Sequence[JoinedFile], files: Sequence[Path]) -> tuple[Join
 
     Args:
         joins: of the run.
-        files: each in the place of the one with the same name, or of the only one.
+        files: each in the place of the one with the same name, or of the only one; a file of links likewise.
 
     Raises:
         ConfigError: a file is in the place of none.
     """
-    found = {join.name: join for join in joins}
+    names = {_stem(file) for join in joins for file in join.files}
+    found = tuple(joins)
     for file in files:
         path = file.expanduser().absolute()
-        name = path.name.partition(".")[0]
-        if name not in found and len(joins) == len(files) == 1:
-            name = joins[0].name
-        if name not in found:
-            names = ", ".join(found) or "none"
-            raise ConfigError(f"--data.join is {file}, and the run joins {names}: give a file of the same name")
-        found[name] = JoinedFile(path, found[name].key, found[name].on)
-    return tuple(found.values())
+        name = _stem(path)
+        if name not in names and len(names) == len(files) == 1:
+            (name,) = names
+        if name not in names:
+            shown = ", ".join(sorted(names)) or "none"
+            raise ConfigError(f"--data.join is {file}, and the run joins {shown}: give a file of the same name")
+        found = tuple(
+            replace(
+                join,
+                file=path if join.name == name else join.file,
+                via=path if join.via and _stem(join.via) == name else join.via,
+            )
+            for join in found
+        )
+    return found

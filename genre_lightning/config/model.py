@@ -208,7 +208,8 @@ class ClassifierOptions:
         teacher: a run, an ensemble, or a table of 'genre-lightning folds', whose probabilities of the training films
             are learnt beside their genres (distillation); null for none.
         teacher_weight: weight of the teacher's loss beside that of the genres.
-        drop_input: probability that an input of a film is taken for missing in training, for each input by itself.
+        drop_input: probability that an input of a film is taken for missing in training, for each input by itself; and
+            that all inputs of a film are.
         input_width: numbers of an input's state in the head.
     """
 

@@ -39,7 +39,8 @@ def combined(tables: Sequence[FilmTable], paths: Sequence[Path], cache_dir: Path
                 f"{path} has no column of ids, which distinguish the films of several files: add one, or name it "
                 "with --data.columns.id"
             )
-    key = key_of([_FORMAT, *(table.digest for table in tables)])
+    # in the cache, tables with further columns of the same digest are others
+    key = key_of([_FORMAT, *(table.path.parent.name for table in tables)])
 
     def build(folder: Path) -> dict[str, Any]:
         seen: set[str] = set()
@@ -74,7 +75,7 @@ def combined(tables: Sequence[FilmTable], paths: Sequence[Path], cache_dir: Path
         open_table(folder / "films.arrow"),
         Audit(**counts),
         tuple(f"{path.name}: {note}" for one, path in zip(tables, paths, strict=True) for note in one.notes),
-        key,
+        key_of([_FORMAT, *(table.digest for table in tables)]),
         folder / "films.arrow",
         joins=tuple(join for one in tables for join in one.joins),
         inputs={name: dict(found) for name, found in inputs.items()},

@@ -16,7 +16,7 @@ from genre_lightning.cache import build_once, key_of
 from genre_lightning.config.columns import FilmSource, TextTemplate
 from genre_lightning.config.features import Feature
 from genre_lightning.data.file_kinds import file_kind
-from genre_lightning.data.joins import JoinIndex, open_joins
+from genre_lightning.data.joins import JoinIndex, join_identity, open_joins
 from genre_lightning.data.movies import Audit, Movie, Reading, check_loss, guess_shapes, read_movies
 from genre_lightning.data.shapes import Shapes
 from genre_lightning.data.tables import FileState
@@ -112,13 +112,20 @@ class FilmTable:
                 start += batch.num_rows
 
 
-def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = no_reading_progress) -> FilmTable:
+def load_films(
+    source: FilmSource,
+    cache_dir: Path,
+    progress: ReadingProgress = no_reading_progress,
+    shown: Sequence[Feature] = (),
+) -> FilmTable:
     """Read the films of a file, or opens what an earlier reading left in the cache.
 
     Args:
         source: the file.
         cache_dir: root of the cache.
         progress: shows how far the reading has come.
+        shown: further columns that the table holds as it holds inputs, which no training depends on: its digest is the
+            same without them.
 
     Raises:
         DataError: the file cannot be read, or leaves no film.
@@ -126,22 +133,10 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
     kind = file_kind(source.path)
     state = FileState.of(source.path)
     digest = digest_on_node(source.path)
-    settings = {
-        "format": READING_VERSION,
-        "kind": kind,
-        "file": digest,
-        **asdict(replace(source, join=(), inputs=(), template=TextTemplate(source.template.template))),
-        "template": source.template.template,
-    }
-    # none of these changes what is kept of a film; the last two have their own place
-    for name in ("path", "max_malformed", "join", "inputs"):
-        del settings[name]
-    if source.has_inputs:
-        settings |= _settings_of_inputs(source)
-    if source.known_genres is None:
-        del settings["known_genres"]
+    named = key_of(_settings(source, kind, digest))
+    source = replace(source, inputs=(*source.inputs, *shown))
     joins = open_joins(source, cache_dir)
-    key = key_of(settings)
+    key = key_of(_settings(source, kind, digest))
 
     def build(folder: Path) -> dict[str, Any]:
         reading = _read(source, folder / "films.arrow", progress, joins)
@@ -162,7 +157,7 @@ def load_films(source: FilmSource, cache_dir: Path, progress: ReadingProgress = 
         open_table(folder / "films.arrow"),
         Audit(**kept["audit"]),
         notes,
-        key,
+        named,
         folder / "films.arrow",
         kept["numbered"],
         tuple(kept.get("joins", ())),
@@ -176,10 +171,29 @@ def open_table(path: Path) -> pa.Table:
         return pa.ipc.open_stream(file).read_all()
 
 
+def _settings(source: FilmSource, kind: str, digest: str) -> dict[str, Any]:
+    """Return what decides what is kept of a file's films."""
+    settings = {
+        "format": READING_VERSION,
+        "kind": kind,
+        "file": digest,
+        **asdict(replace(source, join=(), inputs=(), template=TextTemplate(source.template.template))),
+        "template": source.template.template,
+    }
+    # none of these changes what is kept of a film; the last two have their own place
+    for name in ("path", "max_malformed", "join", "inputs"):
+        del settings[name]
+    if source.has_inputs:
+        settings |= _settings_of_inputs(source)
+    if source.known_genres is None:
+        del settings["known_genres"]
+    return settings
+
+
 def _settings_of_inputs(source: FilmSource) -> dict[str, Any]:
     """Return what decides the inputs that are kept of a film."""
     return {
-        "join": [[join.name, file_digest(join.file), join.key, join.on] for join in source.join],
+        "join": [join_identity(join) for join in source.join],
         "inputs": [[f.column, f.kind, f.separator, f.zero_is_missing] for f in source.inputs],
         "lines": [[f.column, f.line] for f in source.template.features],
     }

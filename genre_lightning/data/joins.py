@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from genre_lightning.cache import build_once, key_of
 from genre_lightning.config.columns import FilmSource
 from genre_lightning.config.features import JoinedFile
-from genre_lightning.data.cells import is_placeholder_genre
-from genre_lightning.data.csv_rows import MisfitRow
-from genre_lightning.data.shapes import whole_number
-from genre_lightning.data.tables import FileState, header_of, read_rows
+from genre_lightning.data.join_rows import join_key, write_rows
+from genre_lightning.data.tables import FileState, header_of
 from genre_lightning.errors import DataError, one_line
 from genre_lightning.files import file_digest
 
 _FORMAT = 1
-_BATCH_ROWS = 1000
-_IMDB = re.compile(r"tt0*([0-9]{1,18})")
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,23 @@ def _header_of_join(join: JoinedFile, encoding: str) -> list[str]:
             f"data.join {join.file} has no column {join.key!r} ({one_line(', '.join(header))[:300]}): set key to its "
             "column of ids"
         )
+    if join.via is not None:
+        _check_links(join, join.via, encoding)
     return header
+
+
+def _check_links(join: JoinedFile, via: Path, encoding: str) -> None:
+    if not via.is_file():
+        raise DataError(f"data.join {join.file.name} names via {via}, which is not a file: give its path")
+    header = header_of(via, [join.key, join.linked], encoding)
+    shown = one_line(", ".join(header))[:300]
+    if join.key not in header:
+        raise DataError(
+            f"data.join {join.file.name} is linked by {join.key!r}, and {via} has no such column ({shown}): set key to "
+            "a column that both files have"
+        )
+    if join.linked not in header:
+        raise DataError(f"data.join {via} has no column {join.linked!r} ({shown}): set to to its column of films' ids")
 
 
 @dataclass
@@ -120,7 +129,7 @@ class JoinIndex:
     Attributes:
         join: the file.
         columns: its column for each name by which the options call it.
-        facts: counts of the file: rows, duplicate_keys, rows_without_key.
+        facts: counts of the file: rows, duplicate_keys, rows_without_key, and rows_without_link of one with links.
         matched: films that have a row.
         unmatched: films that have none.
     """
@@ -154,11 +163,14 @@ class JoinIndex:
 
     def audit(self) -> dict[str, Any]:
         """Return the counts for the audit."""
-        keys = self.facts["rows"] - self.facts["duplicate_keys"] - self.facts["rows_without_key"]
+        unused = ("duplicate_keys", "rows_without_key", "rows_without_link")
+        counts = {name: self.facts[name] for name in ("rows", *unused) if name in self.facts}
+        keys = counts["rows"] - sum(counts.get(name, 0) for name in unused)
         return {
             "file": self.join.file.name,
             "key": self.join.key,
-            **{name: self.facts[name] for name in ("rows", "duplicate_keys", "rows_without_key")},
+            **({"via": self.join.via.name} if self.join.via else {}),
+            **counts,
             "films_matched": self.matched,
             "films_unmatched": self.unmatched,
             "rows_unmatched": max(keys - self.matched, 0),
@@ -172,26 +184,22 @@ class JoinIndex:
         """
         if self.matched or not self.unmatched:
             return
-        on = self.join.on or "the id"
+        on, via = self.join.on or "the id", self.join.via
+        fix = "set key to its column of ids, or on to the column of data.csv that holds them, such as imdb_id"
+        through = ""
+        if via is not None:
+            through = f" through {self.join.linked!r} of {via.name}"
+            fix = (
+                f"check that {via.name} belongs to both files, and set to to its column with what {on} of a film holds"
+            )
         raise DataError(
-            f"data.join {self.join.file}: none of its {self.facts['rows']:,} rows matches a film ({self.join.key!r} "
-            f"is such as {self.facts['example']!r}, {on} of a film such as {self.example!r}): set key to its column of "
-            "ids, or on to the column of data.csv that holds them, such as imdb_id"
+            f"data.join {self.join.file}: none of its {self.facts['rows']:,} rows matches a film{through} "
+            f"({self.join.key!r} is such as {self.facts['example']!r}, {on} of a film such as {self.example!r}): {fix}"
         )
 
     def fresh(self) -> JoinIndex:
         """Return the same index with its counts at 0."""
         return JoinIndex(self.join, self.columns, self.facts, self.path)
-
-
-def join_key(cell: object, *, imdb: bool = False) -> str | None:
-    """Return an id cell as a key: 862.0 is 862, and of IMDb's ids tt0114709 is 114709; None for an empty cell."""
-    if (number := whole_number(cell)) is not None:
-        return str(number)
-    text = "" if cell is None else str(cell).strip()
-    if imdb and (found := _IMDB.fullmatch(text)):
-        return str(int(found[1]))
-    return None if is_placeholder_genre(text) else text[:200]
 
 
 def joined_row(
@@ -242,44 +250,26 @@ def open_joins(source: FilmSource, cache_dir: Path, names: Sequence[str] | None 
 
 
 def _open(join: JoinedFile, columns: dict[str, str], encoding: str, cache_dir: Path) -> JoinIndex:
-    state, digest = FileState.of(join.file), file_digest(join.file)
+    states = [FileState.of(file) for file in join.files]
     settings = {
-        "format": _FORMAT, "file": digest, "name": join.file.suffixes, "key": join.key, "imdb": bool(join.on),
-        "columns": list(columns.values()), "encoding": encoding,
+        "format": _FORMAT, "file": file_digest(join.file), "name": join.file.suffixes, "key": join.key,
+        "imdb": bool(join.on), "columns": list(columns.values()), "encoding": encoding, **_links(join),
     }  # fmt: skip
 
     def build(folder: Path) -> dict[str, Any]:
-        facts = _write(folder / "rows.sqlite", join, list(columns.values()), encoding)
-        state.check_unchanged()
+        facts = write_rows(folder / "rows.sqlite", join, list(columns.values()), encoding)
+        for state in states:
+            state.check_unchanged()
         return facts
 
     folder, facts = build_once(cache_dir / "joins", key_of(settings), build)
     return JoinIndex(join, columns, facts, folder / "rows.sqlite")
 
 
-def _write(path: Path, join: JoinedFile, columns: Sequence[str], encoding: str) -> dict[str, Any]:
-    counts = {"rows": 0, "rows_without_key": 0}
-    example: list[str] = []
+def join_identity(join: JoinedFile) -> list[Any]:
+    """Return what names a joined file and what it holds, in JSON, wherever it lies."""
+    return [join.name, file_digest(join.file), join.key, join.on, *_links(join).values()]
 
-    def rows() -> Iterator[tuple[str, str]]:
-        for row in read_rows(join.file, [join.key, *columns], optional=[], encoding=encoding):
-            counts["rows"] += 1
-            key = None if isinstance(row, MisfitRow) else join_key(row.get(join.key), imdb=bool(join.on))
-            if key is None:
-                counts["rows_without_key"] += 1
-                continue
-            if not example:
-                example.append(str(row.get(join.key))[:40])
-            yield key, json.dumps([row.get(column) for column in columns], default=str)
 
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute("CREATE TABLE rows (key TEXT PRIMARY KEY, cells TEXT)")
-        pending = rows()
-        while batch := list(islice(pending, _BATCH_ROWS)):
-            database.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", batch)  # the first row of a key counts
-        database.commit()
-        (kept,) = database.execute("SELECT COUNT(*) FROM rows").fetchone()
-    duplicates = counts["rows"] - counts["rows_without_key"] - kept
-    return {**counts, "duplicate_keys": duplicates, "example": example[0] if example else ""}
+def _links(join: JoinedFile) -> dict[str, Any]:
+    return {"via": file_digest(join.via), "to": join.linked} if join.via else {}

@@ -35,6 +35,7 @@ from genre_lightning.data.folds import fold_numbers
 from genre_lightning.data.genres import GenreVocabulary, case_variants
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.known_labels import known_labels, label_columns
+from genre_lightning.data.languages import language_columns
 from genre_lightning.data.movies import check_data
 from genre_lightning.data.own_reader import read_rows
 from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
@@ -95,6 +96,8 @@ class PreparedFilms:
     inputs: tuple[FittedInput, ...]
     """Of the head, fitted on the training films."""
     cache_dir: Path
+    language: str | None
+    """Column of the films' languages, if the files have it."""
 
     @cached_property
     def encoded(self) -> EncodedInputs | None:
@@ -201,7 +204,9 @@ def prepare_films(
         audit["pseudo_labels"] = _audit_of_pseudo_labels(vocabulary, rows, labels, known, list(changed.known))
     if source.has_inputs:
         audit |= _audit_of_inputs(films, inputs, leaks, excluded=options.exclude_leaks)
-    return PreparedFilms(films, rows, vocabulary, splits, audit, sides, content, inputs, options.cache)
+    return PreparedFilms(
+        films, rows, vocabulary, splits, audit, sides, content, inputs, options.cache, options.language
+    )
 
 
 def tokenised(
@@ -260,12 +265,15 @@ def read_files(options: DataOptions, *, require_genres: bool = True) -> FilmTabl
     Raises:
         DataError: A file cannot be read, or leaves no film.
     """
-    reader, tables = options.own_reader, []
-    for source in options.sources:
+    reader, tables, sources = options.own_reader, [], options.sources
+    paths = [one.path if reader is None else read_rows(reader, one.path, options.cache) for one in sources]
+    languages = language_columns(options, paths)
+    for source, path in zip(sources, paths, strict=True):
         inputs = (*source.inputs, *label_columns(options))
-        source = replace(source, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres)
-        path = source.path if reader is None else read_rows(reader, source.path, options.cache)
-        tables.append(load_films(replace(source, path=path), options.cache, _reading_progress()))
+        source = replace(
+            source, path=path, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres
+        )
+        tables.append(load_films(source, options.cache, _reading_progress(), languages))
     return combined(tables, [source.path for source in options.sources], options.cache)
 
 

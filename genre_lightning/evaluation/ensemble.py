@@ -59,7 +59,9 @@ def combine(stored: Sequence[StoredPredictions], weights: NDArray[np.float64]) -
     """Give the predictions whose log-odds are those of the weighted mean, films in the first run's order."""
     first = stored[0].predictions
     logits = mean_log_odds(_aligned(stored), weights)
-    return Predictions(first.genres, first.ids, first.titles, first.texts, first.labels, logits, first.known)
+    return Predictions(
+        first.genres, first.ids, first.titles, first.texts, first.labels, logits, first.known, first.languages
+    )
 
 
 def mean_log_odds(probabilities: Sequence[FloatArray], weights: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from genre_lightning.config.decision import SHIPPED_POLICY
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.evaluation.films import EvaluatedFilms
+from genre_lightning.evaluation.languages import language_rows
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.evaluation.thresholds import threshold_grid
@@ -47,7 +48,7 @@ def evaluate(
     Plain numbers are at `threshold_free.<name>` and `policies.<policy>.<name>`, and their 95% intervals [low, high] at
     the same path under `intervals`. Undefined figures are None. `raw` holds loss and ece before calibration,
     and the figures of deciding at 0.5 then. `trivial_baseline` holds those of giving every film the same genres, which
-    were chosen where the decision was fitted.
+    were chosen where the decision was fitted. `languages` holds the rows of `language_rows`, if there are any.
 
     Args:
         scored: At least one film, decided by a decision that was fitted on other films.
@@ -95,6 +96,8 @@ def evaluate(
             "chosen_on": decision.fitted_on,
             **policy_metrics(labels, judged(constant, known), known),
         }
+    if languages := language_rows(scored, seed=seed, resamples=resamples):
+        result["languages"] = languages
     if resamples:
         samples = bootstrap.bootstrap_samples(labels, probabilities, decided, resamples, seed, known)
         plain = {place: {k: v for k, v in figures.items() if v.ndim == 1} for place, figures in samples.items()}

@@ -43,6 +43,8 @@ class Predictions:
     """Raw log-odds before any calibration, (films, genres)."""
     known: BoolArray | None = None
     """The labels that are known, (films, genres); None if all are. A label that is not is False."""
+    languages: list[str] | None = None
+    """Of each film, "" if it has none; None if the films have no column of languages."""
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen
@@ -66,6 +68,8 @@ class Predictions:
             set_field(self, name, array)
         if self.known is not None:
             set_field(self, "labels", self.labels & self.known)
+        if self.languages is not None and len(self.languages) != shape[0]:
+            raise DataError(f"predictions have {len(self.languages)} languages for {shape[0]} films: give one for each")
         if len(self.titles) != shape[0] or len(self.texts) != shape[0]:
             raise DataError(
                 f"predictions have {len(self.titles)} titles and {len(self.texts)} texts for {shape[0]} films: "
@@ -119,7 +123,7 @@ class Predictions:
         """Write the table, whole or not at all.
 
         Columns: id, title, text, true_genres, labels (0/1), logits (raw), probabilities (calibrated), genres (decided);
-        and known (0/1), if some labels are not.
+        known (0/1), if some labels are not; and language, if the films have one.
 
         Args:
             path: where to.
@@ -142,6 +146,9 @@ class Predictions:
         )
         if self.known is not None:
             table = table.append_column("known", _fixed(self.known.astype(np.int8), pa.int8(), genres))
+        if self.languages is not None:
+            languages = pa.array([_storable(language) for language in self.languages], pa.string())
+            table = table.append_column("language", languages)
         texts = {key: value for key, value in (metadata or {}).items() if value is not None}
         table = table.replace_schema_metadata({**texts, "vocabulary": json.dumps(self.genres, ensure_ascii=False)})
         with replacing(path) as temporary:
@@ -210,6 +217,7 @@ def _stored(table: pa.Table, genres: tuple[str, ...], metadata: dict[str, str]) 
         labels=labels.astype(bool),
         logits=_unfixed(table["logits"], shape),
         known=_unfixed(table["known"], shape) if "known" in table.column_names else None,
+        languages=_languages(table),
     )
     probabilities = _unfixed(table["probabilities"], shape)
     # written so that NaN fails too
@@ -222,6 +230,10 @@ def _stored(table: pa.Table, genres: tuple[str, ...], metadata: dict[str, str]) 
             raise ValueError("it names genres that its vocabulary lacks")
         decided[row, [place[name] for name in names]] = True
     return StoredPredictions(predictions, probabilities, decided, metadata)
+
+
+def _languages(table: pa.Table) -> list[str] | None:
+    return [str(name or "") for name in table["language"].to_pylist()] if "language" in table.column_names else None
 
 
 def _fixed(values: NDArray, kind: pa.DataType, width: int) -> pa.Array:

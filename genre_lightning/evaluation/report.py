@@ -92,6 +92,7 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "policy_spans": spans.get("policies", {}),
         "free_spans": spans.get("threshold_free", {}),
         "genres": run.genre_rows(split),
+        "languages": metrics.get("languages") or [],
         "grid": run.threshold_rows(split),
         "losses": loss_by_epoch(curves) if curves.is_file() else [],
         "figures": _figures(files.figures),

@@ -11,7 +11,7 @@ from typing import Any
 
 from genre_lightning.config.decision import POLICIES
 from genre_lightning.escapes import original_cell
-from genre_lightning.evaluation import films
+from genre_lightning.evaluation import films, languages
 from genre_lightning.files import REMAKE, damaged, read_json, read_text
 from genre_lightning.metrics import POLICY_METRICS, THRESHOLD_FREE_METRICS
 from genre_lightning.shapes import Shape, count, maybe_number, number, text
@@ -51,6 +51,7 @@ _METRICS: Shape = {
     "undefined": [text],
     "decision": {"calibration": text, "fitted_on": text, "n_films": count, "without_positives": [text]},
     "bootstrap?": {"level": number, "too_few_films_for?": [text]},
+    "languages?": [languages.SHAPE],
     "seconds?": number,
     "trainable_parameters?": number,
     "films?": films.SHAPE,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.data.features.encode import EncodedInputs
 from genre_lightning.explain.words import Words
 
 LARGEST_STEPS = 10_000
@@ -17,7 +18,7 @@ LARGEST_STEPS = 10_000
 
 @dataclass(frozen=True)
 class Attribution:
-    """What the words of a text add to the log-odds of some genres.
+    """What the words of a text, and the inputs of the head beside it, add to the log-odds of some genres.
 
     Attributes:
         words: of the text.
@@ -26,6 +27,7 @@ class Attribution:
         log_odds: float64 (genres,): of the text.
         baseline: float64 (genres,): log-odds of what the text is compared with.
         steps: int64 (genres,): points of the path at which gradients were taken; 0 where the values are exact.
+        inputs: of each input its log-odds, float64 (genres,).
     """
 
     words: Words
@@ -34,11 +36,13 @@ class Attribution:
     log_odds: NDArray[np.float64]
     baseline: NDArray[np.float64]
     steps: NDArray[np.int64]
+    inputs: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def errors(self) -> NDArray[np.float64]:
-        """By how much the words' sum misses the change from baseline to text, float64 (genres,), not negative."""
-        return np.abs(self.values.sum(axis=0) - (self.log_odds - self.baseline))
+        """By how much the sum of words and inputs misses the change from the baseline, float64 (genres,), from 0 on."""
+        added = self.values.sum(axis=0) + sum(self.inputs.values(), np.zeros(len(self.log_odds)))
+        return np.abs(added - (self.log_odds - self.baseline))
 
     def calibrated(self, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> Attribution:
         """Return the same of calibrated log-odds, which are `scale * log-odds + shift`, (genres,) each."""
@@ -49,6 +53,7 @@ class Attribution:
             self.log_odds * scale + shift,
             self.baseline * scale + shift,
             self.steps,
+            {name: values * scale for name, values in self.inputs.items()},
         )
 
 
@@ -61,10 +66,11 @@ class Attributor(Protocol):
 
     baseline: str
 
-    def attribute(self, text: str, genres: Sequence[int]) -> Attribution:
-        """Explains a text that is not empty.
+    def attribute(self, text: str, genres: Sequence[int], inputs: EncodedInputs | None = None) -> Attribution:
+        """Explains a text, and the inputs beside it, of which at least one is not empty.
 
         Args:
             text: what the model reads.
             genres: columns of the logits.
+            inputs: of the head, of this one film; None if the head has none.
         """

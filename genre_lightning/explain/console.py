@@ -36,6 +36,9 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
             if strongest:
                 listed = "  ".join(f"{name} {value:+.2f}" for name, value in strongest)
                 console.print(Text(f"  {title:<9}{listed}"), soft_wrap=True)
+        if genre.named_inputs:
+            listed = "  ".join(f"{name} {value:+.2f}" for name, value in genre.named_inputs)
+            console.print(Text(f"  {'inputs':<9}{listed}"), soft_wrap=True)
         console.print(Text(f"  {'sum':<9}{sum_text(genre)}", style="dim"), soft_wrap=True)
         console.print()
     console.print(Text(legend(explanation), style="dim"), soft_wrap=True)
@@ -43,7 +46,8 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
 
 def legend(explanation: Explanation) -> str:
     """Return what the figures are, in one line."""
-    return f"values are the log-odds that a word adds, compared with {explanation.baseline}"
+    what = "a word or an input" if explanation.genres and explanation.genres[0].inputs else "a word"
+    return f"values are the log-odds that {what} adds, compared with {explanation.baseline}"
 
 
 def threshold_text(genre: GenreExplanation) -> str:
@@ -54,10 +58,12 @@ def threshold_text(genre: GenreExplanation) -> str:
 
 
 def sum_text(genre: GenreExplanation) -> str:
-    """Return the sum of the words beside what it should be, and how far it is off."""
+    """Return the sums of words and inputs beside what they should be, and how far they are off."""
     share = f" ({genre.error_share:.2%})" if genre.change else ""
     how = f"{genre.steps} steps" if genre.steps else "exact"
-    total = f"{genre.baseline:+.2f} at the baseline, {genre.values.sum():+.2f} by the words: {genre.log_odds:+.2f}"
+    inputs = f", {sum(genre.inputs.values()):+.2f} by the inputs" if genre.inputs else ""
+    words = f"{genre.values.sum():+.2f} by the words"
+    total = f"{genre.baseline:+.2f} at the baseline, {words}{inputs}: {genre.log_odds:+.2f}"
     return f"log-odds {total}; completeness error {genre.error:.4f}{share}, {how}"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_lightning.config.features import features_in
+from genre_lightning.data.features.encode import EncodedInputs
 from genre_lightning.errors import ConfigError
 from genre_lightning.explain.attribution import LARGEST_STEPS, Attribution, Attributor
 from genre_lightning.explain.words import Words
@@ -38,6 +38,7 @@ class GenreExplanation:
         baseline: log-odds of what the text is compared with.
         error: by how much the sum of the words misses `log_odds - baseline`, in log-odds, not negative.
         steps: points of the path at which gradients were taken; 0 where the values are exact.
+        inputs: log-odds that each input of the head adds, the strongest first.
     """
 
     genre: str
@@ -49,11 +50,17 @@ class GenreExplanation:
     baseline: float
     error: float
     steps: int
+    inputs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def change(self) -> float:
-        """Log-odds that the words should add up to."""
+        """Log-odds that the words and inputs should add up to."""
         return self.log_odds - self.baseline
+
+    @property
+    def named_inputs(self) -> list[tuple[str, float]]:
+        """The inputs that say something of the genre, the strongest first."""
+        return [(name, value) for name, value in self.inputs.items() if abs(value) >= _LEAST_NAMED]
 
     @property
     def error_share(self) -> float:
@@ -117,7 +124,7 @@ class Explanation:
             "threshold": genre.threshold,
             "log_odds": genre.log_odds,
             "baseline_log_odds": genre.baseline,
-            "attribution_sum": float(genre.values.sum()),
+            "attribution_sum": float(genre.values.sum()) + sum(genre.inputs.values()),
             "completeness_error": genre.error,
             "completeness_error_share": genre.error_share if np.isfinite(genre.error_share) else None,
             "steps": genre.steps,
@@ -125,6 +132,7 @@ class Explanation:
                 {"word": name, "start": int(start), "end": int(end), "log_odds": float(value)}
                 for name, start, end, value in spans
             ],
+            "inputs": [{"input": name, "log_odds": value} for name, value in genre.inputs.items()],
         }
 
 
@@ -193,11 +201,12 @@ class Explainer:
             text: See `Tagger`.
             tagged: Its genres.
         """
-        filled = self.scorer.texts([self.tagger.cells(text)])[0]
+        cells = [self.tagger.cells(text)]
+        filled, inputs = self.scorer.texts(cells)[0], self.scorer.inputs(cells)
         if not tagged.probabilities:
             return Explanation(tagged, filled, None, 0, self.attributor.baseline, ())
         names = tagged.names or tuple(tagged.probabilities)[:1]
-        attribution = self.attribute(filled, [self.decision.genres.index(name) for name in names])
+        attribution = self.attribute(filled, [self.decision.genres.index(name) for name in names], inputs)
         limits: Mapping[str, float | None] = {**tagged.thresholds, **{g.name: g.threshold for g in tagged.genres}}
         genres = tuple(
             GenreExplanation(
@@ -210,21 +219,27 @@ class Explainer:
                 baseline=float(attribution.baseline[place]),
                 error=float(attribution.errors[place]),
                 steps=int(attribution.steps[place]),
+                inputs=_strongest_first({one: float(values[place]) for one, values in attribution.inputs.items()}),
             )
             for place, name in enumerate(names)
         )
         return Explanation(tagged, filled, attribution.words, attribution.read, self.attributor.baseline, genres)
 
-    def attribute(self, filled: str, genres: Sequence[int]) -> Attribution:
-        """Explains the calibrated log-odds of a text to which the template has been applied, not empty.
+    def attribute(self, filled: str, genres: Sequence[int], inputs: EncodedInputs | None = None) -> Attribution:
+        """Explains the calibrated log-odds of a text to which the template has been applied.
 
         Args:
             filled: what the model reads.
             genres: columns of the decision.
+            inputs: of the head, of this one film; None if the head has none.
         """
         scale, shift = self.decision.affine
         columns = list(genres)
-        return self.attributor.attribute(filled, columns).calibrated(scale[columns], shift[columns])
+        return self.attributor.attribute(filled, columns, inputs).calibrated(scale[columns], shift[columns])
+
+
+def _strongest_first(values: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(values.items(), key=lambda entry: -abs(entry[1])))
 
 
 def check_explainable(run: RunDirectory) -> None:
@@ -237,11 +252,6 @@ def check_explainable(run: RunDirectory) -> None:
     if kind_of(settings) == "ensemble":
         members = ", ".join(settings[ENSEMBLE]["weights"])
         raise ConfigError(f"{run.path} is an ensemble: explain one of its runs: {members}")
-    if inputs := [f.column for f in features_in(settings.get("data") or {}) if not f.in_text]:
-        raise ConfigError(
-            f"{run.path} reads {', '.join(inputs)} in its head, which words do not explain: explain a run whose "
-            "data.features are in the text alone"
-        )
     if str((settings.get("model") or {}).get("class_path", "")).endswith(".ZeroShotLlama"):
         raise ConfigError(
             f"{run.path} asks a language model about each genre, and has no head to explain: "

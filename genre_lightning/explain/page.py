@@ -59,6 +59,7 @@ def _genre_values(explanation: Explanation, genre: GenreExplanation) -> dict[str
         "strongest": [
             ("for", genre.strongest(explanation.words, _STRONGEST)),
             ("against", genre.strongest(explanation.words, _STRONGEST, against=True)),
+            ("inputs", genre.named_inputs),
         ],
         "sum": sum_text(genre),
     }

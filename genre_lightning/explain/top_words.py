@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.config.features import features_in
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
 from genre_lightning.evaluation.predictions import StoredPredictions, read_stored_predictions
 from genre_lightning.explain.attribution import Attribution
@@ -76,7 +77,13 @@ def stored_split(run: RunDirectory, split: str) -> StoredPredictions:
 
     Raises:
         CheckpointError: the split has not been evaluated.
+        ConfigError: the run's head reads inputs, which are not stored beside the texts.
     """
+    if inputs := [f.column for f in features_in(run.settings().get("data") or {}) if not f.in_text]:
+        raise ConfigError(
+            f"{run.path} reads {', '.join(inputs)} in its head, and --top_words reads the stored texts alone: explain "
+            "a film with its fields by --field or a line of JSON"
+        )
     place = run.evaluation(split).predictions
     if not place.is_file():
         raise CheckpointError(

@@ -25,13 +25,14 @@ from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source
 from genre_lightning.models.metadata import BaseMetadata
 
-Form = Literal["transformers", "sentence-transformers", "adapter"]
+Form = Literal["transformers", "sentence-transformers", "adapter", "onnx"]
 
 _EXAMPLE = "A boy finds a map and sets out with his dog to look for the treasure."
 _LIBRARIES: dict[Form, str] = {
     "transformers": "transformers",
     "sentence-transformers": "sentence-transformers",
     "adapter": "peft",
+    "onnx": "onnx",
 }
 _WITHOUT_WEIGHTS = ("small", "random")
 """Backbones that are trained from random weights."""

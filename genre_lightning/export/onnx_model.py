@@ -64,7 +64,8 @@ def write_onnx(tagger: PlainTagger, folder: Path, batches: list[dict[str, Tensor
     Args:
         tagger: in float32; its outputs are calibrated logits.
         folder: that holds model.onnx.
-        batches: of different shapes to compare on; the first one holds one text, which is timed.
+        batches: of different shapes to compare on; the first one holds one text, which is timed. Their tensors come in
+            the order of the tagger's arguments, and have the names of the model's inputs.
 
     Raises:
         CheckpointError: onnxruntime cannot run it, or its logits differ.
@@ -84,6 +85,13 @@ def write_onnx(tagger: PlainTagger, folder: Path, batches: list[dict[str, Tensor
 def _export(tagger: PlainTagger, batch: dict[str, Tensor]) -> torch.onnx.ONNXProgram:
     texts, tokens = torch.export.Dim("texts", min=1), torch.export.Dim("tokens", min=1)
     shape = {0: texts, 1: tokens}
+    names, tensors = list(batch), list(batch.values())
+    values = tuple(
+        # numbers of names have an axis of any length, unless there is one name at most
+        {0: texts, 1: torch.export.Dim(f"names_{place}", min=1)} if not t.is_floating_point() and t.shape[1] > 1
+        else {0: texts}
+        for place, t in enumerate(tensors[2:])
+    )  # fmt: skip
     exporter = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = exporter.level
     with warnings.catch_warnings():
@@ -93,11 +101,11 @@ def _export(tagger: PlainTagger, batch: dict[str, Tensor]) -> torch.onnx.ONNXPro
         try:
             program = torch.onnx.export(
                 tagger,
-                (batch["input_ids"], batch["attention_mask"]),
+                tuple(tensors),
                 dynamo=True,
-                input_names=["input_ids", "attention_mask"],
+                input_names=names,
                 output_names=["logits"],
-                dynamic_shapes={"input_ids": shape, "attention_mask": shape},
+                dynamic_shapes={"input_ids": shape, "attention_mask": shape} | ({"values": values} if values else {}),
                 verbose=False,
             )
         finally:
@@ -117,11 +125,11 @@ def _compare(tagger: PlainTagger, file: Path, batches: list[dict[str, Tensor]]) 
         return torch.from_numpy(session.run(None, {name: values.numpy() for name, values in batch.items()})[0])
 
     with torch.inference_mode():
-        found = max(float((by_onnx(batch) - tagger(**batch)).abs().max()) for batch in batches)
+        found = max(float((by_onnx(batch) - tagger(*batch.values())).abs().max()) for batch in batches)
         if not found <= TOLERANCE:
             raise CheckpointError(f"the ONNX model's logits differ from torch's by {found:.1e}: leave --onnx out")
         one = batches[0]
-        onnx_ms, torch_ms = _milliseconds(lambda: by_onnx(one)), _milliseconds(lambda: tagger(**one))
+        onnx_ms, torch_ms = _milliseconds(lambda: by_onnx(one)), _milliseconds(lambda: tagger(*one.values()))
     return OnnxCheck(found, one["input_ids"].shape[1], torch.get_num_threads(), onnx_ms, torch_ms)
 
 

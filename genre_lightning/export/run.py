@@ -22,6 +22,7 @@ from genre_lightning.export.adapter import plain_attention, write_adapter
 from genre_lightning.export.card import Exported, Form, model_card
 from genre_lightning.export.classifier import difference, why_not_plain, write_classifier
 from genre_lightning.export.folder import whole_folder
+from genre_lightning.export.inputs import calibrated_fusion, check_carried, described_inputs, made_up_inputs
 from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
 from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
@@ -30,6 +31,7 @@ from genre_lightning.models.adapter import merge_adapter
 from genre_lightning.models.backbones import QuietLoading
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.layers.fusion import FusionHead
 from genre_lightning.models.lora import merge_adapters
 from genre_lightning.models.quantization import known_warnings
 from genre_lightning.models.restore import restore_alone
@@ -53,9 +55,10 @@ def export_run(options: argparse.Namespace, target: Path) -> None:
     if options.onnx:
         check_onnx_installed()
     with known_warnings(), QuietLoading():
-        source = _open(run)
+        source = _open(run, options)
         form = _choose_form(source, options)
-        dtype = DTYPES[options.dtype or ("float16" if isinstance(source.model, FrozenDecoder) else "float32")]
+        narrow = isinstance(source.model, FrozenDecoder) and form != "onnx"
+        dtype = DTYPES[options.dtype or ("float16" if narrow else "float32")]
         with whole_folder(target, _bytes(source, form, dtype, onnx=options.onnx)) as draft:
             exported = _write(source, draft, Exported(form, target.name), dtype=dtype, onnx=options.onnx)
             _write_decision(source, draft, merged=form != "adapter")
@@ -64,7 +67,7 @@ def export_run(options: argparse.Namespace, target: Path) -> None:
     answer(target)
 
 
-def _open(run: RunDirectory) -> Source:
+def _open(run: RunDirectory, options: argparse.Namespace) -> Source:
     """Return the run's model with its best checkpoint's weights: the films are not needed."""
     Run(run.path).require_finished()
     if not run.best.exists():
@@ -79,12 +82,7 @@ def _open(run: RunDirectory) -> Source:
         raise ConfigError(
             f"{run.path} is a {type(model).__name__}, which trains nothing: there are no weights of its own to export"
         )
-    if features := instances.data.used_features:
-        names = ", ".join(feature.column for feature in features)
-        raise ConfigError(
-            f"{run.path} reads {names} by data.features, and exported models read one text: use it by Tagger or "
-            "'genre-lightning predict', or export a run without data.features"
-        )
+    check_carried(run, instances.data.used_features, options)
     decision = read_decision(run.decision, run.again)
     check_checkpoint(decision, verify_checkpoint(run.best).sha256, run.again)
     model.precision = str(config.trainer.precision)
@@ -98,6 +96,7 @@ def _open(run: RunDirectory) -> Source:
         metadata,
         tokenizer,
         instances.data.source.template.template,
+        instances.data.used_features,
     )
 
 
@@ -127,10 +126,12 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
         form = "adapter"
     if form == "adapter" and options.onnx:
         raise ConfigError("--onnx writes whole models, and an adapter is none: add --merge")
-    if options.dtype and (form == "adapter" or not decoder):
+    if options.dtype and (form == "adapter" or not decoder or source.features):
         raise ConfigError("--dtype is for the merged weights of a decoder, others are kept as trained: leave it out")
     if form == "adapter":
         return "adapter"
+    if source.features:
+        return "onnx"
     config: Any = source.model.backbone_config  # every model that trains has one
     reason = why_not_plain(config, source.pooled_by, len(source.decision.genres))
     if form == "transformers" and reason:
@@ -147,7 +148,7 @@ def _bytes(source: Source, form: Form, dtype: torch.dtype, *, onnx: bool) -> int
         return 4 * sum(p.numel() for name, p in source.model.named_parameters() if name in kept) + _MARGIN
     packed = {"nf4": 2}.get(source.base.quantization or "none", 1)
     numbers = sum(p.numel() * (packed if p.dtype == torch.uint8 else 1) for p in source.model.parameters())
-    return numbers * (dtype.itemsize + (4 if onnx else 0)) + _MARGIN
+    return numbers * ((0 if form == "onnx" else dtype.itemsize) + (4 if onnx else 0)) + _MARGIN
 
 
 def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dtype, onnx: bool) -> Exported:
@@ -164,11 +165,20 @@ def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dty
     if exported.form == "transformers":
         write_classifier(source, backbone, folder)
         exported = replace(exported, difference=difference(source, folder, texts, expected))
-    else:
+    elif exported.form == "sentence-transformers":
         write_sentence_folder(source, backbone, folder)
+    else:
+        source.tokenizer.save_pretrained(folder)
+        lines = [feature for feature in source.features if feature.in_text]
+        write_json(folder / "onnx" / "inputs.json", described_inputs(source.metadata.inputs, lines))
     if onnx:
-        batches = [source.batch(texts[:1]), source.batch(texts[:3]), source.batch(texts)]
-        tagger = PlainTagger(backbone, source.pooled_by, source.head)
+        inputs, fused = source.metadata.inputs, source.model.head
+        batches = [
+            {**source.batch(texts[:films]), **made_up_inputs(inputs, len(texts[:films]), seed=films)}
+            for films in (1, 3, len(texts))
+        ]
+        head = calibrated_fusion(fused, source.decision) if isinstance(fused, FusionHead) else source.head
+        tagger = PlainTagger(backbone, source.pooled_by, head)
         exported = replace(exported, onnx=write_onnx(tagger, folder / "onnx", batches))
     return exported
 
@@ -211,6 +221,7 @@ def _report(run: RunDirectory, exported: Exported) -> None:
         "transformers": "a classifier for transformers",
         "sentence-transformers": "a folder for sentence-transformers",
         "adapter": "a peft adapter with its head",
+        "onnx": "an ONNX model with named inputs",
     }
     tell(f"exported {run.path} as {names[exported.form]}")
     if exported.difference is not None:

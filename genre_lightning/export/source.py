@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genre_lightning.config.features import Feature
 from genre_lightning.data.collate import Padding, pad_rows
 from genre_lightning.data.tokens import encode
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.layers.fusion import FusionHead
 from genre_lightning.models.layers.pooling import pool
 from genre_lightning.models.metadata import BaseMetadata, CheckpointMetadata
 from genre_lightning.runs import RunDirectory
+from genre_lightning.types import INPUT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +43,7 @@ class Source:
         metadata: What the checkpoint says beside its weights.
         tokenizer: the run's, as `plain_tokenizer` makes it.
         template: what texts are made of, such as "{overview}".
+        features: that the run reads beside the template.
     """
 
     run: RunDirectory
@@ -48,6 +52,7 @@ class Source:
     metadata: CheckpointMetadata
     tokenizer: PreTrainedTokenizerBase
     template: str
+    features: tuple[Feature, ...] = ()
 
     @property
     def base(self) -> BaseMetadata:
@@ -140,14 +145,20 @@ class PlainTagger(nn.Module):
         head: with the calibration folded in.
     """
 
-    def __init__(self, backbone: nn.Module, pooled_by: PooledBy, head: nn.Linear) -> None:
+    def __init__(self, backbone: nn.Module, pooled_by: PooledBy, head: nn.Linear | FusionHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooled_by: PooledBy = pooled_by
         self.head = head
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits, float32 (texts, genres), of ids and mask, int64 (texts, tokens)."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *values: Tensor) -> Tensor:
+        """Logits, float32 (texts, genres).
+
+        Args:
+            input_ids: int64 (texts, tokens).
+            attention_mask: likewise.
+            values: of the head's inputs, in their order, as `types.INPUT` describes them.
+        """
         apart = {"use_cache": False} if self.pooled_by == "last" else {}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **apart).last_hidden_state
         if self.pooled_by == "last":
@@ -157,4 +168,7 @@ class PlainTagger(nn.Module):
             pooled = (states.float() * (places == last)[:, :, None]).sum(dim=1)
         else:
             pooled = pool(states, attention_mask, self.pooled_by)
-        return self.head(pooled)
+        if not isinstance(self.head, FusionHead):
+            return self.head(pooled)
+        names = self.head.input_names
+        return self.head(pooled, {f"{INPUT}{name}": value for name, value in zip(names, values, strict=True)})

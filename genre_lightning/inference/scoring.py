@@ -19,7 +19,7 @@ from genre_lightning.config.guard import check_settings, instantiate
 from genre_lightning.config.parser import parse_model
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
-from genre_lightning.data.features.encode import encode_cells
+from genre_lightning.data.features.encode import EncodedInputs, encode_cells
 from genre_lightning.data.features.lines import fit_lines
 from genre_lightning.data.features.matrix import input_matrix
 from genre_lightning.data.steps import MicroBatch, evaluation_shards
@@ -163,6 +163,11 @@ class ModelScorer(_TemplateReader):
         assert self.max_tokens is not None
         return fit_lines(super().texts(films), self.template.features, self.tokenizer, self.max_tokens)
 
+    def inputs(self, films: Sequence[Cells]) -> EncodedInputs | None:
+        """Return the head's inputs of films; None if it has none."""
+        spec = self.model.spec
+        return encode_cells(spec.inputs if spec else (), self.features, films)
+
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`; in batches of like lengths."""
         logits = np.empty((len(films), len(self.decision.genres)), dtype=np.float32)
@@ -198,8 +203,7 @@ class ModelScorer(_TemplateReader):
             return
         layout = self.model.layout
         rows = TokenLists(encode(self.texts(films), self.tokenizer, self.max_tokens))
-        spec = self.model.spec
-        inputs = encode_cells(spec.inputs if spec else (), self.features, films)
+        inputs = self.inputs(films)
         dataset = TokenisedFilms(rows, np.arange(len(rows)), None, padding_of(self.tokenizer), layout, inputs)
         for batch in evaluation_shards(rows.lengths, budget=self.budget, rank=0, world_size=1, layout=layout):
             tensors = {name: t.to(self.device) for name, t in dataset[MicroBatch(batch, len(rows))].items()}
@@ -232,10 +236,13 @@ class BaselineScorer(_TemplateReader):
         self.model = read_baseline(run.baseline, decision.checkpoint_sha256)
         self.decision = decision.for_genres(self.model.fitted().genres)
 
+    def inputs(self, films: Sequence[Cells]) -> EncodedInputs | None:
+        """See `ModelScorer.inputs`."""
+        return encode_cells(self.model.fitted().inputs, self.features, films)
+
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`."""
-        inputs = encode_cells(self.model.fitted().inputs, self.features, films)
-        return require_finite(self.model.logits(self.texts(films), input_matrix(inputs)))
+        return require_finite(self.model.logits(self.texts(films), input_matrix(self.inputs(films))))
 
     def tokens(self, films: Sequence[Cells]) -> list[int | None]:
         """See `Scorer`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,19 @@ def prior_log_odds(labels: NDArray[np.bool_], known: NDArray[np.bool_] | None = 
     negatives = (len(labels) if known is None else known.sum(axis=0)) - positives
     edge = (positives == 0) | (negatives == 0)
     return np.log((positives + edge / 2) / (negatives + edge / 2))
+
+
+def missing_columns(inputs: Sequence[FittedInput], films: int) -> csr_matrix:
+    """Return the columns of films that have none of the inputs, float32 (films, columns)."""
+    from scipy.sparse import csr_matrix
+
+    row = np.zeros((1, sum(map(column_count, inputs))), dtype=np.float32)
+    start = 0
+    for one in inputs:
+        end = start + column_count(one)
+        row[0, start if one.is_named else end - 1] = 1 if one.is_named else 0.5
+        start = end
+    return csr_matrix(np.ones((films, 1), dtype=np.float32)) @ csr_matrix(row)
 
 
 def column_count(fitted: FittedInput) -> int:

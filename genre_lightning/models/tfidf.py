@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from genre_lightning.bounds import Bounds, above, at_least, bound_problems
 from genre_lightning.errors import CheckpointError, ConfigError, DataError, one_line
 from genre_lightning.files import file_digest, parse_json, replacing
-from genre_lightning.models.linear import LinearGenres, column_count, naive_bayes, prior_log_odds
+from genre_lightning.models.linear import LinearGenres, column_count, missing_columns, naive_bayes, prior_log_odds
 from genre_lightning.types import FittedInput
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class TfidfBaseline(ABC):
         stop_words: leave out English function words ("the", "of").
         sublinear: a term that occurs n times counts 1 + ln n, not n.
         input_weight: of each input of data.features in the head, beside the words.
+        drop_inputs: fraction of the training films that are learnt from a second time as if nothing but the overview
+            were known, so that such films are tagged well; 1 doubles the time of training. It has no effect without
+            inputs.
     """
 
     max_ngram: Annotated[int, at_least(1, 5)] = 2
@@ -46,6 +49,7 @@ class TfidfBaseline(ABC):
     stop_words: bool = True
     sublinear: bool = True
     input_weight: Annotated[float, above(0)] = 1.0
+    drop_inputs: Annotated[float, Bounds(0, 1)] = 1.0
     linear: LinearGenres | None = field(default=None, init=False, repr=False, compare=False)
     """What `fit` found."""
 
@@ -84,6 +88,7 @@ class TfidfBaseline(ABC):
         inputs: Sequence[FittedInput] = (),
         columns: csr_matrix | None = None,
         known: NDArray[np.bool_] | None = None,
+        overviews: Sequence[str] | None = None,
     ) -> None:
         """Find terms and weights.
 
@@ -95,10 +100,13 @@ class TfidfBaseline(ABC):
             inputs: beside the texts.
             columns: float32 (films, columns): what they are for the films, not negative; None without inputs.
             known: bool (films, genres): films whose label of a genre is known; None for all.
+            overviews: texts of the films if nothing but their overviews is known, for `drop_inputs`; None takes texts.
 
         Raises:
             DataError: no term is left.
         """
+        from scipy.sparse import vstack
+
         vectorizer = self._vectorizer()
         try:
             features = vectorizer.fit_transform(texts)
@@ -108,7 +116,19 @@ class TfidfBaseline(ABC):
                 "lower model.min_films, raise model.max_share, or use more films"
             ) from None
         terms = tuple(vectorizer.get_feature_names_out().tolist())
-        weights, bias = self._solve(self._beside(features, columns), labels, seed, known)
+        rows = self._beside(features, columns)
+        if columns is not None and self.drop_inputs:
+            numbers = np.random.default_rng([seed, 0xD209])  # not those by which others draw
+            drawn = np.flatnonzero(numbers.random(len(labels)) < self.drop_inputs)
+            bare = (
+                features[drawn]
+                if overviews is None
+                else vectorizer.transform([overviews[film] for film in drawn.tolist()])
+            )
+            rows = vstack([rows, self._beside(bare, missing_columns(inputs, len(drawn)))], format="csr")
+            labels = np.concatenate([labels, labels[drawn]])
+            known = None if known is None else np.concatenate([known, known[drawn]])
+        weights, bias = self._solve(rows, labels, seed, known)
         self.linear = LinearGenres(tuple(genres), terms, np.asarray(vectorizer.idf_), weights, bias, tuple(inputs))
 
     def _beside(self, features: csr_matrix, columns: csr_matrix | None) -> csr_matrix:
@@ -184,7 +204,7 @@ class TfidfBaseline(ABC):
             "bias": linear.bias,
         }
         if not linear.inputs:
-            del options["input_weight"]
+            del options["input_weight"], options["drop_inputs"]
         described: dict[str, Any] = {"baseline": self.name, "options": options, "genres": linear.genres}
         if linear.inputs:
             described["inputs"] = [asdict(one) for one in linear.inputs]

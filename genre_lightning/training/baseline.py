@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
+from numpy.typing import NDArray
 
 from genre_lightning.config.changes import check_same_training
+from genre_lightning.config.columns import FilmSource
 from genre_lightning.config.data import make_paths_absolute
 from genre_lightning.config.guard import instantiate
 from genre_lightning.data.features.matrix import input_matrix
@@ -65,12 +67,12 @@ def fit_baseline(config: Namespace, parser: ArgumentParser) -> tuple[RunDirector
             if results is None:
                 for difference in changed:
                     tell(f"overriding {difference}")
-                results = _train_and_evaluate(run, made.model, config, data)
+                results = _train_and_evaluate(run, made.model, config, data, made.data.source)
     return run, results
 
 
 def _train_and_evaluate(
-    run: RunDirectory, model: TfidfBaseline, config: Namespace, data: PreparedFilms
+    run: RunDirectory, model: TfidfBaseline, config: Namespace, data: PreparedFilms, source: FilmSource
 ) -> dict[str, dict[str, Any]]:
     seed = config.seed
     train = data.splits["train"]
@@ -79,7 +81,8 @@ def _train_and_evaluate(
         tell(f"no training film has {', '.join(absent)}: the model knows nothing of them")
     started = time.monotonic()
     texts, columns = data.films.strings("text", data.rows[train.films]), input_matrix(data.encoded, train.films)
-    model.fit(texts, train.labels, genres, seed, data.inputs, columns, train.known)
+    overviews = None if columns is None else _overviews(data, source, train.films)
+    model.fit(texts, train.labels, genres, seed, data.inputs, columns, train.known, overviews)
     sha256 = model.write(run.baseline)
     seconds = time.monotonic() - started
     linear = model.fitted()
@@ -99,6 +102,17 @@ def _train_and_evaluate(
     }
     finish(run)
     return results
+
+
+def _overviews(data: PreparedFilms, source: FilmSource, films: NDArray[np.int64]) -> list[str] | None:
+    """Return the texts of films if nothing but their overviews is known; None if the texts have no overviews."""
+    columns = source.template.columns(source.columns)
+    of_overview = [name for name, column in columns.items() if column == source.columns.overview]
+    if not of_overview:
+        return None
+    empty = dict.fromkeys(columns, "")
+    overviews = data.films.strings("overview", data.rows[films])
+    return [source.template.fill(empty | dict.fromkeys(of_overview, text)) for text in overviews]
 
 
 def _predict(model: TfidfBaseline, data: PreparedFilms, split: str) -> Predictions:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from genre_lightning.data.datamodule import MovieDataModule
+from genre_lightning.data.languages import languages_of
 from genre_lightning.data.prepare import PreparedFilms
 from genre_lightning.distributed.checkpoint.files import write_checkpoint
 from genre_lightning.distributed.checkpoint.io import update_checkpoint
@@ -58,6 +59,7 @@ def predictions_of(data: PreparedFilms, split: str, logits: NDArray[np.float32])
         labels=part.labels,
         logits=logits,
         known=part.known,
+        languages=languages_of(data.films, data.language, rows),
     )
 
 

@@ -20,6 +20,7 @@ from genre_lightning.config.columns import ColumnNames, TextTemplate
 from genre_lightning.config.features import as_joins, features_in, with_files
 from genre_lightning.config.parser import parse
 from genre_lightning.config.words import with_run_config
+from genre_lightning.data.joins import join_identity
 from genre_lightning.data.new_films import NewFilm, NewFilms
 from genre_lightning.data.tables import FileState
 from genre_lightning.data.templates import columns_to_tag
@@ -193,7 +194,7 @@ class _Writing:
                 "columns": asdict(films.columns),
                 "fields": dict(films.fields),
                 "encoding": films.encoding,
-                **({"join": [[j.name, file_digest(j.file), j.key, j.on] for j in films.join]} if films.join else {}),
+                **({"join": [join_identity(join) for join in films.join]} if films.join else {}),
                 "options": [word for word in options.rest if word.startswith(_CHANGING_LOGITS)],
                 "version": __version__,
                 "settings": repr(sorted(settings.items())),

@@ -41,6 +41,7 @@ from genre_lightning.distributed.slurm import (
 )
 from genre_lightning.distributed.strategies import (
     device_problems,
+    is_sharded,
     make_strategy,
     rank_count,
 )
@@ -282,8 +283,9 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
         *make_loggers(run, setup.wandb, tensorboard=config.tensorboard),
         *(log for log in _as_list(options.pop("logger", None)) if not isinstance(log, bool)),
     ]
-    plugins = [*_as_list(options.pop("plugins", None)), AtomicCheckpointIO(checkpoints.keep_last)]
     accelerator = options["accelerator"]
+    mapped = accelerator != "cpu" and not is_sharded(options["strategy"])
+    plugins = [*_as_list(options.pop("plugins", None)), AtomicCheckpointIO(checkpoints.keep_last, mapped=mapped)]
     options["strategy"], precision = make_strategy(
         options["strategy"],
         options["precision"],

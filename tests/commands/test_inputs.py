@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy.special import expit
 from small_run import SMALL
+from transformers import AutoTokenizer
 
 from genre_lightning import Tagger
 from genre_lightning.__main__ import main
@@ -18,6 +20,7 @@ from genre_lightning.config.features import as_joins, with_files
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.predictions import read_stored_predictions
+from genre_lightning.explain.explainer import Explainer
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.runs import RunDirectory
 
@@ -176,6 +179,19 @@ def test_the_audit_counts_joined_rows_and_inputs(runs, capsys, place):
     assert "| keywords" in shown
 
 
+def test_the_language_of_a_film_is_kept_beside_its_prediction(runs, place, tmp_path):
+    rows = {row["id"]: row["original_language"] for row in films_of(place)}
+    run = tmp_path / "run"  # of which language is no input
+    assert main(["baseline", "tfidf_nb", f"--data.csv={place / 'sample.csv'}", f"--run_dir={run}"]) == 0
+    for made in (run, runs("tfidf_nb"), runs("ensemble")):
+        stored = read_stored_predictions(made / "evaluation" / "test" / "predictions.parquet").predictions
+        assert stored.languages == [rows[str(film)] for film in stored.ids]
+    none = [f"--data.csv={place / 'sample.csv'}", f"--run_dir={tmp_path / 'none'}", "--data.language=null"]
+    assert main(["baseline", "tfidf_nb", *none]) == 0
+    place = tmp_path / "none" / "evaluation" / "test" / "predictions.parquet"
+    assert read_stored_predictions(place).predictions.languages is None
+
+
 def test_a_category_that_training_has_not_seen(runs):
     tagger = Tagger(runs("encoder"), device="cpu")
     film = {"overview": "A man walks.", "original_language": "xx"}
@@ -230,14 +246,116 @@ def test_a_run_without_its_joined_file(runs, place, capsys, tmp_path):
         moved.rename(place / "keywords.csv")
 
 
-def test_what_a_head_with_inputs_has_not(runs, capsys, tmp_path):
-    run = str(runs("encoder"))
+FILM = {"overview": "A man walks.", "keywords": ["word 1"], "runtime": 90, "original_language": "fr"}
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "tfidf_nb"])
+def test_words_and_inputs_add_up_to_the_log_odds(runs, kind):
+    run = runs(kind)
+    explainer = Explainer(run, device="cpu")
+    explanation = explainer(FILM, top_k=2)
+    tagged = Tagger(run, device="cpu", precision="32-true")(FILM)
+    for genre in explanation.genres:
+        assert genre.probability == pytest.approx(tagged.probabilities[genre.genre], abs=1e-6)
+        assert set(genre.inputs) == {"keywords", "original_language", "runtime", "release_date"}
+        assert genre.inputs["release_date"] == pytest.approx(0, abs=1e-9)  # missing, as in the baseline
+        total = genre.baseline + genre.values.sum() + sum(genre.inputs.values())
+        assert total == pytest.approx(genre.log_odds, abs=genre.error + 1e-9)
+        assert genre.error <= 0.01 * max(abs(genre.change), 0.5 * explainer.decision.affine[0].max())
+    assert any(abs(value) > 1e-4 for genre in explanation.genres for value in genre.inputs.values())
+
+
+def test_an_input_of_a_linear_model_adds_the_change_of_the_log_odds(runs):
+    explainer = Explainer(runs("tfidf_nb"))
+    place = explainer.decision.affine[0]
+    for name in ("keywords", "original_language", "runtime"):
+        [genre] = explainer(FILM, top_k=1).genres
+        cells = [explainer.tagger.cells(film) for film in (FILM, {k: v for k, v in FILM.items() if k != name})]
+        column = explainer.decision.genres.index(genre.genre)
+        with_it, without = explainer.scorer.logits(cells)[:, column].astype(float) * place[column]
+        assert genre.inputs[name] == pytest.approx(with_it - without, abs=1e-5)
+
+
+def test_a_film_of_inputs_alone_is_explained(runs):
+    for kind in ("encoder", "tfidf_nb"):
+        explanation = Explainer(runs(kind), device="cpu")({"keywords": ["word 1"]}, top_k=1)
+        [genre] = explanation.genres
+        assert (len(explanation.words), explanation.text) == (0, "")
+        assert genre.baseline + genre.inputs["keywords"] == pytest.approx(genre.log_odds, abs=genre.error + 1e-6)
+
+
+def test_explain_shows_what_each_input_adds(runs, capsys, tmp_path):
+    run, page = str(runs("tfidf_nb")), tmp_path / "page.html"
     capsys.readouterr()
-    assert main(["explain", run, "A man walks."]) == 2
+    fields = ["--field", "keywords=word 1", "--field", "runtime=90", "--field", "original_language=fr"]
+    assert main(["explain", run, FILM["overview"], *fields, "--top_k=1", f"--html={page}"]) == 0
+    [genre] = Explainer(run)(FILM, top_k=1).genres
+    name, value = genre.named_inputs[0]
+    shown = capsys.readouterr().out
+    assert f"  inputs   {name} {value:+.2f}" in shown
+    assert f"{sum(genre.inputs.values()):+.2f} by the inputs" in shown
+    assert "a word or an input adds, compared with an empty text without inputs" in shown
+    assert f"{name} {value:+.2f}" in page.read_text()
+    assert main(["explain", run, json.dumps(FILM), "--top_k=1", "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["explanations"]
+    assert found["inputs"] == [{"input": one, "log_odds": added} for one, added in genre.inputs.items()]
+    assert found["attribution_sum"] == pytest.approx(found["log_odds"] - found["baseline_log_odds"])
+
+
+def test_top_words_refuse_a_head_with_inputs(runs, capsys):
+    capsys.readouterr()
+    assert main(["explain", str(runs("tfidf_nb")), "--top_words"]) == 2
     assert "reads keywords, original_language, runtime, release_date in its head" in capsys.readouterr().err
-    assert main(["export", run, str(tmp_path / "out")]) == 2
-    assert "by data.features, and exported models read one text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--onnx", "--form=sentence-transformers"]])
+def test_exports_of_text_alone_refuse_inputs(runs, capsys, tmp_path, monkeypatch, options):
+    monkeypatch.setattr("genre_lightning.export.onnx_model._NEEDED", ())
+    capsys.readouterr()
+    assert main(["export", str(runs("encoder")), str(tmp_path / "out"), *options]) == 2
+    assert "by data.features, which an ONNX model alone has as inputs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def encoded(described, film):
+    """A film as the inputs of an ONNX model, by its inputs.json."""
+    made = {}
+    for one in described["inputs"]:
+        given = film.get(one["column"])
+        if one["dtype"] == "int64":
+            names = [given] if isinstance(given, str) else given or []
+            numbers = [one["values"].get(name, one["unknown"]) for name in names] or [one["none"]]
+            made[one["name"]] = np.array([numbers], dtype=np.int64)
+            continue
+        row = np.zeros((1, one["shape"][1]), dtype=np.float32)
+        if given is not None:
+            row[0] = [np.clip((given - one["mean"][0]) / one["std"][0], -one["largest"], one["largest"]), 1]
+        made[one["name"]] = row
+    return made
+
+
+def test_an_onnx_model_has_named_inputs(runs, capsys, tmp_path):
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(library)
+    import onnxruntime
+
+    run, out = runs("encoder"), tmp_path / "out"
+    capsys.readouterr()
+    assert main(["export", str(run), str(out), "--onnx"]) == 0
+    assert "as an ONNX model with named inputs" in capsys.readouterr().err
+    described = json.loads((out / "onnx" / "inputs.json").read_text())
+    assert described["lines"] == [{"column": "tagline", "begins": "tagline: ", "max_tokens": 8}]
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
+    tagger = Tagger(run, device="cpu", precision="32-true")
+    films = [FILM, {"overview": "A man walks."}, {**FILM, "keywords": ["word 1", "one, two", "new"], "runtime": 9e9},
+             {"overview": "A man walks.", "original_language": "xx", "tagline": "Home"}]  # fmt: skip
+    for film in films:
+        text = film["overview"] + ("\ntagline: Home" if "tagline" in film else "")
+        tokens = tokenizer([text], truncation=True, return_tensors="np")
+        logits = session.run(None, {**tokens, **encoded(described, film)})[0][0]
+        expected = tagger(film).probabilities
+        assert expit(logits) == pytest.approx([expected[genre] for genre in tagger.genres], abs=1e-5)
 
 
 def test_zero_shot_models_refuse_inputs_before_any_work(place, capsys, tmp_path):
@@ -271,6 +389,24 @@ def test_a_joined_file_may_move_but_not_change_its_key():
 
     assert differences(data("/a/k.csv", "id"), data("/b/k.csv", "id")) == []
     assert differences(data("/a/k.csv", "id"), data("/a/k.csv", "film"))
+
+
+def test_a_file_of_links_may_move_but_not_change_its_column():
+    join = {"file": "/a/k.csv", "key": "id", "on": None}
+
+    def data(**links):
+        return {"data": {"join": [{**join, **links}]}}
+
+    assert differences(data(), data(via=None, to=None)) == []
+    assert differences(data(via="/a/links.csv", to=None), data(via="/b/links.csv", to=None)) == []
+    assert differences(data(via="/a/links.csv", to=None), data(via="/a/links.csv", to="imdbId"))
+    assert differences(data(), data(via="/a/links.csv"))
+
+
+def test_a_file_of_links_is_given_by_its_name():
+    joins = as_joins([{"file": "/a/k.csv", "via": "/a/links.csv"}, {"file": "/a/m.csv"}])
+    k, m = with_files(joins, [Path("/b/links.csv"), Path("/b/m.csv")])
+    assert (k.file, k.via, m.file) == (Path("/a/k.csv"), Path("/b/links.csv"), Path("/b/m.csv"))
 
 
 def test_tagger_refuses_a_vector_of_another_length(place, tmp_path):

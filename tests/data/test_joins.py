@@ -9,9 +9,9 @@ import pytest
 
 from genre_lightning.config.data import DataOptions
 from genre_lightning.data.films import load_films
-from genre_lightning.data.joins import join_key
+from genre_lightning.data.join_rows import join_key
 from genre_lightning.data.movies import check_data
-from genre_lightning.errors import DataError
+from genre_lightning.errors import ConfigError, DataError
 
 DRAMA = "[{'id': 18, 'name': 'Drama'}]"
 FILMS = [[str(n), f"tt{n:07}", f"Film {n}", f"A man number {n} walks.", DRAMA] for n in range(1, 7)]
@@ -69,6 +69,54 @@ def test_imdb_ids(movies, tmp_path, keys):
     file = write(tmp_path / "k.csv", ["tconst", "keywords"], [[key, "heist"] for key in keys])
     films = load(movies, tmp_path, [{"file": file, "key": "tconst", "on": "imdb_id"}])
     assert films.table["input:keywords"].to_pylist() == [None, None, ["heist"], None, ["heist"], None]
+
+
+@pytest.mark.parametrize("join", [{}, {"to": "imdbId", "on": "imdb_id"}])
+def test_films_are_found_through_a_file_of_links(movies, tmp_path, join):
+    links = [["11", "0000001", "1"], ["13", "0000003", "3.0"], ["15", "", ""], ["13", "0000006", "6"]]
+    write(tmp_path / "links.csv", ["movieId", "imdbId", "tmdbId"], links)
+    rows = [["13", "heist"], ["13", "again"], ["99", "no link"], ["15", "no film"], ["", "no key"], ["3", "film 3"]]
+    write(tmp_path / "tags.csv", ["movieId", "keywords"], rows)
+    films = load(movies, tmp_path, [{"file": "tags.csv", "key": "movieId", "via": "links.csv", **join}])
+    assert films.table["input:keywords"].to_pylist() == [None, None, ["heist"], None, None, None]
+    (audit,) = films.joins
+    assert audit == {
+        "file": "tags.csv", "key": "movieId", "via": "links.csv", "rows": 6, "duplicate_keys": 1,
+        "rows_without_key": 1, "rows_without_link": 3, "films_matched": 1, "films_unmatched": 5, "rows_unmatched": 0,
+    }  # fmt: skip
+    links[0][1:], links[1][1:] = links[1][1:], links[0][1:]  # the films change with the links alone
+    write(tmp_path / "links.csv", ["movieId", "imdbId", "tmdbId"], links)
+    again = load(movies, tmp_path, [{"file": "tags.csv", "key": "movieId", "via": "links.csv", **join}])
+    assert again.table["input:keywords"].to_pylist()[0] == ["heist"]
+
+
+@pytest.mark.parametrize(
+    ("join", "message"),
+    [
+        ({"via": "gone.csv"}, "k.csv names via .*gone.csv, which is not a file: give its path"),
+        ({"via": "links.csv", "key": "film"}, "k.csv has no column 'film'"),
+        ({"via": "links.csv", "key": "keywords"}, "linked by 'keywords', and .*links.csv has no such column"),
+        ({"via": "links.csv", "to": "imdb"}, "links.csv has no column 'imdb' .movieId, tmdbId.: set to to its column"),
+    ],
+)
+def test_links_that_cannot_be_used_are_refused_by_the_headers(movies, tmp_path, join, message):
+    write(tmp_path / "k.csv", ["movieId", "keywords"], [["1", "heist"]])
+    write(tmp_path / "links.csv", ["movieId", "tmdbId"], [["1", "1"]])
+    with pytest.raises(DataError, match=message) as refusal:
+        check_data(DataOptions(movies, join=[{"file": "k.csv", "key": "movieId", **join}], features=[KEYWORDS]))
+    assert "\n" not in str(refusal.value)
+
+
+def test_links_to_no_film(movies, tmp_path):
+    write(tmp_path / "k.csv", ["movieId", "keywords"], [["1", "heist"]])
+    write(tmp_path / "links.csv", ["movieId", "tmdbId"], [["1", "tt0000001"]])
+    with pytest.raises(DataError, match=r"none of its 1 rows matches a film through 'tmdbId' of links.csv .*set to"):
+        load(movies, tmp_path, [{"file": "k.csv", "key": "movieId", "via": "links.csv"}])
+
+
+def test_a_column_of_links_without_the_file_of_links(movies):
+    with pytest.raises(ConfigError, match=r"data.join k.csv: to is 'imdbId', a column of via: set via"):
+        DataOptions(movies, join=[{"file": "k.csv", "to": "imdbId"}])
 
 
 @pytest.mark.parametrize(

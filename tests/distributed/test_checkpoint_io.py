@@ -32,6 +32,30 @@ def content(step):
     }
 
 
+def file_in_memory(tensor):
+    """The file whose pages a tensor lies in; an empty text for memory of the process's own."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(place, 16) for place in line.split()[0].split("-"))
+        if start <= tensor.data_ptr() < end:
+            return line.split(maxsplit=5)[5] if len(line.split()) > 5 else ""
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="needs Linux's list of mapped files")
+def test_ranks_of_a_node_share_the_pages_of_a_checkpoint(tmp_path):
+    path, door = tmp_path / "last.ckpt", AtomicCheckpointIO(mapped=True)
+    write_checkpoint(content(3), path)
+    first, second = (door.load_checkpoint(path)["state_dict"]["w"] for _ in range(2))
+    assert file_in_memory(first) == file_in_memory(second) == str(path)
+    first.add_(1)  # its own page: neither the file nor another rank's tensor
+    assert torch.equal(second, content(3)["state_dict"]["w"])
+    verify_checkpoint(path)
+    write_checkpoint(content(4), path)
+    assert torch.equal(second, content(3)["state_dict"]["w"])  # what is mapped stays the old file
+    copied = AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["w"]
+    assert "last.ckpt" not in file_in_memory(copied)
+
+
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "checkpoints" / "last.ckpt"

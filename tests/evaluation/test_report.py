@@ -37,7 +37,8 @@ def evil_predictions(seed):
     made = make_predictions(seed, films=120, noise=2)
     genres = (f"{EVIL}&", *made.genres[1:])
     titles, texts = [f"{EVIL} {i}" for i in range(120)], [f'"><img src=x onerror=alert({i})>' for i in range(120)]
-    return Predictions(genres, made.ids, titles, texts, made.labels, made.logits)
+    languages = [EVIL] * 70 + ["fr"] * 50
+    return Predictions(genres, made.ids, titles, texts, made.labels, made.logits, languages=languages)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,10 @@ def test_report_says_what_the_files_say(run):
     low, high = metrics["intervals"]["policies"]["per_genre"]["f1_micro"]
     assert f"{low:.3f}–{high:.3f}" in page.text
     assert "21,245" in page.text
+    for row in metrics["languages"]:
+        interval = f"{row['f1_low']:.3f}–{row['f1_high']:.3f}"
+        shown = f"{row['language']} {row['films']} {row['f1_micro']:.3f} {interval} {row['map_macro']:.3f}"
+        assert "".join(shown.split()) in "".join(page.text.split())  # cells stand side by side
     assert "viewport" in [attributes.get("name") for tag, attributes in page.tags if tag == "meta"]
     assert sum(tag == "article" for tag, _ in page.tags) == 20
 

@@ -18,7 +18,7 @@ from genre_lightning.types import INPUT, FittedInput
 
 UNKNOWN, FIRST = 1, 2
 """Number of a name that training has not seen, and of the first one that it has; 0 stands for none."""
-_LARGEST = 5.0
+LARGEST = 5.0
 """Standard deviations from the mean at which numbers are cut: one odd film would else outweigh all others."""
 
 
@@ -123,7 +123,7 @@ def _standardised(
                     f"the input {fitted.name!r} has a vector of {len(numbers)} numbers, and the training films have "
                     f"{len(mean)}: make it by the same model as theirs, or leave the cell empty"
                 )
-            row[:-1] = np.clip((numbers - mean) / std, -_LARGEST, _LARGEST)
+            row[:-1] = np.clip((numbers - mean) / std, -LARGEST, LARGEST)
             row[-1] = 1
         yield row
 

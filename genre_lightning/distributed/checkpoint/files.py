@@ -91,15 +91,21 @@ def check_space(folder: Path, needed: int) -> None:
         raise OSError(f"it needs {needed / 1e9:,.2f} GB and the disk has {free / 1e9:,.2f} GB free")
 
 
-def load_safely(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+def load_safely(path: Path, map_location: Any = "cpu", *, mapped: bool = False) -> dict[str, Any]:
     """`torch.load` of tensors and plain values.
+
+    Args:
+        path: of the file.
+        map_location: of `torch.load`.
+        mapped: map the file's tensors in place of copying them; they must not outlive the file.
 
     Raises:
         CheckpointError: it holds more than those.
     """
     try:
         _require_unpacked(path)
-        return torch.load(path, map_location=map_location, weights_only=True)
+        mapped = mapped and zipfile.is_zipfile(path)  # torch's older form cannot be mapped
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except Exception as error:  # a pickle that is none raises whatever its bytes happen to ask for
         raise refused(path, error) from None
 

@@ -50,8 +50,13 @@ def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> s
         raise not_written(path, error) from error
 
 
-def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path, map_location: Any = "cpu", *, mapped: bool = False) -> dict[str, Any]:
     """Return a verified checkpoint's content, its shards put together; nothing in it is ever run.
+
+    Args:
+        path: of the checkpoint.
+        map_location: of `torch.load`.
+        mapped: see `load_safely`; shards are copied all the same.
 
     Raises:
         CheckpointError: missing, damaged, or holding more than tensors and plain values.
@@ -61,7 +66,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         from genre_lightning.distributed.checkpoint.shards import read_whole
 
         return read_whole(path)
-    return load_safely(path, map_location)
+    return load_safely(path, map_location, mapped=mapped)
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -70,11 +75,15 @@ class AtomicCheckpointIO(CheckpointIO):
     Args:
         keep_last: how many of the checkpoints written to one place are kept: the newest there, the older ones beside
             it as previous.ckpt, previous-2.ckpt, …
+        mapped: map a checkpoint that is loaded: the ranks of a node read it from disk once and hold it in memory once.
+            For devices with a memory of their own: on a CPU the optimizer would keep what it is given, and the file may
+            go away.
     """
 
-    def __init__(self, keep_last: int = 1) -> None:
+    def __init__(self, keep_last: int = 1, *, mapped: bool = False) -> None:
         super().__init__()
         self.keep_last = keep_last
+        self.mapped = mapped
 
     def kept(self, path: Path) -> list[Path]:
         """Names for the checkpoints before the newest; a best one has none."""
@@ -88,7 +97,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         if "://" in str(path):
             raise CheckpointError(f"{path} is an address: fetch the checkpoint and give its local path")
-        return read_checkpoint(Path(path), map_location or "cpu")
+        return read_checkpoint(Path(path), map_location or "cpu", mapped=self.mapped)
 
     @override
     def remove_checkpoint(self, path: Any) -> None:
