@@ -6,7 +6,7 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real test-browser test-slurm faults gpu-check bench bench-quality gpu-bench outputs lint format types docs dist wheel clean
+.PHONY: help install quickstart test test-real test-thorough test-browser test-slurm faults gpu-check bench bench-quality gpu-bench outputs lint format types docs dist wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +24,13 @@ quickstart: $(STAMP) ## train, evaluate and tag on the embedded sample: a few mi
 	$(RUN) fit --config configs/quickstart.yaml
 
 test: $(STAMP) ## the tests that need nothing but this checkout
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not real_data and not real_model and not slow and not slurm and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not real_data and not real_model and not slow and not thorough and not slurm and not browser"
 
 test-real: $(STAMP) ## the tests on real files: set MOVIES_CSV, ENCODER_DIR, LLAMA_TOKENIZER, LLAMA_TINY, LLAMA_REAL
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "(real_data or real_model or slow) and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "(real_data or real_model or slow) and not thorough and not slurm"
+
+test-thorough: $(STAMP) ## further settings of what the other tests show, such as more numbers of ranks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m thorough
 
 test-browser: $(STAMP) ## the page of the service in Chromium: needs Debian's chromium; AXE_JS names axe-core's script
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/serving

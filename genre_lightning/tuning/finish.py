@@ -8,7 +8,7 @@ from typing import Any
 from genre_lightning.config.parser import parse
 from genre_lightning.config.words import option_word
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.evaluation.curves import read_curves
+from genre_lightning.evaluation.runs import Run
 from genre_lightning.files import read_json, write_json
 from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory
@@ -16,7 +16,7 @@ from genre_lightning.shapes import count, text
 from genre_lightning.training.fit import fit_run
 from genre_lightning.training.trial import TrialHooks, TrialReporter
 from genre_lightning.tuning.configuration import trial_configuration
-from genre_lightning.tuning.results import StudyResults, TrialResult, read_results
+from genre_lightning.tuning.results import StudyResults, TrialResult, evaluated, read_results
 from genre_lightning.tuning.study import StudyDirectory
 from genre_lightning.tuning.worker import describe, film_check
 
@@ -97,13 +97,12 @@ def _repeat(folder: StudyDirectory, result: TrialResult, seeds: int) -> None:
         monitor = folder.settings.monitor
         hooks = TrialHooks(TrialReporter(monitor, lambda epoch, value: None), film_check(folder))
         fit_run(config, parser, trial=hooks)
-        folder.keep_seed(result.number, seed, _best_value(path, monitor, maximises=folder.maximises))
+        folder.keep_seed(result.number, seed, _value_of(path, monitor))
 
 
-def _best_value(path: Path, monitor: str, *, maximises: bool) -> float:
-    """Return the best metric of a run's curves."""
-    rows = read_curves(RunDirectory(path).curves)[1]
-    values = [row[monitor] for row in rows if monitor in row]
-    if not values:
-        raise CheckpointError(f"{path} has no {monitor} in its curves: delete the directory, then run this again")
-    return max(values) if maximises else min(values)
+def _value_of(path: Path, monitor: str) -> float:
+    """Return the metric of a run's evaluation on the validation films."""
+    value = evaluated(Run(path).metrics("validation"), monitor, None)
+    if value is None:
+        raise CheckpointError(f"{path} has no {monitor} in its evaluation: delete the directory, then run this again")
+    return value

@@ -34,7 +34,8 @@ class TrialResult:
         number: Of the trial.
         state: "complete", "pruned", "failed" or "running".
         options: That were searched.
-        value: Metric of its best epoch; None if it has none.
+        value: Metric of a complete trial's evaluation, decided as a prediction is; of another one's best epoch; None
+            if it has none.
         epochs: That were validated.
         reason: Why it failed; None if it did not.
         interval: 95% bootstrap interval of the metric on the validation films; None without an evaluation.
@@ -169,7 +170,9 @@ def _result(folder: StudyDirectory, frozen: FrozenTrial) -> TrialResult:
         state = run.read_state()
         result.seconds, result.parameters = state.train_seconds, state.trainable_parameters
         if run.evaluation("validation").metrics.is_file():
-            result.interval = _interval(Run(run.path).metrics("validation"), folder.settings.monitor)
+            metrics = Run(run.path).metrics("validation")
+            result.value = evaluated(metrics, folder.settings.monitor, result.value)
+            result.interval = _interval(metrics, folder.settings.monitor)
         result.seeds = folder.further_seeds().get(frozen.number, {})
     return result
 
@@ -178,6 +181,13 @@ def place_of(monitor: str) -> tuple[str, str]:
     """Return where an evaluation has the metric of a validation during training: the policy and the name."""
     name = monitor.removeprefix("val/")
     return _PLACES.get(name, ("threshold_free" if name in _THRESHOLD_FREE else "fixed_0.5", name))
+
+
+def evaluated(metrics: dict[str, Any], monitor: str, default: float | None) -> float | None:
+    """Return the metric of an evaluation that a training is monitored by; the default if the evaluation lacks it."""
+    place, name = place_of(monitor)
+    found = (metrics.get(place) or metrics.get("policies", {}).get(place) or {}).get(name)
+    return default if found is None else float(found)
 
 
 def _interval(metrics: dict[str, Any], monitor: str) -> tuple[float, float] | None:

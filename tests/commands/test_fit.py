@@ -109,7 +109,14 @@ class PowerCutError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("cut_at", [19, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 6, 25))])
+@pytest.mark.parametrize(
+    "cut_at",
+    [
+        19,
+        pytest.param(6, marks=pytest.mark.slow),
+        *(pytest.param(step, marks=pytest.mark.thorough) for step in (3, 25)),
+    ],
+)
 def test_a_run_cut_off_and_started_again_is_the_unbroken_one_to_the_bit(sample, run, tmp_path, monkeypatch, cut_at):
     original = GenreClassifier.training_step
 

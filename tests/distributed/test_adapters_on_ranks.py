@@ -87,7 +87,15 @@ def trained(request, files, encoder, tmp_path_factory):
     return fit(tmp_path_factory.mktemp("runs") / "one", 1, "auto"), fit
 
 
-@pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp"), (3, "fsdp")])
+@pytest.mark.parametrize(
+    ("ranks", "strategy"),
+    [
+        pytest.param(2, "ddp", marks=pytest.mark.thorough),
+        (3, "ddp"),
+        pytest.param(2, "fsdp", marks=pytest.mark.thorough),
+        (3, "fsdp"),
+    ],
+)
 def test_a_run_of_adapters_is_the_same_on_any_number_of_ranks(trained, tmp_path, ranks, strategy):
     one, fit = trained
     run = fit(tmp_path / "run", ranks, strategy)

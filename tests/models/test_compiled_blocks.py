@@ -13,7 +13,7 @@ from genre_lightning.models.backbones import compile_blocks
 from genre_lightning.models.layers import packing
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU by g++"),
     # torch hides it by a filter of its own, which warnings that are errors come before
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),

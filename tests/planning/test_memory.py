@@ -66,7 +66,7 @@ def lora_encoder(tmp_path):
         ),
         pytest.param([*LLAMA, FP32, LONG, "--model.quantization=none"], id="llama"),
         pytest.param([*LLAMA, BF16, LONG], id="llama-nf4-bf16", marks=pytest.mark.slow),
-        pytest.param([*LLAMA, BF16, SHORT, "--model.packing=false"], id="llama-nf4-padded", marks=pytest.mark.slow),
+        pytest.param([*LLAMA, BF16, SHORT, "--model.packing=false"], id="llama-nf4-padded", marks=pytest.mark.thorough),
         pytest.param(
             [*LLAMA, FP32, LONG, "--model.activation_checkpointing=true"],
             id="llama-nf4-checkpointed",

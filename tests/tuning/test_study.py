@@ -142,7 +142,14 @@ def test_grid_ends_with_its_last_point(quick, sample_csv, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [["--sampler=cmaes"], ["--storage=sqlite"], ["--pruning=hyperband"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["--sampler=cmaes"], marks=pytest.mark.thorough),
+        ["--storage=sqlite"],
+        pytest.param(["--pruning=hyperband"], marks=pytest.mark.thorough),
+    ],
+)
 def test_samplers_storages_and_pruning_work_together(quick, options, sample_csv, space, tmp_path):
     options = [word.replace("sqlite", f"sqlite:///{tmp_path / 'trials.db'}") for word in options]
     assert tune(tmp_path / "study", sample_csv, space, "--trials=6", *options) == 0
