@@ -86,7 +86,7 @@ def batch_script(
         batch.TEMPLATE.read_text(encoding="utf-8"),
         {**_directives(options, folder, step, name, is_array=bool(array)), **array},
         {
-            "GENRE_LIGHTNING_SLURM": str(_scripts(folder.parent)),
+            "GENRE_LIGHTNING_SLURM": str(scripts_of(folder.parent)),
             "GENRE_LIGHTNING_MAX_REQUEUES": "0" if options.no_requeue else str(options.max_requeues),
             "GENRE_LIGHTNING_PYTHON": os.environ.get("GENRE_LIGHTNING_PYTHON", sys.executable),
             **({"GENRE_LIGHTNING_COMMAND": command} if command != "fit" else {}),
@@ -121,7 +121,7 @@ def _directives(
     return {**directives, **given}
 
 
-def _scripts(place: Path) -> Path:
+def scripts_of(place: Path) -> Path:
     """Return where env.sh lies: the project's slurm folder, else the package's own.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.commands.batch_script import batch_script, planned_step
+from genre_lightning.commands.batch_script import batch_script, planned_step, scripts_of
 from genre_lightning.commands.checked import parse_checked
 from genre_lightning.commands.submit_array import array_words, require_different
 from genre_lightning.config.changes import check_same_training
@@ -85,6 +85,7 @@ def _checked(words: Sequence[str], step: PlannedStep) -> tuple[Setup, str]:
     from genre_lightning.training.setup import check_setup
 
     setup = check_setup(config, parser, step)
+    scripts_of(setup.run.path)
     unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
     check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)
     return setup, parser.dump(_frozen(config, setup), skip_none=False)

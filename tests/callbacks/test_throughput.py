@@ -103,7 +103,7 @@ def test_rates_padding_and_utilisation_over_the_steps_since_the_last_row(sample_
     words = ["fit", f"--data.csv={sample_csv}", f"--run_dir={run}", *SMALL]
     words += ["--trainer.max_epochs=1", "--trainer.log_every_n_steps=3", "--checkpoint.every_steps=8"]
     words.append("--model.packing=false")  # which leaves padding to be counted
-    monkeypatch.setattr("genre_lightning.training.fit.evaluate_run", lambda *_: {})
+    monkeypatch.setattr("genre_lightning.training.fit.evaluate_run", lambda *_, **__: {})
     monkeypatch.setattr("genre_lightning.training.fit.finish", lambda *_: None)
     assert main(words) == 0
     with (run / "curves.csv").open(newline="") as file:

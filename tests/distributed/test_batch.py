@@ -65,7 +65,7 @@ def test_what_no_directive_can_hold_is_refused(name, value):
 def test_arguments_and_settings_reach_the_shell_as_they_are():
     words = ["--run_dir", "/a b/it's $HOME", "--data.text", '"{title}" `x`\\']
     script = batch.render('#SBATCH --nodes=1\n# -- what `genre-lightning submit` fills in stands here --\n'
-                          'printf "%s\\0" "$PLACE" "$@"\n', {}, {"PLACE": "/some where"}, words)  # fmt: skip
+                          'printf "%s\\0" "$PLACE" "$@"\n', {}, {"PLACE": "/some where"}, [words])  # fmt: skip
     shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown.split("\0")[:-1] == ["/some where", *words]
 

@@ -17,7 +17,7 @@ from genre_lightning.files import check_output, replacing
 from genre_lightning.folders import check_new_folder, new_folder
 from genre_lightning.inference.tagged_files import TaggedFile
 from genre_lightning.runs import RunDirectory
-from genre_lightning.training.fit import _keep_tokenizer
+from genre_lightning.training.fit import keep_tokenizer
 
 
 class KilledError(BaseException):
@@ -184,7 +184,7 @@ def test_a_file_in_the_way_of_the_tokenizer_does_no_harm(tmp_path):
     for name in (".tokenizer.part", ".tokenizer.draft"):
         (tmp_path / name).write_text("mine")
     tokenizer = SimpleNamespace(save_pretrained=lambda folder: (folder / "tokenizer.json").write_text("{}"))
-    _keep_tokenizer(SimpleNamespace(run=RunDirectory(tmp_path)), SimpleNamespace(tokenizer=tokenizer))
+    keep_tokenizer(SimpleNamespace(run=RunDirectory(tmp_path)), SimpleNamespace(tokenizer=tokenizer))
     assert (tmp_path / "tokenizer" / "tokenizer.json").is_file()
     assert (tmp_path / ".tokenizer.part").read_text() == "mine"
 
