@@ -319,6 +319,7 @@ def test_the_id_is_made_once(tmp_path):
     assert run.status == "training"
 
 
+@pytest.mark.slow
 def test_online_the_server_has_every_step_once(sample_csv, tmp_path, monkeypatch, capfd):
     run = tmp_path / "run"
     monkeypatch.delenv("WANDB_MODE")

@@ -77,6 +77,7 @@ def test_files_and_the_standard_input_line_by_line(run, tmp_path, monkeypatch, c
             assert capfd.readouterr().out == expected, name
 
 
+@pytest.mark.slow
 def test_each_line_is_answered_before_the_next_has_come(run):
     code = "from genre_lightning.__main__ import main; main()"
     with subprocess.Popen(

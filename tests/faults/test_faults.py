@@ -57,9 +57,8 @@ def struck(setting, name, *faults):
     return broken
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "in training" else pytest.param(name, marks=pytest.mark.slow) for name in ONE_RANK]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_RANK)
 def test_a_run_that_is_struck_ends_as_the_unbroken_one(unbroken, name):
     setting, expected = unbroken("auto")
     broken = struck(setting, name, *ONE_RANK[name])
@@ -71,6 +70,7 @@ def test_every_moment_comes_in_a_run(unbroken):
     assert set(broken.counts[0]) == set(MOMENTS)
 
 
+@pytest.mark.slow
 def test_ranks_of_ddp_stop_together_and_name_what_they_lost(unbroken):
     setting, expected = unbroken("ddp")
     broken = struck(setting, "struck", f"in a step:12:{ERROR}:1", "between steps:5:SIGTERM:1")

@@ -153,6 +153,7 @@ def _rank(rank, address, results):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_even_when_one_has_no_films(tmp_path):
     with mp.Manager() as manager:
         results = manager.dict()
