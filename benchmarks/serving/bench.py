@@ -2,8 +2,9 @@
 
     python benchmarks/serving/bench.py RUN EXPORTED [--requests 300] [--seconds 30]
 
-RUN is a run of an encoder, EXPORTED what `genre-lightning export RUN EXPORTED` wrote. Both servers run on this
-machine, one after the other, with the same texts; rounds alternate. The bare forward is the Tagger in this process.
+RUN is a run of an encoder with `model.pooling: cls`, for which transformers has a class, and EXPORTED what
+`genre-lightning export RUN EXPORTED` wrote. Both servers run on this machine, one after the other, with the same texts;
+rounds alternate. The bare forward is the Tagger in this process.
 """
 
 from __future__ import annotations

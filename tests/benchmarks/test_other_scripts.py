@@ -19,14 +19,14 @@ def run(script, *words):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_start_up(sample_csv, encoder_dir, tmp_path):
     shown = run("start_up.py", sample_csv, encoder_dir, "--starts", 1, "--out", tmp_path)
     assert "| films read and audited |" in shown
     assert (tmp_path / "start_up.md").read_text() in shown
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_scale(sample_csv, tmp_path, monkeypatch):
     monkeypatch.setenv("MOVIES_CSV", str(sample_csv))
     run("scale.py", "wordpiece", tmp_path / "files", "--rows", 600, "--out", tmp_path)
@@ -42,7 +42,7 @@ def test_decisions_shrinkage_and_tagging(sample_csv, tmp_path):
     run("tagging.py", tmp_path, sample_csv, "--films", 100, "--rounds", 1)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_active_learning(sample_csv, tmp_path):
     words = ["--seeds", 1, "--rounds", 1, "--size", 30, "--start", 60, "--out", tmp_path]
     shown = run("learning/simulate.py", sample_csv, *words)

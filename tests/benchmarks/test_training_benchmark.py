@@ -150,7 +150,7 @@ def test_bench_at_small_size(tmp_path):
         assert "Trainer, group_by_length" in (tmp_path / f"training_{suite}_cpu.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_quality_at_small_size(tmp_path):
     words = ("--small", "--films", 200, "--seeds", 2, "--sides", OURS, GROUPED)
     run("benchmarks/training/quality.py", *words, "--out", tmp_path)
@@ -159,7 +159,7 @@ def test_quality_at_small_size(tmp_path):
     assert all(len(values) == 2 and all(0 < v < 1 for v in values) for values in kept["map_macro"].values())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_synchronisation_at_small_size():
     out = run("benchmarks/synchronisation.py", "--small", "--steps", 3, "--rounds", 1)
     assert all(name in out for name in ("alone", "ddp", "fsdp"))

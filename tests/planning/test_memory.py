@@ -104,7 +104,7 @@ def _measured_on_rank(rank, words, folder):
     (folder / f"peak-{rank}").write_text(str(measured_peak(words)))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [

@@ -94,12 +94,17 @@ def assert_one_tracked_run(run_dir, starts):
 def test_a_time_limit_that_strikes_twice_changes_nothing(cluster, sample, unbroken):
     strategy, _, expected = unbroken
     run_dir = cluster.place / f"a limited {strategy} run"
-    limit = ("--time=1", "--sbatch=signal=USR1@15")
+    limit = ("--time=10", "--sbatch=signal=USR1@15")
     tracked = ("--wandb.project=films", "--wandb.mode=offline")
     job = cluster.submit(run_dir, "--nodes=2", *limit, *options(sample, strategy), *tracked, HOLD="5 12")
-    cluster.wait("the second requeue", lambda: cluster.job(job)["Restarts"] == "2")
-    # the last start has its evaluation to do, for which a minute may be too short here
-    cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    for restarts, step in (("1", 5), ("2", 12)):
+        # both ranks hold there, however long their start took; the limit is of whole minutes
+        cluster.said(run_dir / "slurm" / f"{job}.log", f"held in step {step}", times=2)
+        hours, minutes, seconds = map(int, cluster.job(job)["RunTime"].split(":"))
+        soon = (60 * (60 * hours + minutes) + seconds + 20) // 60 + 1
+        cluster.call("scontrol", "update", f"JobId={job}", f"TimeLimit={soon}")
+        cluster.wait(f"requeue {restarts}", lambda restarts=restarts: cluster.job(job)["Restarts"] == restarts)
+        cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
     facts = cluster.end_of(job)
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "2")
     log = (run_dir / "slurm" / f"{job}.log").read_text()
