@@ -10,10 +10,17 @@ import pytest
 
 TOOL = Path(__file__).parent.parent / "tools" / "tutorials.py"
 PAGES = sorted((TOOL.parent.parent / "docs" / "tutorials").glob("*.md"))
+LONG = ("llama", "several-devices")
+"""Minutes each, of what other tests show too."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=pytest.mark.thorough if page.stem in LONG else pytest.mark.slow)
+        for page in PAGES
+    ],
+)
 def test_a_reader_can_follow(page):
     """In a process of its own: a page changes the environment, and its commands start ranks and servers."""
     if "$ curl " in page.read_text(encoding="utf-8") and shutil.which("curl") is None:

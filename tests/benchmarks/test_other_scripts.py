@@ -33,7 +33,7 @@ def test_scale(sample_csv, tmp_path, monkeypatch):
     assert "600" in (tmp_path / "scale.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_decisions_shrinkage_and_tagging(sample_csv, tmp_path):
     run("decisions.py", 400, 5)
     words = [*SMALL, "--trainer.max_epochs=1", "--run_dir", str(tmp_path)]
