@@ -85,7 +85,7 @@ def _checked(words: Sequence[str], step: PlannedStep) -> tuple[Setup, str]:
     from genre_lightning.training.setup import check_setup
 
     setup = check_setup(config, parser, step)
-    scripts_of(setup.run.path)
+    scripts_of(setup.run.path)  # refuses the working directory before the settings are compared
     unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
     check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)
     return setup, parser.dump(_frozen(config, setup), skip_none=False)

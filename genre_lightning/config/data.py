@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.config.columns import ColumnNames, FilmSource, GenreFormat, TextTemplate
+from genre_lightning.config.constructors import plain
 from genre_lightning.config.features import Feature, JoinedFile, as_features, as_joins, beside, join_beside
 from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, problems_of
@@ -165,6 +166,11 @@ class DataOptions:
             ConfigError: It is of a package that is not trusted, or is not there.
         """
         return function(self.reader, "data.reader") if isinstance(self.reader, str) else self.reader
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The settings that what is read depends on, as plain values."""
+        return {name: value for name, value in plain(self).items() if name not in ("cache_dir", "num_workers")}
 
     @property
     def cache(self) -> Path:

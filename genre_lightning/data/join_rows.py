@@ -35,10 +35,10 @@ def write_rows(path: Path, join: JoinedFile, columns: Sequence[str], encoding: s
     """Write the rows of a joined file by their films' keys; the first row of a film counts.
 
     Args:
-        path: of the table, new.
+        path: The table to make.
         join: the file, and the file of links through which its keys are those of films.
         columns: that are kept.
-        encoding: of the text of files that are not Parquet.
+        encoding: How text is encoded in files that are not Parquet.
 
     Returns:
         the counts of `JoinIndex.facts`, and an example of a key.

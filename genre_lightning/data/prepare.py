@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of, share_with_group
 from genre_lightning.config.data import DataOptions
+from genre_lightning.data.audit import audit_of, inputs_of, notes_of_corrections, notes_of_unknown, pseudo_labels_of
 from genre_lightning.data.combine import ORIGIN, combined
 from genre_lightning.data.continued import (
     OldFilms,
@@ -25,20 +26,19 @@ from genre_lightning.data.continued import (
     films_in_use,
     origins,
 )
-from genre_lightning.data.corrections import Corrected, Correction, corrected
+from genre_lightning.data.corrections import Correction, corrected
 from genre_lightning.data.features.encode import EncodedInputs
-from genre_lightning.data.features.fit import Leak, known_share
 from genre_lightning.data.features.lines import FittedTexts
 from genre_lightning.data.features.prepare import encoded_inputs, fit_inputs
 from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, no_reading_progress
 from genre_lightning.data.folds import fold_numbers
-from genre_lightning.data.genres import GenreVocabulary, case_variants
+from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.known_labels import known_labels, label_columns
 from genre_lightning.data.languages import language_columns
 from genre_lightning.data.movies import check_data
 from genre_lightning.data.own_reader import read_rows
-from genre_lightning.data.splits import SPLIT_NAMES, groups_of, ids_digest, split_films, text_digests
+from genre_lightning.data.splits import SPLIT_NAMES, Split, groups_of, ids_digest, split_films, text_digests
 from genre_lightning.data.texts import LazyTexts
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
 from genre_lightning.data.tokens import Progress, TokenStore, tokenise
@@ -58,25 +58,6 @@ _FILMS_TO_JUDGE_BY = 20
 """Fewer films may well have a genre each."""
 _MOST_UNKNOWN = 0.5
 """Fraction of unknown tokens from which on hardly anything of a text is left."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The films of a split.
-
-    Attributes:
-        films: int64, positions in the module's films.
-        labels: bool (films of the split, genres).
-        sha256: Of the sorted ids: names the split.
-        known: bool (films of the split, genres): the labels that are known; None if all are.
-        weights: float32 (films of the split,): what each counts in the loss; None for 1.
-    """
-
-    films: NDArray[np.int64]
-    labels: NDArray[np.bool_]
-    sha256: str
-    known: NDArray[np.bool_] | None = None
-    weights: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -189,21 +170,21 @@ def prepare_films(
     if changed is not None:
         weights = changed.weights[rows]
         splits["train"] = replace(splits["train"], weights=weights[splits["train"].films])
-        notes += _notes_of_corrections(changed)
+        notes += notes_of_corrections(changed)
     train = splits["train"]
     inputs, leaks = fit_inputs(
         source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
     )
     if old is not None:
         inputs = old.inputs
-    audit = _audit(options, films, vocabulary, splits)
+    audit = audit_of(options, films, vocabulary, splits)
     if options.left_out is not None:
         audit["notes"].append(f"fold {options.fold} of the training films is left out of the training")
-    audit["notes"] += [*notes, *_notes_of_unknown(vocabulary, splits)]
+    audit["notes"] += [*notes, *notes_of_unknown(vocabulary, splits)]
     if changed is not None and changed.known:
-        audit["pseudo_labels"] = _audit_of_pseudo_labels(vocabulary, rows, labels, known, list(changed.known))
+        audit["pseudo_labels"] = pseudo_labels_of(vocabulary, rows, labels, known, list(changed.known))
     if source.has_inputs:
-        audit |= _audit_of_inputs(films, inputs, leaks, excluded=options.exclude_leaks)
+        audit |= inputs_of(films, inputs, leaks, excluded=options.exclude_leaks)
     return PreparedFilms(
         films, rows, vocabulary, splits, audit, sides, content, inputs, options.cache, options.language
     )
@@ -231,18 +212,40 @@ def tokenised(
     if lines:
         texts = FittedTexts(texts, lines, chosen, options.max_tokens)
         content = key_of([content, [[line.line, line.max_tokens] for line in lines]])
-    with progress_bar()("Tokenising", len(rows)) as progress:
+    return with_tokens(options, prepared, chosen, texts, content)
+
+
+def with_tokens(
+    options: DataOptions,
+    prepared: PreparedFilms,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    content: str,
+) -> PreparedData:
+    """Tokenise texts, and add the tokens to the films.
+
+    Args:
+        options: Of the data.
+        prepared: The films.
+        tokenizer: Of the texts.
+        texts: What is tokenised.
+        content: Name of the texts in the cache.
+
+    Raises:
+        ConfigError: The tokenizer knows hardly anything of the texts.
+    """
+    with progress_bar()("Tokenising", len(texts)) as progress:
         tokens = tokenise(
             texts,
-            chosen,
+            tokenizer,
             max_tokens=options.max_tokens,
             cache_dir=options.cache,
             content=content,
             progress=progress,
         )
     own = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
-    data = PreparedData(**own, tokenizer=chosen, tokens=tokens, max_tokens=options.max_tokens)
-    check_known_words(data)
+    data = PreparedData(**own, tokenizer=tokenizer, tokens=tokens, max_tokens=options.max_tokens)
+    _check_known_words(data)
     return data
 
 
@@ -427,7 +430,7 @@ def chosen_tokenizer(
     )
 
 
-def check_known_words(data: PreparedData) -> None:
+def _check_known_words(data: PreparedData) -> None:
     """Refuse texts that the tokenizer has no words for, such as those of another script.
 
     Raises:
@@ -440,97 +443,3 @@ def check_known_words(data: PreparedData) -> None:
             f"{fraction:.0%} of the texts' tokens are unknown to the tokenizer: use a backbone and a data.tokenizer "
             "that are made for their language"
         )
-
-
-def _audit(
-    options: DataOptions, films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]
-) -> dict[str, Any]:
-    distinct = {split.sha256: split for split in splits.values()}  # the paper's protocol has one twice
-    return {
-        **films.audit.as_dict(),
-        "notes": _notes(films, vocabulary, distinct),
-        "file": options.file_names,
-        "films_used": sum(len(split.films) for split in distinct.values()),
-        "validation_is_test": options.is_paper_protocol,
-        "splits": {
-            name: {
-                "films": len(split.films),
-                "ids_sha256": split.sha256,
-                "genres": vocabulary.counts(split.labels),
-                **({} if split.known is None else {"known": vocabulary.counts(split.known)}),
-            }
-            for name, split in splits.items()
-        },
-    }
-
-
-def _notes_of_unknown(vocabulary: GenreVocabulary, splits: dict[str, Split]) -> list[str]:
-    """Count the films that are unknown for a genre, a line for each genre that has some."""
-    distinct = {split.sha256: split for split in splits.values() if split.known is not None}.values()
-    notes = []
-    for column, name in enumerate(vocabulary.names):
-        known = sum(int(split.known[:, column].sum()) for split in distinct if split.known is not None)
-        films = sum(len(split.films) for split in distinct)
-        positive = sum(int(split.labels[:, column].sum()) for split in distinct)
-        if known < films:
-            notes.append(f"{name} is known of {known:,} films ({positive:,} have it) and unknown of {films - known:,}")
-    return notes
-
-
-def _notes_of_corrections(changed: Corrected) -> list[str]:
-    """Count the films with feedback and those with pseudo-labels."""
-    by_people, by_model = int(changed.trains.sum()) - len(changed.known), len(changed.known)
-    notes = []
-    if by_people or not by_model:
-        notes.append(
-            f"feedback on {by_people:,} films is trained on; on {changed.held_out:,} films of the validation and test "
-            "sides it is left out"
-        )
-    if by_model:
-        notes.append(f"pseudo-labels of {by_model:,} films are trained on, and on no other side")
-    return notes
-
-
-def _audit_of_pseudo_labels(
-    vocabulary: GenreVocabulary,
-    rows: NDArray[np.int64],
-    labels: NDArray[np.bool_],
-    known: NDArray[np.bool_] | None,
-    films: list[int],
-) -> dict[str, Any]:
-    """Count the pseudo-labels of each genre: positive ones and known ones."""
-    places = np.flatnonzero(np.isin(rows, films))
-    mask = np.ones_like(labels) if known is None else known
-    return {
-        "films": len(places),
-        "genres": vocabulary.counts(labels[places]),
-        "known": vocabulary.counts(mask[places]),
-    }
-
-
-def _audit_of_inputs(
-    films: FilmTable, inputs: Sequence[FittedInput], leaks: Sequence[Leak], *, excluded: bool
-) -> dict[str, Any]:
-    """Return what the audit says of joined files and of the inputs of the head."""
-    return {
-        "joins": list(films.joins),
-        "inputs": {
-            one.name: {"kind": one.kind, **films.inputs[one.name], "fitted": known_share(one, films.inputs[one.name])}
-            for one in inputs
-        },
-        "leaks": [{**asdict(leak), "excluded": excluded} for leak in leaks],
-    }
-
-
-def _notes(films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]) -> list[str]:
-    """Return what a reader should know of the file beside the counts, a line each."""
-    by_split = [vocabulary.counts(split.labels) for split in splits.values()]
-    counts = {name: sum(of_split[name] for of_split in by_split) for name in vocabulary.names}
-    return [
-        *films.notes,
-        *(
-            f"genres that differ in case only: {', '.join(f'{name} ({counts[name]:,} films)' for name in names)}; "
-            "merge them with --data.merge_genre_case true"
-            for names in case_variants(counts)
-        ),
-    ]

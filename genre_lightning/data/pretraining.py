@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,9 @@ from genre_lightning.config.constructors import values
 from genre_lightning.config.data import DataOptions
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import MovieDataModule, padding_of
-from genre_lightning.data.prepare import (
-    PreparedData,
-    PreparedFilms,
-    check_known_words,
-    chosen_tokenizer,
-    progress_bar,
-)
+from genre_lightning.data.prepare import PreparedData, PreparedFilms, chosen_tokenizer, with_tokens
 from genre_lightning.data.steps import epoch_order, films_of_step, steps_per_epoch
 from genre_lightning.data.texts import LazyTexts
-from genre_lightning.data.tokens import tokenise
 from genre_lightning.data.unlabelled import UnlabelledFilms, films_without_genres
 from genre_lightning.types import Batch
 
@@ -52,7 +45,7 @@ class TextDataModule(MovieDataModule):
         return self._prepared
 
     def dataset(self, split: str) -> TokenisedFilms:
-        """Return the texts as batches without labels; there is no other split than "train"."""
+        """Return the texts as batches without labels; the only split is "train"."""
         if split != "train":
             raise ValueError(f"pretraining reads no film of the {split} split")
         data = self.prepare()
@@ -107,17 +100,5 @@ def _tokenised(
         texts = _Joined(texts, LazyTexts(without.films, without.rows))
         content += [without.films.digest, hashlib.sha256(without.rows.tobytes()).hexdigest()]
         counts |= {"films_without_genres": len(without.rows), "left_out": without.held_out}
-    with progress_bar()("Tokenising", len(texts)) as progress:
-        tokens = tokenise(
-            texts,
-            chosen,
-            max_tokens=options.max_tokens,
-            cache_dir=options.cache,
-            content=key_of(content),
-            progress=progress,
-        )
-    own = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
-    own["audit"] = {**prepared.audit, "pretraining": counts}
-    data = PreparedData(**own, tokenizer=chosen, tokens=tokens, max_tokens=options.max_tokens)
-    check_known_words(data)
-    return data
+    audited = replace(prepared, audit={**prepared.audit, "pretraining": counts})
+    return with_tokens(options, audited, chosen, texts, key_of(content))

@@ -6,12 +6,32 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 SPLIT_NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The films of a split.
+
+    Attributes:
+        films: int64, positions in the module's films.
+        labels: bool (films of the split, genres).
+        sha256: Of the sorted ids: names the split.
+        known: bool (films of the split, genres): the labels that are known; None if all are.
+        weights: float32 (films of the split,): what each counts in the loss; None for 1.
+    """
+
+    films: NDArray[np.int64]
+    labels: NDArray[np.bool_]
+    sha256: str
+    known: NDArray[np.bool_] | None = None
+    weights: NDArray[np.float32] | None = None
 
 
 def normalised_text(text: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from genre_lightning.cache import build_once, key_of
-from genre_lightning.config.constructors import plain
 from genre_lightning.config.continuation import SelfTrainingOptions
 from genre_lightning.config.data import MAIN, DataOptions
 from genre_lightning.data.corrections import Correction, read_corrections, write_corrections
@@ -55,8 +54,7 @@ def pseudo_labels(options: DataOptions, parent: RunDirectory, settings: SelfTrai
     files += [Path(name) for name in options.unlabelled_files if name != MAIN]
     if missing := [path for path in files if not path.is_file()]:
         raise ConfigError(f"data.unlabelled names {missing[0]}, which is not there: name a file of films, or {MAIN}")
-    reading = {name: value for name, value in plain(options).items() if name not in ("cache_dir", "num_workers")}
-    content = [_FORMAT, checkpoint, [file_digest(path) for path in files], reading, file_digest(parent.splits)]
+    content = [_FORMAT, checkpoint, [file_digest(path) for path in files], options.reading, file_digest(parent.splits)]
     key = key_of([*content, {name: str(value) for name, value in asdict(settings).items()}])
 
     def build(folder: Path) -> dict[str, Any]:

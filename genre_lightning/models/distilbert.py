@@ -36,7 +36,7 @@ from genre_lightning.types import Batch, DataSpec, Layout
 from genre_lightning.vocabulary import vocabulary_size
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["SMALL", "Architecture", "DistilBertClassifier"]
 
@@ -134,12 +134,7 @@ class DistilBertClassifier(GenreClassifier):
             backbone = empty_backbone(config)
         else:
             backbone = load_backbone(self.options.backbone, self.options.revision, config)
-        check_positions(backbone, self.options.backbone, spec.max_tokens)
-        if packs(config):
-            register_attention()
-            backbone.set_attn_implementation(FULL_ATTENTION)
-        if self.options.activation_checkpointing:
-            checkpoint_activations(backbone)
+        self._make_ready(backbone, config, spec)
         self.backbone_config, lora = config, self.options.lora
         self.backbone: nn.Module = backbone
         if lora:
@@ -158,6 +153,15 @@ class DistilBertClassifier(GenreClassifier):
         self.head = self.fused(nn.Sequential(dropout, linear), spec)
         if not (restored or self.from_scratch or self.shape_only):
             self._freeze_unused()
+
+    def _make_ready(self, backbone: PreTrainedModel, config: PretrainedConfig, spec: DataSpec) -> None:
+        """Check that texts fit, and set attention and checkpointing of a backbone."""
+        check_positions(backbone, self.options.backbone, spec.max_tokens)
+        if packs(config):
+            register_attention()
+            backbone.set_attn_implementation(FULL_ATTENTION)
+        if self.options.activation_checkpointing:
+            checkpoint_activations(backbone)
 
     def _freeze_unused(self) -> None:
         """Freeze the weights that no text reaches, such as those of Longformer's global attention.

@@ -14,9 +14,7 @@ from genre_lightning.config.model import EncoderOptions
 from genre_lightning.distributed.strategies import is_sharded
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import (
-    check_positions,
     check_vocabulary,
-    checkpoint_activations,
     empty_backbone,
     load_masked_model,
     set_dropout,
@@ -24,10 +22,8 @@ from genre_lightning.models.backbones import (
 )
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.layers.packing import (
-    FULL_ATTENTION,
     encoder_inputs,
     packs,
-    register_attention,
     token_places,
 )
 from genre_lightning.models.stepwise import StepOutput
@@ -103,12 +99,7 @@ class MaskedLanguageModel(DistilBertClassifier):
             model = empty_backbone(config, "AutoModelForMaskedLM")
         else:
             model = load_masked_model(self.options.backbone, self.options.revision, config)
-        check_positions(model, self.options.backbone, spec.max_tokens)
-        if packs(config):
-            register_attention()
-            model.set_attn_implementation(FULL_ATTENTION)
-        if self.options.activation_checkpointing:
-            checkpoint_activations(model)
+        self._make_ready(model, config, spec)
         for weight in unreached_weights(model.base_model, self.options.backbone).values():
             weight.requires_grad = False  # DDP waits for the gradient of every weight that trains
         self.backbone_config, self.backbone = config, model

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of
-from genre_lightning.config.constructors import plain
 from genre_lightning.config.continuation import ContinueOptions
 from genre_lightning.config.model import ClassifierOptions
 from genre_lightning.data.kept_splits import KeptSplits
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _FILE = "log_odds.npy"
+_KEPT = "distillation.npz"
+"""In the run directory."""
 
 
 def check_teacher(options: ClassifierOptions, continuation: ContinueOptions, *, trains: bool, continues: bool) -> None:
@@ -82,7 +84,7 @@ def teach(setup: Setup, data: PreparedData) -> None:
         return
     train = data.splits["train"]
     key = key_of([_FORMAT, options.teacher, train.sha256, data.vocabulary.names])
-    path = setup.run.path / "distillation.npz"
+    path = setup.run.path / _KEPT
     kept = _kept(path, key)
     if kept is None:
         kept = _predicted(Path(options.teacher), setup, data).astype(np.float16)
@@ -95,15 +97,15 @@ def teach(setup: Setup, data: PreparedData) -> None:
 
 def is_taught(run: RunDirectory) -> bool:
     """Whether a run keeps what its teacher has said."""
-    return (run.path / "distillation.npz").is_file()
+    return (run.path / _KEPT).is_file()
 
 
 def _kept(path: Path, key: str) -> NDArray[Any] | None:
     """Return the log-odds that a run keeps; None if they are of another teacher or other films, or not whole."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as stream, np.load(stream) as file:  # closed too if it is no archive
             return np.asarray(file["log_odds"]) if str(file["key"]) == key else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 
@@ -150,8 +152,7 @@ def _of_run(run: RunDirectory, setup: Setup, data: PreparedData) -> tuple[tuple[
         )
     options = setup.data.options
     files = [file_digest(path) for path in _files_of(setup)]
-    reading = {name: value for name, value in plain(options).items() if name not in ("cache_dir", "num_workers")}
-    key = key_of([_FORMAT, file_digest(run.decision), files, reading, data.splits["train"].sha256])
+    key = key_of([_FORMAT, file_digest(run.decision), files, options.reading, data.splits["train"].sha256])
 
     def build(folder: Path) -> dict[str, Any]:
         scorer = open_scorer(run.path)

@@ -185,16 +185,19 @@ def place_of(monitor: str) -> tuple[str, str]:
 
 def evaluated(metrics: dict[str, Any], monitor: str, default: float | None) -> float | None:
     """Return the metric of an evaluation that a training is monitored by; the default if the evaluation lacks it."""
-    place, name = place_of(monitor)
-    found = (metrics.get(place) or metrics.get("policies", {}).get(place) or {}).get(name)
+    found = _at(metrics, monitor)
     return default if found is None else float(found)
 
 
 def _interval(metrics: dict[str, Any], monitor: str) -> tuple[float, float] | None:
-    place, name = place_of(monitor)
-    spans = metrics.get("intervals", {})
-    found = (spans.get(place) or spans.get("policies", {}).get(place) or {}).get(name)
+    found = _at(metrics.get("intervals", {}), monitor)
     return (float(found[0]), float(found[1])) if found and None not in found else None
+
+
+def _at(values: dict[str, Any], monitor: str) -> Any:
+    """Return what an evaluation's metrics, or their intervals, have of the monitored metric."""
+    place, name = place_of(monitor)
+    return (values.get(place) or values.get("policies", {}).get(place) or {}).get(name)
 
 
 def _samples(folder: StudyDirectory, trial: TrialResult) -> FloatArray | None:

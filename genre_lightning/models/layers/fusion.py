@@ -49,7 +49,7 @@ class InputEncoder(nn.Module):
         """States, float32 (films, width).
 
         Args:
-            values: of an input as `types.INPUT` describes it.
+            values: one input, as `types.INPUT` describes it.
             kept: bool (films, 1): films whose inputs are not all dropped; None for all.
         """
         if self.is_named:
