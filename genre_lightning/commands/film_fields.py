@@ -29,7 +29,7 @@ def fields_of(given: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
 
     Args:
         given: values of --field.
-        texts: of the command; columns are of one film.
+        texts: Texts of the command; columns describe one film.
 
     Raises:
         ConfigError: a column without its value, or columns of several texts.

@@ -91,9 +91,9 @@ class SelfTrainingOptions:
 
     Attributes:
         teacher: Run or ensemble that gives the genres; null is the run that is continued.
-        precision: of the films above a genre's upper cut-off on validation, the fraction that has the genre.
-        negative_precision: of those below its lower cut-off, the fraction that lacks it.
-        weight: of a film with pseudo-labels in the loss, times the mean probability of the genres that it gets.
+        precision: fraction of the films above a genre's upper cut-off on validation that has the genre.
+        negative_precision: fraction of the films below its lower cut-off that lacks it.
+        weight: what a film with pseudo-labels counts in the loss, times the mean probability of the genres it gets.
     """
 
     teacher: Path | None = None

@@ -27,7 +27,7 @@ class Attribution:
         log_odds: float64 (genres,): of the text.
         baseline: float64 (genres,): log-odds of what the text is compared with.
         steps: int64 (genres,): points of the path at which gradients were taken; 0 where the values are exact.
-        inputs: of each input its log-odds, float64 (genres,).
+        inputs: log-odds that each input adds, float64 (genres,).
     """
 
     words: Words
@@ -72,5 +72,5 @@ class Attributor(Protocol):
         Args:
             text: what the model reads.
             genres: columns of the logits.
-            inputs: of the head, of this one film; None if the head has none.
+            inputs: this film's inputs of the head; None if the head has none.
         """

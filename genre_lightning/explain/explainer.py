@@ -231,7 +231,7 @@ class Explainer:
         Args:
             filled: what the model reads.
             genres: columns of the decision.
-            inputs: of the head, of this one film; None if the head has none.
+            inputs: this film's inputs of the head; None if the head has none.
         """
         scale, shift = self.decision.affine
         columns = list(genres)

@@ -157,7 +157,7 @@ class PlainTagger(nn.Module):
         Args:
             input_ids: int64 (texts, tokens).
             attention_mask: likewise.
-            values: of the head's inputs, in their order, as `types.INPUT` describes them.
+            values: one for each of the head's inputs, in their order, as `types.INPUT` describes them.
         """
         apart = {"use_cache": False} if self.pooled_by == "last" else {}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **apart).last_hidden_state

@@ -95,8 +95,8 @@ def load_safely(path: Path, map_location: Any = "cpu", *, mapped: bool = False) 
     """`torch.load` of tensors and plain values.
 
     Args:
-        path: of the file.
-        map_location: of `torch.load`.
+        path: The file.
+        map_location: As `torch.load` takes it.
         mapped: map the file's tensors in place of copying them; they must not outlive the file.
 
     Raises:

@@ -54,8 +54,8 @@ def read_checkpoint(path: Path, map_location: Any = "cpu", *, mapped: bool = Fal
     """Return a verified checkpoint's content, its shards put together; nothing in it is ever run.
 
     Args:
-        path: of the checkpoint.
-        map_location: of `torch.load`.
+        path: The checkpoint.
+        map_location: As `torch.load` takes it.
         mapped: see `load_safely`; shards are copied all the same.
 
     Raises:
