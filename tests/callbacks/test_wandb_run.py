@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import wandb
 import yaml
+from power_cuts import power_cut
 from small_run import SMALL
 from wandb_double import wandb_double
 
 from genre_lightning.__main__ import main
-from genre_lightning.models.base import GenreClassifier
 from genre_lightning.run_state import FilmsOfRun
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.loggers.wandb_files import next_step, read_records
@@ -37,10 +37,6 @@ OPTIONS = [
 KEY = "0123456789abcdef" * 2 + "feedbeef"
 
 
-class PowerCutError(Exception):
-    """Stands for whatever ends a process."""
-
-
 def fit(sample, run_dir, *more, cut_at=None):
     """One start of the command; with `cut_at` it breaks off in that step."""
     words = ["fit", f"--data.csv={sample}", f"--run_dir={run_dir}", *OPTIONS, *more]
@@ -48,17 +44,8 @@ def fit(sample, run_dir, *more, cut_at=None):
         assert main(words) == 0
         wandb.teardown()  # the end of a process waits for W&B's own, which writes the last rows when it ends
         return
-    original = GenreClassifier.training_step
-
-    def cut(self, batch, batch_idx):
-        if self.trainer.global_step == cut_at:
-            raise PowerCutError
-        return original(self, batch, batch_idx)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GenreClassifier, "training_step", cut)
-        with pytest.raises(PowerCutError):
-            main(words)
+    with power_cut(cut_at):
+        main(words)
     wandb.teardown()
 
 

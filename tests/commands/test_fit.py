@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from made_runs import without_pictures
+from power_cuts import power_cut, weights
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 from small_run import SMALL
 
@@ -41,10 +42,6 @@ def run(sample, tmp_path_factory):
 def curve_rows(run_dir):
     with (run_dir / "curves.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def weights(run_dir, name="last"):
-    return torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
 
 
 def test_the_run_directory_is_the_contracts(run):
@@ -105,10 +102,6 @@ def test_a_finished_run_says_so_and_changes_nothing(sample, run, capfd):
     assert before == after
 
 
-class PowerCutError(Exception):
-    """Stands for whatever ends a process."""
-
-
 @pytest.mark.parametrize(
     "cut_at",
     [
@@ -117,18 +110,9 @@ class PowerCutError(Exception):
         *(pytest.param(step, marks=pytest.mark.thorough) for step in (3, 25)),
     ],
 )
-def test_a_run_cut_off_and_started_again_is_the_unbroken_one_to_the_bit(sample, run, tmp_path, monkeypatch, cut_at):
-    original = GenreClassifier.training_step
-
-    def cut(self, batch, batch_idx):
-        if self.trainer.global_step == cut_at:
-            raise PowerCutError
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(GenreClassifier, "training_step", cut)
-    with pytest.raises(PowerCutError):
+def test_a_run_cut_off_and_started_again_is_the_unbroken_one_to_the_bit(sample, run, tmp_path, cut_at):
+    with power_cut(cut_at):
         fit(sample, tmp_path / "run")
-    monkeypatch.undo()
     assert fit(sample, tmp_path / "run") == 0
     for name in ("last", "best"):
         expected, got = weights(run, name), weights(tmp_path / "run", name)
@@ -213,12 +197,8 @@ def test_predict_tags_every_film_of_a_file(run, sample, tmp_path):
     assert list(map(list, both["genres"])) == list(map(list, test["genres"]))
 
 
-def test_an_unfinished_run_is_not_evaluated(sample, tmp_path, monkeypatch, capfd):
-    def cut(self, batch, batch_idx):
-        raise PowerCutError
-
-    monkeypatch.setattr(GenreClassifier, "training_step", cut)
-    with pytest.raises(PowerCutError):
+def test_an_unfinished_run_is_not_evaluated(sample, tmp_path, capfd):
+    with power_cut(0):
         fit(sample, tmp_path / "run")
     capfd.readouterr()
     assert main(["test", "--run_dir", str(tmp_path / "run")]) == 2

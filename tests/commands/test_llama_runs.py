@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from power_cuts import power_cut
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score
 from torch.testing import assert_close
@@ -14,7 +15,6 @@ from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.sample.generate import write_sample
-from genre_lightning.models.base import GenreClassifier
 
 OPTIONS = [
     "--data.max_tokens=48",
@@ -85,22 +85,9 @@ def run(request, sample, base, tmp_path_factory):
     return place
 
 
-class PowerCutError(Exception):
-    pass
-
-
-def test_a_run_cut_off_and_started_again_is_the_unbroken_one_to_the_bit(sample, base, run, tmp_path, monkeypatch):
-    original = GenreClassifier.training_step
-
-    def cut(self, batch, batch_idx):
-        if self.trainer.global_step == 9:
-            raise PowerCutError
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(GenreClassifier, "training_step", cut)
-    with pytest.raises(PowerCutError):
+def test_a_run_cut_off_and_started_again_is_the_unbroken_one_to_the_bit(sample, base, run, tmp_path):
+    with power_cut(9):
         qlora(sample, base, tmp_path / "run", run.name)
-    monkeypatch.undo()
     assert qlora(sample, base, tmp_path / "run", run.name) == 0
     logits = [logits_of(place, "test") for place in (run, tmp_path / "run")]
     assert torch.equal(*logits)
@@ -236,7 +223,7 @@ def test_another_base_at_the_same_place_is_refused(run, base, tmp_path, capfd):
         file.write_bytes(before)
 
 
-def test_8_bit_moments_and_checkpointing_resume_to_the_bit(sample, base, tmp_path, monkeypatch):
+def test_8_bit_moments_and_checkpointing_resume_to_the_bit(sample, base, tmp_path):
     words = [
         "--model.optimizer=adamw_8bit",
         "--model.activation_checkpointing=true",
@@ -248,17 +235,8 @@ def test_8_bit_moments_and_checkpointing_resume_to_the_bit(sample, base, tmp_pat
     # bitsandbytes keeps them in a dictionary of its own
     moments = [s["__bnb_optimizer_quant_state__"]["state1"] for s in content["optimizer_states"][0]["state"].values()]
     assert torch.uint8 in {moment.dtype for moment in moments}
-    original = GenreClassifier.training_step
-
-    def cut(self, batch, batch_idx):
-        if self.trainer.global_step == 5:
-            raise PowerCutError
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(GenreClassifier, "training_step", cut)
-    with pytest.raises(PowerCutError):
+    with power_cut(5):
         qlora(sample, base, tmp_path / "run", "nf4", *words)
-    monkeypatch.undo()
     assert qlora(sample, base, tmp_path / "run", "nf4", *words) == 0
     states = [state(tmp_path / name) for name in ("whole", "run")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_runs import refused, without_pictures
+from power_cuts import PowerCutError
 from small_run import SMALL
 
 from genre_lightning import Tagger
@@ -143,10 +144,6 @@ def test_input_in_other_formats_and_under_other_names(run, whole, tmp_path):
     assert predict(run, plots, out, "--data.columns.overview=plot") == 0
     assert [row["genres"] for row in table_of(out)] == [row["genres"] for row in expected]
     assert [row["id"] for row in table_of(out)] == list(range(1, len(rows) + 1))
-
-
-class PowerCutError(Exception):
-    """What a test throws where the power goes."""
 
 
 @pytest.fixture

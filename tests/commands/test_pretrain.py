@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from made_runs import without_pictures
+from power_cuts import power_cut, weights
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
 from genre_lightning.config.data import DataOptions
-from genre_lightning.data import pretraining
+from genre_lightning.data import prepare
 from genre_lightning.data.prepare import prepare_films
 from genre_lightning.data.pretraining import TextDataModule
 from genre_lightning.data.sample.generate import write_sample
@@ -50,32 +51,12 @@ def losses(run_dir):
         return {row["step"]: row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
 
 
-def weights(run_dir):
-    return torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-
-
-class PowerCutError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def test_a_resumed_pretraining_is_bit_identical(sample, run, tmp_path, monkeypatch):
-    original = MaskedLanguageModel.training_step
-
-    def cut(self, batch, batch_idx):
-        if self.trainer.global_step == 7:
-            raise PowerCutError
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(MaskedLanguageModel, "training_step", cut)
-    with pytest.raises(PowerCutError):
+def test_a_resumed_pretraining_is_bit_identical(sample, run, tmp_path):
+    with power_cut(7, MaskedLanguageModel):
         pretrain(sample, tmp_path / "run")
-    monkeypatch.undo()
     assert pretrain(sample, tmp_path / "run") == 0
     assert losses(tmp_path / "run") == losses(run)
-    a, b = (
-        torch.load(place / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for place in (run, tmp_path / "run")
-    )
+    a, b = weights(run), weights(tmp_path / "run")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert (run / "backbone/model.safetensors").read_bytes() == (
@@ -119,7 +100,7 @@ def test_no_text_of_validation_and_test_is_read(sample, tmp_path, monkeypatch):
         writer.writeheader()
         writer.writerows([*rows, {**copy, "id": "999999", "genres": "[]", "overview": copy["overview"].upper()}])
     read = []
-    monkeypatch.setattr(pretraining, "tokenise", _recording(pretraining.tokenise, read))
+    monkeypatch.setattr(prepare, "tokenise", _recording(prepare.tokenise, read))
     more = DataOptions(
         csv=tmp_path / "more.csv", tokenizer="wordpiece", vocab_size=600, max_tokens=48, cache_dir=tmp_path
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from made_runs import everything_under, refused, without_pictures
+from power_cuts import power_cut, weights
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
@@ -16,9 +17,9 @@ from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.decisions import read_decision
 from genre_lightning.inference.scoring import open_scorer
 from genre_lightning.inference.soft_labels import SoftLabels
-from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.tfidf import read_baseline
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.teacher import _kept
 
 FIT = [*SMALL, "--data.text={title}. {overview}"]
 
@@ -54,34 +55,17 @@ def fit(sample, run_dir, *more):
     return main(["fit", f"--data.csv={sample}", f"--run_dir={run_dir}", *FIT, *map(str, more)])
 
 
-def weights(run_dir):
-    return torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-
-
 def training_films(sample, **options):
     data = prepare_films(DataOptions(csv=sample, **options))
     return data, data.rows[data.splits["train"].films]
 
 
-class PowerCutError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def test_a_student_resumes_to_the_bit_without_its_teacher(sample, teacher, tmp_path, monkeypatch, capfd):
+def test_a_student_resumes_to_the_bit_without_its_teacher(sample, teacher, tmp_path, capfd):
     assert fit(sample, tmp_path / "whole", f"--model.teacher={teacher}") == 0
     assert "was trained on 101 of the 101 training films" in capfd.readouterr().err
     moved = shutil.copytree(teacher, tmp_path / "teacher")
-    original = GenreClassifier.training_step
-
-    def cut(self, batch, batch_idx):
-        if self.trainer.global_step == 7:
-            raise PowerCutError
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(GenreClassifier, "training_step", cut)
-    with pytest.raises(PowerCutError):
+    with power_cut(7):
         fit(sample, tmp_path / "cut", f"--model.teacher={moved}")
-    monkeypatch.setattr(GenreClassifier, "training_step", original)
     shutil.rmtree(moved)
     assert main(["fit", f"--run_dir={tmp_path / 'cut'}"]) == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
@@ -93,6 +77,12 @@ def test_a_student_resumes_to_the_bit_without_its_teacher(sample, teacher, tmp_p
     raw = read_baseline(RunDirectory(teacher).baseline).logits(data.films.strings("overview", rows))
     kept = np.load(tmp_path / "whole/distillation.npz")["log_odds"]
     np.testing.assert_allclose(kept, raw * scale + shift, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no archive"])
+def test_kept_probabilities_that_are_damaged_are_asked_for_again(tmp_path, content):
+    (tmp_path / "distillation.npz").write_bytes(content)
+    assert _kept(tmp_path / "distillation.npz", "key") is None
 
 
 def test_folds_predict_films_that_they_were_not_trained_on(sample, folds, capfd):
