@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genre_lightning.config.model import ClassifierOptions
+    from genre_lightning.config.classifier import ClassifierOptions
     from genre_lightning.data.datamodule import MovieDataModule
     from genre_lightning.distributed.sharded import ShardedPrecision, ShardedStrategy
     from genre_lightning.inference.tagger import Tagger
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Batch": "types",
-    "ClassifierOptions": "config.model",
+    "ClassifierOptions": "config.classifier",
     "DataSpec": "types",
     "DistilBertClassifier": "models.distilbert",
     "GenreClassifier": "models.base",

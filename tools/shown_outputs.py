@@ -24,14 +24,18 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TUTORIALS = ROOT / "docs" / "tutorials"
 _BLOCK = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
 _ELISION = "…"
 _PROGRAM = "genre-lightning"
 
 
 def pages() -> list[Path]:
-    """Return the pages of the documentation."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """Return the pages of the documentation; the tutorials are followed as a whole, by tutorials.py."""
+    return [
+        ROOT / "README.md",
+        *(page for page in sorted((ROOT / "docs").rglob("*.md")) if TUTORIALS not in page.parents),
+    ]
 
 
 def renewed(block: str, place: str) -> str:

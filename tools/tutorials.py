@@ -29,9 +29,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from shown_outputs import ROOT, with_elision
+from shown_outputs import ROOT, TUTORIALS, with_elision
 
-TUTORIALS = ROOT / "docs" / "tutorials"
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?", re.MULTILINE)
 _PROGRESS = re.compile(r"^(epoch \d+/\d+  step|reading |tokenising )")

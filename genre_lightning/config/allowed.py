@@ -78,12 +78,12 @@ sent the user's key.
 _GROUPS = (
     "genre_lightning.config.run.WandbOptions",
     "genre_lightning.config.columns.ColumnNames",
-    "genre_lightning.config.model.AdapterOptions",
+    "genre_lightning.config.adapters.AdapterOptions",
     "genre_lightning.config.features.Feature",
     "genre_lightning.config.features.JoinedFile",
-    "genre_lightning.config.model.Architecture",
-    "genre_lightning.config.model.LlamaArchitecture",
-    "genre_lightning.config.model.LoraOptions",
+    "genre_lightning.config.architectures.Architecture",
+    "genre_lightning.config.architectures.LlamaArchitecture",
+    "genre_lightning.config.adapters.LoraOptions",
 )
 """Groups of plain options, such as model.lora: the parser imports their classes by path, a configuration names none."""
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from genre_lightning.bounds import Bounds
 from genre_lightning.errors import ConfigError
+
+REGULARISER = Bounds(0, 100)
+"""Of the weights and lengths of regularisers."""
 
 _HALF = ("16-mixed", "16-true", "16")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from genre_lightning.config.classifier import ClassifierOptions
 from genre_lightning.config.constructors import takes, values
-from genre_lightning.config.model import OPTIONS, ClassifierOptions
+from genre_lightning.config.model import OPTIONS
 
 
 class StandIn:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from jsonargparse import Namespace
 
 from genre_lightning.bounds import SEED, BatchBounds, Bounds, at_least, bound_problems, check_number
+from genre_lightning.config.classifier import VALIDATION_METRICS
 from genre_lightning.config.decision import DecisionOptions
-from genre_lightning.config.model import VALIDATION_METRICS
 from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, PretrainOptions
 from genre_lightning.config.stand_ins import DEFAULT_MODEL, class_path
 

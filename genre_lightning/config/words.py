@@ -18,7 +18,7 @@ import yaml
 from genre_lightning.config.columns import ColumnNames
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
-from genre_lightning.config.model import EncoderOptions
+from genre_lightning.config.encoder import EncoderOptions
 from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, WandbOptions
 from genre_lightning.config.trainer import TrainerOptions
 from genre_lightning.errors import ConfigError

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genre_lightning.config.model import AdapterOptions, Quantization
+from genre_lightning.config.adapters import AdapterOptions, Quantization
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.models.lora import attention_layers
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from genre_lightning.config.model import RANDOM, DecoderOptions, LlamaArchitecture
+from genre_lightning.config.architectures import LlamaArchitecture
+from genre_lightning.config.decoder import RANDOM, DecoderOptions
 from genre_lightning.distributed.precision import check_trained_precision
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.backbones import backbone_config, check_positions, check_vocabulary, empty_shape

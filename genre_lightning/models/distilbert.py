@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
+from genre_lightning.config.adapters import LoraOptions
+from genre_lightning.config.architectures import Architecture
 from genre_lightning.config.constructors import takes
-from genre_lightning.config.model import SMALL, Architecture, EncoderOptions, LoraOptions
+from genre_lightning.config.encoder import SMALL, EncoderOptions
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.models.adapter import add_adapter, check_adapter
 from genre_lightning.models.backbone_config import check_encoder, config_of

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from genre_lightning.config.adapters import LoraOptions
 from genre_lightning.config.constructors import takes
-from genre_lightning.config.model import LlamaQLoraOptions, LoraOptions
+from genre_lightning.config.decoder import LlamaQLoraOptions
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.adapter import add_adapter, check_adapter
 from genre_lightning.models.backbones import checkpoint_activations

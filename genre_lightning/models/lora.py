@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genre_lightning.config.model import LoraInit, LoraOptions
+from genre_lightning.config.adapters import LoraInit, LoraOptions
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.models.unfreeze import pattern_of, top_blocks
 from genre_lightning.models.unfreeze import unfreeze as unfreeze_layers

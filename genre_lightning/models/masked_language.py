@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from genre_lightning.config.constructors import values
-from genre_lightning.config.model import EncoderOptions
+from genre_lightning.config.encoder import EncoderOptions
 from genre_lightning.distributed.strategies import is_sharded
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.backbones import (

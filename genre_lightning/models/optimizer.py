@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from torch import nn
 
-from genre_lightning.config.model import Schedule
+from genre_lightning.config.classifier import Schedule
 from genre_lightning.distributed.sharded import transformer_blocks
 from genre_lightning.errors import ConfigError
 

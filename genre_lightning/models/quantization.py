@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from genre_lightning.config.model import Quantization
+from genre_lightning.config.adapters import Quantization
 from genre_lightning.models.layers.packing import CAUSAL_ATTENTION, register_attention
 
 if TYPE_CHECKING:

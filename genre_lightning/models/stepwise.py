@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from genre_lightning.config.model import ClassifierOptions, LoraOptions
+from genre_lightning.config.adapters import LoraOptions
+from genre_lightning.config.classifier import ClassifierOptions
 from genre_lightning.errors import DivergedError
 from genre_lightning.models.average import exchange, follow, forget
 from genre_lightning.models.finiteness import FiniteSteps

@@ -22,7 +22,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities.data import dim_zero_cat
 
-from genre_lightning.config.model import VALIDATION_METRICS
+from genre_lightning.config.classifier import VALIDATION_METRICS
 from genre_lightning.models.step_sums import Reduce
 from genre_lightning.types import Batch
 

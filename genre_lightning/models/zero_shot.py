@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genre_lightning.config.constructors import takes
-from genre_lightning.config.model import PROMPT, ZeroShotOptions
+from genre_lightning.config.decoder import PROMPT, ZeroShotOptions
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.chat_format import render_chat
 from genre_lightning.models.decoder import FrozenDecoder

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of
+from genre_lightning.config.classifier import ClassifierOptions
 from genre_lightning.config.continuation import ContinueOptions
-from genre_lightning.config.model import ClassifierOptions
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.prepare import PreparedData, progress_bar
 from genre_lightning.distributed.ranks import is_first_rank, tell

@@ -5,9 +5,11 @@ from dataclasses import asdict
 import pytest
 import yaml
 
+from genre_lightning.config.adapters import LoraOptions
 from genre_lightning.config.changes import differences, training_digest
 from genre_lightning.config.constructors import plain
-from genre_lightning.config.model import EncoderOptions, LlamaQLoraOptions, LoraOptions
+from genre_lightning.config.decoder import LlamaQLoraOptions
+from genre_lightning.config.encoder import EncoderOptions
 
 BEFORE = {
     "loss", "pos_weight", "pos_weight_cap", "focal_gamma", "asymmetric_gamma_positive", "asymmetric_gamma_negative",

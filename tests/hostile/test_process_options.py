@@ -13,9 +13,11 @@ from small_run import SMALL
 from genre_lightning.bounds import Bounds, bound_problems, bounds_of
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.checked import parse_checked, parse_checked_baseline
+from genre_lightning.config.adapters import LoraOptions
+from genre_lightning.config.architectures import Architecture, LlamaArchitecture
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
-from genre_lightning.config.model import OPTIONS, Architecture, LlamaArchitecture, LoraOptions
+from genre_lightning.config.model import OPTIONS
 from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions
 from genre_lightning.config.trainer import TrainerOptions
 from genre_lightning.distributed.precision import accelerator_of

@@ -6,7 +6,7 @@ from small_llama import build, packed, padded, texts, trained, with_labels
 from test_distilbert import ENCODERS, batch_of, built
 from torch.testing import assert_close
 
-from genre_lightning.config.model import AdapterOptions, LoraOptions
+from genre_lightning.config.adapters import AdapterOptions, LoraOptions
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.adapter import merge_adapter, methods
 

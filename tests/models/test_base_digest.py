@@ -6,7 +6,7 @@ import pytest
 import small_llama
 import torch
 
-from genre_lightning.config.model import LoraOptions
+from genre_lightning.config.adapters import LoraOptions
 from genre_lightning.models import decoder, distilbert
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier

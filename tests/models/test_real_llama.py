@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_llama import labelling, packed, padded
 
-from genre_lightning.config.model import LoraOptions
+from genre_lightning.config.adapters import LoraOptions
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.models.zero_shot import ZeroShotLlama

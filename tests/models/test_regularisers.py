@@ -8,7 +8,8 @@ from specs import data_spec
 from torch.distributions import Bernoulli, kl_divergence
 from torch.testing import assert_close
 
-from genre_lightning.config.model import Architecture, LoraOptions
+from genre_lightning.config.adapters import LoraOptions
+from genre_lightning.config.architectures import Architecture
 from genre_lightning.errors import ConfigError
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier

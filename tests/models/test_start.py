@@ -6,10 +6,10 @@ from specs import data_spec
 from torch import nn
 
 from genre_lightning.errors import CheckpointError
-from genre_lightning.models.base import CHECKPOINT_KEY
 from genre_lightning.models.distilbert import DistilBertClassifier
 from genre_lightning.models.layers.fusion import FusionHead
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
+from genre_lightning.models.metadata import CHECKPOINT_KEY
 from genre_lightning.models.start import carried_over, rows_by_genre, start_from
 from genre_lightning.types import FittedInput
 

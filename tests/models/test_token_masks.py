@@ -7,7 +7,8 @@ import pytest
 import torch
 from specs import data_spec
 
-from genre_lightning.config.model import Architecture, EncoderOptions
+from genre_lightning.config.architectures import Architecture
+from genre_lightning.config.encoder import EncoderOptions
 from genre_lightning.data.collate import Padding, TokenisedFilms
 from genre_lightning.data.steps import MicroBatch
 from genre_lightning.data.tokens import TokenLists

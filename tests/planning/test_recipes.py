@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from small_llama import ARCHITECTURE, labelling
 
-from genre_lightning.config.model import AdapterOptions, LoraOptions
+from genre_lightning.config.adapters import AdapterOptions, LoraOptions
 from genre_lightning.models.llama_qlora import LlamaQLoraClassifier
 from genre_lightning.planning.memory import memory
 from genre_lightning.planning.setting import BatchShape, Setting

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genre_lightning.config.model import Fusion
+from genre_lightning.config.classifier import Fusion
 from genre_lightning.types import INPUT, FittedInput
 
 _STEP = 10.0

@@ -51,7 +51,7 @@ from lightning.pytorch.callbacks import Callback
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from genre_lightning.config.model import EncoderOptions
+from genre_lightning.config.encoder import EncoderOptions
 from genre_lightning.config.parser import parse
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed import sharded
