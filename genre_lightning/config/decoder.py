@@ -105,6 +105,8 @@ class LlamaQLoraOptions(DecoderOptions):
         dropout: before the head; null for none.
         activation_checkpointing: keep only the states between layers and compute the rest again in the backward
             pass: a third more work for a fraction of the memory.
+        compile: compile norms and gates by torch for a CUDA GPU, each into one kernel for any number of tokens. The
+            first step of every start takes longer; no effect on a CPU.
         r_drop: weight of the divergence between two passes with different dropout (R-Drop); 0 for one pass. It doubles
             the compute of a step.
         fgm: length of an adversarial offset of a text's embeddings, with which the text is learnt once more (FGM); 0
@@ -122,6 +124,7 @@ class LlamaQLoraOptions(DecoderOptions):
     packing: bool = True
     dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
     activation_checkpointing: bool = False
+    compile: bool = False
     optimizer: OptimizerName = "adamw"
     r_drop: Annotated[float, REGULARISER] = 0.0
     fgm: Annotated[float, REGULARISER] = 0.0

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from genre_lightning.config.adapters import LoraOptions
@@ -15,11 +16,13 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.models.adapter import add_adapter, check_adapter
 from genre_lightning.models.backbones import checkpoint_activations
 from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.layers.elementwise import fuse_elementwise
 from genre_lightning.models.layers.packing import full_attention_inputs, last_tokens, text_ends
 from genre_lightning.models.layers.pooling import pool, pool_packed
 from genre_lightning.models.lora import add_lora
 from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.models.quantization import known_warnings
+from genre_lightning.progress import say
 from genre_lightning.types import Batch, DataSpec, Layout
 
 if TYPE_CHECKING:
@@ -115,6 +118,14 @@ class LlamaQLoraClassifier(FrozenDecoder):
             wrapped, names = add_adapter(decoder, self.options.adapter, family, self.seed)
         self.adapter_state = frozenset(f"backbone.{name}" for name in names)
         return wrapped
+
+    def on_fit_start(self) -> None:
+        """See `GenreClassifier.on_fit_start`."""
+        super().on_fit_start()
+        if self.options.compile and self.device.type == "cuda":
+            fuse_elementwise(self.backbone)
+        elif self.options.compile:
+            rank_zero_only(say)("model.compile has no effect on a CPU")
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
