@@ -106,6 +106,7 @@ def main() -> int:
         choices=("bf16-mixed", "16-mixed", "32-true"),
         help="bf16-mixed on a CPU, 16-mixed on a GPU; 32-true suits a CPU without units for bf16",
     )
+    parser.add_argument("--compile", action="store_true", help="this framework with model.compile, on a GPU")
     parser.add_argument("--threads", type=int, help="of a CPU")
     parser.add_argument("--small", action="store_true", help="a try of the script itself: tiny models, two steps")
     parser.add_argument("--out", type=Path, help="folder of the results; the project's for the whole benchmark alone")

@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="a try of the script itself, with a tiny model")
     parser.add_argument("--out", type=Path, help="folder of the result; the project's with real films and encoder")
     options = parser.parse_args()
-    options.device, options.precision, options.batch = "cpu", None, None
+    options.device, options.precision, options.batch, options.compile = "cpu", None, None, False
     before = machine(options.device)
     with tempfile.TemporaryDirectory() as folder:
         found = judge(options, Path(folder))

@@ -86,8 +86,10 @@ def aims_of(suite: str, options: Namespace) -> Aims:
 
 
 def is_whole(options: Namespace) -> bool:
-    """Whether a run is the benchmark itself: on a CPU with the real films and encoder, in the usual precision."""
+    """Whether a run is the benchmark itself: on a CPU with the real films and encoder, in the usual precision and not compiled."""
     if options.precision not in (None, precision_of(Namespace(device=options.device, precision=None))):
+        return False
+    if options.compile:
         return False
     real = options.device == "cuda" or (reads_real_films(options) and encoder_of(options) is not None)
     return real and not options.small
@@ -120,7 +122,8 @@ def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
     words = [f"--data.csv={csv}", f"--data.cache_dir={folder / 'cache'}", "--data.max_tokens=256",
              f"--data.global_batch_size={options.batch or (128 if on_gpu else 16)}", "--model.pos_weight=none",
              f"--trainer.precision={precision_of(options)}", f"--trainer.accelerator={options.device}",
-             "--trainer.devices=1", "--trainer.max_epochs=1"]  # fmt: skip
+             "--trainer.devices=1", "--trainer.max_epochs=1",
+             f"--model.compile={str(options.compile).lower()}"]  # fmt: skip
     if suite == "llama":
         shape = ["--model.backbone=random"] if options.small else LLAMA_7B
         return [f"--config={CONFIGS / 'llama2_qlora.yaml'}", "--data.tokenizer=wordpiece", *shape, *words]

@@ -78,7 +78,7 @@ def test_turns_end_within_an_epoch_and_time_whole_rounds_of_the_grouped_form(sui
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", ["encoder", "llama"])
 def test_what_a_gpu_is_asked_for_can_be_parsed(suite, tmp_path):
-    options = Namespace(small=False, device="cuda", precision=None, batch=None)
+    options = Namespace(small=False, device="cuda", precision=None, batch=None, compile=False)
     config, _ = parse("fit", [*options_of(suite, options, tmp_path), f"--run_dir={tmp_path / 'run'}"])
     settings = config.model.init_args
     assert settings.backbone == ("small" if suite == "encoder" else "random")
@@ -111,7 +111,7 @@ def test_the_difference_of_two_sides_is_welchs():
 
 
 def test_both_sides_have_one_loss_and_its_gradient(tmp_path):
-    options = Namespace(small=True, device="cpu", precision="32-true", batch=None)
+    options = Namespace(small=True, device="cpu", precision="32-true", batch=None, compile=False)
     words = [*options_of("encoder", options, tmp_path), "--model.dropout=0"]
     setup, _ = make_setup(Job(OURS, words, 0, 0, seed=0, threads=None), str(tmp_path))
     setup.data.layout = "padded"
