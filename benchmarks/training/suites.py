@@ -86,7 +86,7 @@ def aims_of(suite: str, options: Namespace) -> Aims:
 
 
 def is_whole(options: Namespace) -> bool:
-    """Whether a run is the benchmark itself: not compiled, in the usual precision, on a CPU with real films and encoder."""
+    """Whether a run is the benchmark itself: not compiled, in its usual precision, on a CPU with the real files."""
     if options.precision not in (None, precision_of(Namespace(device=options.device, precision=None))):
         return False
     if options.compile:
