@@ -1,12 +1,14 @@
-"""What all tests share: a cache of their own, no network, one thread, and the files that some of them need."""
+"""What all tests share: a cache of their own, no network, one thread, quick figures, and files that some need."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from quick_figures import write_pixels
 
 from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.evaluation.plots import figures
 
 # the hub's client reads it when a test module imports it, which is before any fixture
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,6 +21,13 @@ def _apart_from_the_user(tmp_path_factory):
         patch.setenv("GENRE_LIGHTNING_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("WANDB_MODE", "offline")
         torch.set_num_threads(1)  # the models are tiny: a second thread costs more than it does
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "write_figures", write_pixels)
         yield
 
 

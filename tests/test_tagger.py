@@ -30,7 +30,6 @@ DECODER = [
 def quick():
     """Figures and page are most of a small run's time, and other tests' matter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *a, **k: None)
         patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
         patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)
         yield

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import wandb
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from quick_figures import real_figures
 
 from genre_lightning.__main__ import main
 from genre_lightning.evaluation.decisions import fit_decision
@@ -28,7 +29,8 @@ def evaluation(tmp_path_factory):
     made = Predictions(GENRES, np.arange(60), ["t"] * 60, ["a text"] * 60, labels, (2 * truth).astype(np.float32))
     place = tmp_path_factory.mktemp("run") / "evaluation" / "test"
     decision = fit_decision(made, "validation", resamples=5)
-    result = write_evaluation(place, made, decision, split="test", resamples=0)
+    with real_figures():
+        result = write_evaluation(place, made, decision, split="test", resamples=0)
     return EvaluationDirectory(place), result
 
 

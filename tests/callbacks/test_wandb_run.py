@@ -234,7 +234,6 @@ def test_no_key_or_no_server_is_said_in_one_line_and_the_key_is_nowhere(sample_c
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     wandb.teardown()
-    monkeypatch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *arguments, **options: [])
     fit(sample_csv, run)
     captured = capfd.readouterr()
     said = [line for line in captured.err.splitlines() if "W&B" in line or "wandb" in line]

@@ -51,14 +51,8 @@ def make_run(place, noise=1.0, *, seed=0, genres=GENRES, first_id=0, status="fin
     return place
 
 
-def without_figures(monkeypatch):
-    """Leaves the drawing out, which takes most of an evaluation's time, where a test does not look at it."""
-    monkeypatch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *arguments, **options: [])
-
-
-def without_pictures(monkeypatch):
-    """Leaves the drawing and the page out, which are most of a small run's time."""
-    without_figures(monkeypatch)
+def without_page(monkeypatch):
+    """Leaves the page out where a test does not look at it."""
     monkeypatch.setattr("genre_lightning.training.resume.write_report", lambda *arguments, **options: None)
 
 
@@ -69,7 +63,7 @@ def trained_baseline(place):
 
     sample = write_sample(place / "sample.csv", films=200, seed=3)
     with pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+        without_page(patch)
         assert main(["baseline", "tfidf_nb", f"--data.csv={sample}", f"--run_dir={place / 'nb'}"]) == 0
     return place / "nb"
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
-from made_runs import everything_under, refused, without_figures, without_pictures
+from made_runs import everything_under, refused, without_page
+from quick_figures import real_figures
 from sklearn.metrics import f1_score
 
 from genre_lightning.__main__ import main
@@ -37,7 +38,8 @@ def words(sample, place, *more):
 @pytest.fixture(scope="module")
 def run(sample, tmp_path_factory):
     place = tmp_path_factory.mktemp("runs") / "nb"
-    assert main(words(sample, place)) == 0
+    with real_figures():
+        assert main(words(sample, place)) == 0
     return place
 
 
@@ -119,8 +121,7 @@ def test_commands_for_other_kinds_of_runs_name_the_right_one(run, sample, capfd)
     assert everything_under(run) == before
 
 
-def test_override_trains_anew_and_is_not_kept(run, sample, tmp_path, capfd, monkeypatch):
-    without_figures(monkeypatch)
+def test_override_trains_anew_and_is_not_kept(run, sample, tmp_path, capfd):
     place = tmp_path / "nb"
     shutil.copytree(run, place)
     before = (place / "decision.json").read_text()
@@ -132,8 +133,7 @@ def test_override_trains_anew_and_is_not_kept(run, sample, tmp_path, capfd, monk
     refused(capfd, words(sample, place, "--model.smoothing", "0.6"), "model.smoothing: 0.7 → 0.6")
 
 
-def test_other_options_of_the_decision_fit_it_anew(run, sample, tmp_path, capfd, monkeypatch):
-    without_figures(monkeypatch)
+def test_other_options_of_the_decision_fit_it_anew(run, sample, tmp_path, capfd):
     place = tmp_path / "nb"
     shutil.copytree(run, place)
     model, before = (place / "model.safetensors").read_bytes(), json.loads((place / "decision.json").read_text())
@@ -147,7 +147,7 @@ def test_other_options_of_the_decision_fit_it_anew(run, sample, tmp_path, capfd,
 
 
 def test_a_late_rank_finds_a_run_directory_at_every_moment(sample, tmp_path, capfd, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     seen = []
 
     def write(path, content):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from made_runs import without_pictures as _without_pictures
+from made_runs import without_page as _without_pictures
 from sklearn.metrics import f1_score
 from small_run import SMALL
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import yaml
-from made_runs import everything_under, make_run, refused, without_figures
+from made_runs import everything_under, make_run, refused
 
 from genre_lightning.__main__ import main
 from genre_lightning.evaluation.predictions import read_stored_predictions
@@ -44,8 +44,7 @@ def test_probabilities_are_the_weighted_mean(both, runs):
     np.testing.assert_allclose(1 / (1 + np.exp(-logits.astype(float))), mean, atol=1e-5)
 
 
-def test_it_can_be_made_again_but_never_over_another_run(both, runs, capfd, monkeypatch):
-    without_figures(monkeypatch)
+def test_it_can_be_made_again_but_never_over_another_run(both, runs, capfd):
     metrics = json.loads((both / "evaluation" / "test" / "metrics.json").read_text())
     assert main(["ensemble", *map(str, runs), "--run_dir", str(both), "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["test"]["n"] == 80

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from made_runs import refused, without_figures
+from made_runs import refused
 from ranks import run_on_ranks
 from safetensors.torch import load_file, save_file
 from scipy.special import expit
@@ -49,14 +49,12 @@ def run(request, sample, tmp_path_factory):
     words = [f"--model.pooling={request.param}", "--trainer.max_epochs=1", "--model.lr=3e-3"]
     # wide enough for z and -z of each genre
     shape = "--model.architecture={layers: 1, width: 64, heads: 2, inner_width: 64}"
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        assert main(["fit", f"--data.csv={sample}", f"--run_dir={place}", *SMALL, *words, shape]) == 0
-        decision = read_decision(place / "decision.json")
-        numbers = np.random.default_rng(4)
-        scale, shift = numbers.uniform(0.5, 2, len(decision.genres)), numbers.normal(0, 1, len(decision.genres))
-        write_decision(replace(decision, temperature=1.0, platt=(scale, shift)), place / "decision.json")
-        assert main(["test", "--run_dir", str(place)]) == 0
+    assert main(["fit", f"--data.csv={sample}", f"--run_dir={place}", *SMALL, *words, shape]) == 0
+    decision = read_decision(place / "decision.json")
+    numbers = np.random.default_rng(4)
+    scale, shift = numbers.uniform(0.5, 2, len(decision.genres)), numbers.normal(0, 1, len(decision.genres))
+    write_decision(replace(decision, temperature=1.0, platt=(scale, shift)), place / "decision.json")
+    assert main(["test", "--run_dir", str(place)]) == 0
     return place
 
 
@@ -311,10 +309,9 @@ def base(tmp_path_factory):
     return folder
 
 
-def test_an_encoder_with_lora_is_an_adapter_or_merged(sample, base, tmp_path, capfd, monkeypatch):
+def test_an_encoder_with_lora_is_an_adapter_or_merged(sample, base, tmp_path, capfd):
     from peft import PeftModel
 
-    without_figures(monkeypatch)
     place = tmp_path / "run"
     words = [f"--model.backbone={base}", "--model.lora={rank: 4}", "--model.pooling=cls", "--data.tokenizer=wordpiece"]
     options = [*SMALL, *words, "--trainer.max_epochs=1", "--decision.calibration=temperature"]

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from made_runs import without_pictures
+from made_runs import without_page
 from power_cuts import power_cut, weights
+from quick_figures import real_figures
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 from small_run import SMALL
 
@@ -35,7 +36,8 @@ def fit(sample, run_dir, *more):
 @pytest.fixture(scope="module")
 def run(sample, tmp_path_factory):
     place = tmp_path_factory.mktemp("runs") / "a run"
-    assert fit(sample, place) == 0
+    with real_figures():
+        assert fit(sample, place) == 0
     return place
 
 
@@ -150,7 +152,7 @@ def decision_of(place):
 
 
 def test_other_options_of_the_decision_fit_it_anew_and_train_nothing(run, tmp_path, capfd, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     place = tmp_path / "run"
     shutil.copytree(run, place)
     here = f"--run_dir={place}"
@@ -261,7 +263,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_films(sample, tmp_
 
 
 def test_a_checkpoint_of_other_settings_is_refused(sample, tmp_path, capsys, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     for name, lr in (("one", "1e-3"), ("two", "2e-3")):
         assert fit(sample, tmp_path / name, f"--model.lr={lr}", "--trainer.max_epochs=1") == 0
     place = tmp_path / "one"
@@ -275,7 +277,7 @@ def test_a_checkpoint_of_other_settings_is_refused(sample, tmp_path, capsys, mon
 
 
 def test_settings_that_were_overridden_stay_accepted_until_the_next_save(sample, tmp_path, capsys, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     place = tmp_path / "run"
     assert fit(sample, place, "--trainer.max_epochs=1", "--model.lr=1e-3") == 0
 

@@ -48,7 +48,6 @@ DECODER = [
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *a, **k: None)
         patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
         patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)
         yield
@@ -200,7 +199,7 @@ def test_a_category_that_training_has_not_seen(runs):
     assert unknown.probabilities != pytest.approx(missing.probabilities, abs=1e-6)
 
 
-def test_tag_takes_fields_and_lines_of_json(runs, capsys, monkeypatch):
+def test_tag_takes_fields_and_lines_of_json(runs, capsys):
     run, film = str(runs("encoder")), {"overview": "A man walks.", "keywords": "word 1", "runtime": "90"}
     fields = [word for name, value in film.items() for word in ("--field", f"{name}={value}")]
     capsys.readouterr()

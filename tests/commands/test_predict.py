@@ -9,7 +9,7 @@ import signal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_runs import refused, without_pictures
+from made_runs import refused, without_page
 from power_cuts import PowerCutError
 from small_run import SMALL
 
@@ -47,7 +47,7 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     sample = write_sample(place / "sample.csv", films=200, seed=3)
     with pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+        without_page(patch)
         patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)
         fit = ["fit", f"--data.csv={sample}", f"--run_dir={place / 'encoder'}", *SMALL, "--trainer.max_epochs=1"]
         assert main(fit) == 0

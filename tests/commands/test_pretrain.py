@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 import torch
-from made_runs import without_pictures
+from made_runs import without_page
 from power_cuts import power_cut, weights
 from small_run import SMALL
 
@@ -76,7 +76,7 @@ def test_a_finished_pretraining_changes_nothing(sample, run, capfd):
 
 
 def test_fit_starts_from_the_backbone(sample, run, tmp_path, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     options = [word for word in SMALL if "architecture" not in word and "backbone" not in word]
     words = ["fit", f"--data.csv={sample}", f"--run_dir={tmp_path / 'fit'}", *options]
     rate = ["--model.lr=1e-12", "--trainer.max_epochs=1"]

@@ -97,7 +97,7 @@ def test_the_table_is_for_people(run, capfd):
         assert expected in lines
 
 
-def test_a_job_that_waits_has_no_steps(tmp_path, monkeypatch, run, capfd):
+def test_a_job_that_waits_has_no_steps(tmp_path, run, capfd):
     squeue(run, "PENDING\\t\\tResources\\t8:00:00")
     waiting = RunDirectory(tmp_path / "waiting")
     write_json(waiting.batch / "job.json", {"job": "43"})

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from made_runs import everything_under, refused, without_pictures
+from made_runs import everything_under, refused, without_page
 from power_cuts import power_cut, weights
 from small_run import SMALL
 
@@ -27,7 +27,7 @@ FIT = [*SMALL, "--data.text={title}. {overview}"]
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
     with pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+        without_page(patch)
         yield
 
 

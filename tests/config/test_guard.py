@@ -170,7 +170,7 @@ def test_what_is_left_to_the_parser(stranger, words):
     check_arguments(words)
 
 
-def test_the_data_file_is_not_read(stranger, monkeypatch):
+def test_the_data_file_is_not_read(stranger):
     (stranger / "a.csv").write_text("class_path: stranger.Model\n")
     (stranger / "c.yaml").write_text("data: {csv: a.csv}")
     check_arguments(["--data.csv", "a.csv", "--config", "c.yaml"])
@@ -427,7 +427,7 @@ def test_what_a_class_passes_on_is_a_plain_value(tmp_path, option, name, argumen
         call({"trainer": {option: spec}}, tmp_path)
 
 
-def test_plain_values_are_passed_on(tmp_path, monkeypatch):
+def test_plain_values_are_passed_on(tmp_path):
     wandb = {"class_path": "WandbLogger", "init_args": {"save_dir": str(tmp_path)},
              "dict_kwargs": {"entity": "me", "notes": "see https://a.b, $5", "config": {"a": "/b"}}}  # fmt: skip
     ddp = {"class_path": "DDPStrategy", "dict_kwargs": {"static_graph": True, "bucket_cap_mb": 30}}

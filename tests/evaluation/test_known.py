@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from quick_figures import real_figures
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, log_loss, roc_auc_score
 
 from genre_lightning import metrics
@@ -133,5 +134,7 @@ def test_predictions_carry_what_is_unknown(tmp_path):
 def test_figures_are_drawn_of_known_labels(tmp_path):
     labels, logits, known = films(60)
     made = predictions(labels, logits, known)
-    write_evaluation(tmp_path / "test", made, fit_decision(made, "validation", resamples=5), split="test", resamples=0)
+    decision = fit_decision(made, "validation", resamples=5)
+    with real_figures():
+        write_evaluation(tmp_path / "test", made, decision, split="test", resamples=0)
     assert (tmp_path / "test/figures/precision_recall.png").is_file()

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from made_predictions import make_predictions
+from quick_figures import real_figures
 
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
@@ -47,14 +48,15 @@ def run(tmp_path_factory):
     decision = fit_decision(evil_predictions(1), "validation")
     (directory / "evaluation").mkdir(parents=True)
     (directory / "curves.csv").write_text("epoch,train/loss,val/loss\n0,0.5,0.6\n")
-    write_evaluation(
-        directory / "evaluation" / "test",
-        evil_predictions(2),
-        decision,
-        split="test",
-        resamples=50,
-        curves_csv=directory / "curves.csv",
-    )
+    with real_figures():
+        write_evaluation(
+            directory / "evaluation" / "test",
+            evil_predictions(2),
+            decision,
+            split="test",
+            resamples=50,
+            curves_csv=directory / "curves.csv",
+        )
     write_decision(decision, directory / "decision.json")
     (directory / "config.yaml").write_text(f"title: '{EVIL}'\n")
     audit = {"rows": 21245, "kept": 3, "splits": {"train": {"films": 5, "genres": {EVIL: 4}}}}

@@ -48,7 +48,6 @@ def runs(tmp_path_factory):
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.evaluation.plots.figures.write_figures", lambda *a, **k: None)
         patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
         yield make
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from filelock import FileLock
-from made_runs import everything_under, make_run, refused, trained_baseline, without_figures, without_pictures
+from made_runs import everything_under, make_run, refused, trained_baseline, without_page
 
 from genre_lightning.__main__ import main
 from genre_lightning.errors import ConfigError
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_swapped_stays(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cut", ["evaluation.evaluate.write_json", "training.resume.write_report"])
 def test_the_same_command_finishes_a_baseline_that_was_cut_off(trained, tmp_path, monkeypatch, cut):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     place = tmp_path / "again"
     words = ["baseline", "tfidf_nb", f"--data.csv={trained.parent / 'sample.csv'}", f"--run_dir={place}"]
     with monkeypatch.context() as patch:
@@ -159,7 +159,6 @@ def test_a_report_that_is_cut_off_leaves_the_old_page(run, monkeypatch, command)
 
 
 def test_an_ensemble_that_is_cut_off_is_made_by_the_same_command(runs, tmp_path, monkeypatch):
-    without_figures(monkeypatch)
     words = ["ensemble", *map(str, runs), f"--run_dir={tmp_path / 'both'}"]
     with monkeypatch.context() as patch:
         cut_off_at(patch, "genre_lightning.evaluation.evaluate.write_csv")
@@ -318,8 +317,7 @@ def test_ensembles_that_name_themselves_or_in_a_circle_are_refused(tmp_path, cap
     refused(capfd, ["tag", twice, "x"], "two or more different runs")
 
 
-def test_an_ensemble_is_not_made_into_a_circle(runs, tmp_path, capfd, monkeypatch):
-    without_figures(monkeypatch)
+def test_an_ensemble_is_not_made_into_a_circle(runs, tmp_path, capfd):
     both = tmp_path / "both"
     assert main(["ensemble", *map(str, runs), "--run_dir", str(both)]) == 0
     capfd.readouterr()
@@ -453,7 +451,7 @@ EVALUATED = ("decision.json", "evaluation/test/metrics.json", "evaluation/test/p
 @pytest.mark.parametrize("name", EVALUATED)
 @pytest.mark.parametrize("damage", [lambda path: path.write_text("x"), Path.unlink], ids=["damaged", "missing"])
 def test_the_command_that_made_a_run_repairs_it(nb, trained, capfd, monkeypatch, name, damage):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     damage(nb / name)
     assert main(["baseline", "tfidf_nb", "--run_dir", str(nb)]) == 0
     assert "again" in capfd.readouterr().err
@@ -468,7 +466,7 @@ def test_the_command_that_made_a_run_repairs_it(nb, trained, capfd, monkeypatch,
 
 @pytest.mark.parametrize("name", ["run_state.json", "data_audit.json"])
 def test_state_and_audit_can_be_deleted_and_are_written_again(nb, trained, monkeypatch, name):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     (nb / name).unlink()
     assert main(["baseline", "tfidf_nb", "--run_dir", str(nb)]) == 0
     ours, theirs = (read_json(place / name) for place in (nb, trained))
@@ -498,7 +496,6 @@ def full_disk(monkeypatch, ending):
 
 
 def test_a_full_disk_ends_report_compare_and_ensemble_in_one_line(runs, tmp_path, capfd, monkeypatch):
-    without_figures(monkeypatch)
     before = everything_under(tmp_path)
     for ending, words in {
         ".html": ["report", runs[0]],
@@ -514,7 +511,7 @@ def test_a_full_disk_ends_report_compare_and_ensemble_in_one_line(runs, tmp_path
 
 
 def test_a_full_disk_ends_a_baseline_in_one_line_and_it_can_be_run_again(trained, tmp_path, capfd, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     words = ["baseline", "tfidf_nb", f"--data.csv={trained.parent / 'sample.csv'}", f"--run_dir={tmp_path / 'nb'}"]
     with monkeypatch.context() as patch:
         full_disk(patch, ".csv")

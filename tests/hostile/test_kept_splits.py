@@ -6,7 +6,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_runs import everything_under, trained_baseline, without_pictures
+from made_runs import everything_under, trained_baseline, without_page
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
@@ -35,7 +35,7 @@ def nb(trained, tmp_path):
 def fitted(sample, tmp_path_factory):
     place = tmp_path_factory.mktemp("fitted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+        without_page(patch)
         assert main(["fit", f"--data.csv={sample}", f"--run_dir={place}", *SMALL, "--trainer.max_epochs=1"]) == 0
     return place
 
@@ -112,7 +112,7 @@ def test_files_that_move_films_are_refused_once_a_run_is_trained(trained, fitted
 
 
 def test_a_file_in_another_order_keeps_every_side(nb, sample, tmp_path, capfd, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     reverse = written(tmp_path / "reverse.csv", rows_of(sample)[::-1])
     before = read_json(nb / "evaluation" / "test" / "metrics.json")
     assert main(["baseline", "tfidf_nb", f"--run_dir={nb}", f"--data.csv={reverse}", "--override"]) == 0
@@ -130,7 +130,7 @@ def test_sides_are_not_drawn_again(nb, sample, monkeypatch):
 
 
 def test_a_run_of_a_version_that_kept_no_sides_still_opens(encoder, nb, monkeypatch, capfd, tmp_path):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     for place in (encoder, nb):
         (place / "splits.parquet").unlink()
     assert main(["test", f"--run_dir={encoder}"]) == 0
@@ -155,7 +155,7 @@ def as_an_earlier_version_left_it(run):
 
 
 def test_a_run_of_an_earlier_reading_goes_on(nb, encoder, sample, monkeypatch, capfd):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     for run, command in ((nb, ["baseline", "tfidf_nb"]), (encoder, ["test"]), (encoder, ["fit"])):
         as_an_earlier_version_left_it(run)
         assert main([*command, f"--run_dir={run}"]) == 0, capfd.readouterr().err
@@ -188,7 +188,7 @@ def test_sides_that_are_damaged_are_refused(nb, capfd, damage):
 
 
 def test_nothing_trained_yet_takes_other_splits_with_override(trained, sample, tmp_path, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     place = tmp_path / "new"
     words = ["baseline", "tfidf_nb", f"--data.csv={sample}", f"--run_dir={place}"]
     with monkeypatch.context() as patch:

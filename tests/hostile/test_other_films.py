@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_runs import everything_under, refused, trained_baseline, without_figures, without_pictures
+from made_runs import everything_under, refused, trained_baseline, without_page
 from sklearn.metrics import f1_score
 from small_run import SMALL
 
@@ -31,7 +31,7 @@ def sample(trained):
 
 @pytest.fixture
 def nb(trained, tmp_path, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     return shutil.copytree(trained, tmp_path / "nb")
 
 
@@ -161,7 +161,7 @@ def test_columns_of_other_names(nb, tmp_path):
 
 
 def test_a_run_of_fit_and_an_ensemble(sample, trained, tmp_path, monkeypatch, capfd):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     encoder, both = tmp_path / "encoder", tmp_path / "both"
     options = [*SMALL, "--trainer.max_epochs=1"]
     assert main(["fit", f"--data.csv={sample}", f"--run_dir={encoder}", *options]) == 0
@@ -228,8 +228,7 @@ def test_a_file_named_like_a_split_never_touches_it(nb, sample, tmp_path):
     assert (nb / "evaluation" / "test_file" / "metrics.json").is_file()
 
 
-def test_the_report_says_which_films(trained, sample, tmp_path, monkeypatch):
-    without_figures(monkeypatch)
+def test_the_report_says_which_films(trained, sample, tmp_path):
     run = shutil.copytree(trained, tmp_path / "nb")
     evaluated(run, sample, "--name=everything")
     page = (run / "report.html").read_text()

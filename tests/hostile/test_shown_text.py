@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from made_runs import made_predictions, make_run, without_figures
+from made_runs import made_predictions, make_run
 from markdown_it import MarkdownIt
 from matplotlib import font_manager
 
@@ -151,10 +151,8 @@ def film_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(film_file):
-    with pytest.MonkeyPatch.context() as patch:
-        without_figures(patch)
-        place = film_file.parent / "run"
-        assert main(["baseline", "tfidf_nb", f"--data.csv={film_file}", f"--run_dir={place}"]) == 0
+    place = film_file.parent / "run"
+    assert main(["baseline", "tfidf_nb", f"--data.csv={film_file}", f"--run_dir={place}"]) == 0
     return place
 
 
@@ -261,7 +259,7 @@ def test_figures_of_any_script_are_drawn_without_a_warning(tmp_path):
         assert len(write_figures(tmp_path, ScoredSplit(predictions, decision))) == 7
 
 
-def test_a_font_that_has_the_characters_is_added(monkeypatch):
+def test_a_font_that_has_the_characters_is_added():
     import matplotlib as mpl
 
     usual = set(map(chr, font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap()))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from made_runs import without_pictures
+from made_runs import without_page
 from small_run import SMALL
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
@@ -24,7 +24,7 @@ from genre_lightning.serving.service import Service
 def encoder_run(tmp_path_factory, sample_csv):
     place = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+        without_page(patch)
         words = [*SMALL, "--trainer.max_epochs=1", "--data.text={title}. {overview}"]
         assert main(["fit", f"--data.csv={sample_csv}", f"--run_dir={place / 'encoder'}", *words]) == 0
     return place / "encoder"
@@ -34,7 +34,7 @@ def encoder_run(tmp_path_factory, sample_csv):
 def counting_run(tmp_path_factory, sample_csv):
     place = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
-        without_pictures(patch)
+        without_page(patch)
         assert main(["baseline", "tfidf_logreg", f"--data.csv={sample_csv}", f"--run_dir={place / 'tfidf'}"]) == 0
     write_report(place / "tfidf")
     return place / "tfidf"

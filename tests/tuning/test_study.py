@@ -7,7 +7,7 @@ from functools import partial
 
 import optuna
 import pytest
-from made_runs import everything_under, refused, without_figures, without_pictures
+from made_runs import everything_under, refused, without_page
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
@@ -84,7 +84,7 @@ def test_each_trial_is_a_run_without_a_test_evaluation(study):
 
 
 def test_trial_trains_as_fit_does(study, tmp_path, monkeypatch):
-    without_pictures(monkeypatch)
+    without_page(monkeypatch)
     assert main(["fit", f"--config={study.trial(1) / 'config.yaml'}", f"--run_dir={tmp_path / 'run'}"]) == 0
     ours, theirs = (read_curves(path / "curves.csv")[1] for path in (study.trial(1), tmp_path / "run"))
     assert [row.get("train/loss") for row in ours] == [row.get("train/loss") for row in theirs]
@@ -238,8 +238,7 @@ def test_new_study_that_cannot_be_is_refused(arguments, words, sample_csv, space
 
 
 @pytest.mark.slow
-def test_finish_evaluates_the_test_split_of_the_chosen_trial_alone(study, tmp_path, capfd, monkeypatch):
-    without_figures(monkeypatch)
+def test_finish_evaluates_the_test_split_of_the_chosen_trial_alone(study, tmp_path, capfd):
     shutil.copytree(study.path, tmp_path / "study")
     folder = StudyDirectory(tmp_path / "study")
     words = ["tune", f"--study={folder.path}", "--finish"]

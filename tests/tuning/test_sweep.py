@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from made_runs import refused, without_figures
+from made_runs import refused
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
@@ -46,7 +46,6 @@ def test_conditions_are_refused(sample_csv, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_a_trial_of_an_agent_is_the_sweeps_run(sample_csv, tmp_path, monkeypatch, capfd):
-    without_figures(monkeypatch)
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
     monkeypatch.setenv("WANDB_RUN_ID", "trial456")
     # the agent's form: Python's texts of the values
