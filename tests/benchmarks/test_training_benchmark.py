@@ -132,7 +132,7 @@ def run(script, *words):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_bench_at_small_size(tmp_path):
     out = run(
         "benchmarks/training/bench.py", "--small", "--rounds", 1, "--suite", "encoder", "llama", "--out", tmp_path

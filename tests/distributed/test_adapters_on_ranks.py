@@ -124,7 +124,7 @@ def predicted(trained, predict):
     return predict(trained[0], 1)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.thorough), "fsdp"])
 def test_each_film_is_predicted_once_also_where_films_are_fewer_than_ranks(trained, predict, predicted, strategy):
     got = predict(trained[0], 3, "--trainer.devices=3", f"--trainer.strategy={strategy}")
     for count, expected in predicted.items():

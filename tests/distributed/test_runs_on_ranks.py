@@ -62,8 +62,15 @@ def same_training(expected, got):
         np.testing.assert_allclose(np.stack(b["logits"]), np.stack(a["logits"]), atol=1e-4)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("ranks", "strategy"),
+    [
+        (2, "ddp"),
+        (2, "fsdp"),
+        pytest.param(3, "ddp", marks=pytest.mark.thorough),
+        pytest.param(3, "fsdp", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_is_the_same_on_any_number_of_ranks(sample, one_rank, tmp_path, ranks, strategy):
     status, said = start(sample, tmp_path / "run", ranks, strategy, "--model.dropout=0")
     assert status == 0, said

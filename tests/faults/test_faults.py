@@ -65,6 +65,7 @@ def test_a_run_that_is_struck_ends_as_the_unbroken_one(unbroken, name):
     assert differences(expected.directory, broken.directory) == []
 
 
+@pytest.mark.slow
 def test_every_moment_comes_in_a_run(unbroken):
     _, broken = unbroken("auto")
     assert set(broken.counts[0]) == set(MOMENTS)

@@ -57,8 +57,8 @@ def lora_encoder(tmp_path):
     "options",
     [
         pytest.param([*SMALL, FP32, LONG], id="encoder"),
-        pytest.param([*SMALL, FP32, SHORT, "--model.dropout=0"], id="encoder-accumulated"),
-        pytest.param([*SMALL, BF16, LONG], id="encoder-bf16", marks=pytest.mark.slow),
+        pytest.param([*SMALL, FP32, SHORT, "--model.dropout=0"], id="encoder-accumulated", marks=pytest.mark.slow),
+        pytest.param([*SMALL, BF16, LONG], id="encoder-bf16", marks=pytest.mark.thorough),
         pytest.param(
             [*SMALL, BF16, LONG, "--model.activation_checkpointing=true"],
             id="encoder-checkpointed",
@@ -82,7 +82,7 @@ def test_a_step_takes_what_was_planned(options, sample_csv, tmp_path, capsys):
     assert size == pytest.approx(peak, rel=WITHIN)
 
 
-@pytest.mark.parametrize("precision", [FP32, pytest.param(BF16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", [FP32, pytest.param(BF16, marks=pytest.mark.thorough)])
 def test_adapters_of_an_encoder(precision, sample_csv, tmp_path, capsys):
     words = words_of(sample_csv, tmp_path, *lora_encoder(tmp_path), precision, LONG)
     size, _ = planned(capsys, words)
