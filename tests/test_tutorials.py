@@ -1,5 +1,6 @@
 """The tutorials' commands work as they stand, and print what the pages show."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +29,21 @@ def test_a_reader_can_follow(page):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, TOOL, page], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, f"run 'python tools/tutorials.py --write':\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.with_suffix(".ipynb").is_file()], ids=lambda p: p.stem)
+def test_a_notebook_is_its_page(page, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    from notebooks import notebook_of
+
+    written = page.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert written == notebook_of(page.read_text(encoding="utf-8")), "run 'python tools/tutorials.py --write'"
+    cells = json.loads(written)["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert code[0].startswith("!genre-lightning ")
+    for source in code[1:]:
+        compile(source, "a cell", "exec")
+    assert all(cell["outputs"] for cell in cells if "print(" in "".join(cell["source"]) and cell["cell_type"] == "code")
 
 
 def test_numbers_and_progress_are_no_difference(monkeypatch, tmp_path):

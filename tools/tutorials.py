@@ -3,10 +3,12 @@
     python tools/tutorials.py [PAGE ...]            # exit status 1 and a diff if a page is out of date
     python tools/tutorials.py --write [PAGE ...]    # puts the present outputs in
 
+notebook.md is a notebook too: --write makes notebook.ipynb of it, by notebooks.py.
+
 A tutorial is a page of docs/tutorials. Its blocks are followed in order, in an empty folder without network:
 
 - a block with a title is the file of that name;
-- a `python` block is run, all of a page in one namespace;
+- a `python` block is run, all of a page in one namespace; a `text` block right below it shows what it prints;
 - a `console` block holds commands after "$ ", each with what it prints below it. A command that ends with "&" runs
   until the page ends. A line "…" stands for any lines.
 
@@ -29,6 +31,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from notebooks import notebook_of
 from shown_outputs import ROOT, TUTORIALS, with_elision
 
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -50,6 +53,7 @@ class Reader:
     def __init__(self, place: str) -> None:
         self._place = place
         self._names: dict[str, object] = {"__name__": "__main__"}
+        self._printed: list[str] | None = None
         self._background: list[subprocess.Popen[bytes]] = []
 
     def follow(self, text: str) -> str:
@@ -67,10 +71,24 @@ class Reader:
             Path(title).parent.mkdir(parents=True, exist_ok=True)
             Path(title).write_text(body, encoding="utf-8")
         elif language == "python":
-            exec(compile(body, "a block of the tutorial", "exec"), self._names)
+            self._printed = self._python(body)
+        elif language == "text" and self._printed is not None:
+            printed, self._printed = with_elision(body.splitlines(), self._printed), None
+            return "\n".join(["```text", *printed, "```"])
         elif language == "console":
             return match[0].replace(body, "".join(self._console(body)))
         return match[0]
+
+    def _python(self, body: str) -> list[str]:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(body, "a block of the tutorial", "exec"), self._names)
+        return self._lines(printed.getvalue())
+
+    def _lines(self, printed: str) -> list[str]:
+        """Split what is printed into the lines that are the same in every place and at every speed."""
+        lines = [line.rstrip() for line in printed.replace(f"{self._place}/", "").splitlines()]
+        return [line for line in lines if not _PROGRESS.match(line)]
 
     def _console(self, body: str) -> Iterator[str]:
         starts = [*_COMMAND.finditer(body)]
@@ -94,8 +112,7 @@ class Reader:
             status, printed = done.returncode, done.stdout
         if status:
             raise SystemExit(f"'{command}' ended with status {status}:\n{printed[-2000:]}")
-        lines = [line.rstrip() for line in printed.replace(f"{self._place}/", "").splitlines()]
-        return [line for line in lines if not _PROGRESS.match(line)]
+        return self._lines(printed)
 
 
 def _in_this_process(words: list[str]) -> tuple[int, str]:
@@ -126,6 +143,8 @@ def check(page: Path, *, write: bool) -> bool:
         new = Reader(str(Path(place).resolve())).follow(text)
     if write:
         page.write_text(new, encoding="utf-8")
+        if (notebook := page.with_suffix(".ipynb")).is_file():
+            notebook.write_text(notebook_of(new), encoding="utf-8")
     left, right = without_numbers(text), without_numbers(new)
     sys.stdout.writelines(difflib.unified_diff(left, right, page.name, "printed now", n=1))
     return difflib.SequenceMatcher(None, left, right, autojunk=False).ratio() >= _ALIKE
