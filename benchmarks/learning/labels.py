@@ -143,7 +143,7 @@ def chain(films: Films, fraction: float, seed: int, rounds: int) -> tuple[list[d
     truth = films.labels["train"][hidden]
     layer, decision = fitted(films, x, y, own)
     samples = [measured(films, layer, decision)]
-    rows = [{"films": 0}]
+    rows: list[dict[str, Any]] = [{"films": 0}]
     for _ in range(rounds):
         on_validation = decision.probabilities((films.vectors["validation"] @ layer).astype(np.float32))
         cutoffs = fit_cutoffs(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.files import file_digest, json_value, read_json, write_json
+from genre_lightning.files import file_digest, read_json, write_json
 from genre_lightning.shapes import Shape, count, maybe_number, number, text
 
 Section = Literal["monitor", "doubts"]
@@ -53,7 +53,7 @@ def section_path(run: Run, section: Section) -> Path:
 def keep_section(run: Run, section: Section, content: Mapping[str, Any]) -> None:
     """Keep what a command has found about a run with its present decision."""
     about = {"decision_sha256": file_digest(run.files.decision), "date": date.today().isoformat()}
-    write_json(section_path(run, section), json_value({**about, **content}))
+    write_json(section_path(run, section), {**about, **content})
 
 
 def read_section(run: Run, section: Section) -> dict[str, Any] | None:

@@ -484,6 +484,7 @@ def rounds(files, parent, self_trained, tmp_path_factory):
     return place
 
 
+@pytest.mark.slow  # three trainings
 def test_each_round_is_a_run_whose_teacher_is_the_round_before(parent, rounds, self_trained, capsys):
     assert {path.name for path in rounds.iterdir()} == {"round-1", "round-2"}
     for number, before in ((1, parent), (2, rounds / "round-1")):
@@ -505,8 +506,8 @@ def test_each_round_is_a_run_whose_teacher_is_the_round_before(parent, rounds, s
     assert capsys.readouterr().out.count("finished") == 2
 
 
-def test_a_cut_off_round_is_resumed_exactly(files, rounds, self_trained, tmp_path):
-    shutil.copytree(rounds / "round-1", tmp_path / "round-1")
+@pytest.mark.slow
+def test_a_cut_off_round_is_resumed_exactly(files, rounds, tmp_path):
     config = rounds / "round-2/config.yaml"
     words = ["--config", str(config), f"--data.csv={files[0]}", f"--run_dir={tmp_path / 'uncut'}"]
     with pictureless():
