@@ -17,6 +17,7 @@ from genre_lightning.config.continuation import (
     require_parent,
 )
 from genre_lightning.config.parser import make_options, parse, parse_baseline
+from genre_lightning.config.rounds import check_rounds, round_directory
 from genre_lightning.config.run_pattern import fill_run_dir
 from genre_lightning.config.sweep import from_agent, take_sweep
 from genre_lightning.config.trainer import option_problems, pretraining_problems
@@ -25,13 +26,16 @@ from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.runs import PRETRAINING, RunDirectory
 
 
-def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Namespace, ArgumentParser]:
+def parse_checked(
+    command: str, words: Sequence[str], run_dir: Path, *, in_rounds: bool = False
+) -> tuple[Namespace, ArgumentParser]:
     """Parse the configuration of a run and check what needs neither torch nor the machine.
 
     Args:
         command: "fit", or "data inspect", which loads no model.
         words: Its arguments.
         run_dir: If the configuration names none.
+        in_rounds: Whether the command trains the rounds of `self_training.rounds`.
 
     Raises:
         ConfigError, DataError: Nothing has been written.
@@ -40,6 +44,13 @@ def parse_checked(command: str, words: Sequence[str], run_dir: Path) -> tuple[Na
     from genre_lightning.data.movies import check_data  # after a --help, which does without NumPy
 
     run = _run(config, run_dir, from_sweep=command == "fit")
+    if (rounds := config.self_training.rounds) > 1:
+        if not in_rounds:
+            raise ConfigError(
+                f"self_training.rounds is {rounds}, and only 'genre-lightning fit' trains them: leave it out"
+            )
+        check_rounds(config)
+        run = round_directory(run.path, 1)
     for name in ("continue_from", "feedback", "labels"):
         if config[name] is not None:  # a job runs elsewhere
             config[name] = Path(config[name]).expanduser().absolute()

@@ -31,6 +31,7 @@ def doubts(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="the .csv file to write (default: RUN/doubts.csv)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(list(arguments))
+    from genre_lightning.commands.report_section import add_to_report
     from genre_lightning.evaluation.runs import open_run
     from genre_lightning.files import write_csv
     from genre_lightning.learning.doubts import find_doubts
@@ -45,6 +46,11 @@ def doubts(arguments: Sequence[str]) -> int:
     else:
         _print(found)
     say(f"wrote {len(found):,} rows to {out}")
+    add_to_report(
+        run,
+        "doubts",
+        {"count": len(found), "kind": options.kind, "rows": [doubt.shown() for doubt in found[:_SHOWN]]},
+    )
     return 0
 
 
@@ -58,7 +64,6 @@ def _print(found: Sequence[Doubt]) -> None:
     for head in ("film", "genre", "is probably", "score", "labels", "predicted"):
         table.add_column(head, justify="right" if head == "score" else "left", overflow="fold")
     for doubt in found[:_SHOWN]:
-        film = doubt.title or doubt.text[:40]
         names = (", ".join(doubt.labels), ", ".join(doubt.predicted))
-        table.add_row(film, doubt.genre, doubt.kind, f"{doubt.score:.3f}", *names)
+        table.add_row(doubt.film, doubt.genre, doubt.kind, f"{doubt.score:.3f}", *names)
     console_of(sys.stdout).print(table)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genre_lightning.bounds import SEED, above
 from genre_lightning.commands.arguments import CommandParser, within
@@ -17,7 +17,7 @@ from genre_lightning.progress import answer, require_output
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from genre_lightning.learning.drift import Check, Drift
+    from genre_lightning.learning.drift import Drift
 
 
 def monitor(arguments: Sequence[str]) -> int:
@@ -54,46 +54,49 @@ def monitor(arguments: Sequence[str]) -> int:
     with task_progress("Tagging films", file.count()) as done:
         new, left_out = tag_file(file, scorer, known.digests, labels, done or (lambda rows: None))
     found = find_drift(scorer.decision.genres, reference, new, level=options.level, seed=options.seed)
+    from genre_lightning.commands.report_section import add_to_report
+    from genre_lightning.evaluation.runs import Run
+
     if options.json:
         answer(json.dumps({**found.as_dict(), "left_out": left_out}))
     else:
         from genre_lightning.evaluation.console import console_of
 
         _print(found, left_out, console_of(sys.stdout))
+    add_to_report(
+        Run(films.run.path), "monitor", {**found.as_dict(), "left_out": left_out, "file": file.films.path.name}
+    )
     return int(found.advice != "nothing")
 
 
 def _print(found: Drift, left_out: int, console: Console) -> None:
+    from genre_lightning.evaluation.sections import TABLES, auroc_line
+
     own = f"; {left_out:,} of the run's own are left out" if left_out else ""
     console.print(
         f"{found.films:,} new films, {found.labelled:,} of them with labels, beside {found.reference_films:,} of "
         f"validation{own}",
         soft_wrap=True,
     )
-    _table(console, "texts", "measure", ("validation", "new", "PSI or change"), found.inputs)
-    _table(console, "predicted genres", "genre", ("validation", "new", "change [95%]"), found.genres)
-    if found.calibration:
-        _table(console, "labels", "genre", ("expected", "observed", "ratio"), found.calibration)
-    if found.auroc and found.auroc_interval:
-        (before, now), (low, high) = found.auroc, found.auroc_interval
-        console.print(f"macro AUROC {now:.3f}, {before:.3f} on validation: change [{low:+.3f}, {high:+.3f}]")
+    values = found.as_dict()
+    for key, title, first, heads in TABLES:
+        if values[key]:
+            _table(console, title, first, heads, values[key])
+    if line := auroc_line(values):
+        console.print(line)
     console.print(f"advice: {found.advice}: {found.why}", soft_wrap=True)
 
 
-def _table(console: Console, title: str, first: str, heads: Sequence[str], checks: Sequence[Check]) -> None:
+def _table(console: Console, title: str, first: str, heads: Sequence[str], checks: Sequence[Mapping[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
+
+    from genre_lightning.evaluation.sections import drift_cells
 
     table = Table(title=title, title_justify="left", box=box.ASCII)
     table.add_column(first)
     for head in (*heads, "p (Holm)", ""):
         table.add_column(head, justify="right", no_wrap=True)
     for check in checks:
-        effect = f"{check.effect:.3f}"
-        if check.interval:
-            effect = f"{check.effect:+.3f} [{check.interval[0]:+.3f}, {check.interval[1]:+.3f}]"
-        p = "<0.001" if check.p < 0.001 else f"{check.p:.3f}"
-        table.add_row(
-            check.name, f"{check.reference:.3f}", f"{check.new:.3f}", effect, p, "drift" if check.drifted else ""
-        )
+        table.add_row(*drift_cells(check))
     console.print(table)

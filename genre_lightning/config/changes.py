@@ -43,7 +43,7 @@ _ADDED = {
     "continue.replay": "all", "continue.drop_genres": False, "continue.distillation": None,
     "continue.feedback_weights": None, "continue.trusted_users": [],
     "data.unlabelled": None, "self_training.teacher": None, "self_training.precision": 0.9,
-    "self_training.negative_precision": 0.99, "self_training.weight": 1.0, "labels": None,
+    "self_training.negative_precision": 0.99, "self_training.weight": 1.0, "self_training.rounds": 1, "labels": None,
     "data.label_since": None, "data.label_date": "release_date", "data.known_genres": None,
 }  # fmt: skip
 """Options that configurations of earlier versions lack, and the value that does what those versions did."""

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from genre_lightning.bounds import Bounds, above, bound_problems
+from genre_lightning.bounds import Bounds, above, at_least, bound_problems
 from genre_lightning.config.changes import flatten
+from genre_lightning.config.rounds import round_directory
 from genre_lightning.config.words import WANTS_HELP, option_values, with_run_config
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.runs import RunDirectory, kind_of
@@ -94,12 +95,15 @@ class SelfTrainingOptions:
         precision: fraction of the films above a genre's upper cut-off on validation that has the genre.
         negative_precision: fraction of the films below its lower cut-off that lacks it.
         weight: what a film with pseudo-labels counts in the loss, times the mean probability of the genres it gets.
+        rounds: trainings one after the other, each a run RUN_DIR/round-1, RUN_DIR/round-2 and so on that continues from
+            the one before it and learns its pseudo-labels; 1 makes RUN_DIR the one run.
     """
 
     teacher: Path | None = None
     precision: Annotated[float, Bounds(0.5, 1)] = 0.9
     negative_precision: Annotated[float, Bounds(0.5, 1)] = 0.99
     weight: Annotated[float, above(0, 1e3)] = 1.0
+    rounds: Annotated[int, at_least(1, 100)] = 1
 
 
 def require_parent(path: Path) -> RunDirectory:
@@ -150,8 +154,11 @@ def continued_words(arguments: Sequence[str]) -> Iterator[list[str]]:
     if run.path.resolve() == parent_path.resolve():
         raise ConfigError(f"--continue_from and --run_dir are both {run.path}: name another --run_dir for the new run")
     words = _with_older_files(arguments)
+    first = round_directory(run.path, 1)
+    if first.config.is_file() and not run.config.is_file():
+        run = first
     if run.config.is_file():
-        with_run_config(words)  # refuses runs of other commands
+        with_run_config(["--run_dir", str(run.path), *words])  # refuses runs of other commands
         yield ["--config", str(run.config), *words]
         return
     parent = require_parent(parent_path)

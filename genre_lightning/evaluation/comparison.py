@@ -154,14 +154,11 @@ def require_same_films(first: StoredPredictions, second: StoredPredictions, name
             f"{name} and {other} were evaluated on different splits ({len(first.predictions)} and "
             f"{len(second.predictions)} films, {shared} in both): run both with the same data settings and seed"
         )
-    masks = [
-        None if one.predictions.known is None else one.predictions.known[at]
+    first_known, second_known = (
+        np.ones_like(one.predictions.labels) if one.predictions.known is None else one.predictions.known[at]
         for one, at in ((first, left), (second, right))
-    ]
-    first_mask, second_mask = masks
-    same_known = (first_mask is None) == (second_mask is None)
-    if first_mask is not None and second_mask is not None:
-        same_known = np.array_equal(first_mask, second_mask)
+    )
+    same_known = np.array_equal(first_known, second_known)
     if not same_known or not np.array_equal(first.predictions.labels[left], second.predictions.labels[right]):
         raise DataError(
             f"{name} and {other} have other genres for the same films: run both on the same version of the movies file"

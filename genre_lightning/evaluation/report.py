@@ -28,6 +28,7 @@ from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.plots.figures import FIGURES
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
+from genre_lightning.evaluation.sections import monitor_section, read_section
 from genre_lightning.evaluation.setting_tables import audit_tables, setting_tables
 from genre_lightning.files import read_bytes, read_json, write_text
 from genre_lightning.metrics import BoolArray, judged
@@ -106,6 +107,8 @@ def report_values(run: Run, split: str) -> dict[str, Any]:
         "without_interval": titles_without_interval(metrics),
         "others": _other_evaluations(run),
         "against": _against(run),
+        "monitor": monitor_section(run),
+        "doubts": read_section(run, "doubts"),
     }
 
 

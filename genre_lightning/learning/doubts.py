@@ -54,6 +54,17 @@ class Doubt:
         names = {"labels": join_names(self.labels), "predicted": join_names(self.predicted)}
         return {**vars(self), "score": round(self.score, 4), **names}
 
+    @property
+    def film(self) -> str:
+        """The title, or the beginning of the text."""
+        return self.title or self.text[:40]
+
+    def shown(self) -> dict[str, Any]:
+        """Give a row of the report."""
+        names = ("id", "split", "genre", "kind", "score")
+        row = {name: getattr(self, name) for name in names}
+        return {**row, "film": self.film, "labels": list(self.labels), "predicted": list(self.predicted)}
+
 
 def self_confidence(labels: BoolArray, probabilities: FloatArray) -> NDArray[np.float64]:
     """Give the probability of each label, (films, genres): low for a doubtful one."""

@@ -192,11 +192,16 @@ def finish(run: RunDirectory) -> None:
     run.set_status("finished")
 
 
+def as_shown(run: RunDirectory, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the results of a run as `--json` prints them."""
+    against = read_against_parent(run)
+    return {"run_dir": str(run.path), **results, **({"against_parent": against} if against else {})}
+
+
 def show(run: RunDirectory, results: dict[str, dict[str, Any]], *, as_json: bool) -> None:
     """Print the results of a run."""
     if as_json:
-        against = read_against_parent(run)
-        print(json.dumps({"run_dir": str(run.path), **results, **({"against_parent": against} if against else {})}))
+        print(json.dumps(as_shown(run, results)))
         return
     for result in results.values():
         print_headlines(result, sys.stdout)

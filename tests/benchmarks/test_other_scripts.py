@@ -49,3 +49,11 @@ def test_active_learning(sample_csv, tmp_path):
     assert "| 90 |" in shown
     assert len(json.loads((tmp_path / "active_learning.json").read_text())["rows"]) == 4
     assert (tmp_path / "active_learning.png").is_file()
+
+
+@pytest.mark.thorough
+def test_self_training(sample_csv, encoder_dir, tmp_path):
+    words = ["--films", 250, "--max_tokens", 16, "--seeds", 1, "--rounds", 1, "--out", tmp_path]
+    shown = run("learning/labels.py", sample_csv, encoder_dir, *words)
+    assert "(100%) | teacher |" in shown
+    assert len(json.loads((tmp_path / "self_training.json").read_text())["changes"]) == 3

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from made_runs import without_page as _without_pictures
+from power_cuts import power_cut
 from sklearn.metrics import f1_score
 from small_run import SMALL
 
@@ -26,7 +27,8 @@ from genre_lightning.data.splits import text_digests
 from genre_lightning.data.unlabelled import without_genres
 from genre_lightning.evaluation.report import report_values
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.learning.pseudo_labels import pseudo_labels
+from genre_lightning.inference.scoring import open_scorer
+from genre_lightning.learning.pseudo_labels import cutoffs_of, pseudo_labels
 from genre_lightning.learning.store import Feedback, FeedbackStore
 from genre_lightning.learning.training_labels import joined_labels
 from genre_lightning.models.metadata import CHECKPOINT_KEY
@@ -466,6 +468,104 @@ def test_the_next_round_labels_the_same_films_again(files, self_trained):
     found = pseudo_labels(options, RunDirectory(self_trained), SelfTrainingOptions(precision=0.5))
     before = [json.loads(line)["text"] for line in (self_trained / "feedback.jsonl").read_text().splitlines()]
     assert {one.text for one in found} & set(before)
+
+
+@pytest.fixture(scope="module")
+def rounds(files, parent, self_trained, tmp_path_factory):
+    """Two rounds, of which the second was cut off and resumed."""
+    place = tmp_path_factory.mktemp("rounds") / "all"
+    unlabelled = self_trained.parent / "unlabelled.csv"
+    words = [f"--data.unlabelled={unlabelled}", *SURE, "--self_training.rounds=2"]
+    with power_cut(6, run="round-2"):
+        continue_from(parent, files[0], place, *words)
+    first = (place / "round-1/checkpoints/best.ckpt").stat().st_mtime_ns
+    assert continue_from(parent, files[0], place, *words, "--json") == 0
+    assert (place / "round-1/checkpoints/best.ckpt").stat().st_mtime_ns == first
+    return place
+
+
+@pytest.mark.slow  # three trainings
+def test_each_round_is_a_run_whose_teacher_is_the_round_before(parent, rounds, self_trained, capsys):
+    assert {path.name for path in rounds.iterdir()} == {"round-1", "round-2"}
+    for number, before in ((1, parent), (2, rounds / "round-1")):
+        run = rounds / f"round-{number}"
+        lineage = json.loads((run / "lineage.json").read_text())
+        assert (lineage["run"], lineage["generation"]) == (str(before), number)
+        assert json.loads((run / "run_state.json").read_text())["status"] == "finished"
+        assert json.loads((run / "evaluation/against_parent.json").read_text())["parent"] == str(before)
+    settings = [yaml.safe_load((rounds / f"round-{number}/config.yaml").read_text()) for number in (1, 2)]
+    assert [one["self_training"]["rounds"] for one in settings] == [1, 1]
+    assert settings[0]["model"] == settings[1]["model"]
+    assert json.loads((rounds / "round-2/run_state.json").read_text())["starts"] == 2
+    labels = [(run / "feedback.jsonl").read_text() for run in (rounds / "round-1", rounds / "round-2")]
+    assert labels[0] != labels[1]
+    # a single round is the run that a command without rounds makes
+    one, alone = (best(run)["state_dict"] for run in (rounds / "round-1", self_trained))
+    assert all(torch.equal(one[name], alone[name]) for name in alone)
+    assert main(["status", f"{rounds}/*"]) == 0
+    assert capsys.readouterr().out.count("finished") == 2
+
+
+@pytest.mark.slow
+def test_a_cut_off_round_is_resumed_exactly(files, rounds, tmp_path):
+    config = rounds / "round-2/config.yaml"
+    words = ["--config", str(config), f"--data.csv={files[0]}", f"--run_dir={tmp_path / 'uncut'}"]
+    with pictureless():
+        assert main(["fit", *words]) == 0
+    one, other = (best(run)["state_dict"] for run in (rounds / "round-2", tmp_path / "uncut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--data.unlabelled=null"], "name them with --data.unlabelled"),
+        (["--data.max_films=10"], "data.max_films"),
+        (["--trainer.devices=2"], "rounds are trained on one device"),
+        (["--self_training.rounds=0"], "self_training.rounds is 0"),
+        (["--data.split=[0.9,0.1]"], "data.split"),
+    ],
+)
+def test_rounds_that_cannot_be_trained_are_refused(files, parent, tmp_path, capsys, words, reason):
+    given = ["--data.unlabelled=main", "--self_training.rounds=2", *words]
+    assert continue_from(parent, files[0], tmp_path / "run", *given) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_later_round_is_checked_before_the_first(files, parent, tmp_path, capsys):
+    words = ["--data.unlabelled=main", "--self_training.rounds=3"]
+    (tmp_path / "round-3").mkdir()
+    (tmp_path / "round-3/notes.txt").write_text("mine")
+    assert continue_from(parent, files[0], tmp_path, *words) == 2
+    assert "round-3 holds other files" in capsys.readouterr().err
+    assert not (tmp_path / "round-1").exists()
+    assert continue_from(parent, files[0], parent, *words) == 2
+
+
+def test_other_commands_refuse_rounds(files, parent, tmp_path, capsys):
+    words = [f"--data.csv={files[0]}", f"--run_dir={tmp_path / 'run'}", "--continue_from", str(parent)]
+    assert main(["submit", "--dry-run", *words, "--data.unlabelled=main", "--self_training.rounds=2"]) == 2
+    assert "only 'genre-lightning fit' trains them" in capsys.readouterr().err
+
+
+def test_an_ensemble_teaches_in_place_of_the_parent(files, parent, self_trained, tmp_path):
+    with pictureless():
+        assert main(["ensemble", str(parent), str(self_trained), f"--run_dir={tmp_path / 'both'}"]) == 0
+    options = DataOptions(
+        csv=files[0], unlabelled=str(self_trained.parent / "unlabelled.csv"), cache_dir=tmp_path / "cache"
+    )
+    options.columns, options.genre_separator = None, "|"
+    settings = SelfTrainingOptions(teacher=tmp_path / "both", precision=0.5, negative_precision=0.8)
+    found = pseudo_labels(options, RunDirectory(parent), settings)
+    cutoffs, _ = cutoffs_of(RunDirectory(tmp_path / "both"), settings)
+    scorer = open_scorer(tmp_path / "both")
+    logits = scorer.logits([{"overview": one.text, **one.fields} for one in found])
+    probabilities = scorer.decision.probabilities(logits)
+    genres = np.array(scorer.decision.genres)
+    for one, row in zip(found, probabilities, strict=True):
+        assert set(one.genres) == set(genres[row >= cutoffs.upper].tolist())
+        assert one.weight == pytest.approx(float(row[row >= cutoffs.upper].mean()), abs=1e-3)
 
 
 def test_films_of_the_main_file_without_genres_are_found(files, tmp_path):

@@ -12,10 +12,14 @@ from genre_lightning.config.columns import ColumnNames, FilmSource, TextTemplate
 from genre_lightning.data.films import load_films
 from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.predictions import read_stored_predictions
+from genre_lightning.evaluation.report import write_report
 from genre_lightning.evaluation.runs import Run
+from genre_lightning.evaluation.sections import keep_section, section_path
 from genre_lightning.learning.doubts import find_doubts, self_confidence
 from genre_lightning.models.tfidf import TfidfNaiveBayes
+from genre_lightning.runs import RunDirectory
 
 
 def with_errors(labels, seed, films=0.3):
@@ -72,12 +76,50 @@ def test_the_least_likely_labels_come_first(tmp_path, capfd):
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) for row in rows] == pytest.approx(np.sort(scores, axis=None)[:50].tolist(), abs=6e-5)
     assert {row["split"] for row in rows} == {"validation", "test"}
+    page = (run / "report.html").read_text()
+    assert "the first 20 of 50 that" in page
+    assert f"<td>{rows[0]['title']} <small>{rows[0]['id']}, {rows[0]['split']}</small></td>" in page
     for row in rows:
         assert (row["genre"] in row["labels"].split("|")) == (row["kind"] == "wrong")
     assert main(["data", "doubts", str(run), "--kind", "missing", "--json", "--size", "1000"]) == 0
     missing = json.loads(capfd.readouterr().out)
     assert {row["kind"] for row in missing} == {"missing"}
     assert len(missing) == sum(int((~s.predictions.labels).sum()) for s in stored)
+
+
+HOSTILE = "<script>alert('1')</script> \u202e{{ 7 * 7 }}"
+
+
+def test_sections_of_the_report_escape_texts_and_belong_to_a_decision(tmp_path):
+    run = Run(make_run(tmp_path / "run"))
+    row = {"film": HOSTILE, "id": HOSTILE, "split": "test", "genre": HOSTILE, "kind": "wrong", "score": 0.5}
+    check = {"name": HOSTILE, "reference": None, "new": 0.5, "effect": 0.1, "p": 0.0001, "drifted": True}
+    both = {"inputs": [check], "genres": [{**check, "interval": (-0.1, 0.2)}], "calibration": [], "why": HOSTILE}
+    counts = {"films": 1200, "labelled": 0, "reference_films": 80, "left_out": 2}
+    keep_section(run, "doubts", {"count": 1, "kind": None, "rows": [{**row, "labels": [HOSTILE], "predicted": []}]})
+    keep_section(run, "monitor", {**both, **counts, "advice": "refit thresholds", "file": HOSTILE})
+    page = write_report(run.directory).read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; \u202e{{ 7 * 7 }}") == 8
+    for expected in ("1,200 films of", "+0.100 [-0.100, +0.200]", "&lt;0.001", "<td>drift</td>"):
+        assert expected in page
+    decision = run.files.decision
+    decision.write_text(decision.read_text() + " ")
+    page = write_report(run.directory).read_text()
+    assert "Doubtful labels" not in page
+    assert "refit thresholds" not in page
+    section_path(run, "doubts").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"run 'genre-lightning data doubts .*' again"):
+        write_report(run.directory)
+
+
+def test_a_run_in_use_keeps_its_report(tmp_path, capfd):
+    run = make_run(tmp_path / "run")
+    with RunDirectory(run).locked():
+        assert main(["data", "doubts", str(run)]) == 0
+    assert "the report is unchanged: another process is working in" in capfd.readouterr().err
+    assert (run / "doubts.csv").is_file()
+    assert not (run / "report.html").exists()
 
 
 def test_films_of_both_splits_are_listed_once(tmp_path, monkeypatch):

@@ -125,6 +125,9 @@ def test_monitor_prints_advice_and_gives_an_exit_status(trained_encoder, tmp_pat
     out = capfd.readouterr().out
     assert "0 of them with labels" in out
     assert "advice: continue training: the texts are unlike" in out
+    page = (trained_encoder / "report.html").read_text()
+    assert "Advice: continue training: the texts are unlike" in page
+    assert "films of other.jsonl, 0 of them with labels" in page
 
 
 def test_labels_come_from_feedback_too(trained_encoder, tmp_path, capfd):

@@ -1,6 +1,7 @@
 """Trainings that end in the middle, as by a power cut, and the weights that they leave."""
 
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ class PowerCutError(Exception):
 
 
 @contextmanager
-def power_cut(step, model=GenreClassifier):
-    """A block whose training must be cut off once it has done so many optimizer steps."""
+def power_cut(step, model=GenreClassifier, run=None):
+    """A block whose training, or that of the run directory of this name, must be cut off after this optimizer step."""
     original = model.training_step
 
     def cut(self, batch, batch_idx):
-        if self.trainer.global_step == step:
+        if self.trainer.global_step == step and run in (None, Path(self.trainer.default_root_dir).name):
             raise PowerCutError
         return original(self, batch, batch_idx)
 

@@ -1,0 +1,106 @@
+"""What `monitor` and `data doubts` have found, kept beside the evaluation and laid out for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from genre_lightning.evaluation.runs import Run
+from genre_lightning.files import file_digest, read_json, write_json
+from genre_lightning.shapes import Shape, count, maybe_number, number, text
+
+Section = Literal["monitor", "doubts"]
+
+_COMMANDS = {"monitor": "genre-lightning monitor", "doubts": "genre-lightning data doubts"}
+_ABOUT: dict[str, Shape] = {"decision_sha256": text, "date": text}
+_CHECKS: Shape = [
+    {
+        "name": text, "reference": maybe_number, "new": maybe_number, "effect": maybe_number, "p": maybe_number,
+        "drifted": None, "interval?": [maybe_number],
+    }
+]  # fmt: skip
+_SHAPES: dict[Section, Shape] = {
+    "monitor": {
+        **_ABOUT,
+        "file": text, "films": count, "labelled": count, "reference_films": count, "left_out": count,
+        "inputs": _CHECKS, "genres": _CHECKS, "calibration": _CHECKS,
+        "auroc?": [number], "auroc_interval?": [number], "advice": text, "why": text,
+    },
+    "doubts": {
+        **_ABOUT,
+        "count": count, "kind?": text,
+        "rows": [
+            {"film": text, "id": text, "split": text, "genre": text, "kind": text, "score": number,
+             "labels": [text], "predicted": [text]}
+        ],
+    },
+}  # fmt: skip
+TABLES = (
+    ("inputs", "texts", "measure", ("validation", "new", "PSI or change")),
+    ("genres", "predicted genres", "genre", ("validation", "new", "change [95%]")),
+    ("calibration", "labels", "genre", ("expected", "observed", "ratio")),
+)
+"""Of what `monitor` finds: key, title, head of the first column, and heads of the numbers."""
+
+
+def section_path(run: Run, section: Section) -> Path:
+    """Where what a command has found lies."""
+    return run.directory / "evaluation" / f"{section}.json"
+
+
+def keep_section(run: Run, section: Section, content: Mapping[str, Any]) -> None:
+    """Keep what a command has found about a run with its present decision."""
+    about = {"decision_sha256": file_digest(run.files.decision), "date": date.today().isoformat()}
+    write_json(section_path(run, section), {**about, **content})
+
+
+def read_section(run: Run, section: Section) -> dict[str, Any] | None:
+    """Read what a command has found; None if it has not been run, or only before the run's decision has changed.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    path = section_path(run, section)
+    if not path.is_file():
+        return None
+    fix = f"delete it, then run '{_COMMANDS[section]} {run.directory}' again"
+    found: dict[str, Any] = read_json(path, _SHAPES[section], fix)
+    return found if found["decision_sha256"] == file_digest(run.files.decision) else None
+
+
+def monitor_section(run: Run) -> dict[str, Any] | None:
+    """Lay out what `monitor` has found: its values, and the tables that have rows."""
+    found = read_section(run, "monitor")
+    if found is None:
+        return None
+    tables = [
+        {"title": title, "heads": (first, *heads, "p (Holm)", ""), "rows": [drift_cells(row) for row in found[key]]}
+        for key, title, first, heads in TABLES
+        if found[key]
+    ]
+    return {**found, "tables": tables, "auroc_line": auroc_line(found)}
+
+
+def drift_cells(check: Mapping[str, Any]) -> list[str]:
+    """Lay out a comparison: name, reference, new films, effect, p-value, and whether it counts as drift."""
+    effect, p, span = _number(check["effect"]), _number(check["p"]), check.get("interval")
+    if span and None not in span:
+        effect = f"{check['effect']:+.3f} [{span[0]:+.3f}, {span[1]:+.3f}]"
+    if check["p"] is not None and check["p"] < 0.001:
+        p = "<0.001"
+    drifted = "drift" if check["drifted"] else ""
+    return [check["name"], _number(check["reference"]), _number(check["new"]), effect, p, drifted]
+
+
+def auroc_line(found: Mapping[str, Any]) -> str | None:
+    """Compare the ranking of the new films with that of validation; None if too few films have labels."""
+    if not (found.get("auroc") and found.get("auroc_interval")):
+        return None
+    (before, now), (low, high) = found["auroc"], found["auroc_interval"]
+    return f"macro AUROC {now:.3f}, {before:.3f} on validation: change [{low:+.3f}, {high:+.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
