@@ -21,6 +21,8 @@ from genre_lightning.runs import kind_of, open_run
 _EXAMPLES = 12
 _EXAMPLE_CHARACTERS = 1500
 _EXPLAINED_GENRES = 5
+_KNOWN_VALUES = 100
+"""Of an input, the most frequent in training."""
 _BOUND_FOR_READING = 0.05
 """Completeness error of the explanations: colours do not show less, and it takes half the time."""
 _CHARACTERS_OF_A_TOKEN = 3
@@ -56,8 +58,8 @@ class ServedRun:
 
     def tokens(self, film: Text) -> int:
         """Estimate the tokens of a film's text without the tokenizer, which belongs to the model's thread."""
-        texts = [film] if isinstance(film, str) else [cell for cell in film.values() if isinstance(cell, str)]
-        estimate = 2 + sum(map(len, texts)) // _CHARACTERS_OF_A_TOKEN
+        cells = [film] if isinstance(film, str) else list(film.values())
+        estimate = 2 + sum(len(str(cell)) for cell in cells) // _CHARACTERS_OF_A_TOKEN
         return min(estimate, self.tagger.scorer.max_tokens or estimate)
 
     def tag(self, films: Sequence[Text]) -> list[TaggedText | Exception]:
@@ -104,6 +106,7 @@ class ServedRun:
         scorer, decision = self.tagger.scorer, self.tagger.decision
         thresholds = {policy: decision.thresholds(policy).tolist() for policy in POLICIES}
         features = {feature.column: feature.kind for feature in scorer.features}
+        known = {one.name: list(one.values[:_KNOWN_VALUES]) for one in scorer.fitted_inputs}
         audit = found.audit() or {}
         splits = {name: split.get("films") for name, split in (audit.get("splits") or {}).items()}
         evaluated = [split for split in ("validation", "test") if found.has(split)]
@@ -120,7 +123,12 @@ class ServedRun:
                     for place, name in enumerate(self.genres)
                 ],
                 "inputs": [
-                    {"name": name, "kind": features.get(name, "text"), "in_text": name in scorer_texts(self.tagger)}
+                    {
+                        "name": name,
+                        "kind": features.get(name, "text"),
+                        "in_text": name in scorer_texts(self.tagger),
+                        "values": known.get(name, []),
+                    }
                     for name in scorer.fields
                 ],
                 "max_tokens": scorer.max_tokens,

@@ -11,7 +11,7 @@ from typing import Any
 
 from genre_lightning.errors import ConfigError, DataError, GenreLightningError, SaveError, one_line
 from genre_lightning.failures import machine_error
-from genre_lightning.inference.tagger import TaggedText, Text
+from genre_lightning.inference.tagger import TaggedText, Text, has_content
 from genre_lightning.learning.corrections import correction
 from genre_lightning.learning.feedback_files import UnknownGenreError, read_names
 from genre_lightning.learning.store import Added, Feedback, FeedbackStore
@@ -108,7 +108,7 @@ class Service:
                 raise Problem(
                     422, "text-too-long", f"{name} has {longest:,} characters: send at most {limits.text:,}"
                 )  # fmt: skip
-            if all(cell is None or (isinstance(cell, str) and not cell.strip()) for cell in cells.values()):
+            if not has_content(cells):
                 raise Problem(422, "empty-text", f"{name} has no text: give its overview")
             texts.append(text)
         return texts
