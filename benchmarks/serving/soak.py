@@ -148,7 +148,7 @@ def page(result: dict[str, Any]) -> str:
     ]
     for name, one in result["memory"].items():
         warm = f"{one['median_mib']:,.0f} MiB" if one["median_mib"] else "–"
-        deviation = f"{one['deviation']:.1%}" if one["deviation"] is not None else "ended before"
+        deviation = f"{one['deviation']:.1%}" if one["deviation"] is not None else "no samples after it"
         lines.append(f"| {name} | {warm} | {one['last_mib']:,.0f} MiB | {deviation} |")
     lines += ["", "| aim | kept |", "|---|---|"]
     lines += [f"| {aim} | {'yes' if kept else 'no'} |" for aim, kept in result["aims"].items()]

@@ -17,6 +17,7 @@ from genre_lightning.learning.feedback_files import UnknownGenreError, read_name
 from genre_lightning.learning.store import Added, Feedback, FeedbackStore
 from genre_lightning.serving.batching import Batcher, QueueFullError
 from genre_lightning.serving.counters import Counters
+from genre_lightning.serving.examples import add_inputs
 from genre_lightning.serving.logs import failure, log
 from genre_lightning.serving.options import ServeOptions
 from genre_lightning.serving.problems import Problem
@@ -65,14 +66,16 @@ class Service:
         )
         self.similar: SimilarFilms | None = None
         self.draining = self.failed = False
+        self.examples_done = asyncio.Event()
         self._broken = broken
         self._side_calls = 0
         self._storage = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start what runs beside the requests: gauges, and the vectors of training films."""
-        self._tasks = [asyncio.create_task(self._measure()), asyncio.create_task(self._compare_training_films())]
+        """Start what runs beside the requests: gauges, the examples' inputs, and the vectors of training films."""
+        beside = (self._measure(), self._complete_examples(), self._compare_training_films())
+        self._tasks = [asyncio.create_task(one) for one in beside]
 
     def close(self) -> None:
         """End the threads, after the requests."""
@@ -236,6 +239,14 @@ class Service:
         while True:
             self.counters.put("resident_bytes", resident_bytes())
             await asyncio.sleep(_SECONDS_BETWEEN_GAUGES)
+
+    async def _complete_examples(self) -> None:
+        try:
+            await asyncio.to_thread(add_inputs, self.served)
+        except (GenreLightningError, OSError) as error:
+            log("examples without inputs", reason=one_line(error))
+        finally:
+            self.examples_done.set()
 
     async def _compare_training_films(self) -> None:
         if not self.options.similar:

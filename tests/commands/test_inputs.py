@@ -389,6 +389,31 @@ def test_served_ensemble_names_the_runs_to_explain(make_client, place):
     assert answer.json()["stored"]
 
 
+@pytest.mark.parametrize("kind", ["tfidf_nb", "ensemble"])
+def test_served_examples_have_the_inputs_of_their_films(make_client, place, kind):
+    from genre_lightning.serving.similar import training_films
+
+    client = make_client(kind)
+    client.set(similar=0)
+
+    async def ask():
+        async with client.open() as http:
+            client.service.start()
+            await client.service.examples_done.wait()
+            return (await http.get("/v1/examples")).json()["films"]
+
+    films = asyncio.run(ask())
+    rows = rows_of(place, [film["film"] for film in films])
+    assert [film["text"] for film in films] == [row["overview"][:1500] for row in rows]
+    for name in ("tagline", "original_language", "release_date"):
+        assert [film["fields"].get(name, "") for film in films] == [row[name] for row in rows]
+    assert [film["fields"].get("runtime") for film in films] == [float(row["runtime"] or "nan") for row in rows]
+    assert len(training_films(client.served, 20)) == 20
+    known = [film["fields"]["keywords"] for film, row in zip(films, rows, strict=True) if row["keywords"]]
+    assert known
+    assert all(names[0].startswith("word ") for names in known)
+
+
 def test_top_words_refuse_a_head_with_inputs(runs, capsys):
     capsys.readouterr()
     assert main(["explain", str(runs("tfidf_nb")), "--top_words"]) == 2

@@ -17,6 +17,7 @@ from made_runs import without_pictures
 from genre_lightning.__main__ import main
 from genre_lightning.learning.store import FeedbackStore
 from genre_lightning.serving.app import create_app
+from genre_lightning.serving.examples import add_inputs
 from genre_lightning.serving.options import ServeOptions
 from genre_lightning.serving.served import ServedRun
 from genre_lightning.serving.service import Service
@@ -93,7 +94,9 @@ def with_inputs(tmp_path_factory, sample_csv):
         without_pictures(patch)
         words = [f"--data.csv={sample_csv}", f"--data.features={json.dumps(features)}", f"--run_dir={run}"]
         assert main(["baseline", "tfidf_logreg", *words]) == 0
-    return ServedRun(run)
+    served = ServedRun(run)
+    add_inputs(served)  # as the service does after its start
+    return served
 
 
 @pytest.fixture
@@ -195,7 +198,17 @@ def test_inputs_are_typed_and_their_log_odds_drawn(open_page, with_inputs):
     assert "No way out." in page.locator("#explained-text").inner_text()
     assert page.locator("datalist option").count() > 1
     shot(page, "inputs")
-    for label in ("Production companies", "Original language", "Runtime", "Release date"):
+    labels = ("Production companies", "Original language", "Runtime", "Release date")
+    place, example = next((i, one) for i, one in enumerate(with_inputs.examples) if len(one["fields"]) == 5)
+    page.select_option("#examples", value=str(place))
+    expect(page.get_by_label("Plot")).to_have_value(example["text"])
+    assert [page.get_by_label(label).input_value() for label in labels] == [
+        ", ".join(example["fields"]["production_companies"]),
+        example["fields"]["original_language"],
+        f"{example['fields']['runtime']:g}",
+        example["fields"]["release_date"],
+    ]
+    for label in labels:
         page.get_by_label(label).fill("")
     page.wait_for_selector("#explanation", state="hidden")
     page.wait_for_selector("#explanation:not([hidden])")

@@ -473,16 +473,20 @@ async function openReport() {
 async function loadExamples() {
   const { films } = await ask("/v1/examples");
   films.forEach((one, place) => $("examples").append(make("option", { value: place, textContent: `${one.title || "(no title)"} — ${one.text.slice(0, 50)}` })));
-  $("examples").addEventListener("change", () => {
-    const one = films[$("examples").value];
-    $("example-genres").hidden = !one;
-    if (!one) return;
-    for (const input of $("inputs").querySelectorAll("[data-column]")) {
-      input.value = input.dataset.column === state.overview ? one.text : input.dataset.column === "title" ? one.title : "";
-    }
-    $("example-genres").textContent = `In the data: ${one.genres.join(", ") || "no genre"}`;
-    changed();
-  });
+  $("examples").addEventListener("change", () => showExample($("examples").value).catch(report));
+}
+
+async function showExample(place) {
+  // asked again: the service reads the inputs of its examples after its start
+  const one = place && (await ask("/v1/examples")).films[place];
+  $("example-genres").hidden = !one;
+  if (!one) return;
+  const cells = { title: one.title, ...one.fields, [state.overview]: one.text };
+  for (const input of $("inputs").querySelectorAll("[data-column]")) {
+    input.value = [cells[input.dataset.column] ?? ""].flat().join(", ");
+  }
+  $("example-genres").textContent = `In the data: ${one.genres.join(", ") || "no genre"}`;
+  changed();
 }
 
 document.addEventListener("DOMContentLoaded", () => {
