@@ -29,6 +29,6 @@ def field_for(name: str, fields: Sequence[str], columns: ColumnNames) -> str | N
         fields: of the template.
         columns: that the run was trained with.
     """
-    named = asdict(columns)
+    named = vars(columns)  # of each film: asdict would copy it
     others = [named.get(name) if name in _ROLES else None, *(role for role in _ROLES if named[role] == name)]
     return next((field for field in [name, *others] if field in fields), None)

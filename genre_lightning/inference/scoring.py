@@ -36,6 +36,7 @@ from genre_lightning.models.quantization import dtype_of_precision
 from genre_lightning.models.restore import restore_alone
 from genre_lightning.models.tfidf import read_baseline
 from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of, open_run
+from genre_lightning.types import FittedInput
 
 _MAX_MEMBERS = 64
 """Runs of an ensemble, those of ensembles in it counted: each is a model in memory."""
@@ -61,6 +62,10 @@ class Scorer(Protocol):
     features: tuple[Feature, ...]
     join: tuple[JoinedFile, ...]
     max_tokens: int | None
+
+    @property
+    def fitted_inputs(self) -> tuple[FittedInput, ...]:
+        """Inputs of the head, as training has fitted them."""
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """Raw log-odds, float32 (films, genres)."""
@@ -163,10 +168,14 @@ class ModelScorer(_TemplateReader):
         assert self.max_tokens is not None
         return fit_lines(super().texts(films), self.template.features, self.tokenizer, self.max_tokens)
 
+    @property
+    def fitted_inputs(self) -> tuple[FittedInput, ...]:
+        """See `Scorer`."""
+        return tuple(self.model.spec.inputs) if self.model.spec else ()
+
     def inputs(self, films: Sequence[Cells]) -> EncodedInputs | None:
         """Return the head's inputs of films; None if it has none."""
-        spec = self.model.spec
-        return encode_cells(spec.inputs if spec else (), self.features, films)
+        return encode_cells(self.fitted_inputs, self.features, films)
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`; in batches of like lengths."""
@@ -236,9 +245,14 @@ class BaselineScorer(_TemplateReader):
         self.model = read_baseline(run.baseline, decision.checkpoint_sha256)
         self.decision = decision.for_genres(self.model.fitted().genres)
 
+    @property
+    def fitted_inputs(self) -> tuple[FittedInput, ...]:
+        """See `Scorer`."""
+        return tuple(self.model.fitted().inputs)
+
     def inputs(self, films: Sequence[Cells]) -> EncodedInputs | None:
         """See `ModelScorer.inputs`."""
-        return encode_cells(self.model.fitted().inputs, self.features, films)
+        return encode_cells(self.fitted_inputs, self.features, films)
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`."""
@@ -285,6 +299,11 @@ class EnsembleScorer:
         self.join = tuple({join.name: join for member in self.members for join in member.join}.values())
         limits = [member.max_tokens for member in self.members if member.max_tokens is not None]
         self.max_tokens: int | None = min(limits) if limits else None
+
+    @property
+    def fitted_inputs(self) -> tuple[FittedInput, ...]:
+        """See `Scorer`."""
+        return tuple({one.name: one for member in self.members for one in member.fitted_inputs}.values())
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
         """See `Scorer`."""

@@ -12,8 +12,9 @@ from typing import Any, overload
 import numpy as np
 
 from genre_lightning.config.decision import SHIPPED_POLICY, Policy
-from genre_lightning.data.cells import MAX_CELL_CHARACTERS, readable
+from genre_lightning.data.cells import MAX_CELL_CHARACTERS, MalformedCellError, readable
 from genre_lightning.data.familiarity import familiar_of
+from genre_lightning.data.features.read import value_of
 from genre_lightning.data.templates import field_for
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.inference.scoring import open_scorer
@@ -103,7 +104,8 @@ class Tagger:
         self.scorer = open_scorer(run, device, precision)
         self.decision = self.scorer.decision
         self.genres = self.decision.genres
-        inputs = {feature.column for feature in self.scorer.features if not feature.in_text}
+        self._inputs = [feature for feature in self.scorer.features if not feature.in_text]
+        inputs = {feature.column for feature in self._inputs}
         self._in_text = [name for name in self.scorer.fields if name not in inputs]
         self._familiar = familiar_of(RunDirectory(Path(run)).evaluation("validation").predictions)
 
@@ -187,7 +189,7 @@ class Tagger:
 
     def _tag(self, texts: Sequence[Text], top_k: int | None, threshold: float | None) -> list[TaggedText]:
         films = [self.cells(text) for text in texts]
-        full = [place for place, film in enumerate(films) if any(cell not in (None, "") for cell in film.values())]
+        full = [place for place, film in enumerate(films) if has_content(film)]
         asked = [films[place] for place in full]
         probabilities = self.decision.probabilities(self.scorer.logits(asked))
         counts = self.scorer.tokens(asked)
@@ -205,7 +207,7 @@ class Tagger:
                 _decide(likeliest, limits, top_k, whatever=threshold is None),
                 likeliest,
                 limits,
-                self._notes(shown[place], counts[row]),
+                self._notes(shown[place], counts[row]) + self._unread(films[place]),
             )
         return tagged
 
@@ -230,6 +232,16 @@ class Tagger:
         given = {known[name]: cell for name, cell in text.items()}
         return {name: readable(given.get(name)) if name in self._in_text else given.get(name) for name in fields}
 
+    def _unread(self, film: Mapping[str, Any]) -> tuple[str, ...]:
+        """Name the inputs of the head that are read as missing because they are malformed."""
+        notes = []
+        for feature in self._inputs:
+            try:
+                value_of(feature, film.get(feature.column))
+            except MalformedCellError as error:
+                notes.append(f"{feature.column} is read as missing: {error}")
+        return tuple(notes)
+
     def _notes(self, text: str, tokens: int | None) -> tuple[str, ...]:
         notes = []
         limit = self.scorer.max_tokens
@@ -243,6 +255,11 @@ class Tagger:
                 "the text is unlike those of the training, perhaps in another language: its genres are a guess"
             )
         return tuple(notes)
+
+
+def has_content(film: Mapping[str, Any]) -> bool:
+    """Return whether a film's cells hold anything that a model could read."""
+    return any(cell.strip() if isinstance(cell, str) else cell not in (None, []) for cell in film.values())
 
 
 def _windows(texts: Iterator[Text]) -> Iterator[list[Text]]:

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genre_lightning import __version__
 from genre_lightning.config.decision import POLICIES
 from genre_lightning.errors import ConfigError, GenreLightningError
@@ -16,11 +14,12 @@ from genre_lightning.evaluation.runs import Run
 from genre_lightning.explain.explainer import Explainer, check_explainable
 from genre_lightning.files import json_value
 from genre_lightning.inference.tagger import TaggedText, Tagger, Text
-from genre_lightning.runs import kind_of, open_run
+from genre_lightning.runs import ENSEMBLE, kind_of, open_run
+from genre_lightning.serving.examples import example_films
 
-_EXAMPLES = 12
-_EXAMPLE_CHARACTERS = 1500
 _EXPLAINED_GENRES = 5
+_KNOWN_VALUES = 100
+"""Of an input, the most frequent in training."""
 _BOUND_FOR_READING = 0.05
 """Completeness error of the explanations: colours do not show less, and it takes half the time."""
 _CHARACTERS_OF_A_TOKEN = 3
@@ -49,6 +48,14 @@ class ServedRun:
         self.checkpoint = self.tagger.decision.checkpoint_sha256
         self._budget: int = getattr(self.tagger.scorer, "budget", _FREE_TOKENS)
 
+    @cached_property
+    def data(self) -> Mapping[str, Any]:
+        """Settings of the data; of an ensemble, those of its first run."""
+        run = self.run
+        while kind_of(run.settings()) == ENSEMBLE:
+            run = run.members()[0][0]
+        return run.settings().get("data") or {}
+
     @property
     def batch_tokens(self) -> int:
         """Tokens of a batch, as estimated by `tokens`."""
@@ -56,8 +63,8 @@ class ServedRun:
 
     def tokens(self, film: Text) -> int:
         """Estimate the tokens of a film's text without the tokenizer, which belongs to the model's thread."""
-        texts = [film] if isinstance(film, str) else [cell for cell in film.values() if isinstance(cell, str)]
-        estimate = 2 + sum(map(len, texts)) // _CHARACTERS_OF_A_TOKEN
+        cells = [film] if isinstance(film, str) else list(film.values())
+        estimate = 2 + sum(len(str(cell)) for cell in cells) // _CHARACTERS_OF_A_TOKEN
         return min(estimate, self.tagger.scorer.max_tokens or estimate)
 
     def tag(self, films: Sequence[Text]) -> list[TaggedText | Exception]:
@@ -104,6 +111,7 @@ class ServedRun:
         scorer, decision = self.tagger.scorer, self.tagger.decision
         thresholds = {policy: decision.thresholds(policy).tolist() for policy in POLICIES}
         features = {feature.column: feature.kind for feature in scorer.features}
+        known = {one.name: list(one.values[:_KNOWN_VALUES]) for one in scorer.fitted_inputs}
         audit = found.audit() or {}
         splits = {name: split.get("films") for name, split in (audit.get("splits") or {}).items()}
         evaluated = [split for split in ("validation", "test") if found.has(split)]
@@ -120,7 +128,12 @@ class ServedRun:
                     for place, name in enumerate(self.genres)
                 ],
                 "inputs": [
-                    {"name": name, "kind": features.get(name, "text"), "in_text": name in scorer_texts(self.tagger)}
+                    {
+                        "name": name,
+                        "kind": features.get(name, "text"),
+                        "in_text": name in scorer_texts(self.tagger),
+                        "values": known.get(name, []),
+                    }
                     for name in scorer.fields
                 ],
                 "max_tokens": scorer.max_tokens,
@@ -143,27 +156,8 @@ class ServedRun:
 
     @cached_property
     def examples(self) -> list[dict[str, Any]]:
-        """Films of the test split, spread over it, for people to try."""
-        found = Run(self.run.path)
-        if not found.has("test"):
-            return []
-        stored = found.predictions("test").predictions
-        rows = np.linspace(0, len(stored) - 1, min(_EXAMPLES, len(stored)), dtype=np.int64)
-        names = stored.genre_names(stored.labels)
-        return [
-            {
-                "title": stored.titles[row],
-                "text": self._without(stored.titles[row], stored.texts[row]),
-                "genres": names[row],
-            }
-            for row in rows.tolist()
-        ]
-
-    def _without(self, title: str, text: str) -> str:
-        """Return the text of an evaluated film without the title that the run's template has put before it."""
-        if "title" in self.tagger.scorer.fields:
-            text = text.removeprefix(title).lstrip(" .:-–—\n")
-        return text[:_EXAMPLE_CHARACTERS]
+        """See `example_films`; `add_inputs` completes them."""
+        return example_films(self)
 
 
 def scorer_texts(tagger: Tagger) -> set[str]:

@@ -11,12 +11,13 @@ from typing import Any
 
 from genre_lightning.errors import ConfigError, DataError, GenreLightningError, SaveError, one_line
 from genre_lightning.failures import machine_error
-from genre_lightning.inference.tagger import TaggedText, Text
+from genre_lightning.inference.tagger import TaggedText, Text, has_content
 from genre_lightning.learning.corrections import correction
 from genre_lightning.learning.feedback_files import UnknownGenreError, read_names
 from genre_lightning.learning.store import Added, Feedback, FeedbackStore
 from genre_lightning.serving.batching import Batcher, QueueFullError
 from genre_lightning.serving.counters import Counters
+from genre_lightning.serving.examples import add_inputs
 from genre_lightning.serving.logs import failure, log
 from genre_lightning.serving.options import ServeOptions
 from genre_lightning.serving.problems import Problem
@@ -65,14 +66,16 @@ class Service:
         )
         self.similar: SimilarFilms | None = None
         self.draining = self.failed = False
+        self.examples_done = asyncio.Event()
         self._broken = broken
         self._side_calls = 0
         self._storage = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start what runs beside the requests: gauges, and the vectors of training films."""
-        self._tasks = [asyncio.create_task(self._measure()), asyncio.create_task(self._compare_training_films())]
+        """Start what runs beside the requests: gauges, the examples' inputs, and the vectors of training films."""
+        beside = (self._measure(), self._complete_examples(), self._compare_training_films())
+        self._tasks = [asyncio.create_task(one) for one in beside]
 
     def close(self) -> None:
         """End the threads, after the requests."""
@@ -108,7 +111,7 @@ class Service:
                 raise Problem(
                     422, "text-too-long", f"{name} has {longest:,} characters: send at most {limits.text:,}"
                 )  # fmt: skip
-            if all(cell is None or (isinstance(cell, str) and not cell.strip()) for cell in cells.values()):
+            if not has_content(cells):
                 raise Problem(422, "empty-text", f"{name} has no text: give its overview")
             texts.append(text)
         return texts
@@ -236,6 +239,14 @@ class Service:
         while True:
             self.counters.put("resident_bytes", resident_bytes())
             await asyncio.sleep(_SECONDS_BETWEEN_GAUGES)
+
+    async def _complete_examples(self) -> None:
+        try:
+            await asyncio.to_thread(add_inputs, self.served)
+        except (GenreLightningError, OSError) as error:
+            log("examples without inputs", reason=one_line(error))
+        finally:
+            self.examples_done.set()
 
     async def _compare_training_films(self) -> None:
         if not self.options.similar:

@@ -36,7 +36,7 @@ def training_films(served: ServedRun, count: int) -> list[dict[str, Any]]:
     Raises:
         DataError: The movies file is not where the run was trained on it, or has other films now.
     """
-    data = served.run.settings().get("data") or {}
+    data = served.data
     if not data.get("csv"):
         raise DataError("the run does not name its movies file")
     train = {

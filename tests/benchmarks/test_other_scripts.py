@@ -57,3 +57,30 @@ def test_self_training(sample_csv, encoder_dir, tmp_path):
     shown = run("learning/labels.py", sample_csv, encoder_dir, *words)
     assert "(100%) | teacher |" in shown
     assert len(json.loads((tmp_path / "self_training.json").read_text())["changes"]) == 3
+
+
+@pytest.mark.thorough
+def test_serving_beside_the_wrapper(sample_csv, tmp_path):
+    pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+    words = [*SMALL, "--trainer.max_epochs=1", "--model.pooling=cls"]
+    assert main(["fit", f"--data.csv={sample_csv}", *words, f"--run_dir={tmp_path / 'run'}"]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "exported")]) == 0
+    words = ["--rounds", 2, "--requests", 40, "--out", tmp_path / "results"]
+    shown = run("serving/bench.py", tmp_path / "run", tmp_path / "exported", *words)
+    assert (tmp_path / "results" / "serving.md").read_text() == shown
+    found = json.loads((tmp_path / "results" / "serving.json").read_text())
+    for side in ("serve", "wrapper"):
+        assert [found[side][clients]["outcomes"] for clients in ("1", "8", "32")] == [{"200": 80}] * 3
+    assert len(found["ratios"]["latency_over_forward"]["rounds"]) == 2
+
+
+@pytest.mark.thorough
+def test_serving_soak(sample_csv, tmp_path):
+    pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+    assert main(["baseline", "tfidf_nb", f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}"]) == 0
+    run("serving/soak.py", tmp_path / "run", "--requests", 1000, "--every", 0.05, "--out", tmp_path)
+    found = json.loads((tmp_path / "serving_soak.json").read_text())
+    assert found["done"] == 1000
+    assert found["corrections_stored"] > 0
+    assert [one for one, kept in found["aims"].items() if not kept and "memory" not in one] == []
+    assert any(name.endswith("killed") for name in found["memory"])

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from made_runs import without_page as _without_pictures
+from made_runs import without_page as _without_page
 from power_cuts import power_cut
 from sklearn.metrics import f1_score
 from small_run import SMALL
@@ -42,7 +42,7 @@ DISTILLED = ["--continue.distillation=0.5"]
 @contextmanager
 def pictureless():
     with pytest.MonkeyPatch.context() as patch:
-        _without_pictures(patch)
+        _without_page(patch)
         yield
 
 

@@ -1,5 +1,6 @@
 """Runs with joined files and features, from fit and baseline to every command that uses a run."""
 
+import asyncio
 import csv
 import json
 import shutil
@@ -35,7 +36,7 @@ DECODER = [
     "--model=genre_lightning.models.llama_qlora.LlamaQLoraClassifier",
     "--model.backbone=random",
     "--model.architecture={layers: 1, width: 32, heads: 2, inner_width: 48}",
-    "--model.quantization=none",
+    "--model.quantization=nf4",
     "--data.tokenizer=wordpiece",
     "--data.vocab_size=600",
     "--data.max_tokens=48",
@@ -299,6 +300,117 @@ def test_explain_shows_what_each_input_adds(runs, capsys, tmp_path):
     [found] = json.loads(capsys.readouterr().out)["explanations"]
     assert found["inputs"] == [{"input": one, "log_odds": added} for one, added in genre.inputs.items()]
     assert found["attribution_sum"] == pytest.approx(found["log_odds"] - found["baseline_log_odds"])
+
+
+@pytest.fixture(scope="module")
+def served(runs):
+    pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+    from genre_lightning.serving.served import ServedRun
+
+    loaded = {}
+    return lambda kind: loaded[kind] if kind in loaded else loaded.setdefault(kind, ServedRun(runs(kind), "cpu"))
+
+
+@pytest.fixture
+def make_client(served, tmp_path):
+    from http_client import Client
+
+    return lambda kind: Client(served(kind), tmp_path / "feedback.db")
+
+
+SERVED_FILMS = [
+    {"text": FILM["overview"], "fields": {name: cell for name, cell in FILM.items() if name != "overview"}},
+    {"text": "A man walks."},
+    {"fields": {"keywords": "word 1, one", "runtime": "1,090", "release_date": "1995-10-30"}},
+    {"text": "Two friends fall in love. " * 30, "fields": {"tagline": "戦争の物語", "runtime": 0.5}},
+    {"text": "A man walks.", "fields": {"keywords": None, "original_language": "xx", "release_date": "soon"}},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_served_alone_and_in_a_batch_as_the_tagger_tags(make_client, kind):
+    client = make_client(kind)
+    films = [{**film.get("fields", {}), "overview": film.get("text")} for film in SERVED_FILMS]
+    expected = list(map(client.served.tagger, films))
+
+    async def ask():
+        async with client.open() as http:
+            alone = [(await http.post("/v1/tag", json=film)).json()["results"][0] for film in SERVED_FILMS]
+            together = [http.post("/v1/tag", json=film) for film in SERVED_FILMS]
+            together.append(http.post("/v1/tag", json={"films": SERVED_FILMS}))
+            answers = await asyncio.gather(*together)
+            return alone, [one for answer in answers for one in answer.json()["results"]]
+
+    alone, together = asyncio.run(ask())
+    for found, right in zip([*alone, *together], expected * 3, strict=True):
+        assert found["probabilities"] == pytest.approx(right.probabilities, abs=1e-6)
+        assert found["notes"] == list(right.notes)
+    assert "release_date is read as missing: 'soon' is not a date such as 1995-10-30" in expected[-1].notes
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "tfidf_nb"])
+def test_served_explanation_has_the_inputs(runs, make_client, kind):
+    client = make_client(kind)
+    film = {**SERVED_FILMS[0], "explain": True, "top_k": 1}
+    [found] = client.post("/v1/tag", film).json()["results"][0]["explanations"]
+    [genre] = Explainer(runs(kind), device="cpu", bound=0.05, tagger=client.served.tagger)(FILM, top_k=1).genres
+    assert [one["input"] for one in found["inputs"]] == list(genre.inputs)
+    assert [one["log_odds"] for one in found["inputs"]] == pytest.approx(list(genre.inputs.values()), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"fields": {"cast": "A, B"}}, "the film: a text has cast, and the run reads overview, tagline, keywords"),
+        ({"films": [{"text": "x"}, {"text": "x", "fields": {"budget": 3}}]}, "film 2: a text has budget"),
+        ({"fields": {"runtime": {"minutes": 90}}}, "fields.runtime: "),
+        ({"fields": {"keywords": [], "runtime": None, "tagline": " "}}, "the film has no text: give its overview"),
+    ],
+)
+def test_served_run_refuses_fields_that_it_does_not_read(make_client, body, words):
+    answer = make_client("tfidf_nb").post("/v1/tag", body)
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+
+
+def test_served_ensemble_names_the_runs_to_explain(make_client, place):
+    client = make_client("ensemble")
+    answer = client.post("/v1/tag", {**SERVED_FILMS[0], "explain": True})
+    assert answer.status_code == 422
+    assert "is an ensemble: explain one of its runs: encoder, tfidf_nb" in answer.json()["detail"]
+    assert str(place) not in answer.text
+    model = client.get("/v1/model").json()
+    assert (model["kind"], model["explained"]) == ("ensemble", False)
+    kinds = {one["name"]: (one["kind"], one["in_text"]) for one in model["inputs"]}
+    assert kinds["keywords"] == ("tags", False)
+    assert kinds["tagline"] == ("text", True)
+    answer = client.post("/v1/feedback", {**SERVED_FILMS[0], "genres": [client.served.genres[0]], "user": "eva"})
+    assert answer.json()["stored"]
+
+
+@pytest.mark.parametrize("kind", ["tfidf_nb", "ensemble"])
+def test_served_examples_have_the_inputs_of_their_films(make_client, place, kind):
+    from genre_lightning.serving.similar import training_films
+
+    client = make_client(kind)
+    client.set(similar=0)
+
+    async def ask():
+        async with client.open() as http:
+            client.service.start()
+            await client.service.examples_done.wait()
+            return (await http.get("/v1/examples")).json()["films"]
+
+    films = asyncio.run(ask())
+    rows = rows_of(place, [film["film"] for film in films])
+    assert [film["text"] for film in films] == [row["overview"][:1500] for row in rows]
+    for name in ("tagline", "original_language", "release_date"):
+        assert [film["fields"].get(name, "") for film in films] == [row[name] for row in rows]
+    assert [film["fields"].get("runtime") for film in films] == [float(row["runtime"] or "nan") for row in rows]
+    assert len(training_films(client.served, 20)) == 20
+    known = [film["fields"]["keywords"] for film, row in zip(films, rows, strict=True) if row["keywords"]]
+    assert known
+    assert all(names[0].startswith("word ") for names in known)
 
 
 def test_top_words_refuse_a_head_with_inputs(runs, capsys):

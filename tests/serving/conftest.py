@@ -1,23 +1,19 @@
 """A run that is served, and a client of its application in the same process."""
 
-import asyncio
 import hashlib
-from contextlib import asynccontextmanager
-from dataclasses import replace
 
-import httpx
 import pytest
 from made_runs import without_page
 from small_run import SMALL
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 
+from http_client import Client
+
 from genre_lightning.__main__ import main
 from genre_lightning.evaluation.report import write_report
-from genre_lightning.serving.app import create_app
-from genre_lightning.serving.options import Limits, ServeOptions, Token
+from genre_lightning.serving.options import Token
 from genre_lightning.serving.served import ServedRun
-from genre_lightning.serving.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -48,42 +44,6 @@ def encoder(encoder_run):
 @pytest.fixture(scope="session")
 def counting(counting_run):
     return ServedRun(counting_run)
-
-
-class Client:
-    """Sends requests to a service, each test in an event loop of its own."""
-
-    def __init__(self, served, database):
-        self.served = served
-        self.options = ServeOptions(served.run.path, database=database)
-        self.service = None
-
-    def set(self, **changes):
-        limits = {name[6:]: changes.pop(name) for name in list(changes) if name.startswith("limit_")}
-        self.options = replace(self.options, limits=Limits(**limits), **changes)
-
-    @asynccontextmanager
-    async def open(self):
-        self.service = Service(self.options, self.served)
-        transport = httpx.ASGITransport(create_app(self.service), raise_app_exceptions=False)
-        try:
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                yield client
-        finally:
-            self.service.close()
-
-    def request(self, method, path, **options):
-        async def once():
-            async with self.open() as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(once())
-
-    def get(self, path, **options):
-        return self.request("GET", path, **options)
-
-    def post(self, path, body, **options):
-        return self.request("POST", path, json=body, **options)
 
 
 @pytest.fixture

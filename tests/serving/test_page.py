@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import json
 import os
 import re
 import shutil
@@ -11,10 +12,14 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from made_runs import without_page
 
+from genre_lightning.__main__ import main
 from genre_lightning.learning.store import FeedbackStore
 from genre_lightning.serving.app import create_app
+from genre_lightning.serving.examples import add_inputs
 from genre_lightning.serving.options import ServeOptions
+from genre_lightning.serving.served import ServedRun
 from genre_lightning.serving.service import Service
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -74,8 +79,29 @@ def browser():
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def with_inputs(tmp_path_factory, sample_csv):
+    """A run with an input of each kind that people can type."""
+    features = [
+        {"column": "production_companies", "kind": "tags", "min_films": 1},
+        {"column": "original_language", "kind": "category"},
+        {"column": "runtime", "kind": "number"},
+        {"column": "release_date", "kind": "date"},
+        {"column": "tagline", "kind": "text"},
+    ]
+    run = tmp_path_factory.mktemp("inputs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        without_page(patch)
+        words = [f"--data.csv={sample_csv}", f"--data.features={json.dumps(features)}", f"--run_dir={run}"]
+        assert main(["baseline", "tfidf_logreg", *words]) == 0
+    served = ServedRun(run)
+    add_inputs(served)  # as the service does after its start
+    return served
+
+
 @pytest.fixture
-def site(counting, tmp_path):
+def site(request, tmp_path):
+    served = request.getfixturevalue(getattr(request, "param", "counting"))
     queue = tmp_path / "queue.csv"
     with queue.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -83,8 +109,8 @@ def site(counting, tmp_path):
         rows.writerow(["1", ATTACK, f"A soldier goes to war. {ATTACK}", "War|Drama", "", "undecided"])
         rows.writerow(["2", "فيلم", "قصة حب في المدينة", "none", "", ""])
         rows.writerow(["3", "第三", "戦争の物語", "War", "", ""])
-    options = ServeOptions(counting.run.path, database=tmp_path / "feedback.db", queue=queue, similar=20)
-    site = Site(counting, options)
+    options = ServeOptions(served.run.path, database=tmp_path / "feedback.db", queue=queue, similar=20)
+    site = Site(served, options)
     yield site
     site.stop()
 
@@ -144,6 +170,49 @@ def test_typing_shows_genres_and_a_correction_is_stored(open_page, site):
     assert "War" in row.genres
     assert "War" not in row.predicted
     assert page.evaluate("window.attacked") is None
+
+
+def fill_inputs(page):
+    page.get_by_label("Production companies").fill("Oberlicht Filmproduktion, Kite & Anchor")
+    page.get_by_label("Original language").fill("en")
+    page.get_by_label("Runtime").fill("90.5")
+    page.get_by_label("Release date").fill("1995-10-30")
+    page.get_by_label("Tagline").fill("No way out.")
+
+
+@pytest.mark.parametrize("site", ["with_inputs"], indirect=True)
+def test_inputs_are_typed_and_their_log_odds_drawn(open_page, with_inputs):
+    page = open_page()
+    fill_inputs(page)
+    page.get_by_label("Plot").fill("A detective hunts a killer in the city.")
+    page.wait_for_selector("#parts li")
+    fields = {"production_companies": ["Oberlicht Filmproduktion", "Kite & Anchor"], "original_language": "en",
+              "runtime": 90.5, "release_date": "1995-10-30", "tagline": "No way out."}  # fmt: skip
+    film = {"overview": "A detective hunts a killer in the city.", **fields}
+    genre = with_inputs.explain(film, {})["explanations"][0]
+    names = ["Text", *(one["input"].capitalize().replace("_", " ") for one in genre["inputs"])]
+    values = [sum(word["log_odds"] for word in genre["words"]), *(one["log_odds"] for one in genre["inputs"])]
+    shown = [re.sub(r"[+-](0\.00)", r"\1", f"{value:+.2f}").replace("-", "−") for value in values]
+    rows = [f"{name} {value}" for name, value in zip(names, shown, strict=True)]
+    assert [" ".join(row.split()) for row in page.locator("#parts li").all_inner_texts()] == rows
+    assert "No way out." in page.locator("#explained-text").inner_text()
+    assert page.locator("datalist option").count() > 1
+    shot(page, "inputs")
+    labels = ("Production companies", "Original language", "Runtime", "Release date")
+    place, example = next((i, one) for i, one in enumerate(with_inputs.examples) if len(one["fields"]) == 5)
+    page.select_option("#examples", value=str(place))
+    expect(page.get_by_label("Plot")).to_have_value(example["text"])
+    assert [page.get_by_label(label).input_value() for label in labels] == [
+        ", ".join(example["fields"]["production_companies"]),
+        example["fields"]["original_language"],
+        f"{example['fields']['runtime']:g}",
+        example["fields"]["release_date"],
+    ]
+    for label in labels:
+        page.get_by_label(label).fill("")
+    page.wait_for_selector("#explanation", state="hidden")
+    page.wait_for_selector("#explanation:not([hidden])")
+    assert not page.locator("#explained-parts").is_visible()
 
 
 def test_thresholds_and_examples_change_the_genres(open_page):
@@ -209,10 +278,13 @@ def test_model_tab_has_the_metrics_and_the_report(open_page, counting):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1600])
+@pytest.mark.parametrize("site", ["with_inputs"], indirect=True)
 def test_page_fits_and_has_no_accessibility_violation(open_page, width, scheme):
     page = open_page(width, 844, scheme)
+    fill_inputs(page)
     page.get_by_label("Plot").fill("جندي يذهب إلى الحرب. A soldier goes to war. 戦争の物語" + "x" * 300)
     page.wait_for_selector("#similar-films li")
+    page.wait_for_selector("#parts li")
     for tab in ("Tag", "Queue", "Model"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(200)  # the bars' and the tabs' transitions

@@ -4,6 +4,7 @@
 const TYPING_MS = 250;
 const READING_MS = 900;
 const SHOWN_GENRES = 8;
+const LEAST_LOG_ODDS = 0.005;
 const KEYS = "1234567890qwertyuiopasdfghlzxcvbm";
 
 const $ = (id) => document.getElementById(id);
@@ -114,6 +115,8 @@ function film() {
   return found;
 }
 
+const titled = (column) => column[0].toUpperCase() + column.slice(1).replaceAll("_", " ");
+
 function makeInputs(model) {
   // after a reload of another run, what was typed stays where the new run reads the same column
   const before = new Map([...$("inputs").querySelectorAll("[data-column]")].map((input) => [input.dataset.column, input]));
@@ -122,16 +125,20 @@ function makeInputs(model) {
   const order = [...model.inputs].sort((a, b) => (a.name === state.overview) - (b.name === state.overview));
   for (const input of order) {
     if (input.kind === "vector") continue;
-    const id = `input-${$("inputs").children.length}`;
+    const id = `input-${$("inputs").querySelectorAll("label").length}`;
     const isOverview = input.name === state.overview;
     const field = make(isOverview ? "textarea" : "input", { id, dir: "auto", maxLength: model.limits.text });
-    if (!isOverview && input.kind === "number") field.type = "number";
+    if (!isOverview && input.kind === "number") Object.assign(field, { type: "number", step: "any" });
     if (!isOverview && input.kind === "date") field.type = "date";
     Object.assign(field.dataset, { column: input.name, kind: input.kind });
     const old = before.get(input.name);
     if (old?.type === field.type) field.value = old.value;
-    const name = isOverview ? "Plot" : input.name[0].toUpperCase() + input.name.slice(1).replaceAll("_", " ");
+    const name = isOverview ? "Plot" : titled(input.name);
     $("inputs").append(make("label", { htmlFor: id, textContent: input.kind === "tags" ? `${name} (with commas between)` : name }), field);
+    if (input.kind === "category") {
+      $("inputs").append(make("datalist", { id: `${id}-values` }, ...input.values.map((value) => make("option", { value }))));
+      field.setAttribute("list", `${id}-values`);
+    } else if (input.kind === "tags" && input.values.length) field.placeholder = `such as ${input.values.slice(0, 3).join(", ")}`;
     if (old && old === focused) {
       field.focus();
       if (old.type === field.type && field.setSelectionRange) field.setSelectionRange(field.value.length, field.value.length);
@@ -237,7 +244,7 @@ async function read(body, signal) {
   if (state.model.explained) {
     const answer = await ask("/v1/tag", { ...body, explain: true, policy: $("policy").value }, signal);
     if (signal.aborted) return;
-    state.explained = answer.results[0];
+    state.explained = { ...answer.results[0], given: new Set(Object.keys(body.fields ?? {})) };
     drawExplanation();
   }
   if (state.model.compares) {
@@ -276,12 +283,34 @@ function drawExplanation() {
     const strength = word.log_odds / largest;
     const level = Math.abs(strength) >= 0.6 ? 3 : Math.abs(strength) >= 0.3 ? 2 : Math.abs(strength) >= 0.1 ? 1 : 0;
     const name = text.slice(word.start, word.end).join("");
-    if (level) parts.push(make("span", { className: `${strength > 0 ? "for" : "against"}${level}`, title: `${word.log_odds >= 0 ? "+" : "−"}${Math.abs(word.log_odds).toFixed(2)} log-odds`, textContent: name }));
+    if (level) parts.push(make("span", { className: `${strength > 0 ? "for" : "against"}${level}`, title: `${signed(word.log_odds)} log-odds`, textContent: name }));
     else parts.push(name);
     done = word.end;
   }
   parts.push(text.slice(done).join(""));
   $("explained-text").replaceChildren(...parts);
+  drawParts(chosen);
+}
+
+function signed(value) {
+  const size = Math.abs(value).toFixed(2);
+  return Number(size) ? `${value > 0 ? "+" : "−"}${size}` : size;
+}
+
+function drawParts(chosen) {
+  // an input that is not given adds nothing
+  const inputs = chosen.inputs.filter((one) => Math.abs(one.log_odds) >= LEAST_LOG_ODDS || state.explained.given.has(one.input));
+  $("explained-parts").hidden = !inputs.length;
+  const words = chosen.words.reduce((sum, word) => sum + word.log_odds, 0);
+  const rows = [{ name: "Text", value: words }, ...inputs.map((one) => ({ name: titled(one.input), value: one.log_odds }))];
+  const largest = Math.max(...rows.map((row) => Math.abs(row.value)), 1e-9);
+  $("parts").replaceChildren(...rows.map(({ name, value }) => {
+    const fill = make("i", { className: value < 0 ? "minus" : "plus" });
+    fill.style.width = `${50 * Math.abs(value) / largest}%`;
+    const bar = make("div", { className: "bar" }, fill, make("b"));
+    bar.setAttribute("aria-hidden", "true");
+    return make("li", {}, make("bdi", { textContent: name }), bar, make("output", { textContent: signed(value) }));
+  }));
 }
 
 async function sendCorrection(event) {
@@ -444,16 +473,20 @@ async function openReport() {
 async function loadExamples() {
   const { films } = await ask("/v1/examples");
   films.forEach((one, place) => $("examples").append(make("option", { value: place, textContent: `${one.title || "(no title)"} — ${one.text.slice(0, 50)}` })));
-  $("examples").addEventListener("change", () => {
-    const one = films[$("examples").value];
-    $("example-genres").hidden = !one;
-    if (!one) return;
-    for (const input of $("inputs").querySelectorAll("[data-column]")) {
-      input.value = input.dataset.column === state.overview ? one.text : input.dataset.column === "title" ? one.title : "";
-    }
-    $("example-genres").textContent = `In the data: ${one.genres.join(", ") || "no genre"}`;
-    changed();
-  });
+  $("examples").addEventListener("change", () => showExample($("examples").value).catch(report));
+}
+
+async function showExample(place) {
+  // asked again: the service reads the inputs of its examples after its start
+  const one = place && (await ask("/v1/examples")).films[place];
+  $("example-genres").hidden = !one;
+  if (!one) return;
+  const cells = { title: one.title, ...one.fields, [state.overview]: one.text };
+  for (const input of $("inputs").querySelectorAll("[data-column]")) {
+    input.value = [cells[input.dataset.column] ?? ""].flat().join(", ");
+  }
+  $("example-genres").textContent = `In the data: ${one.genres.join(", ") || "no genre"}`;
+  changed();
 }
 
 document.addEventListener("DOMContentLoaded", () => {
