@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from functools import partial
 
 import optuna
@@ -201,9 +202,12 @@ def test_trial_whose_process_always_dies_fails(study, tmp_path, monkeypatch):
         (["--devices_per_trial=1000"], ["--devices_per_trial 1000 needs 1000 devices", "CPU cores"]),
         (["--storage=postgresql://me:secret@host/db"], ["password"]),
         (["--storage=nothing"], ["not a URL"]),
+        (["--storage=nosuch://host/db"], ["not the URL of a database", "sqlite:///"]),
+        (["--storage=postgresql+psycopg://host/db"], ["needs a driver", "psycopg[binary]"]),
     ],
 )
-def test_another_study_is_refused(study, sample_csv, space, capfd, more, words):
+def test_another_study_is_refused(study, sample_csv, space, capfd, monkeypatch, more, words):
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # not installed
     before = everything_under(study.path)
     line = refused(
         capfd, ["tune", f"--study={study.path}", f"--space={space}", f"--data.csv={sample_csv}", *SMALL,
