@@ -49,3 +49,11 @@ def test_active_learning(sample_csv, tmp_path):
     assert "| 90 |" in shown
     assert len(json.loads((tmp_path / "active_learning.json").read_text())["rows"]) == 4
     assert (tmp_path / "active_learning.png").is_file()
+
+
+@pytest.mark.thorough
+def test_tuning_overhead(sample_csv, encoder_dir, tmp_path):
+    words = ["--work", tmp_path / "work", "--trials", 2, "--max_films", 120, "--max_tokens", 16]
+    shown = run("tuning/overhead.py", sample_csv, encoder_dir, *words)
+    assert "later: " in shown
+    assert json.loads((tmp_path / "work" / "overhead.json").read_text())["later"]["overhead_cpu"] > 0
