@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.search_options import add_space
 from genre_lightning.config.continuation import continued_words
 from genre_lightning.config.parser import parse
 from genre_lightning.config.run_pattern import fill_run_dir
@@ -74,7 +74,7 @@ def _parser() -> CommandParser:
     add("--utilisation", type=within(float, Bounds(0, 1, open_below=True)), metavar="SHARE",
         help="of the GPU's dense peak that products reach (default: 0.4, times 0.7 for 4-bit weights, times 0.8 for "
         "activation checkpointing)")  # fmt: skip
-    add("--space", type=Path, metavar="FILE", help="of tune: report how many trials fit --budget; checked as tune does")
+    add_space(parser, more=": report how many trials fit --budget")
     add("--budget", metavar="TIME", help="time of a study, as sbatch takes it, such as 8:00:00 (default: 24:00:00)")
     add("--parallel", type=within(int, at_least(1, 10**4)), default=1, metavar="N",
         help="workers of the study (default: 1)")  # fmt: skip
@@ -93,7 +93,8 @@ def _budget(options: argparse.Namespace, words: list[str]) -> float | None:
             raise ConfigError("--budget is the time of a study: give its --space, or leave it out")
         return None
     from genre_lightning.distributed.batch import limit_seconds
-    from genre_lightning.tuning.space import check_space, read_space
+    from genre_lightning.tuning.checks import check_space
+    from genre_lightning.tuning.space import read_space
 
     check_space(read_space(options.space), words)
     try:

@@ -104,6 +104,8 @@ def _submit_workers(options: argparse.Namespace, step: PlannedStep, words: Seque
     given, rest = tune_parser().parse_known_args(list(words))
     if given.worker or given.finish or given.parallel > 1:
         raise ConfigError("submit tune queues --workers N: leave --worker, --parallel and --finish out")
+    if (given.devices_per_trial or 1) > 1:
+        raise ConfigError("submit tune gives each worker one device: leave --devices_per_trial out")
     require_optuna(given.sampler or "")
     study = StudyDirectory(given.study.expanduser().absolute())
     folder = study.path / "slurm"

@@ -9,9 +9,10 @@ import yaml
 
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, check_out, within
-from genre_lightning.errors import ConfigError
+from genre_lightning.commands.search_options import add_space
 from genre_lightning.files import write_text
 from genre_lightning.progress import answer, say
+from genre_lightning.tuning.checks import check_space, parse_for_trials
 from genre_lightning.tuning.space import read_space
 from genre_lightning.tuning.sweep import METHODS, sweep_configuration
 
@@ -25,7 +26,7 @@ def sweep_config(arguments: Sequence[str]) -> int:
         "options are those of 'genre-lightning fit'.",
     )
     add = parser.add_argument
-    add("--space", type=Path, required=True, metavar="FILE", help="YAML file of the options to search, as for tune")
+    add_space(parser, required=True)
     add("--out", type=Path, metavar="FILE", help="YAML file to write (default: print it)")
     add("--method", choices=METHODS, default="bayes", help="of the sweep (default: bayes)")
     add("--early_epochs", type=within(int, at_least(1)), metavar="N",
@@ -35,12 +36,7 @@ def sweep_config(arguments: Sequence[str]) -> int:
     space = read_space(options.space)
     if options.out:
         check_out(options.out, ".yaml", ".yml")
-    from genre_lightning.config.parser import parse
-    from genre_lightning.tuning.space import check_space
-
-    config, _ = parse("fit", words)
-    if config.continue_from is not None:
-        raise ConfigError("--continue_from: a sweep trains every trial from the backbone: leave --continue_from out")
+    config, _ = parse_for_trials(words)
     check_space(space, words)
     text = yaml.safe_dump(
         sweep_configuration(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.config.trust import trusted_packages
+from genre_lightning.commands.search_options import add_space
 from genre_lightning.distributed.launch import has_company
 from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer_json, say
@@ -30,9 +30,17 @@ def tune(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     options, words = tune_parser().parse_known_args(list(arguments))
     require_optuna(options.sampler or "")
-    if has_company():
-        raise ConfigError("tune trains one trial on one device: start it without torchrun, or use --parallel N")
     folder = StudyDirectory(options.study.expanduser().absolute())
+    if options.rank_of is not None:
+        from genre_lightning.tuning.trials import train_as_rank
+
+        train_as_rank(folder, options.rank_of, options.rank_seed, options.devices_per_trial)
+        return 0
+    if has_company():
+        raise ConfigError(
+            "tune starts the ranks of its trials itself: start it without torchrun, and use --parallel N or "
+            "--devices_per_trial N"
+        )
     if options.finish:
         folder.require()
         return _finish(folder, options, words)
@@ -47,14 +55,15 @@ def tune(arguments: Sequence[str]) -> int:
     from genre_lightning.tuning.parallel import TUNER
     from genre_lightning.tuning.worker import TrialsFailError, work
 
+    devices, visible = _devices(folder, options)
     if options.parallel > 1:
-        return _in_parallel(folder, options)
+        return _in_parallel(folder, options, devices, visible)
     tuner = os.environ.get(TUNER)
     if options.worker and tuner is not None:
         watch_parent(int(tuner), "the tuner")
-    check_same_films(folder)
+    check_same_films(folder, devices)
     try:
-        work(folder, options.max_failures)
+        work(folder, options.max_failures, devices)
     except TrialsFailError:
         _show(folder, as_json=options.json)
         raise
@@ -63,14 +72,28 @@ def tune(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _in_parallel(folder: StudyDirectory, options: argparse.Namespace) -> int:
-    from genre_lightning.tuning.parallel import check_parallel, run_workers
+def _devices(folder: StudyDirectory, options: argparse.Namespace) -> tuple[int, list[str]]:
+    """Return how many devices a trial has, and those of each worker.
+
+    Raises:
+        ConfigError: This machine does not have them.
+    """
+    from genre_lightning.tuning.configuration import accelerator_of_study, devices_of
+    from genre_lightning.tuning.parallel import worker_devices
+    from genre_lightning.tuning.trials import check_ranks
+
+    devices = options.devices_per_trial or devices_of(folder)
+    check_ranks(devices)
+    return devices, worker_devices(accelerator_of_study(folder), options.parallel, devices)
+
+
+def _in_parallel(folder: StudyDirectory, options: argparse.Namespace, devices: int, visible: list[str]) -> int:
+    from genre_lightning.tuning.parallel import run_workers
     from genre_lightning.tuning.results import read_results
 
-    devices = check_parallel(folder, options.parallel)
-    trust = [word for package in trusted_packages() for word in ("--trust", package)]
     try:
-        statuses = run_workers(folder, options.parallel, devices, [*trust, "--max_failures", str(options.max_failures)])
+        words = ["--max_failures", str(options.max_failures)]
+        statuses = run_workers(folder, options.parallel, visible, words, devices)
     finally:
         _show(folder, as_json=options.json)
     done = read_results(folder, compare=False)
@@ -100,8 +123,11 @@ def _finish(folder: StudyDirectory, options: argparse.Namespace, words: list[str
     from genre_lightning.tuning.finish import finish_study
     from genre_lightning.tuning.page import print_results, write_page
 
-    check_same_study(folder, words)
-    results, run, metrics = finish_study(folder, finalists=options.finalists, seeds=options.seeds, trial=options.trial)
+    devices, _ = _devices(folder, options)
+    check_same_study(folder, words, devices)
+    results, run, metrics = finish_study(
+        folder, finalists=options.finalists, seeds=options.seeds, trial=options.trial, devices=devices
+    )
     write_page(folder, results)
     if not options.json:
         print_results(folder, results)
@@ -119,7 +145,7 @@ def tune_parser() -> CommandParser:
     )
     add = parser.add_argument
     add("--study", type=Path, required=True, metavar="DIR", help="directory of the study, made if needed")
-    add("--space", type=Path, metavar="FILE", help="YAML file of the options to search, or the name of a packaged one")
+    add_space(parser)
     add("--trials", type=within(int, at_least(1, 10**6)), metavar="N",
         help=f"trials of the study, those done included (default: {_TRIALS}, or all points of a grid)")  # fmt: skip
     add("--sampler", choices=SAMPLERS, help="how options are chosen (default: tpe)")
@@ -128,7 +154,9 @@ def tune_parser() -> CommandParser:
     add("--max_failures", type=within(int, at_least(1, 10**6)), default=_MAX_FAILURES, metavar="N",
         help=f"stop when N trials in a row have failed (default: {_MAX_FAILURES})")  # fmt: skip
     add("--parallel", type=within(int, at_least(1, 1024)), default=1, metavar="N",
-        help="workers on this machine, each a process with a device of its own (default: 1)")  # fmt: skip
+        help="workers on this machine, each a process with devices of its own (default: 1)")  # fmt: skip
+    add("--devices_per_trial", type=within(int, at_least(1, 1024)), metavar="N",
+        help="devices of each trial: GPUs, or ranks on the CPU (default: 1, or as the study was started)")  # fmt: skip
     add("--worker", action="store_true", help="do trials of a study that exists, from any machine that sees DIR")
     add("--finish", action="store_true",
         help="evaluate the best configuration on the test split, once for a study")  # fmt: skip
@@ -139,6 +167,9 @@ def tune_parser() -> CommandParser:
     add("--trial", type=within(int, at_least(0)), metavar="NUMBER",
         help="with --finish: the trial to choose in place of the best")  # fmt: skip
     add("--json", action="store_true", help="print JSON instead of a table")
+    # of the processes that a worker starts for a trial on several devices
+    add("--rank_of", type=int, help=argparse.SUPPRESS)
+    add("--rank_seed", type=int, help=argparse.SUPPRESS)
     return parser
 
 
@@ -166,8 +197,10 @@ def begin_study(
     folder.check_writable()
     options.storage = checked_storage(options.storage)
     if folder.file.is_file():
-        from genre_lightning.tuning.configuration import check_same_study
+        from genre_lightning.tuning.configuration import check_same_study, devices_of
 
+        if planned is None:
+            _devices(folder, options)
         settings = folder.settings
         for name in ("sampler", "pruning", "storage"):
             given, kept = getattr(options, name), getattr(settings, name)
@@ -178,7 +211,7 @@ def begin_study(
                 )
         if space is not None and space != folder.space:
             raise ConfigError(f"{folder.path} was started with another --space: leave it out, or name another --study")
-        check_same_study(folder, words)
+        check_same_study(folder, words, options.devices_per_trial or devices_of(folder))
         if not dry_run and options.trials is not None and options.trials > settings.trials:
             folder.raise_trials(options.trials)
         say(f"resuming {folder.path}")
@@ -193,4 +226,5 @@ def begin_study(
     start_study(
         folder, file, space, words, sampler=options.sampler or "tpe", pruning=options.pruning or "none",
         trials=options.trials or whole, storage=options.storage, planned=planned, dry_run=dry_run,
+        devices=options.devices_per_trial or 1, parallel=options.parallel,
     )  # fmt: skip

@@ -42,6 +42,22 @@ def rank_count(devices: Any, num_nodes: int, accelerator: str) -> int:
     return num_nodes * (len(found) if isinstance(found, list) else int(found or 0))
 
 
+def devices_here(accelerator: str) -> tuple[int, str]:
+    """Return how many ranks this machine may have, and what it has in words.
+
+    Args:
+        accelerator: Resolved.
+    """
+    if accelerator == "cuda":
+        gpus = CUDAAccelerator.auto_device_count()
+        return gpus, "one GPU" if gpus == 1 else f"{gpus} GPUs"
+    if accelerator == "cpu":
+        cores = os.cpu_count() or 1
+        # ranks that share a core are slow, yet a few serve for a test; a thousand of them would take all memory
+        return _RANKS_PER_CORE * cores, f"{cores} CPU cores"
+    return 1, f"one {accelerator} device"
+
+
 def device_problems(devices: Any, accelerator: str) -> list[str]:
     """List what `trainer.devices` asks of this machine that it does not have.
 
@@ -58,15 +74,7 @@ def device_problems(devices: Any, accelerator: str) -> list[str]:
         wanted = 1 + max(int(number) for number in listed if str(number).strip())
     else:
         wanted = int(listed)
-    if accelerator == "cuda":
-        most = CUDAAccelerator.auto_device_count()
-        there = f"{most} GPUs"
-    elif accelerator == "cpu":
-        cores = os.cpu_count() or 1
-        # ranks that share a core are slow, yet a few serve for a test; a thousand of them would take all memory
-        most, there = _RANKS_PER_CORE * cores, f"{cores} CPU cores"
-    else:
-        most, there = 1, f"one {accelerator} device"
+    most, there = devices_here(accelerator)
     if wanted <= most:
         return []
     return [f"trainer.devices is {devices}, and this machine has {there}: give at most {most}, or leave it out"]

@@ -17,7 +17,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from genre_lightning.distributed.heartbeats import end_heartbeats, limit_seconds
 from genre_lightning.distributed.launch import FIRST_RANK, rank_name, started_by_torchrun
 from genre_lightning.distributed.signals import BEFORE_EXIT
-from genre_lightning.errors import PreemptedError, RankLostError, one_line
+from genre_lightning.errors import PreemptedError, PrunedError, RankLostError, one_line
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
@@ -119,7 +119,7 @@ def explaining_failures() -> Iterator[None]:
             f"rank {rank} has lost its connection to a rank that died, whose own words say why "
             f"({one_line(error)[-120:]}): run the same command again to resume from the last checkpoint"
         ) from error
-    except PreemptedError:
+    except (PreemptedError, PrunedError):
         _part()
         raise
     _part()

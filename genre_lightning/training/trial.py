@@ -18,7 +18,8 @@ class TrialReporter(Callback):
     """Reports the validation metric of each epoch, and ends the training after an epoch if it is asked to.
 
     Lightning calls it before the callbacks that save, so that every epoch that is saved has been reported; one that is
-    trained again after a kill is reported again. The metric is the one by which the best checkpoint is chosen.
+    trained again after a kill is reported again. The metric is the one by which the best checkpoint is chosen. Rank 0
+    reports it, and all ranks end by its answer.
 
     Args:
         monitor: Name of the metric.
@@ -38,7 +39,8 @@ class TrialReporter(Callback):
         if metric is None or math.isnan(float(metric)):
             return
         done = trainer.current_epoch + 1
-        reason = self.report(done, float(metric))
+        reason = self.report(done, float(metric)) if trainer.is_global_zero else None
+        reason = trainer.strategy.broadcast(reason)
         # after the last epoch nothing is saved by it, and only a whole trial has an evaluation
         if reason is not None and not (trainer.max_epochs or 0) <= done:
             self.reason, trainer.should_stop = reason, True

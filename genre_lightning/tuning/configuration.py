@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -16,8 +16,10 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.files import write_text
 from genre_lightning.training.resume import films_of
 from genre_lightning.training.setup import check_setup
+from genre_lightning.tuning.checks import check_options, check_space, parse_for_trials
+from genre_lightning.tuning.parallel import worker_devices
 from genre_lightning.tuning.sampling import Pruning, Sampler
-from genre_lightning.tuning.space import Options, Space, check_options, check_space
+from genre_lightning.tuning.space import Options, Space
 from genre_lightning.tuning.study import StudyDirectory, StudySettings, create, study_name
 
 if TYPE_CHECKING:
@@ -27,44 +29,68 @@ if TYPE_CHECKING:
     from genre_lightning.distributed.slurm import PlannedStep
 
 
-def base_configuration(words: Sequence[str], folder: StudyDirectory) -> tuple[Namespace, ArgumentParser]:
+def base_configuration(words: Sequence[str], folder: StudyDirectory, devices: int) -> tuple[Namespace, ArgumentParser]:
     """Parse what all trials have in common.
 
     Args:
         words: Options of `fit`.
         folder: Of the study.
+        devices: Of each trial.
 
     Raises:
         ConfigError: An option cannot be used, or cannot be used in a study.
     """
     if option_values(words, "--run_dir"):
         raise ConfigError("--run_dir: tune makes the run directories of its trials in --study: leave --run_dir out")
-    config, parser = parse("fit", words)
-    if config.continue_from is not None:
-        raise ConfigError("--continue_from: tune trains every trial from the backbone: leave --continue_from out")
+    config, parser = parse_for_trials(words)
     trainer = config.trainer
-    if str(trainer.devices) not in ("auto", "1") or trainer.num_nodes > 1:
+    if trainer.num_nodes > 1:
+        raise ConfigError(f"trainer.num_nodes is {trainer.num_nodes}, and a trial runs on one node: leave it out")
+    if str(trainer.devices) not in ("auto", str(devices)):
         raise ConfigError(
-            f"trainer.devices is {trainer.devices} on {trainer.num_nodes} nodes, and a trial has one device: leave "
-            "both out; --parallel N does N trials at once"
+            f"trainer.devices is {trainer.devices}, and a trial has {_counted(devices)}: leave it out; "
+            "--devices_per_trial N gives a trial N devices, --parallel N does N trials at once"
         )
-    trainer.devices, config.run_dir = 1, folder.trial(0)
+    trainer.devices, config.run_dir = devices, folder.trial(0)
     return config, parser
 
 
-def trial_configuration(folder: StudyDirectory, run_dir: Path, options: Options) -> tuple[Namespace, ArgumentParser]:
+def devices_of(folder: StudyDirectory) -> int:
+    """Return how many devices a trial was given when the study was started."""
+    return int(_trainer(folder)["devices"])
+
+
+def accelerator_of_study(folder: StudyDirectory) -> str:
+    """Return the accelerator of the trials, as Lightning takes it."""
+    return str(_trainer(folder)["accelerator"])
+
+
+def _trainer(folder: StudyDirectory) -> dict[str, Any]:
+    trainer: dict[str, Any] = yaml.safe_load(folder.base.read_text(encoding="utf-8"))["trainer"]
+    return trainer
+
+
+def _counted(devices: int) -> str:
+    return "one device" if devices == 1 else f"{devices} devices"
+
+
+def trial_configuration(
+    folder: StudyDirectory, run_dir: Path, options: Options, devices: int
+) -> tuple[Namespace, ArgumentParser]:
     """Parse the configuration of a trial.
 
     Args:
         folder: Of the study.
         run_dir: Of the trial.
         options: Those that are searched.
+        devices: That the trial has here.
 
     Raises:
         ConfigError: The options cannot be used together.
     """
     words = [f"--config={folder.base}", *(option_word(name, value) for name, value in options.items())]
-    config, parser = parse("fit", [*words, option_word("run_dir", run_dir)])
+    places = [option_word("run_dir", run_dir), option_word("trainer.devices", devices)]
+    config, parser = parse("fit", [*words, *places])
     if config.wandb is not None and config.wandb.group is None:
         config.wandb.group = folder.path.name
     check_options(config, parser)
@@ -81,6 +107,8 @@ def start_study(
     pruning: Pruning,
     trials: int,
     storage: str | None,
+    devices: int,
+    parallel: int,
     planned: PlannedStep | None = None,
     dry_run: bool = False,
 ) -> None:
@@ -95,13 +123,17 @@ def start_study(
         pruning: How trials are ended early.
         trials: How many there are to be.
         storage: URL of a database; None for the journal.
+        devices: Of each trial.
+        parallel: Workers of this machine.
         planned: What a trial will be done on, if that is not this machine.
         dry_run: Check all, and write nothing.
 
     Raises:
         ConfigError, DataError: Nothing has been written.
     """
-    config, parser = base_configuration(words, folder)
+    config, parser = base_configuration(words, folder, devices)
+    if planned is None:
+        worker_devices(config.trainer.accelerator, parallel, devices)
     if sampler == "cmaes":
         space.require_numbers(sampler)
     if sampler == "grid":
@@ -134,19 +166,20 @@ def start_study(
     folder.write(settings)
 
 
-def check_same_study(folder: StudyDirectory, words: Sequence[str]) -> None:
+def check_same_study(folder: StudyDirectory, words: Sequence[str], devices: int) -> None:
     """Refuse to resume a study with another configuration or other films; a file of films that was moved is taken.
 
     Args:
         folder: Of the study.
         words: Options of `fit` of the command; none of them are those of the study.
+        devices: Of each trial.
 
     Raises:
         ConfigError, DataError: With what differs.
     """
     if not words:
         return
-    config, parser = base_configuration(words, folder)
+    config, parser = base_configuration(words, folder, devices)
     make_paths_absolute(config.data)
     config.run_dir = None
     text = parser.dump(config, skip_none=False)
@@ -163,13 +196,17 @@ def check_same_study(folder: StudyDirectory, words: Sequence[str]) -> None:
         write_text(folder.base, yaml.safe_dump(before, sort_keys=False, allow_unicode=True))
 
 
-def check_same_films(folder: StudyDirectory) -> None:
+def check_same_films(folder: StudyDirectory, devices: int) -> None:
     """Refuse to resume a study whose file holds other films than it was started with.
+
+    Args:
+        folder: Of the study.
+        devices: Of each trial.
 
     Raises:
         ConfigError, DataError: They differ, or the configuration cannot be used on this machine.
     """
-    _check_films(folder, *trial_configuration(folder, folder.trial(0), {}))
+    _check_films(folder, *trial_configuration(folder, folder.trial(0), {}, devices))
 
 
 def _check_films(folder: StudyDirectory, config: Namespace, parser: ArgumentParser) -> None:

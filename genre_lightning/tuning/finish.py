@@ -14,15 +14,14 @@ from genre_lightning.progress import say
 from genre_lightning.runs import RunDirectory
 from genre_lightning.shapes import count, text
 from genre_lightning.training.fit import fit_run
-from genre_lightning.training.trial import TrialHooks, TrialReporter
-from genre_lightning.tuning.configuration import trial_configuration
 from genre_lightning.tuning.results import StudyResults, TrialResult, evaluated, read_results
 from genre_lightning.tuning.study import StudyDirectory
-from genre_lightning.tuning.worker import describe, film_check
+from genre_lightning.tuning.trials import run_ranks, train_finalist
+from genre_lightning.tuning.worker import describe
 
 
 def finish_study(
-    folder: StudyDirectory, *, finalists: int = 1, seeds: int = 1, trial: int | None = None
+    folder: StudyDirectory, *, finalists: int = 1, seeds: int = 1, trial: int | None = None, devices: int = 1
 ) -> tuple[StudyResults, RunDirectory, dict[str, dict[str, Any]]]:
     """Choose a configuration on validation, and evaluate its run on the test split, once for a study.
 
@@ -31,6 +30,7 @@ def finish_study(
         finalists: Trials that are repeated with further seeds.
         seeds: Of each finalist, the trial's own included.
         trial: Number of the trial to choose, such as a simpler one; None chooses the best.
+        devices: Of each training.
 
     Returns:
         The results of the study, the chosen run, and what each split's metrics.json holds.
@@ -43,7 +43,7 @@ def finish_study(
         raise ConfigError(f"{folder.path} has no complete trial: run the study first")
     if seeds > 1:
         for result in _by_value(results)[:finalists]:
-            _repeat(folder, result, seeds)
+            _repeat(folder, result, seeds, devices)
     results = read_results(folder)
     chosen = results.best if trial is None else trial
     if chosen not in [result.number for result in results.ranked]:
@@ -55,7 +55,10 @@ def finish_study(
     state = run.read_state()
     run.set_status(run.status, training={**(state.training or {}), "chosen": how})
     say(f"chosen  trial {chosen}, {how}")
-    config, parser = parse("fit", [f"--config={run.config}", option_word("run_dir", run.path)])
+    words = [f"--config={run.config}", option_word("run_dir", run.path), option_word("trainer.devices", devices)]
+    if devices > 1:
+        run_ranks(["fit", *words], devices)
+    config, parser = parse("fit", words)
     run, metrics = fit_run(config, parser)
     return results, run, metrics
 
@@ -85,19 +88,16 @@ def _by_value(results: StudyResults) -> list[TrialResult]:
     return sorted(results.ranked, key=lambda result: (sign * (result.value or 0.0), result.number))
 
 
-def _repeat(folder: StudyDirectory, result: TrialResult, seeds: int) -> None:
+def _repeat(folder: StudyDirectory, result: TrialResult, seeds: int, devices: int) -> None:
     """Train a trial's configuration with further seeds; those that are done are left alone."""
     for further in range(1, seeds):
         seed = folder.settings.seed + further
         if seed in folder.further_seeds().get(result.number, {}):
             continue
         say(f"trial {result.number}, seed {seed}   {describe(result.options)}")
-        path = folder.finalist(result.number, seed)
-        config, parser = trial_configuration(folder, path, {**result.options, "seed": seed})
-        monitor = folder.settings.monitor
-        hooks = TrialHooks(TrialReporter(monitor, lambda epoch, value: None), film_check(folder))
-        fit_run(config, parser, trial=hooks)
-        folder.keep_seed(result.number, seed, _value_of(path, monitor))
+        train_finalist(folder, result.number, result.options, seed, devices)
+        value = _value_of(folder.finalist(result.number, seed), folder.settings.monitor)
+        folder.keep_seed(result.number, seed, value)
 
 
 def _value_of(path: Path, monitor: str) -> float:

@@ -51,12 +51,18 @@ def notes(results: StudyResults) -> list[str]:
     lines = [f"{len(results.trials)} of {results.planned} trials: {counts}."] if results.trials else []
     if results.best is not None:
         lines.append(
-            f"{results.monitor} of each trial's best epoch on the validation split. In brackets: 95% bootstrap "
-            "intervals over films. The best of many trials is optimistic: judge it on the test split (tune --finish)."
+            f"metric: {results.monitor} of the evaluation of each trial's best checkpoint on the validation split, "
+            "with calibrated probabilities. In brackets: 95% bootstrap intervals over films. The best of many trials "
+            "is optimistic: judge it on the test split (tune --finish)."
         )
         lines.append(
-            f"p: paired bootstrap, two-sided, against trial {results.best}, not adjusted for the number of trials. Not "
-            "significantly worse: p of 0.05 or more. Simpler: fewer trained parameters, then less time."
+            "training: the same name's value of the training's best epoch, of raw probabilities. Sampler, pruning, "
+            "importance and optuna-dashboard have this one, so that they may rank trials otherwise."
+        )
+        lines.append(
+            f"p: paired bootstrap, two-sided, against trial {results.best}, corrected for the number of trials by "
+            "Holm's method. Not significantly worse: p of 0.05 or more. Simpler: fewer trained parameters, then less "
+            "time."
         )
     if results.importance:
         lines.append("Importance is Optuna's fANOVA of the complete trials; of few trials it is a rough guide.")
@@ -79,6 +85,12 @@ def print_results(folder: StudyDirectory, results: StudyResults) -> None:
         console.print(f"importance: {shown}", soft_wrap=True)
     counts = ", ".join(f"{count} {state}" for state, count in results.counts.items())
     console.print(f"{len(results.trials)} of {results.planned} trials: {counts}", soft_wrap=True)
+    if results.ranked:
+        console.print(
+            f"{name} in the table is of each trial's evaluation, with calibrated probabilities; sampler, pruning and "
+            "importance go by the training's, at its best epoch",
+            soft_wrap=True,
+        )
     equals = results.equals
     if len(equals) > 1:
         others = ", ".join(str(trial.number) for trial in equals)
@@ -102,7 +114,7 @@ def as_json(folder: StudyDirectory, results: StudyResults) -> dict[str, object]:
 
 
 def _table(trials: list[TrialResult], names: list[str]) -> dict[str, object]:
-    heads = ["trial", "metric", "p", *names, "epochs", "trained in", "parameters"]
+    heads = ["trial", "metric", "training", "p", *names, "epochs", "trained in", "parameters"]
     rows = []
     for trial in trials:
         spread = f"± {trial.spread:.3f} over {len(trial.seeds) + 1} seeds" if trial.spread is not None else ""
@@ -111,6 +123,7 @@ def _table(trials: list[TrialResult], names: list[str]) -> dict[str, object]:
             [
                 str(trial.number),
                 [line for line in (value, span, spread) if line],
+                "" if trial.training_value is None else f"{trial.training_value:.3f}",
                 "" if trial.p_value is None else f"{trial.p_value:.3f}",
                 *("" if name not in trial.options else _short(trial.options[name]) for name in names),
                 str(trial.epochs),
@@ -125,6 +138,7 @@ def _row(trial: TrialResult, names: list[str]) -> dict[str, object]:
     low, high = trial.interval or (None, None)
     return {
         "trial": trial.number, "state": trial.state, "metric": trial.value, "metric_low": low, "metric_high": high,
+        "metric_in_training": trial.training_value,
         "p": trial.p_value, **{name: trial.options.get(name) for name in names}, "epochs": trial.epochs,
         "seconds": trial.seconds, "parameters": trial.parameters, "seeds": json.dumps(trial.seeds),
         "reason": trial.reason,

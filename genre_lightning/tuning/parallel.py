@@ -1,4 +1,4 @@
-"""Several workers of a study on one machine, each a process with a device of its own."""
+"""Several processes of a study on one machine: its workers, each with devices of its own."""
 
 from __future__ import annotations
 
@@ -7,54 +7,62 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-import torch
-import yaml
-
+from genre_lightning.config.trust import trusted_packages
 from genre_lightning.distributed.precision import accelerator_of
 from genre_lightning.distributed.signals import BEFORE_EXIT, FLAG
+from genre_lightning.distributed.strategies import devices_here
 from genre_lightning.errors import ConfigError, PreemptedError
 from genre_lightning.progress import say
 from genre_lightning.tuning.study import StudyDirectory
 
 TUNER = "GENRE_LIGHTNING_TUNER"
-"""Process id of the tuner that started a worker, which ends with it."""
+"""Process id of the tuner that started a worker, or of the worker that started a trial's ranks, which end with it."""
 _POLL_SECONDS = 0.2
 _LAST_LINES_SECONDS = 2.0
 
 
-def check_parallel(folder: StudyDirectory, count: int) -> list[str]:
-    """Return the device of each worker, as CUDA_VISIBLE_DEVICES takes it; empty for workers on the CPU.
+def worker_devices(accelerator: str, workers: int, each: int) -> list[str]:
+    """Return the devices of each worker, as CUDA_VISIBLE_DEVICES takes them; empty for workers on the CPU.
 
     Args:
-        folder: Of the study.
-        count: Of the workers.
+        accelerator: As Lightning takes it.
+        workers: At once on this machine.
+        each: Devices of a worker, a rank on each.
 
     Raises:
-        ConfigError: There are fewer GPUs than workers.
+        ConfigError: This machine has fewer devices.
     """
-    accelerator = yaml.safe_load(folder.base.read_text(encoding="utf-8"))["trainer"]["accelerator"]
-    if accelerator_of(accelerator) != "cuda":
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
-    if count > len(devices):
+    kind = accelerator_of(accelerator)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") if kind == "cuda" else None
+    most, there = devices_here(kind)
+    if visible:
+        most, there = len(visible.split(",")), f"CUDA_VISIBLE_DEVICES={visible}"
+    if workers * each > most and workers * each > 1:
+        options = [f"--parallel {workers}"] * (workers > 1) + [f"--devices_per_trial {each}"] * (each > 1)
         raise ConfigError(
-            f"--parallel {count}: a worker trains on one GPU, and this machine has {len(devices)}: give at most that"
+            f"{' with '.join(options)} needs {workers * each} devices, and this machine has {there}: give at most "
+            f"{most} in all"
         )
-    return devices[:count]
+    if kind != "cuda":
+        return []
+    devices = visible.split(",") if visible else [str(number) for number in range(most)]
+    return [",".join(devices[number * each : (number + 1) * each]) for number in range(workers)]
 
 
-def run_workers(folder: StudyDirectory, count: int, devices: Sequence[str], options: Sequence[str]) -> list[int]:
+def run_workers(
+    folder: StudyDirectory, count: int, devices: Sequence[str], options: Sequence[str], each: int = 1
+) -> list[int]:
     """Start workers, and wait for all of them; a stop signal is passed on, and waits until they have saved.
 
     Args:
         folder: Of the study.
         count: Of the workers.
-        devices: See `check_parallel`.
+        devices: See `worker_devices`.
         options: Of `tune` for each worker.
+        each: Devices of a worker.
 
     Returns:
         The exit status of each.
@@ -62,32 +70,56 @@ def run_workers(folder: StudyDirectory, count: int, devices: Sequence[str], opti
     Raises:
         PreemptedError: A signal has stopped them.
     """
-    command = [sys.executable, "-m", "genre_lightning", "tune", "--study", str(folder.path), "--worker", *options]
-    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
-    workers: list[subprocess.Popen[str]] = []
+    words = ["tune", "--study", str(folder.path), "--worker", "--devices_per_trial", str(each), *options]
+    visible = [{"CUDA_VISIBLE_DEVICES": own} for own in devices] or [{} for _ in range(count)]
+    return run_commands([(words, own) for own in visible], count * each, lambda number, line: say(f"[{number}] {line}"))
+
+
+def run_commands(
+    commands: Sequence[tuple[Sequence[str], Mapping[str, str]]], ranks: int, show: Callable[[int, str], None]
+) -> list[int]:
+    """Run commands of genre-lightning at once, each in a process that ends with this one.
+
+    Args:
+        commands: Arguments of each, and what is added to its environment.
+        ranks: Of all of them, which share this machine's cores.
+        show: Takes the number of a process and each line that it prints.
+
+    Returns:
+        The exit status of each.
+
+    Raises:
+        PreemptedError: A signal has stopped them; it was passed on, and they have saved.
+    """
+    trust = [word for package in trusted_packages() for word in ("--trust", package)]
+    threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
+    processes: list[subprocess.Popen[str]] = []
     copiers: list[threading.Thread] = []
-    BEFORE_EXIT.append(lambda: _signal(workers, signal.SIGKILL))
-    # from here on a signal waits: the workers save their state
+
+    def kill() -> None:
+        _signal(processes, signal.SIGKILL)
+
+    BEFORE_EXIT.append(kill)
+    # from here on a signal waits: the processes save their state
     FLAG.waiting = True
     try:
-        for number in range(count):
-            environment = {"OMP_NUM_THREADS": threads, **os.environ, TUNER: str(os.getpid())}
-            if devices:
-                environment["CUDA_VISIBLE_DEVICES"] = devices[number]
+        for number, (words, added) in enumerate(commands):
             # in a session of its own: Ctrl-C reaches this process, which passes it on once
-            worker = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                start_new_session=True,
+            process = subprocess.Popen(
+                [sys.executable, "-m", "genre_lightning", *words, *trust],
+                env={"OMP_NUM_THREADS": threads, **os.environ, **added, TUNER: str(os.getpid())},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
             )  # fmt: skip
-            workers.append(worker)
-            assert worker.stdout is not None
-            copier = threading.Thread(target=_copy, args=(number, worker.stdout), daemon=True)
+            processes.append(process)
+            assert process.stdout is not None
+            copier = threading.Thread(target=_copy, args=(number, process.stdout, show), daemon=True)
             copier.start()
             copiers.append(copier)
-        return _wait(workers)
+        return _wait(processes)
     finally:
         FLAG.waiting = False
-        _signal(workers, signal.SIGKILL)
+        kill()
+        BEFORE_EXIT.remove(kill)
         for copier in copiers:  # the last lines; a process that a worker has left may hold the pipe
             copier.join(_LAST_LINES_SECONDS)
 
@@ -120,6 +152,7 @@ def _signal(workers: Sequence[subprocess.Popen[str]], number: signal.Signals) ->
             worker.send_signal(number)
 
 
-def _copy(number: int, lines: IO[str]) -> None:
-    for line in lines:
-        say(f"[{number}] {line.rstrip()}")
+def _copy(number: int, lines: IO[str], show: Callable[[int, str], None]) -> None:
+    with lines:
+        for line in lines:
+            show(number, line.rstrip())

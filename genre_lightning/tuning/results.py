@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,13 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from genre_lightning.evaluation.bootstrap import RESAMPLES, bootstrap_samples, paired_p_value
+from genre_lightning.evaluation.bootstrap import (
+    film_weights,
+    holm,
+    paired_p_value,
+    policy_samples,
+    threshold_free_samples,
+)
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.metrics import FloatArray
@@ -20,7 +27,9 @@ from genre_lightning.tuning.study import StudyDirectory
 
 SIGNIFICANCE = 0.05
 _MOST_COMPARED = 30
-"""Trials that are compared with the best: a bootstrap takes a second for some thousand films."""
+"""Trials that are compared with the best: a bootstrap takes a second or two for some thousand films."""
+_RESAMPLES = 4000
+"""The smallest p-value, 2 / (resamples + 1), is significant after Holm's correction for `_MOST_COMPARED`."""
 _FEWEST_FOR_IMPORTANCE = 4
 _PLACES = {"f1_micro_tuned": ("global", "f1_micro"), "loss": ("threshold_free", "loss")}
 _THRESHOLD_FREE = ("map_macro", "auroc_macro")
@@ -34,12 +43,14 @@ class TrialResult:
         number: Of the trial.
         state: "complete", "pruned", "failed" or "running".
         options: That were searched.
-        value: Metric of a complete trial's evaluation, decided as a prediction is; of another one's best epoch; None
+        value: Metric of a complete trial's evaluation, of calibrated probabilities; of another one's best epoch; None
             if it has none.
+        training_value: Metric of the training's validation at its best epoch, which sampler and pruning go by, and
+            which Optuna's storage has; None if it has none.
         epochs: That were validated.
         reason: Why it failed; None if it did not.
         interval: 95% bootstrap interval of the metric on the validation films; None without an evaluation.
-        p_value: Of the paired difference to the best trial; None if it was not compared.
+        p_value: Of the paired difference to the best trial, by Holm's method; None if it was not compared.
         seeds: Metric of each further seed.
         seconds: Of training.
         parameters: That were trained.
@@ -50,6 +61,7 @@ class TrialResult:
     options: Options
     value: float | None
     epochs: int
+    training_value: float | None = None
     reason: str | None = None
     interval: tuple[float, float] | None = None
     p_value: float | None = None
@@ -132,14 +144,27 @@ def read_results(folder: StudyDirectory, *, compare: bool = True) -> StudyResult
     ranked = _ranked(trials, maximises=folder.maximises)
     best = ranked[0].number if ranked else None
     if compare and ranked:
-        samples = {trial.number: _samples(folder, trial) for trial in ranked[:_MOST_COMPARED]}
-        first = samples[ranked[0].number]
-        for trial in ranked[1:_MOST_COMPARED]:
-            second = samples[trial.number]
-            if first is not None and second is not None:
-                trial.p_value = paired_p_value(first, second)
+        _compare(ranked[0], ranked[1:_MOST_COMPARED], lambda trial: _samples(folder, trial))
     settings = folder.settings
     return StudyResults(settings.monitor, folder.maximises, trials, best, _importance(study, frozen), settings.trials)
+
+
+def _compare(
+    best: TrialResult, others: Sequence[TrialResult], samples_of: Callable[[TrialResult], FloatArray | None]
+) -> None:
+    """Set the p-values of trials against the best one, corrected for their number."""
+    first = samples_of(best)
+    if first is None:
+        return
+    p_values = {}
+    for trial in others:
+        second = samples_of(trial)
+        if second is not None and not math.isnan(p_value := paired_p_value(first, second)):
+            p_values[trial.number] = p_value
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    for trial in others:
+        if trial.number in corrected:
+            trial.p_value = float(corrected[trial.number])
 
 
 def _ranked(trials: Sequence[TrialResult], *, maximises: bool) -> list[TrialResult]:
@@ -163,6 +188,7 @@ def _result(folder: StudyDirectory, frozen: FrozenTrial) -> TrialResult:
         dict(frozen.params),
         frozen.value if frozen.state == TrialState.COMPLETE else best,
         len(reported),
+        best,
         frozen.user_attrs.get("reason"),
     )
     if result.state == "complete":
@@ -210,11 +236,17 @@ def _samples(folder: StudyDirectory, trial: TrialResult) -> FloatArray | None:
         if not run.has("validation"):
             return None
         scored = ScoredSplit(run.predictions("validation").predictions, run.decision)
-        decided = {place: scored.judged[place]} if place in scored.judged else {}
-        found = bootstrap_samples(scored.labels, scored.probabilities, decided, RESAMPLES, 0, scored.known)
-        if name not in found[place]:
-            return None
-        drawn.append(found[place][name])
+        parts = []
+        # the same films for each trial; of all metrics, this one alone
+        for weights in film_weights(len(scored.labels), _RESAMPLES, 0):
+            if place in scored.judged:
+                found = policy_samples(scored.labels, scored.judged[place], weights, scored.known)
+            else:
+                found = threshold_free_samples(scored.labels, scored.probabilities, weights, scored.known)
+            if name not in found:
+                return None
+            parts.append(found[name])
+        drawn.append(np.concatenate(parts))
     return np.mean(drawn, axis=0)
 
 

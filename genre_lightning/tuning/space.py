@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from genre_lightning.config.changes import changes_training
 from genre_lightning.config.packaged import packaged
-from genre_lightning.config.parser import make_options, parse
-from genre_lightning.config.trainer import option_problems
-from genre_lightning.config.words import option_word
-from genre_lightning.errors import ConfigError, check_all
+from genre_lightning.errors import ConfigError
 from genre_lightning.yaml_files import read_yaml
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
     from optuna.trial import Trial
 
 Value = str | int | float | bool | None
@@ -262,32 +258,3 @@ def _number(where: str, key: str, value: object) -> float | None:
     if isinstance(value, bool) or not math.isfinite(number):
         raise ConfigError(f"{where} has {key} {value}: give a number")
     return number
-
-
-def check_options(config: Namespace, parser: ArgumentParser) -> None:
-    """Check what needs neither torch nor the machine.
-
-    Raises:
-        ConfigError: An option cannot be used.
-    """
-    options = make_options("tune", config, parser)
-    checks = [options.model.options.check_options] if "model" in options else []
-    check_all([*checks, options.data.check_options], option_problems(config))
-
-
-def check_space(space: Space, words: Sequence[str]) -> None:
-    """Check the ends of every range and every choice by the parser.
-
-    Args:
-        space: To search.
-        words: Options of `fit` of all trials.
-
-    Raises:
-        ConfigError: The first value that `fit` would refuse.
-    """
-    for name, options in space.samples_to_check():
-        try:
-            config, parser = parse("fit", [*words, *(option_word(*item) for item in options.items())])
-            check_options(config, parser)
-        except ConfigError as error:
-            raise ConfigError(f"--space: {name}={options[name]} is refused: {error}") from None

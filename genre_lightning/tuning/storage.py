@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 60.0
 """How long a worker waits for another that is at the storage or takes a trial, which is a matter of milliseconds."""
-_DRIVERS = {"postgresql": "psycopg2", "mysql": "pymysql"}
 
 
 def require_optuna(sampler: str = "") -> None:
@@ -52,12 +51,34 @@ def checked_storage(url: str | None) -> str | None:
             "--storage has a password in its URL, which study.json would hold: leave it out of the URL, and give it by "
             "~/.pgpass or PGPASSWORD"
         )
-    driver = _DRIVERS.get(parts.scheme)
-    if driver and importlib.util.find_spec(driver) is None:
-        raise ConfigError(f"--storage {url} needs the package {driver}: run pip install {driver}, or use the journal")
+    _require_driver(url)
     if parts.scheme == "sqlite":
         return f"sqlite:///{Path(url.removeprefix('sqlite:///')).expanduser().absolute()}"
     return url
+
+
+def _require_driver(url: str) -> None:
+    """Refuse a database that SQLAlchemy does not know, or whose driver is not installed.
+
+    Raises:
+        ConfigError: With the fix.
+    """
+    import sqlalchemy
+
+    try:
+        # the driver of a URL without one depends on SQLAlchemy's version
+        dialect = sqlalchemy.make_url(url).get_dialect()
+        dialect.import_dbapi()
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise ConfigError(
+            f"--storage {url} is not the URL of a database ({one_line(error)[:120]}): give one such as "
+            "sqlite:///study.db, or leave it out"
+        ) from None
+    except ImportError as error:
+        fix = "run pip install 'psycopg[binary]'" if dialect.driver == "psycopg" else f"install {dialect.driver}"
+        raise ConfigError(
+            f"--storage {url} needs a driver ({one_line(error)[:120]}): {fix}, or leave --storage out"
+        ) from None
 
 
 def open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:

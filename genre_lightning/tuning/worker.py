@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,21 +12,17 @@ import torch
 from optuna.trial import Trial, TrialState
 
 from genre_lightning.compat import running_trial
-from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.checkpoint.manifests import manifest_of, manifest_path
 from genre_lightning.distributed.signals import FLAG
-from genre_lightning.errors import DataError, GenreLightningError, PreemptedError, PrunedError, one_line
+from genre_lightning.errors import GenreLightningError, PreemptedError, PrunedError, one_line
 from genre_lightning.failures import machine_error
 from genre_lightning.files import write_text
 from genre_lightning.locks import HeldLock
 from genre_lightning.progress import duration, say
 from genre_lightning.runs import RunDirectory
-from genre_lightning.training.fit import fit_run
-from genre_lightning.training.resume import films_of
-from genre_lightning.training.trial import TrialHooks, TrialReporter
-from genre_lightning.tuning.configuration import trial_configuration
 from genre_lightning.tuning.space import Options
 from genre_lightning.tuning.study import StudyDirectory
+from genre_lightning.tuning.trials import train_trial
 
 if TYPE_CHECKING:
     import optuna
@@ -57,12 +52,13 @@ class Claim:
     study: optuna.Study
 
 
-def work(folder: StudyDirectory, max_failures: int) -> None:
+def work(folder: StudyDirectory, max_failures: int, devices: int) -> None:
     """Do trials until none is left for this worker.
 
     Args:
         folder: Of the study.
         max_failures: Trials that may fail one after another.
+        devices: Of each trial.
 
     Raises:
         PreemptedError: A signal has stopped the worker; the trial's state is saved.
@@ -71,7 +67,7 @@ def work(folder: StudyDirectory, max_failures: int) -> None:
     failed: list[str] = []
     while (claim := _claim(folder)) is not None:
         with claim.lock:
-            reason = _do(folder, claim)
+            reason = _do(folder, claim, devices)
         failed = [*failed, reason] if reason is not None else []
         if len(failed) >= max_failures:
             same = " alike" if len(set(failed)) == 1 else ""
@@ -107,7 +103,7 @@ def _claim(folder: StudyDirectory) -> Claim | None:
         return Claim(trial, lock, study)
 
 
-def _do(folder: StudyDirectory, claim: Claim) -> str | None:
+def _do(folder: StudyDirectory, claim: Claim, devices: int) -> str | None:
     """Train a trial to its end, and keep what became of it; return why it failed, or None."""
     trial, study = claim.trial, claim.study
     number, started = trial.number, time.monotonic()
@@ -115,7 +111,7 @@ def _do(folder: StudyDirectory, claim: Claim) -> str | None:
     say(f"trial {number}   {describe(options)}")
     try:
         _note_start(folder, trial)
-        _train(folder, trial, options)
+        train_trial(folder, trial, options, devices)
     except PrunedError as error:
         study.tell(trial, state=TrialState.PRUNED)
         say(f"trial {number}   pruned {error}")
@@ -159,41 +155,6 @@ def _note_start(folder: StudyDirectory, trial: Trial) -> None:
             f"its process was killed {_MOST_DEATHS} times after step {step:,}, perhaps for want of memory"
         )
     trial.set_user_attr("starts", starts)
-
-
-def _train(folder: StudyDirectory, trial: Trial, options: Options) -> None:
-    settings = folder.settings
-    epochs = {int(epoch) for epoch in trial.study.trials[trial.number].intermediate_values}
-
-    def report(epoch: int, value: float) -> str | None:
-        if epoch not in epochs:  # a resumed trial validates an epoch again if it was not saved
-            trial.report(value, epoch)
-            epochs.add(epoch)
-        if not trial.should_prune():
-            return None
-        return f"after epoch {epoch}, {settings.monitor.removeprefix('val/')} {value:.4f}"
-
-    config, parser = trial_configuration(folder, folder.trial(trial.number), options)
-    fit_run(config, parser, trial=TrialHooks(TrialReporter(settings.monitor, report), film_check(folder)))
-    if not epochs:
-        raise DataError(
-            f"{settings.monitor} was never logged: lower trainer.check_val_every_n_epoch, or choose another "
-            "checkpoint.monitor"
-        )
-
-
-def film_check(folder: StudyDirectory) -> Callable[[PreparedData], None]:
-    """Return what refuses a run on other films or splits than the study's."""
-
-    def check(data: PreparedData) -> None:
-        settings = folder.settings
-        if films_of(data).splits != settings.splits or list(data.vocabulary.names) != settings.genres:
-            raise DataError(
-                f"the films, splits or genres are not those that {folder.path} was started with, so that trials could "
-                "not be compared: give the same file, or name another --study"
-            )
-
-    return check
 
 
 def describe(options: Options) -> str:

@@ -84,3 +84,11 @@ def test_serving_soak(sample_csv, tmp_path):
     assert found["corrections_stored"] > 0
     assert [one for one, kept in found["aims"].items() if not kept and "memory" not in one] == []
     assert any(name.endswith("killed") for name in found["memory"])
+
+
+@pytest.mark.thorough
+def test_tuning_overhead(sample_csv, encoder_dir, tmp_path):
+    words = ["--work", tmp_path / "work", "--trials", 2, "--max_films", 120, "--max_tokens", 16]
+    shown = run("tuning/overhead.py", sample_csv, encoder_dir, *words)
+    assert "later: " in shown
+    assert json.loads((tmp_path / "work" / "overhead.json").read_text())["later"]["overhead_cpu"] > 0

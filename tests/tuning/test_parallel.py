@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from genre_lightning.distributed.signals import FLAG, stopping_on_signals
-from genre_lightning.errors import ConfigError, PreemptedError
-from genre_lightning.tuning import parallel
+from genre_lightning.errors import ConfigError, GenreLightningError, PreemptedError
+from genre_lightning.tuning import parallel, trials
 from genre_lightning.tuning.study import StudyDirectory
 
 
@@ -25,12 +25,12 @@ def worker(tmp_path, monkeypatch):
     return set_script
 
 
-def test_each_worker_has_a_device_and_its_lines_are_marked(worker, tmp_path, capfd):
-    folder = worker('echo "$@ on $CUDA_VISIBLE_DEVICES"; test "$CUDA_VISIBLE_DEVICES" = 3')
-    assert parallel.run_workers(folder, 2, ["2", "3"], ["--max_failures", "1"]) == [1, 0]
+def test_each_worker_has_devices_and_its_lines_are_marked(worker, tmp_path, capfd):
+    folder = worker('echo "$@ on $CUDA_VISIBLE_DEVICES"; test "$CUDA_VISIBLE_DEVICES" = 3,4')
+    assert parallel.run_workers(folder, 2, ["1,2", "3,4"], ["--max_failures", "1"], 2) == [1, 0]
     lines = sorted(capfd.readouterr().err.splitlines())
-    words = f"-m genre_lightning tune --study {tmp_path} --worker --max_failures 1"
-    assert lines == [f"[0] {words} on 2", f"[1] {words} on 3"]
+    words = f"-m genre_lightning tune --study {tmp_path} --worker --devices_per_trial 2 --max_failures 1"
+    assert lines == [f"[0] {words} on 1,2", f"[1] {words} on 3,4"]
 
 
 def test_a_stop_signal_waits_until_the_workers_have_saved(worker, tmp_path):
@@ -52,10 +52,23 @@ def test_a_stop_signal_waits_until_the_workers_have_saved(worker, tmp_path):
     assert not FLAG.waiting
 
 
-def test_more_workers_than_gpus_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "base.yaml").write_text("trainer: {accelerator: gpu}\n")
+@pytest.mark.parametrize(
+    ("workers", "each", "found"),
+    [(2, 1, ["4", "5"]), (2, 2, ["4,5", "6,7"]), (1, 3, ["4,5,6"]),
+     (3, 2, "--parallel 3 with --devices_per_trial 2 needs 6 devices"), (5, 1, "--parallel 5 needs 5"),
+     (1, 5, "--devices_per_trial 5 needs 5")],
+)  # fmt: skip
+def test_devices_of_each_worker(workers, each, found, monkeypatch):
     monkeypatch.setattr(parallel, "accelerator_of", lambda name: "cuda")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
-    assert parallel.check_parallel(StudyDirectory(tmp_path), 2) == ["1", "2"]
-    with pytest.raises(ConfigError, match="this machine has 2"):
-        parallel.check_parallel(StudyDirectory(tmp_path), 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    if isinstance(found, list):
+        assert parallel.worker_devices("gpu", workers, each) == found
+        return
+    with pytest.raises(ConfigError, match=f"{found}.*CUDA_VISIBLE_DEVICES=4,5,6,7: give at most 4"):
+        parallel.worker_devices("gpu", workers, each)
+
+
+def test_ranks_of_a_failed_trial_say_why(worker):
+    worker('echo "genre-lightning: lower model.lr" >&2; exit 1')
+    with pytest.raises(GenreLightningError, match=r"lower model\.lr"):
+        trials.run_ranks(["tune"], 2)

@@ -8,7 +8,8 @@ import yaml
 
 from genre_lightning.config.packaged import CONFIGS
 from genre_lightning.errors import ConfigError
-from genre_lightning.tuning.space import check_space, read_space
+from genre_lightning.tuning.checks import check_space
+from genre_lightning.tuning.space import read_space
 
 WORDS = [f"--config={CONFIGS / 'quickstart.yaml'}"]
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from functools import partial
 
 import optuna
@@ -16,7 +17,7 @@ from genre_lightning.evaluation.curves import read_curves
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.trial import TrialReporter
-from genre_lightning.tuning import worker
+from genre_lightning.tuning import trials, worker
 from genre_lightning.tuning.results import read_results
 from genre_lightning.tuning.study import StudyDirectory
 
@@ -33,7 +34,7 @@ def _few_resamples():
     """Bootstraps are most of a tiny trial's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("genre_lightning.training.evaluate.write_evaluation", partial(write_evaluation, resamples=20))
-        patch.setattr("genre_lightning.tuning.results.RESAMPLES", 20)
+        patch.setattr("genre_lightning.tuning.results._RESAMPLES", 20)
         yield
 
 
@@ -64,7 +65,7 @@ def quick(monkeypatch):
     def fit(config, parser, trial):
         trial.reporter.report(1, 0.5 - config.model.init_args.dropout)
 
-    monkeypatch.setattr(worker, "fit_run", fit)
+    monkeypatch.setattr(trials, "fit_run", fit)
 
 
 def rows(folder):
@@ -126,7 +127,7 @@ def test_trials_that_all_fail_end_the_study_with_the_reason(sample_csv, space, t
     def fit(config, parser, trial):
         raise ConfigError("the backbone is gone: put it back")
 
-    monkeypatch.setattr(worker, "fit_run", fit)
+    monkeypatch.setattr(trials, "fit_run", fit)
     assert tune(tmp_path / "study", sample_csv, space, "--trials=9", "--max_failures=2") == 1
     assert "2 trials in a row failed alike: the backbone is gone" in capfd.readouterr().err
     assert [row["reason"] for row in rows(tmp_path / "study")] == ["the backbone is gone: put it back"] * 2
@@ -181,12 +182,12 @@ def test_trial_whose_process_always_dies_fails(study, tmp_path, monkeypatch):
     def die(config, parser, trial):
         raise KilledError
 
-    monkeypatch.setattr(worker, "fit_run", die)
+    monkeypatch.setattr(trials, "fit_run", die)
     for _ in range(3):
         with pytest.raises(KilledError):
-            worker.work(folder, max_failures=1)
+            worker.work(folder, max_failures=1, devices=1)
     with pytest.raises(worker.TrialsFailError, match="was killed 3 times after step 0"):
-        worker.work(folder, max_failures=1)
+        worker.work(folder, max_failures=1, devices=1)
 
 
 @pytest.mark.parametrize(
@@ -196,12 +197,17 @@ def test_trial_whose_process_always_dies_fails(study, tmp_path, monkeypatch):
         (["--sampler=random"], ["--sampler tpe"]),
         (["--pruning=median"], ["--pruning none"]),
         (["--run_dir=elsewhere"], ["--run_dir"]),
-        (["--trainer.devices=2"], ["trainer.devices is 2", "--parallel"]),
+        (["--trainer.devices=2"], ["trainer.devices is 2", "one device", "--devices_per_trial"]),
+        (["--trainer.devices=2", "--devices_per_trial=3"], ["trainer.devices is 2", "3 devices"]),
+        (["--devices_per_trial=1000"], ["--devices_per_trial 1000 needs 1000 devices", "CPU cores"]),
         (["--storage=postgresql://me:secret@host/db"], ["password"]),
         (["--storage=nothing"], ["not a URL"]),
+        (["--storage=nosuch://host/db"], ["not the URL of a database", "sqlite:///"]),
+        (["--storage=postgresql+psycopg://host/db"], ["needs a driver", "psycopg[binary]"]),
     ],
 )
-def test_another_study_is_refused(study, sample_csv, space, capfd, more, words):
+def test_another_study_is_refused(study, sample_csv, space, capfd, monkeypatch, more, words):
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # not installed
     before = everything_under(study.path)
     line = refused(
         capfd, ["tune", f"--study={study.path}", f"--space={space}", f"--data.csv={sample_csv}", *SMALL,

@@ -1,0 +1,144 @@
+"""Does a study beat random search and the defaults, and does it survive kills? Run it, and run it again to resume:
+
+    python benchmarks/tuning/study.py FILM_FILE BACKBONE --work runs/tuning_benchmark
+
+In turn: a study with TPE and ASHA on two workers, both of which are killed twice by SIGKILL; random search with the
+same number of trials and the same pruning; the defaults with three seeds; and the winner of each search with three
+seeds, all evaluated on the test films. Each process has one thread. processes.jsonl counts the CPU seconds of all of
+them, the killed ones included. `compare.py` makes the tables.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+WORKERS = 2
+SEEDS = 3
+SEARCHES = {"tpe": 2, "random": 0}
+"""Samplers, and how often the workers of each are killed."""
+_POLL_SECONDS = 0.5
+_AFTER_START_SECONDS = 20
+"""Into a trial, so that a kill loses some of its steps."""
+
+
+def common(options):
+    """Returns the options of `fit` that all runs have."""
+    return [
+        "--config", "distilbert", "--model.backbone", options.backbone, "--data.csv", options.films,
+        "--data.max_films", options.max_films, "--data.split", options.split, "--data.max_tokens", options.max_tokens,
+        "--trainer.max_epochs", options.epochs, "--trainer.precision", "32-true", "--trainer.accelerator", "cpu",
+        "--data.num_workers", 0,
+    ]  # fmt: skip
+
+
+class Processes:
+    """Commands of genre-lightning as processes of one thread, whose CPU seconds are kept."""
+
+    def __init__(self, work):
+        self.work = work
+        self.file = work / "processes.jsonl"
+
+    def start(self, part, *words):
+        command = [sys.executable, "-m", "genre_lightning", *map(str, words)]
+        with (self.work / f"{part}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+            )
+        return part, process, time.time()
+
+    def end(self, started):
+        """Waits for a process, and keeps what it has used."""
+        part, process, begun = started
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        row = {
+            "part": part, "status": process.returncode, "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+            "seconds": round(time.time() - begun, 1), "ended": time.strftime("%Y-%m-%d %H:%M"),
+        }  # fmt: skip
+        with self.file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return process.returncode
+
+    def run(self, part, *words):
+        if self.end(self.start(part, *words)) != 0:
+            raise SystemExit(f"{part} failed: see {self.work / f'{part}.log'}")
+
+    def kills(self, part):
+        if not self.file.is_file():
+            return 0
+        rows = [json.loads(line) for line in self.file.read_text().splitlines()]
+        return sum(row["part"] == part and row["status"] == -signal.SIGKILL for row in rows) // WORKERS
+
+
+def search(processes, options, sampler, kills):
+    """Runs a study to its end, and kills all of its workers on the way."""
+    study = processes.work / sampler
+    words = ["tune", "--study", study, "--space", "tune/distilbert", "--trials", options.trials, "--pruning", "asha",
+             "--sampler", sampler, *common(options)]  # fmt: skip
+    while True:
+        done = processes.kills(sampler)
+        kill_at = options.trials * (done + 1) // (kills + 1) if done < kills else None
+        workers = [processes.start(sampler, *words)]
+        while not (study / "study.json").is_file() and alive(workers):
+            time.sleep(_POLL_SECONDS)
+        workers += [processes.start(sampler, "tune", "--study", study, "--worker") for _ in range(WORKERS - 1)]
+        if kill_at is not None:
+            while len(list(study.glob("trials/*/config.yaml"))) < kill_at and alive(workers):
+                time.sleep(_POLL_SECONDS)
+            time.sleep(_AFTER_START_SECONDS)
+            for _, process, _ in workers:
+                os.kill(process.pid, signal.SIGKILL)
+        statuses = [processes.end(worker) for worker in workers]
+        if -signal.SIGKILL not in statuses:  # a small study may end before its kill
+            if any(statuses):
+                raise SystemExit(f"a worker of {study} failed: see {processes.work / f'{sampler}.log'}")
+            return
+
+
+def alive(workers):
+    # as Popen.poll, which would leave nothing for os.wait4 to count
+    return all(os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+               for _, process, _ in workers)  # fmt: skip
+
+
+def winner(processes, sampler):
+    """Yields the commands that repeat the winner of a search, and evaluate each of its seeds on the test films."""
+    study = processes.work / sampler
+    yield ["tune", "--study", study, "--finish", "--finalists", 1, "--seeds", SEEDS]
+    for run in sorted((study / "finalists").iterdir()):
+        yield ["fit", "--config", run / "config.yaml", "--run_dir", run]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("films", type=Path)
+    parser.add_argument("backbone", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--max_films", type=int, default=900)
+    parser.add_argument("--split", default="[0.45,0.2,0.35]", help="few films to train on, many to compare on")
+    parser.add_argument("--max_tokens", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=2)
+    options = parser.parse_args()
+    work = options.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    options.films, options.backbone = options.films.absolute(), options.backbone.absolute()
+    (work / "options.json").write_text(json.dumps({name: str(value) for name, value in vars(options).items()}))
+    processes = Processes(work)
+    for sampler, kills in SEARCHES.items():
+        search(processes, options, sampler, kills)
+    for seed in range(SEEDS):
+        run = work / "defaults" / f"seed-{seed}"
+        processes.run("defaults", "fit", "--run_dir", run, "--seed", seed, *common(options))
+    for sampler in SEARCHES:
+        for words in winner(processes, sampler):
+            processes.run(f"winner of {sampler}", *words)
+
+
+if __name__ == "__main__":
+    main()
