@@ -309,6 +309,7 @@ def base(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_an_encoder_with_lora_is_an_adapter_or_merged(sample, base, tmp_path, capfd):
     from peft import PeftModel
 

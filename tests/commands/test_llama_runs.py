@@ -222,6 +222,7 @@ def test_another_base_at_the_same_place_is_refused(run, base, tmp_path, capfd):
         file.write_bytes(before)
 
 
+@pytest.mark.slow
 def test_8_bit_moments_and_checkpointing_resume_to_the_bit(sample, base, tmp_path):
     words = [
         "--model.optimizer=adamw_8bit",

@@ -77,6 +77,7 @@ def test_a_run_is_the_same_on_any_number_of_ranks(sample, one_rank, tmp_path, ra
     same_training(one_rank, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_moves_between_numbers_of_ranks(sample, one_rank, tmp_path):
     sharded = "--checkpoint.sharded=true"
     starts = [(2, "fsdp", 8, sharded), (1, "auto", 9, ""), (3, "fsdp", 5, sharded), (2, "ddp", None, "")]

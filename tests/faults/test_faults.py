@@ -94,6 +94,7 @@ def test_ranks_of_fsdp_are_killed_and_go_on(unbroken):
     assert differences(expected.directory, broken.directory) == []
 
 
+@pytest.mark.slow
 def test_a_second_process_on_a_run_is_refused_and_one_after_a_dead_holder_is_not(unbroken, tmp_path):
     setting, expected = unbroken("auto")
     journal = tmp_path / "journal"

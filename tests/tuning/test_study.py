@@ -91,6 +91,7 @@ def test_trial_trains_as_fit_does(study, tmp_path, monkeypatch):
     assert [row.get("train/loss") for row in ours] == [row.get("train/loss") for row in theirs]
 
 
+@pytest.mark.slow
 def test_killed_study_resumes_its_trial_and_ends_as_an_unbroken_one(study, sample_csv, space, tmp_path, monkeypatch):
     report = TrialReporter.on_train_epoch_end
     killed = []
