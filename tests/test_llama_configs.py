@@ -30,7 +30,7 @@ def test_the_configuration_is_valid(path, sample_csv, tmp_path):
     assert setup.data.options.max_tokens == 512
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_script_for_the_gpu_runs_at_a_small_size(monkeypatch, capsys, tmp_path):
     import importlib.util
     import json

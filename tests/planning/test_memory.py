@@ -125,7 +125,13 @@ def test_the_larger_of_two_ranks_takes_what_was_planned(options, sample_csv, tmp
 
 @pytest.mark.real_data
 @pytest.mark.real_model
-@pytest.mark.parametrize("options", [[FP32], [BF16, "--model.lora.rank=16"]], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([FP32], id="full"),
+        pytest.param([BF16, "--model.lora.rank=16"], id="lora", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_real_encoder_on_the_real_file(options, movies_csv, encoder_dir, tmp_path, capsys):
     words = words_of(
         movies_csv, tmp_path, f"--model.backbone={encoder_dir}", "--data.micro_batch_tokens=2048", *options
