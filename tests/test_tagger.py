@@ -6,6 +6,7 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
+from made_runs import without_page
 from small_run import SMALL
 
 from genre_lightning import Tagger
@@ -30,7 +31,7 @@ DECODER = [
 def quick():
     """Figures and page are most of a small run's time, and other tests' matter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
+        without_page(patch)
         patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)
         yield
 

@@ -10,7 +10,14 @@ import re
 from typing import Any
 
 _BLOCK = re.compile(r"^```(python|console|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
+_COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?", re.MULTILINE)
+
+
+def commands_of(block: str) -> list[tuple[str, str]]:
+    """Return the commands of a `console` block, as written after "$ ", each with what is shown below it."""
+    commands = [*_COMMAND.finditer(block)]
+    ends = [*(command.start() for command in commands[1:]), len(block)]
+    return [(command[1], block[command.end() : end]) for command, end in zip(commands, ends, strict=True)]
 
 
 def notebook_of(page: str) -> str:
@@ -34,12 +41,7 @@ def notebook_of(page: str) -> str:
         elif language == "python":
             cells.append(_code(body.rstrip("\n"), ""))
         else:
-            commands = [*_COMMAND.finditer(body)]
-            ends = [*(command.start() for command in commands[1:]), len(body)]
-            cells += [
-                _code(f"!{command[1]}", body[command.end() + 1 : end])
-                for command, end in zip(commands, ends, strict=True)
-            ]
+            cells += [_code(f"!{command}", shown) for command, shown in commands_of(body)]
     if rest := page[place:].strip():
         cells.append({"cell_type": "markdown", "metadata": {}, "source": _lines(rest)})
     for number, cell in enumerate(cells):

@@ -31,11 +31,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from notebooks import notebook_of
+from notebooks import commands_of, notebook_of
 from shown_outputs import ROOT, TUTORIALS, with_elision
 
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?", re.MULTILINE)
 _PROGRESS = re.compile(r"^(epoch \d+/\d+  step|reading |tokenising )")
 """Lines that are printed as time passes, and not at all on a fast machine."""
 _SECONDS = 600
@@ -91,11 +90,9 @@ class Reader:
         return [line for line in lines if not _PROGRESS.match(line)]
 
     def _console(self, body: str) -> Iterator[str]:
-        starts = [*_COMMAND.finditer(body)]
-        for command, following in zip(starts, [*starts[1:], None], strict=True):
-            shown = body[command.end() : following.start() if following else None].splitlines()
-            printed = self._run(command[1].replace("\\\n", " "))
-            yield "\n".join([command[0].rstrip("\n"), *with_elision(shown, printed)]) + "\n"
+        for command, shown in commands_of(body):
+            printed = self._run(command.replace("\\\n", " "))
+            yield "\n".join([f"$ {command}", *with_elision(shown.splitlines(), printed)]) + "\n"
 
     def _run(self, command: str) -> list[str]:
         if command.endswith("&"):

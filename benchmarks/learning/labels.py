@@ -9,7 +9,7 @@ validation and test films are the same for all, and validation labels are not co
 
 The model is a linear layer over the frozen ENCODER (a folder in the format of transformers): its vectors are computed
 once, so that one core is enough. The layer is trained to convergence, which leaves no effect of longer training. Its
-L2 penalty is chosen on validation, for each training anew. Results are written after each seed and fraction.
+L2 penalty is chosen on validation for each training. Results are written after each seed and fraction.
 """
 
 from __future__ import annotations

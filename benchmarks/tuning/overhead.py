@@ -84,7 +84,7 @@ def watch_all(parts):
 
     def watched(*given):
         parts.trials.append({})
-        with parts.part("study told, memory freed"):
+        with parts.part("value reported, memory freed"):
             return do(*given)
 
     worker._do = watched

@@ -17,7 +17,7 @@ class LoraOptions:
     """Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021).
 
     Attributes:
-        rank: of the update's matrices.
+        rank: rank of the update's matrices.
         alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with rslora).
         dropout: on the input of the adapters.
         targets: names of the linear layers that get one, or "all-linear"; null takes the attention projections.
@@ -51,8 +51,8 @@ class AdapterOptions:
 
     Attributes:
         method: its name in peft's table, such as IA3, OFT, MISS, VERA, HRA or LOHA.
-        arguments: of its configuration: numbers, names, and lists of them; the layers are the attention projections
-            where `target_modules` is not given.
+        arguments: fields of its configuration: numbers, names, and lists of them; the layers are the attention
+            projections if `target_modules` is not given.
     """
 
     method: str = "IA3"

@@ -19,9 +19,9 @@ class Architecture:
 
     Attributes:
         layers: transformer blocks.
-        width: of a token's state; a multiple of `heads`.
-        heads: of the attention.
-        inner_width: of the feed-forward layers.
+        width: size of a token's state; a multiple of `heads`.
+        heads: attention heads.
+        inner_width: size of the feed-forward layers.
     """
 
     layers: Annotated[int, LAYERS] = 2
@@ -38,10 +38,10 @@ class LlamaArchitecture:
 
     Attributes:
         layers: transformer blocks.
-        width: of a token's state; a multiple of `heads`.
-        heads: of the attention.
+        width: size of a token's state; a multiple of `heads`.
+        heads: attention heads.
         kv_heads: heads of keys and values; null takes `heads`.
-        inner_width: of the feed-forward layers.
+        inner_width: size of the feed-forward layers.
         vocab_size: tokens; null takes the tokenizer's.
     """
 

@@ -41,16 +41,16 @@ class ClassifierOptions:
         asymmetric_gamma_positive: exponent of the asymmetric loss for positives.
         asymmetric_gamma_negative: exponent of the asymmetric loss for negatives.
         asymmetric_margin: probability below which a negative counts nothing in the asymmetric loss.
-        label_smoothing: of "bce": a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
+        label_smoothing: smoothing of "bce": a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
         lr: peak learning rate of the backbone; null chooses by its size.
         head_lr: peak learning rate of the head; null is ten times the backbone's.
         layer_lr_decay: each transformer block of the backbone learns this much slower than the one above it, and the
             embeddings below the first; 1 for equal rates.
-        weight_decay: of AdamW; biases and norms are never decayed.
+        weight_decay: AdamW's weight decay; biases and norms are never decayed.
         ema_decay: evaluate, keep and export an exponential moving average of the trained weights with this decay; null
             for the weights of the last step.
         warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
-        schedule: of the learning rate after that: "linear" or "cosine" to 0, or "constant".
+        schedule: course of the learning rate after that: "linear" or "cosine" to 0, or "constant".
         beta2: AdamW's second moment decay.
         seed: Random seed for new weights, dropout and the order of the films; null takes that of the run (--seed; 0 in
             Python).

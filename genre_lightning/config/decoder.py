@@ -38,8 +38,9 @@ class DecoderOptions(ClassifierOptions):
         random_weights: draw the weights of the backbone's configuration at random instead of loading them, for
             benchmarks and planning.
         architecture: used with backbone "random".
-        quantization: of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or "none".
-        compute_dtype: of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
+        quantization: format of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or
+            "none".
+        compute_dtype: dtype of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
         quant_storage: dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
             shards every parameter by itself; other sharding may need the float that it computes in.
     """

@@ -30,7 +30,7 @@ class EncoderOptions(ClassifierOptions):
             "small" makes `architecture` with random weights.
         revision: commit or tag of the backbone on the hub.
         pooling: "mean" over a text's tokens, or its first token's state ("cls").
-        dropout: of the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
+        dropout: rate in the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
         lora: train low-rank adapters in the attention and the head in full; null trains everything.
         adapter: adapters of another method in place of LoRA; null for none.
         unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null

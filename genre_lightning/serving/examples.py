@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from genre_lightning.config.features import Feature
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.learning.film_file import FilmFile
 
 if TYPE_CHECKING:
     from genre_lightning.serving.served import ServedRun
@@ -52,12 +50,13 @@ def add_inputs(served: ServedRun) -> None:
     Raises:
         DataError: The movies file is not where the run was trained on it.
     """
-    scorer, data = served.tagger.scorer, served.data
-    features = [feature for feature in scorer.features if not feature.in_text and feature.kind != "vector"]
+    features = [
+        feature for feature in served.tagger.scorer.features if not feature.in_text and feature.kind != "vector"
+    ]
     wanted = {film["film"]: film for film in served.examples}
-    if not features or not wanted or not data.get("csv"):
+    file = served.movies_file() if features and wanted else None
+    if file is None:
         return
-    file = FilmFile.of(Path(data["csv"]), scorer, {}, str(data.get("encoding") or "utf-8"))
     for chunk in file.chunks():
         for film in chunk:
             if example := wanted.pop(film.id or "", None):

@@ -14,6 +14,7 @@ from genre_lightning.evaluation.runs import Run
 from genre_lightning.explain.explainer import Explainer, check_explainable
 from genre_lightning.files import json_value
 from genre_lightning.inference.tagger import TaggedText, Tagger, Text
+from genre_lightning.learning.film_file import FilmFile
 from genre_lightning.runs import ENSEMBLE, kind_of, open_run
 from genre_lightning.serving.examples import example_films
 
@@ -48,13 +49,19 @@ class ServedRun:
         self.checkpoint = self.tagger.decision.checkpoint_sha256
         self._budget: int = getattr(self.tagger.scorer, "budget", _FREE_TOKENS)
 
-    @cached_property
-    def data(self) -> Mapping[str, Any]:
-        """Settings of the data; of an ensemble, those of its first run."""
+    def movies_file(self) -> FilmFile | None:
+        """Open the movies file that the run, or the first run of an ensemble, was trained on; None if it names none.
+
+        Raises:
+            DataError: It is not there, or lacks a column.
+        """
         run = self.run
         while kind_of(run.settings()) == ENSEMBLE:
             run = run.members()[0][0]
-        return run.settings().get("data") or {}
+        data = run.settings().get("data") or {}
+        if not data.get("csv"):
+            return None
+        return FilmFile.of(Path(data["csv"]), self.tagger.scorer, {}, str(data.get("encoding") or "utf-8"))
 
     @property
     def batch_tokens(self) -> int:

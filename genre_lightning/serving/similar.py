@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import DataError
 from genre_lightning.inference.other_films import sides_of
 from genre_lightning.inference.tagger import Text
-from genre_lightning.learning.film_file import FilmFile, vectors_of
+from genre_lightning.learning.film_file import vectors_of
 from genre_lightning.learning.monitor import labels_in_file
 from genre_lightning.serving.served import ServedRun
 
@@ -36,8 +35,8 @@ def training_films(served: ServedRun, count: int) -> list[dict[str, Any]]:
     Raises:
         DataError: The movies file is not where the run was trained on it, or has other films now.
     """
-    data = served.data
-    if not data.get("csv"):
+    file = served.movies_file()
+    if file is None:
         raise DataError("the run does not name its movies file")
     train = {
         digest
@@ -46,7 +45,6 @@ def training_films(served: ServedRun, count: int) -> list[dict[str, Any]]:
         if side == "train"
     }
     wanted = set(sorted(train)[:count])
-    file = FilmFile.of(Path(data["csv"]), served.tagger.scorer, {}, str(data.get("encoding") or "utf-8"))
     genres = labels_in_file(file, default_cache_dir())
     films = []
     for chunk in file.chunks():

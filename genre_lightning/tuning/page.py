@@ -124,7 +124,7 @@ def _table(trials: list[TrialResult], names: list[str]) -> dict[str, object]:
                 str(trial.number),
                 [line for line in (value, span, spread) if line],
                 "" if trial.training_value is None else f"{trial.training_value:.3f}",
-                "" if trial.p_value is None else f"{trial.p_value:.3f}",
+                _p(trial, None),
                 *("" if name not in trial.options else _short(trial.options[name]) for name in names),
                 str(trial.epochs),
                 "" if trial.seconds is None else duration(trial.seconds),

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from made_runs import without_page
 from scipy.special import expit
 from small_run import SMALL
 from transformers import AutoTokenizer
@@ -49,7 +50,7 @@ DECODER = [
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
+        without_page(patch)
         patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)
         yield
 

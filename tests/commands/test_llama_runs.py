@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from made_runs import without_page
 from power_cuts import power_cut
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score
@@ -29,9 +30,9 @@ OPTIONS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Figures and page are most of a small run's time, and other tests' matter."""
+    """The page takes much of a small run's time, and is for other tests to look at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
+        without_page(patch)
         yield patch
 
 

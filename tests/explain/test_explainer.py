@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from made_runs import without_page
 from scipy.special import expit
 from small_run import SMALL
 
@@ -48,7 +49,7 @@ def runs(tmp_path_factory):
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genre_lightning.training.resume.write_report", lambda *a, **k: None)
+        without_page(patch)
         yield make
 
 
