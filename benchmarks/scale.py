@@ -32,7 +32,7 @@ BATCH, BUDGET, SEED = 32, 1024, 0
 
 
 def make_file(real, target, rows):
-    """Writes so many rows: the real ones as they are, and then again and again with another id and overview."""
+    """Write n rows: the real ones as they are, and then again and again with another id and overview."""
     csv.field_size_limit(2**26)
     with real.open(newline="", encoding="utf-8") as source, target.open("w", newline="", encoding="utf-8") as file:
         reader, writer = csv.reader(source), csv.writer(file)

@@ -60,7 +60,7 @@ def step(facts: dict, tokens: int, gpus: int) -> StepTime:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", help="film file; the embedded sample where there is none")
+    parser.add_argument("file", nargs="?", help="film file; the embedded sample by default")
     films = parser.parse_args().file
     print("| model | tokens a GPU | products | kernels | " + " | ".join(f"{n} GPUs" for n in GPUS) + " |")
     print("|---|---:|---:|---:|" + "---:|" * len(GPUS))

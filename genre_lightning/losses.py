@@ -34,9 +34,9 @@ def bce(
     Args:
         logits: (films, genres).
         targets: (films, genres), 0 or 1.
-        pos_weight: w, (genres,); None for ones.
+        pos_weight: W, (genres,); None for ones.
         known: (films, genres), 0 for labels that do not count; None if all do.
-        label_smoothing: s: a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
+        label_smoothing: S: a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
     """
     if label_smoothing:
         targets = targets * (1 - label_smoothing) + label_smoothing / 2
@@ -177,7 +177,7 @@ def loss_function(
     """Give the loss of a name with its parameters bound, or a user's own, whose result is checked.
 
     Raises:
-        ConfigError: there is no loss of that name; the loss that is given raises it if it does not give one value for
+        ConfigError: There is no loss of that name; the loss that is given raises it if it does not give one value for
             each film.
     """
     if callable(loss):

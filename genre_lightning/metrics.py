@@ -1,7 +1,7 @@
 """Multi-label metrics as pure functions of numpy arrays: no state, no torch.
 
 Shapes throughout: `labels` and `decided` are bool (films, genres), `probabilities` is floating (films, genres). A
-figure that its data do not define (a genre no film has, a precision where nothing was decided) is NaN here and null in
+metric that its data do not define (a genre no film has, a precision if nothing was decided) is NaN here and null in
 JSON, never 0 or 1, and is left out of a macro mean.
 
 `known`, bool (films, genres) or None for all, marks the labels that are known: the other film-genre pairs do not count.
@@ -46,9 +46,9 @@ def ratio(numerator: NDArray, denominator: NDArray) -> FloatArray:
 
 
 def mean_defined(values: FloatArray, axis: int = -1) -> FloatArray:
-    """Mean over the values that are not NaN; NaN where none is."""
+    """Mean over the values that are not NaN; NaN if none is."""
     with warnings.catch_warnings():
-        # numpy warns where a slice holds NaN only: that is the undefined mean wanted here
+        # numpy warns if a slice holds NaN only: that is the undefined mean wanted here
         warnings.simplefilter("ignore", category=RuntimeWarning)
         return np.nanmean(values, axis=axis)
 
@@ -80,10 +80,10 @@ def f1_from_counts(tp: NDArray, fp: NDArray, fn: NDArray) -> FloatArray:
 
 
 def genre_policy_metrics(labels: BoolArray, decided: BoolArray) -> dict[str, NDArray]:
-    """Figures of a decision for each genre.
+    """Return the metrics of a decision for each genre.
 
     Returns:
-        `support` and `decided` (int64) and `precision recall f1` (float64, NaN where undefined), each (genres,).
+        `support` and `decided` (int64) and `precision recall f1` (float64, NaN if undefined), each (genres,).
     """
     counts = confusion_counts(labels, decided)
     fp, fn, tp = counts[:, 1], counts[:, 2], counts[:, 3]
@@ -105,7 +105,7 @@ def film_f1(labels: BoolArray, decided: BoolArray) -> FloatArray:
 
 
 def policy_metrics(labels: BoolArray, decided: BoolArray, known: BoolArray | None = None) -> dict[str, float]:
-    """Figures of a decision over all films.
+    """Return the metrics of a decision over all films.
 
     `f1_macro` is the mean over the genres that have a positive. `f1_samples` counts a film without true or decided
     genres as 0. `subset_accuracy` is the share of films decided exactly; `hamming_loss` the share of wrong film-genre
@@ -114,10 +114,10 @@ def policy_metrics(labels: BoolArray, decided: BoolArray, known: BoolArray | Non
     Args:
         labels: bool (films, genres), the truth.
         decided: bool (films, genres), the decision.
-        known: see the module.
+        known: See the module.
 
     Returns:
-        The names of `POLICY_METRICS`, plain floats; NaN where undefined.
+        The names of `POLICY_METRICS`, plain floats; NaN if undefined.
     """
     counts = confusion_counts(labels, decided)
     fp, fn, tp = counts[:, 1], counts[:, 2], counts[:, 3]
@@ -171,7 +171,7 @@ def calibration_bins(labels: BoolArray, probabilities: FloatArray, bins: int = C
     Args:
         labels: bool, any shape.
         probabilities: floating in [0, 1], the same shape.
-        bins: the number of bins.
+        bins: The number of bins.
 
     Returns:
         `count` int64, `predicted` (mean probability) and `observed` (share of positives) float64, each (bins,); NaN in
@@ -239,17 +239,17 @@ def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: Bool
 def threshold_free_metrics(
     labels: BoolArray, probabilities: FloatArray, loss: float | None = None, known: BoolArray | None = None
 ) -> dict[str, float]:
-    """Figures of the probabilities, before any decision.
+    """Return the metrics of the probabilities, before any decision.
 
     Args:
         labels: bool (films, genres).
         probabilities: floating (films, genres) in [0, 1].
-        loss: a mean binary cross-entropy in nats computed elsewhere; from the probabilities (unweighted, over films and
+        loss: A mean binary cross-entropy in nats computed elsewhere; from the probabilities (unweighted, over films and
             genres) when None.
-        known: see the module.
+        known: See the module.
 
     Returns:
-        The names of `THRESHOLD_FREE_METRICS`, plain floats; NaN where undefined. The macros are means over the genres
+        The names of `THRESHOLD_FREE_METRICS`, plain floats; NaN if undefined. The macros are means over the genres
         that define them.
     """
     if loss is None:
@@ -264,7 +264,7 @@ def threshold_free_metrics(
 
 
 def undefined_genres(labels: BoolArray, known: BoolArray | None = None) -> BoolArray:
-    """Mark the genres that lack positives or lack negatives, bool (genres,): some of their figures are undefined."""
+    """Mark the genres that lack positives or lack negatives, bool (genres,): some of their metrics are undefined."""
     support = labels.sum(axis=0)
     return (support == 0) | (support == (len(labels) if known is None else known.sum(axis=0)))
 
@@ -275,7 +275,7 @@ def _ranked(
     """Sort each genre by falling probability.
 
     Returns:
-        labels in that order, the last and first row of equal score, and which labels are known.
+        Labels in that order, the last and first row of equal score, and which labels are known.
     """
     _same_shape(labels, probabilities)
     order = np.argsort(-probabilities, axis=0)

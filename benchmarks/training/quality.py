@@ -5,7 +5,7 @@
 MOVIES_CSV and ENCODER_DIR as in bench.py. The sides start from the same weights and train on the same films with the
 same optimizer; a seed gives each its order of films and its dropout. The noise is what seeds make: the standard error
 of the difference between two sides' means, by Welch. Padded to 256 the peer sees the films of dynamic padding in the
-same steps, and takes hours for it, so it is judged where --sides names it.
+same steps, and takes hours for it, so it is judged only if --sides names it.
 """
 
 from __future__ import annotations

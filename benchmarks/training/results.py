@@ -1,4 +1,4 @@
-"""The training benchmark's results: medians and ratios, as a table, JSON and a figure."""
+"""The training benchmark's results: medians and ratios, as a table, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Medians of each side over the rounds, and of the ratios within them.
 
     Args:
-        rounds: of each side, the worker's figures in every round.
+        rounds: Metrics that the worker measured in every round, for each side.
     """
     names = ("tokens_per_second", "films_per_second", "padding", "peak_gib")
     medians = {side: {n: statistics.median(row[n] for row in rows) for n in names} for side, rows in rounds.items()}

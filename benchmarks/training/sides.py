@@ -1,4 +1,4 @@
-"""One side of the training benchmark in a process of its own: `python sides.py '{JSON}'` prints its figures as JSON.
+"""One side of the training benchmark in a process of its own: `python sides.py '{JSON}'` prints its metrics as JSON.
 
 Every side trains the same model from the same weights on the same film file with the same optimizer, schedule, global
 batch and loss. This framework's side is what `genre-lightning fit` runs. The peer's is Hugging Face Trainer around the
@@ -44,11 +44,11 @@ class Job:
 
     Attributes:
         side: OURS, one of PEER_FORMS, or FILMS_ONLY.
-        words: options of `genre-lightning fit` that describe model, data and precision.
-        warmup_steps: not timed.
-        steps: timed; 0 trains a whole epoch and judges it on the validation films.
-        seed: of the order of the films, of dropout and of new weights.
-        threads: of a CPU; null leaves torch's choice.
+        words: Options of `genre-lightning fit` that describe model, data and precision.
+        warmup_steps: Not timed.
+        steps: Timed; 0 trains a whole epoch and judges it on the validation films.
+        seed: Random seed of the order of the films, of dropout and of new weights.
+        threads: Number of threads on a CPU; null leaves torch's choice.
     """
 
     side: str

@@ -33,7 +33,7 @@ SMALL_TURN = Turn(1, 2)
 
 # All within one epoch, at whose end this framework saves. The grouped form sorts fifty batches together, or as many as
 # make a quarter of the films (31 of the encoder's and 12 of Llama's on a GPU): what is timed is one or two of these
-# rounds, as the others' batches are all alike. Where shapes differ, memory and oneDNN's kernels settle within a hundred
+# rounds, as the others' batches are all alike. If shapes differ, memory and oneDNN's kernels settle within a hundred
 # steps; padded to 256 all steps are alike.
 TURNS = {
     ("encoder", "cpu"): {OURS: Turn(100, 50), PADDED: Turn(3, 12), DYNAMIC: Turn(10, 20), GROUPED: Turn(100, 50)},
@@ -42,7 +42,7 @@ TURNS = {
     ("llama", "cuda"): {OURS: Turn(4, 24), PADDED: Turn(1, 4), DYNAMIC: Turn(2, 8), GROUPED: Turn(2, 24)},
 }
 FILMS = {("encoder", "cpu"): 8000, ("encoder", "cuda"): 20_000, ("llama", "cuda"): 8000}
-"""Of the sample, where the real ones are not read."""
+"""Options of the sample, if the real files are not read."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Aims:
     """What this framework is to reach.
 
     Attributes:
-        ratios: of real tokens a second, to each form of the peer.
-        tokens_per_second: real ones.
+        ratios: Aimed ratios of real tokens per second to each form of the peer.
+        tokens_per_second: Real ones.
         share_of_peak: FLOPs of real tokens over the GPU's dense peak.
-        peak_gib: memory at most.
+        peak_gib: Memory at most.
     """
 
     ratios: dict[str, float] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def turns_of(suite: str, options: Namespace) -> dict[str, Turn]:
 
 
 def aims_of(suite: str, options: Namespace) -> Aims:
-    """What a suite is to reach; nothing where only the script is tried, or other files are at hand on a CPU."""
+    """What a suite is to reach; nothing if only the script is tried, or other files are at hand on a CPU."""
     return AIMS[suite, options.device] if is_whole(options) else Aims()
 
 
@@ -106,7 +106,7 @@ def reads_real_films(options: Namespace) -> bool:
 
 
 def encoder_of(options: Namespace) -> str | None:
-    """The directory of the pretrained encoder; None where weights are random."""
+    """The directory of the pretrained encoder; None if weights are random."""
     return None if options.device == "cuda" or options.small else os.environ.get("ENCODER_DIR") or None
 
 
@@ -144,13 +144,13 @@ def prepare_films(words: list[str]) -> int:
     """Reads, splits and tokenises the films for all sides, so that none does it beside its own work.
 
     Returns:
-        films of the training split.
+        Films of the training split.
     """
     return run_worker(Job(FILMS_ONLY, words, 0, 0, seed=0, threads=None))["films"]
 
 
 def run_worker(job: Job) -> dict[str, Any]:
-    """The figures of one side, which trains in a process of its own."""
+    """Return the metrics of one side, which trains in a process of its own."""
     words = [sys.executable, str(WORKER), json.dumps(asdict(job))]
     # the peer would spread its batches over all GPUs that it sees
     one_gpu = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}

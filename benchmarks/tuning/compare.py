@@ -98,7 +98,7 @@ def searches(work, names):
 
 
 def kept_options(options):
-    """Leaves out where files are."""
+    """Leave out the paths of files."""
     names = {name: Path(options[name]).name for name in ("films", "backbone")}
     return {name: names.get(name, value) for name, value in options.items() if name != "work"}
 

@@ -12,7 +12,7 @@ from genre_lightning.progress import say
 
 
 def validate(arguments: Sequence[str]) -> int:
-    """Evaluate the validation split, and fit the decision on it where the run has none."""
+    """Evaluate the validation split, and fit the decision on it if the run has none."""
     return _evaluate("validate", "validation", arguments)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def plan(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit status: 2 where `fit` would refuse the configuration."""
+    """Run the command; returns its exit status: 2 if `fit` would refuse the configuration."""
     options, words = _parser().parse_known_args(list(arguments))
     gpu = gpu_named(options.gpu) if options.gpu else None
     # before the hub's client is loaded: what is not in its cache is known, estimated or asked for

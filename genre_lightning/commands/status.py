@@ -1,4 +1,4 @@
-"""`genre-lightning status`: where runs stand, from their directories and, where there is one, from SLURM."""
+"""`genre-lightning status`: where runs stand, from their directories and, if there is a job, from SLURM."""
 
 from __future__ import annotations
 

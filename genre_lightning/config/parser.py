@@ -1,6 +1,6 @@
 """The one parser of a command line: built from the dataclasses in `config`, and without torch.
 
-Only where the words or files name an object of Lightning's, or a model of a trusted package, the types that they are
+Only if the arguments or files name an object of Lightning's, or a model of a trusted package, the types that they are
 of are imported to read their arguments.
 """
 
@@ -164,7 +164,7 @@ class _Parser(ArgumentParser):
 
 
 def _without_enums(value: Any) -> Any:
-    """Return a configuration with plain values where Lightning's defaults are of an enum, which YAML cannot hold."""
+    """Return a configuration with plain values in place of enum defaults, which YAML cannot hold."""
     if isinstance(value, Namespace):
         return Namespace(**{name: _without_enums(inner) for name, inner in vars(value).items()})
     if isinstance(value, dict):
@@ -263,7 +263,7 @@ def _empty(command: str, about: str) -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Of new weights, dropout and the order of the films.")
     parser.add_argument(
         "--override", type=bool, default=False,
-        help="Go on with a run although settings that change its training differ.",
+        help="Resume a run although settings that change its training differ.",
     )  # fmt: skip
     parser.add_class_arguments(DecisionOptions, "decision")
     parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")

@@ -71,14 +71,14 @@ def parse_genres(
     """Read the names in a genres cell, in its order, each once, normalised (NFC) and without placeholders.
 
     Args:
-        cell: a string with a list, tuple, set or dict of names or of entries with a name, as Python, JSON, NumPy or
+        cell: A string with a list, tuple, set or dict of names or of entries with a name, as Python, JSON, NumPy or
             Spark write them; a string of names between separators; or, from Parquet, such an object itself.
         style: "list" for the first of these, "separated" for the second.
-        separator: what stands between names in the "separated" style.
-        numbers: whether numbers in a list are names.
+        separator: What stands between names in the "separated" style.
+        numbers: Whether numbers in a list are names.
 
     Raises:
-        MalformedCellError: any other content. Nothing is ever evaluated but strings in quotes, and those only after
+        MalformedCellError: Any other content. Nothing is ever evaluated but strings in quotes, and those only after
             the whole cell has been read as brackets, strings, numbers and bare words.
     """
     if cell is None:
@@ -119,7 +119,7 @@ def looks_like_list(cell: str) -> bool:
 
 
 def split_names(cell: str, separator: str) -> tuple[str, ...]:
-    """Read the names between separators; quotes around names and the dashes of a list of lines are no part of them."""
+    """Read the names between separators; quotes around names and the dashes of a list of lines are not part of them."""
     names = _unquoted(cell).split(separator)
     if separator == "\n":
         names = [_BULLET.sub("", name) for name in names]

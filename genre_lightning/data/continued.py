@@ -142,7 +142,7 @@ def films_in_use(
         generator = np.random.default_rng([seed, 0x2E91])
         left_out = generator.permutation(trained)[round(old.replay * len(trained)) :]
         used[left_out] = False
-    # a film that the parent's subset left out is no new one
+    # a film that the parent's subset left out is not a new one
     new = np.flatnonzero(films.new & ~(from_older & old.subset))
     if max_films is not None and max_films < len(new):
         new = np.random.default_rng([seed, 0xF115]).choice(new, max_films, replace=False)
@@ -223,7 +223,7 @@ def check_genres(old: OldFilms, genres: Sequence[str], files: str) -> list[str]:
         files: Names of the movies files.
 
     Returns:
-        notes for the audit.
+        Notes for the audit.
 
     Raises:
         ConfigError: No film has a genre of the parent any more, and that was not accepted.

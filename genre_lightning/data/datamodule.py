@@ -209,7 +209,7 @@ class MovieDataModule(LightningDataModule):
         """Ids of the films of an optimizer step, in the order of the step.
 
         Args:
-            done: optimizer steps before it.
+            done: Optimizer steps before it.
         """
         data, size = self.prepare_films(), self.options.global_batch_size
         films = data.splits["train"].films

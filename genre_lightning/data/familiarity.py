@@ -25,8 +25,8 @@ class Familiar:
     """What texts of a language share: the words that hold its sentences together, and its letters.
 
     Attributes:
-        words: the most frequent ones.
-        letters: those that are not rare.
+        words: The most frequent ones.
+        letters: Those that are not rare.
     """
 
     words: frozenset[str]

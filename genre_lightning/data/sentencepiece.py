@@ -18,7 +18,7 @@ def bare_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer of a directory with only tokenizer.model or llama2.c's tok*.bin of it; else None.
 
     Raises:
-        ConfigError: the file is damaged.
+        ConfigError: The file is damaged.
     """
     if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return None

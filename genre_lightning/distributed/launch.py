@@ -45,7 +45,7 @@ def check_launch(environment: Mapping[str, str] = os.environ) -> None:
     nobody has started.
 
     Raises:
-        LaunchError: with the variables and the fix.
+        LaunchError: Rank variables are incomplete; the message names them and the fix.
     """
     if wrong := sorted(name for name in _NUMBERS if not environment.get(name, "0").isdecimal()):
         raise LaunchError(f"{_shown(wrong, environment)} in the environment: give a whole number, or unset it")
@@ -93,8 +93,8 @@ class Ranks:
     """Ranks that are there already, started by another program.
 
     Attributes:
-        nodes: machines.
-        devices: ranks of each machine.
+        nodes: Machines.
+        devices: Ranks of each machine.
     """
 
     nodes: int
@@ -107,10 +107,10 @@ def started_by_torchrun() -> bool:
 
 
 def torchrun_ranks() -> Ranks | None:
-    """Return the ranks that torchrun has started; None where it has not started this process.
+    """Return the ranks that torchrun has started; None if it has not started this process.
 
     Raises:
-        ConfigError: its nodes have different numbers of ranks, which Lightning cannot number; or its restarts would
+        ConfigError: Its nodes have different numbers of ranks, which Lightning cannot number; or its restarts would
             have the new ranks meet in the store where the addresses of the dead ones still are.
     """
     if not started_by_torchrun():

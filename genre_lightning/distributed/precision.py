@@ -38,12 +38,12 @@ def resolve_precision(precision: str | int, accelerator: str, *, here: bool = Tr
     """Return the precision to train in and the reason, as a clause to print.
 
     Args:
-        precision: what the configuration says; "auto" chooses.
+        precision: What the configuration says; "auto" chooses.
         accelerator: "cpu", "cuda" or another of Lightning's names.
-        here: whether it is this machine's; another's is not asked what it can compute.
+        here: Whether it is this machine's; another's is not asked what it can compute.
 
     Raises:
-        ConfigError: the machine cannot compute in that precision.
+        ConfigError: The machine cannot compute in that precision.
     """
     wanted = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}.get(
         str(precision), str(precision)
@@ -91,7 +91,7 @@ def accelerator_of(name: str) -> str:
     """Return the accelerator that Lightning's name stands for on this machine.
 
     Raises:
-        ConfigError: one that the machine does not have.
+        ConfigError: One that the machine does not have.
     """
     if name in ("auto", "gpu"):
         if torch.cuda.is_available():

@@ -72,7 +72,7 @@ class StopAgreement:
     """What the ranks of a trainer agree on: whether a signal has come to any of them.
 
     Args:
-        flag: of this process.
+        flag: Stop flag of this process.
     """
 
     def __init__(self, flag: StopFlag = FLAG) -> None:
@@ -128,12 +128,12 @@ class StopAgreement:
 
 
 class StopWithoutSaving(Callback):
-    """Stops where there is nothing to save: before the first step, and between two batches of an evaluation.
+    """Stops if there is nothing to save: before the first step, and between two batches of an evaluation.
 
     All ranks stop at the same place, so that none waits for one that has left.
 
     Args:
-        agreement: whether a signal has come to any rank.
+        agreement: Whether a signal has come to any rank.
     """
 
     def __init__(self, agreement: StopAgreement) -> None:

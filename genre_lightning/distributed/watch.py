@@ -43,7 +43,7 @@ class RankObserver(threading.Thread):
     state and left with 75 would have the others killed.
 
     Args:
-        children: processes of ranks 1, 2, … of this node.
+        children: Processes of ranks 1, 2, … of this node.
     """
 
     def __init__(self, children: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -99,12 +99,12 @@ def _kill_children() -> None:
 
 @contextmanager
 def explaining_failures() -> Iterator[None]:
-    """Names the dead rank when a collective fails here because of it, before the error goes on; then parts the ranks.
+    """Name the dead rank when a collective fails here because of it, before the error is raised; then part the ranks.
 
     A rank that leaves while others still use its connections aborts, so all leave together.
 
     Raises:
-        RankLostError: in place of what a broken connection raised.
+        RankLostError: A rank was lost; raised in place of the error of the broken connection.
     """
     try:
         yield
@@ -141,8 +141,8 @@ def watch_parent(parent: int, name: str) -> None:
     """End this process when the one that started it is gone: a rank alone would wait in a collective for ever.
 
     Args:
-        parent: its process id.
-        name: of what is gone, for the message.
+        parent: Its process id.
+        name: Name of what has ended, for the message.
     """
 
     def watch() -> None:
@@ -160,7 +160,7 @@ def watch_ranks() -> None:
     """Have every process of a run watch its family: call it before the trainer starts any rank.
 
     Raises:
-        ConfigError: the environment's limit for heartbeats is none.
+        ConfigError: The environment's limit for heartbeats is none.
     """
     limit_seconds()
     subprocess_script._launch_process_observer = observe_children  # type: ignore[assignment]

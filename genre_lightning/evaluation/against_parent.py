@@ -164,7 +164,7 @@ def verdict(comparison: Mapping[str, Any]) -> str:
 
 
 def comparison_path(run: RunDirectory) -> Path:
-    """Where the comparison of a run with its parent lies."""
+    """Path of the comparison of a run with its parent."""
     return run.path / "evaluation" / "against_parent.json"
 
 

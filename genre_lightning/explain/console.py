@@ -1,4 +1,4 @@
-"""Explanations and top words on a terminal, and as plain text where there is none."""
+"""Explanations and top words on a terminal, and as plain text if there is none."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
 
 
 def legend(explanation: Explanation) -> str:
-    """Return what the figures are, in one line."""
+    """Return what the numbers are, in one line."""
     what = "a word or an input" if explanation.genres and explanation.genres[0].inputs else "a word"
     return f"values are the log-odds that {what} adds, compared with {explanation.baseline}"
 

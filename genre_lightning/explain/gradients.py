@@ -34,10 +34,10 @@ class GradientAttributor:
     the attributions add up.
 
     Args:
-        scorer: of the run, in 32 bits: a sum of hundreds of gradients needs the digits.
-        steps: exactly so many; None doubles from `FIRST_STEPS` to `MOST_STEPS`.
-        bound: completeness error at which the doubling ends, as a share of the change from baseline to text, or of
-            `LEAST_CHANGE` where that is more.
+        scorer: The run's predictor, in 32 bits: a sum of hundreds of gradients needs the digits.
+        steps: Exact number of steps; None doubles from `FIRST_STEPS` to `MOST_STEPS`.
+        bound: Completeness error at which the doubling ends, as a share of the change from baseline to text, or of
+            `LEAST_CHANGE` if that is more.
     """
 
     def __init__(self, scorer: ModelScorer, steps: int | None = None, bound: float = 0.01) -> None:

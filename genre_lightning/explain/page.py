@@ -20,9 +20,9 @@ def write_page(path: str | os.PathLike[str], run: str, explanations: Sequence[Ex
     """Write the page, whole or not at all.
 
     Args:
-        path: of the page.
-        run: name of the run.
-        explanations: of one text each.
+        path: Path of the page.
+        run: Name of the run.
+        explanations: Explanations, each of one text.
     """
     write_text(path, render("explanation.html.j2", page_values(run, explanations)))
 

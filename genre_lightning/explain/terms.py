@@ -19,7 +19,7 @@ class TermAttributor:
     """Explains a TF-IDF baseline by the weights of its terms.
 
     Args:
-        model: trained.
+        model: Trained.
     """
 
     def __init__(self, model: TfidfBaseline) -> None:

@@ -27,7 +27,7 @@ class Words:
     """Where the words and the runs of punctuation of a text stand, in their order.
 
     Attributes:
-        text: that they are of.
+        text: Text that the words are of.
         starts: int64 (words,): first character of each.
         ends: int64 (words,): character behind each.
     """

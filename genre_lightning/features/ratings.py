@@ -109,7 +109,7 @@ def film_vectors(ratings: Ratings, dimensions: int, seed: int) -> FilmVectors:
         seed: For the random projection of the SVD (Halko, Martinsson and Tropp, 2011).
 
     Raises:
-        DataError: There are too few films or users for so many dimensions.
+        DataError: There are too few films or users for that many dimensions.
     """
     from scipy import sparse
     from sklearn.decomposition import TruncatedSVD

@@ -108,7 +108,7 @@ def make_queue(
         size: Films to choose.
         rare_weight: See `score_films`.
         seed: Random seed of the clusters.
-        done: Told of the rows that have been read.
+        done: Called with the number of rows that have been read.
 
     Raises:
         DataError: The file has no film that could be chosen.

@@ -85,7 +85,7 @@ def diverse_films(
         seed: Random seed of the first centres.
 
     Returns:
-        positions of the films, the highest score first, and for each the number of candidates in its cluster.
+        Positions of the films, the highest score first, and for each the number of candidates in its cluster.
     """
     if len(vectors) <= size:
         return best_films(scores, size), np.ones(len(vectors), dtype=np.int64)

@@ -244,7 +244,7 @@ def checkpoint_activations(backbone: PreTrainedModel) -> None:
     """Has a backbone keep only the states between its layers, and compute the rest again in the backward pass.
 
     Raises:
-        ConfigError: its architecture cannot.
+        ConfigError: Its architecture cannot.
     """
     if not getattr(backbone, "supports_gradient_checkpointing", False):
         raise ConfigError(

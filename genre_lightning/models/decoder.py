@@ -158,7 +158,7 @@ class FrozenDecoder(GenreClassifier):
         return WeightFormat(self.options.quantization, dtype, getattr(torch, self.options.quant_storage))
 
     def build_device(self) -> torch.device:
-        """Where the weights are quantised: at once on the device that computes, where it is known."""
+        """Return the device that quantises the weights: the one that computes, if it is known."""
         if self.shape_only:
             return torch.device("meta")
         if (trainer := self._trainer) is not None:
@@ -170,7 +170,7 @@ class FrozenDecoder(GenreClassifier):
         """Return the backbone's configuration.
 
         Raises:
-            ConfigError: the tokenizer knows tokens that the backbone does not.
+            ConfigError: The tokenizer knows tokens that the backbone does not.
         """
         if self.options.backbone == RANDOM:
             from transformers import LlamaConfig

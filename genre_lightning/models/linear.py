@@ -38,13 +38,13 @@ def naive_bayes(
     """Log-odds of multinomial naive Bayes, each genre against the rest, as a linear function of the features.
 
     Args:
-        features: not negative, (films, terms).
+        features: Not negative, (films, terms).
         labels: bool (films, genres).
-        smoothing: added to each term's sum in a class.
+        smoothing: Added to each term's sum in a class.
         known: bool (films, genres): films whose label of a genre is known; None for all.
 
     Returns:
-        weights float64 (terms, genres): log of a term's share among films with the genre over its share among the
+        Weights float64 (terms, genres): log of a term's share among films with the genre over its share among the
         others; and bias float64 (genres,): the log-odds of the genre's share of films. A genre that no film or every
         film has gets weights of 0.
     """

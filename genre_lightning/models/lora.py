@@ -1,4 +1,4 @@
-"""LoRA on a backbone's attention through peft, which is imported only where adapters are asked for."""
+"""LoRA on a backbone's attention through peft, which is imported only if adapters are asked for."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def add_lora(
         shape_only: Leave the adapters' values as they come.
 
     Raises:
-        ConfigError: no layer has one of the target names, or none is left for an adapter.
+        ConfigError: No layer has one of the target names, or none is left for an adapter.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -183,11 +183,11 @@ def merge_adapters(backbone: Any, dtype: torch.dtype) -> nn.Module:
     did, to the precision of `dtype`.
 
     Args:
-        backbone: what `add_lora` gave; it is used up.
-        dtype: of the merged weights.
+        backbone: What `add_lora` gave; it is used up.
+        dtype: Data type of the merged weights.
 
     Returns:
-        the backbone without adapters.
+        The backbone without adapters.
     """
     from peft.tuners.lora import LoraLayer
 

@@ -21,9 +21,9 @@ def default_learning_rate(parameters: int, *, adapters: bool, from_scratch: bool
     """Return a good peak learning rate of AdamW for a backbone of that size.
 
     Args:
-        parameters: of the backbone.
-        adapters: only LoRA's matrices train, which stand ten times more than whole weights.
-        from_scratch: the backbone starts from random weights.
+        parameters: Parameters of the backbone.
+        adapters: Only LoRA's matrices train, which stand ten times more than whole weights.
+        from_scratch: The backbone starts from random weights.
     """
     if from_scratch:
         return 1e-3
@@ -133,7 +133,7 @@ def schedule_factor(schedule: Schedule, *, warmup_steps: int, total_steps: int) 
     """Return the factor on the peak learning rate of optimizer step k = 0, 1, …: linear warm-up, then a decay to 0.
 
     Raises:
-        ConfigError: there is no schedule of that name.
+        ConfigError: There is no schedule of that name.
     """
     if schedule not in get_args(Schedule):
         raise ConfigError(f"model.schedule is {schedule!r}: choose one of {', '.join(get_args(Schedule))}")

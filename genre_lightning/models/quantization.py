@@ -36,10 +36,10 @@ class WeightFormat:
     """How the frozen weights are kept and computed with.
 
     Attributes:
-        quantization: of the linear layers.
-        compute_dtype: of their products; embeddings are kept in it too.
-        quant_storage: the dtype that packed NF4 weights pretend to have.
-        head: name of a linear layer that stays in `compute_dtype`, such as a language model's own head.
+        quantization: Quantisation of the linear layers.
+        compute_dtype: Data type of their products; embeddings are kept in it too.
+        quant_storage: The dtype that packed NF4 weights pretend to have.
+        head: Name of a linear layer that stays in `compute_dtype`, such as a language model's own head.
     """
 
     quantization: Quantization
@@ -130,8 +130,8 @@ class FrozenWeights:
     transformers' own loader reads ahead of the quantisation: on a CPU it holds most of a model in full precision.
 
     Args:
-        model: as `empty_decoder` gives it. Modules may be put around its layers before they are filled.
-        values_of: the weight of a name and shape, on the host.
+        model: Model as `empty_decoder` returns it. Modules may be put around its layers before they are filled.
+        values_of: The weight of a name and shape, on the host.
     """
 
     def __init__(self, model: PreTrainedModel, values_of: ValuesOf) -> None:

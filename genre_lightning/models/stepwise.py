@@ -160,7 +160,7 @@ class StepwiseModule(LightningModule):
             rank_zero_only(say)(f"evaluated, kept and exported: the moving average of the weights (ema_decay {decay})")
             return
         for optimizer in self.trainer.optimizers:
-            forget(optimizer)  # of a run that goes on without one
+            forget(optimizer)  # of a run that continues without one
 
     def on_validation_start(self) -> None:
         """Evaluate the averaged weights."""

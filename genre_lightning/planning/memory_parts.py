@@ -31,7 +31,7 @@ def weight_bytes(shape: ModelShape, setting: Setting) -> int:
 def gradient_bytes(shape: ModelShape, setting: Setting) -> int:
     """4 bytes for each trained number.
 
-    Sharded, divided by the ranks. Where a step has several micro-batches, each rank keeps the whole sums until the last
+    Sharded, divided by the ranks. If a step has several micro-batches, each rank keeps the whole sums until the last
     of them, as gradients are reduced once a step.
     """
     trained = [weight for weight in shape.weights if weight.trained]
@@ -154,7 +154,7 @@ def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
 def working_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
     """Gradients of states while the last block's feed-forward layers are differentiated.
 
-    Of an encoder (fc + 8d) a token, of a decoder (2fc + 8d); the attention of a CPU with dropout may need more where
+    Of an encoder (fc + 8d) a token, of a decoder (2fc + 8d); the attention of a CPU with dropout may need more if
     texts are padded, two numbers for each head and pair of tokens, when what the feed-forward layers kept is freed.
     """
     c, d, f = setting.number, shape.width, shape.inner_width
@@ -185,7 +185,7 @@ def dequantisation_bytes(shape: ModelShape, setting: Setting) -> int:
 def communication_bytes(shape: ModelShape, setting: Setting, *, freed: int) -> int:
     """Buffers that ranks exchange.
 
-    Under DDP the gradients are views of its buckets, which take no more; where a step has several micro-batches the
+    Under DDP the gradients are views of its buckets, which take no more; if a step has several micro-batches the
     buckets stand beside their sums, 4 bytes for each trained number.
     Sharded: two gathered blocks, the one at work and the one that is fetched; embeddings, last norm and head, which
     stay gathered between forward and backward; and of a block's gradients what is reduced, (c + 4) for each number, as

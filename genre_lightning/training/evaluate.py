@@ -92,9 +92,9 @@ def load_decision(setup: Setup) -> Decision:
     """Read the run's decision, and check that it was fitted for the best checkpoint.
 
     Raises:
-        CheckpointError: it is missing, damaged, or was fitted for another checkpoint.
+        CheckpointError: It is missing, damaged, or was fitted for another checkpoint.
     """
-    fix = f"run 'genre-lightning validate --run_dir {setup.run.path}', which fits it anew"
+    fix = f"run 'genre-lightning validate --run_dir {setup.run.path}', which fits it again"
     decision = read_decision(setup.run.decision, fix)
     check_checkpoint(decision, verify_checkpoint(setup.run.best).sha256, fix)
     return decision
@@ -114,17 +114,17 @@ def evaluate_split(
     """Write evaluation/SPLIT of a run.
 
     Args:
-        run: whose decision it is.
-        data: the films.
-        predictions: of the split.
-        decision: fitted on validation.
+        run: Run whose decision it is.
+        data: The films.
+        predictions: Predictions of the split.
+        decision: Fitted on validation.
         split: "validation" or "test".
-        seed: of the bootstrap.
-        device: that computed the logits; None is the CPU.
-        figures: Draw them, which takes seconds.
+        seed: Random seed of the bootstrap.
+        device: Device that computed the logits; None is the CPU.
+        figures: Draw the plots, which takes seconds.
 
     Returns:
-        what metrics.json holds.
+        What metrics.json holds.
     """
     tell(f"evaluating {len(predictions):,} films of {split}")
     state = run.read_state()
@@ -151,8 +151,8 @@ def provenance_of(run: RunDirectory, device: torch.device | None = None) -> dict
     """Name what made an evaluation: "made_by", and "training" as far as the run knows it.
 
     Args:
-        run: that is evaluated.
-        device: that computed the logits; None is the CPU.
+        run: Run that is evaluated.
+        device: Device that computed the logits; None is the CPU.
     """
     training = run.read_state().training
     return {"made_by": made_by(device_name(device)), **({"training": training} if training else {})}
@@ -172,7 +172,7 @@ def evaluate_run(
         setup: Of the run.
         trainer: Of the run.
         splits: With validation among them.
-        figures: Draw them, which takes seconds.
+        figures: Draw the plots, which takes seconds.
 
     Returns:
         What each split's metrics.json holds; nothing on other ranks than rank 0.

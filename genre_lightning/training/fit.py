@@ -1,4 +1,4 @@
-"""A whole run: set up, trained, evaluated, or resumed where an earlier start of it stopped."""
+"""A whole run: set up, trained, evaluated, or resumed from where an earlier start of it stopped."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> 
     if not setup.config.override:
         raise ConfigError(
             f"{checkpoint} was trained with other settings than {setup.run.config}: put the run's own checkpoint back, "
-            "or go on with this one by --override"
+            "or resume with this one by --override"
         )
 
 

@@ -47,7 +47,7 @@ CHUNK_ROWS = 8192
 """Rows that are read, tagged and written at a time: what a start that is cut off loses, and what memory must hold."""
 
 _ANYWHERE = {"accelerator": "auto", "devices": "auto", "num_nodes": "1"}
-"""Options of the trainer that name the machine of the training, where the films may not be tagged."""
+"""Options of the trainer that name the machine of the training, which may not be the one that tags films."""
 
 _CHANGING_LOGITS = ("--trainer.precision=", "--model.backbone=")
 """Options under which an earlier start's parts are not resumed by one without them."""
@@ -166,10 +166,10 @@ class _Writing:
     """The way of chunks from the file of films to the table; on other ranks than the first, of reading alone.
 
     Args:
-        options: of the command.
-        decision: of the run.
-        settings: of the run.
-        films: the file.
+        options: Options of the command.
+        decision: Decision of the run.
+        settings: Settings of the run.
+        films: The file.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class _Writing:
             self._file.decision = decision
 
     def start_after(self, chunks: int) -> None:
-        """Skips so many chunks; the model is ready now."""
+        """Skip n chunks; the model is ready now."""
         self._next = chunks
         if self._file:
             self._advance = self._shown.enter_context(file_progress(f"Tagging {self.films.path.name}", self._done))

@@ -66,7 +66,7 @@ def reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
     if split == "test" and (changes := decision_changes(setup.run, setup.config_text)):
         raise ConfigError(
             f"the decision of {setup.run.path} was fitted on validation with other options ({'; '.join(changes)}): "
-            "give them to 'genre-lightning fit', which fits it anew and evaluates both splits"
+            "give them to 'genre-lightning fit', which fits it again and evaluates both splits"
         )
     watch_ranks()
     with explaining_failures():
@@ -104,7 +104,7 @@ def _write_evaluation(split: str, setup: Setup, data: PreparedData) -> dict[str,
 
 
 def _stored_decision(split: str, setup: Setup, data: PreparedData) -> Decision | None:
-    """Return the run's decision; None if `validate` fits it anew: it is missing, damaged or of another checkpoint."""
+    """Return the run's decision; None if `validate` fits it again: it is missing, damaged or of another checkpoint."""
     try:
         return load_decision(setup).for_genres(data.vocabulary.names)
     except CheckpointError as error:

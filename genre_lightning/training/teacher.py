@@ -103,7 +103,7 @@ def is_taught(run: RunDirectory) -> bool:
 def _kept(path: Path, key: str) -> NDArray[Any] | None:
     """Return the log-odds that a run keeps; None if they are of another teacher or other films, or not whole."""
     try:
-        with path.open("rb") as stream, np.load(stream) as file:  # closed too if it is no archive
+        with path.open("rb") as stream, np.load(stream) as file:  # closed too if it is not an archive
             return np.asarray(file["log_odds"]) if str(file["key"]) == key else None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

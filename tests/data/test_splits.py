@@ -59,7 +59,7 @@ def test_shares(seed, fractions):
     labels, groups = made_films(600, 6, seed)
     parts = split_films(labels, groups, fractions, seed)
     for part, share in zip(parts, fractions, strict=True):
-        # each genre is dealt once: at most one film of rounding for each
+        # each genre is assigned once: at most one film of rounding for each
         assert abs(len(part) - share * 600) <= labels.shape[1] + 1
         assert np.abs(labels[part].sum(axis=0) - share * labels.sum(axis=0)).max() <= 0.03 * 600
 

@@ -143,7 +143,7 @@ def test_no_fewer_micro_batches_would_do(lengths, plan):
 
 
 def partitions(items, parts):
-    """Every way to put items into at most so many groups."""
+    """Every way to put items into at most n groups."""
     if not items:
         yield []
         return
@@ -179,7 +179,7 @@ def test_parts_needed_is_the_fewest(lengths, budget):
 
 
 def neighbours(lengths, parts):
-    """Every way to cut texts, the longest first, into at most so many groups of neighbours."""
+    """Every way to cut texts, the longest first, into at most n groups of neighbours."""
     descending = sorted(lengths.tolist(), reverse=True)
     for count in range(min(parts, len(descending))):
         for cuts in itertools.combinations(range(1, len(descending)), count):

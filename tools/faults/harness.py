@@ -25,7 +25,7 @@ sys.path[:0] = [str(PLACE), str(TESTS), *(str(TESTS / name) for name in ("models
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # one thread forks safely, and sums in one order
     os.environ[_name] = "1"
 
-from small_run import SMALL  # noqa: E402  # tests are no package
+from small_run import SMALL  # noqa: E402  # tests are not a package
 from starts import OF_QLORA, Ended, preload, start_by_lightning, start_ranks  # noqa: E402
 from worker import ERROR, MOMENTS  # noqa: E402
 
@@ -42,11 +42,11 @@ class Setting:
     """What is run, and where.
 
     Attributes:
-        csv: the movies file.
-        place: folder for runs and caches.
-        ranks: processes of a run.
-        options: of `genre-lightning fit`, besides the file and the run directory.
-        seconds: after which a start counts as hung.
+        csv: The movies file.
+        place: Folder for runs and caches.
+        ranks: Processes of a run.
+        options: Options of `genre-lightning fit`, besides the file and the run directory.
+        seconds: Time after which a start counts as hung.
     """
 
     csv: Path
@@ -61,7 +61,7 @@ class Fault:
     """Signal `signal` at the `count`-th time of `moment`, in a rank or ("all") in all of them.
 
     Attributes:
-        launcher: who starts the ranks: "torchrun", or "lightning" from one plain command.
+        launcher: Who starts the ranks: "torchrun", or "lightning" from one plain command.
     """
 
     moment: str
@@ -76,12 +76,12 @@ class Fault:
 
 @dataclass
 class Broken:
-    """A run that was broken off and went on to its end.
+    """A run that was interrupted and resumed until its end.
 
     Attributes:
-        directory: of the run.
-        ends: of every start, the last one's status is 0.
-        journal: what the processes noted.
+        directory: Directory of the run.
+        ends: Exit status of every start; the last one's is 0.
+        journal: What the processes noted.
     """
 
     directory: Path
@@ -119,13 +119,13 @@ def break_and_finish(setting: Setting, name: str, faults: list[Fault], *, cache:
     """Starts a run once with each fault, then without any until it ends.
 
     Args:
-        setting: what is run.
-        name: of its directory.
-        faults: one a start.
-        cache: an own, empty one unless given.
+        setting: What is run.
+        name: Name of the run's directory.
+        faults: One a start.
+        cache: An own, empty one unless given.
 
     Raises:
-        AssertionError: a start hangs, ends with a status that its signal does not explain, or fails without a fault.
+        AssertionError: A start hangs, ends with a status that its signal does not explain, or fails without a fault.
     """
     run_dir = setting.place / name
     journal = setting.place / f"{name}.journal"
@@ -174,10 +174,10 @@ def draw(rng: random.Random, counts: list[Counter[str]], *, first: bool, launche
     """A fault at a random moment.
 
     Args:
-        rng: what is drawn from.
-        counts: how often each moment comes to each rank of an unbroken run.
-        first: whether it strikes the first start of a run.
-        launcher: who starts the ranks.
+        rng: What is drawn from.
+        counts: How often each moment comes to each rank of an unbroken run.
+        first: Whether it strikes the first start of a run.
+        launcher: Who starts the ranks.
     """
     rank = rng.choice([*range(len(counts)), "all"] if len(counts) > 1 else [0])
     seen = counts[0 if rank == "all" else int(rank)]
@@ -262,13 +262,13 @@ def campaign(setting: Setting, number: int, seed: int, minutes: float) -> tuple[
     """Breaks runs until `number` faults have struck, or the minutes are over.
 
     Returns:
-        the table, the number of runs, and what differed from the unbroken run.
+        The table, the number of runs, and what differed from the unbroken run.
     """
     from outcome import differences
 
     unbroken = break_and_finish(setting, "unbroken", [])
     rng, table, runs, found = random.Random(seed), Table(), 0, []
-    # Lightning's own start of the ranks has to import the libraries anew: one run in ten
+    # Lightning's own start of the ranks has to import the libraries again: one run in ten
     ends = time.monotonic() + 60 * minutes
     while table.total() < number and time.monotonic() < ends:
         launcher = "lightning" if setting.ranks > 1 and runs % 10 == 9 else "torchrun"
@@ -318,7 +318,7 @@ def main() -> int:
     print(f"{table.total()} faults struck {runs} runs; each ended and was compared with the unbroken run\n")
     print(table)
     print("\nsteps again: optimizer steps that a later start did once more, from the last save on (every 4 steps)")
-    print("\n".join(found) if found else "lost: nothing; weights, optimizer, curves, predictions and figures are equal")
+    print("\n".join(found) if found else "lost: nothing; weights, optimizer, curves, predictions and metrics are equal")
     if not found:
         shutil.rmtree(place)
     return int(bool(found))

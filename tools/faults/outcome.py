@@ -19,10 +19,10 @@ _CLOCK_GROUPS = ("throughput/", "memory/")
 
 
 def differences(expected: Path, got: Path) -> list[str]:
-    """Everything in which two finished runs differ; nothing where they are equal.
+    """Everything in which two finished runs differ; nothing if they are equal.
 
     Compared are the content of the last and the best checkpoint (weights, optimizer, schedule, counts, random states,
-    best score, decision), the curves row by row, the predictions and the figures of both splits.
+    best score, decision), the curves row by row, the predictions and the metrics of both splits.
     """
     found: list[str] = []
     for name in ("last", "best"):

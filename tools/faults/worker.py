@@ -24,12 +24,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Moment:
-    """The call of a function, on a file where one is named.
+    """The call of a function, on a file if one is named.
 
     Attributes:
         target: "module:attribute" of the function.
-        file: part of the path that the call is about; any where empty.
-        after: strike when the call has returned, not before it.
+        file: Part of the path that the call is about; any if empty.
+        after: Strike when the call has returned, not before it.
     """
 
     target: str
@@ -72,7 +72,7 @@ MOMENTS: dict[str, Moment] = {
     "writing the report": Moment("os:replace", "/report.html"),
     "noting the run's state": Moment("os:replace", "/run_state.json"),
 }
-"""Name of a moment → the call that it is. Calls of the system are named where they can be, as they outlive the code."""
+"""Name of a moment → the call that it is. Calls of the system are named if possible, as they outlive the code."""
 
 
 ERROR = "ERROR"
@@ -111,9 +111,9 @@ class Strike:
     """Counts the moments of a process and strikes at the chosen one.
 
     Args:
-        journal: of the run.
+        journal: Journal of the run.
         fault: "moment:count:signal[:rank]", or nothing.
-        family: process ids of all ranks, where the starter knows them.
+        family: Process ids of all ranks, if the starter knows them.
     """
 
     def __init__(self, journal: Journal, fault: str | None, family: Sequence[int] = ()) -> None:

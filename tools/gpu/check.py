@@ -1,6 +1,6 @@
 """What only a GPU can show: `make gpu-check`, or `python tools/gpu/check.py --small` to try the script itself on a CPU.
 
-Each check is a function of `Options` that returns the figures it measured and raises AssertionError where something is
+Each check is a function of `Options` that returns the metrics it measured and raises AssertionError if something is
 wrong. All run; a table is printed, one JSON object is the last line of the output; the exit status is 1 if any failed.
 """
 
@@ -53,11 +53,11 @@ class Options:
     """What is checked on.
 
     Attributes:
-        shape: name in SHAPES.
+        shape: Name in SHAPES.
         device: "cuda", or "cpu" for a try of the script.
-        precision: of the trainer: 16-mixed on CUDA.
-        tokens: of a micro-batch.
-        steps: optimizer steps that are timed, after two that are not.
+        precision: Precision of the trainer: 16-mixed on CUDA.
+        tokens: Number of tokens of a micro-batch.
+        steps: Optimizer steps that are timed, after two that are not.
     """
 
     shape: str
@@ -76,9 +76,9 @@ def build(options: Options, *, sharded: bool = False, **settings: Any) -> LlamaQ
     """A model of the shape with random weights, quantised on the device as it is drawn.
 
     Args:
-        options: with the shape and the device.
-        sharded: leave the frozen weights to be put in as the model is sharded.
-        settings: of the model.
+        options: Options with the shape and the device.
+        sharded: Leave the frozen weights to be put in as the model is sharded.
+        settings: Settings of the model.
     """
     architecture = SHAPES[options.shape]
     model = LlamaQLoraClassifier(
@@ -181,9 +181,9 @@ class Training:
     """Steps on one batch as a run takes them: autocast or sharded, loss scaler, clipping, AdamW.
 
     Args:
-        model: on its device, sharded or not.
-        options: see `Options`.
-        precision: of a sharded model; None trains under autocast.
+        model: Model on its device, sharded or not.
+        options: See `Options`.
+        precision: Precision of a sharded model; None trains under autocast.
     """
 
     def __init__(
@@ -394,7 +394,7 @@ def run(options: Options, names: Sequence[str], out: Path | None) -> dict[str, A
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints a row for each figure."""
+    """Print a row for each metric."""
     title = f"{report['shape']} shape, {report['precision']}, on {report['device']}"
     table = Table("check", "figure", "value", title=title)
     for name, figures in report["checks"].items():

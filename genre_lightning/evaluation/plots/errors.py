@@ -1,4 +1,4 @@
-"""Figures of where a decision goes wrong: by genre, by genre taken for another, by kind of film."""
+"""Plots of where a decision goes wrong: by genre, by genre taken for another, by kind of film."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from genre_lightning.metrics import BoolArray, FloatArray, confusion_counts, fil
 FEWEST_FILMS = 5
 """Films of a group below which a standard error says nothing."""
 MOST_GENRES = 24
-"""Panels of a figure that has one for each genre: more are slow to draw and too many to read; tables hold all."""
+"""Panels of a plot that has one for each genre: more are slow to draw and too many to read; tables hold all."""
 LENGTH_EDGES = (0, 20, 35, 50, 70, 100, 150)
 """Words; the last group has no upper end. Half of the movies file's overviews lie between 30 and 75."""
 
 
 def shown_genres(labels: BoolArray, decided: BoolArray, most: int = MOST_GENRES) -> tuple[list[int], str]:
-    """Choose the genres that a figure with a part for each of them shows: all, or the most frequent and the worst.
+    """Choose the genres that a plot with a part for each of them shows: all, or the most frequent and the worst.
 
     Args:
         labels: bool (films, genres).
@@ -28,7 +28,7 @@ def shown_genres(labels: BoolArray, decided: BoolArray, most: int = MOST_GENRES)
         most: How many at most; half are the most frequent, the rest the worst by F1 of the others that have films.
 
     Returns:
-        The genres' columns in their order, and what to add to the figure's title.
+        The genres' columns in their order, and what to add to the plot's title.
     """
     support = labels.sum(axis=0)
     if len(support) <= most:

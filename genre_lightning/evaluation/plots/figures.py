@@ -1,4 +1,4 @@
-"""The figures of an evaluation, each a PNG that can be read at a glance."""
+"""The plots of an evaluation, each a PNG that can be read at a glance."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def write_figures(
     *,
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> list[Path]:
-    """Draw all figures that the data allow.
+    """Draw all plots that the data allow.
 
     Args:
-        directory: where the PNG files go.
+        directory: Directory of the PNG files.
         scored: At least one film.
-        curves_csv: the run's curves; without them, or without a loss in them, there is no figure of the loss.
+        curves_csv: The run's curves; without them, or without a loss in them, there is no plot of the loss.
 
     Returns:
         The files written, in the order of `FIGURES`.
@@ -96,7 +96,7 @@ def _write_figures(
     for name in FIGURES:
         figure, path = drawn[name], directory / f"{name}.png"
         if figure is None:
-            # a figure of an earlier evaluation would be taken for this one's
+            # a plot of an earlier evaluation would be taken for this one's
             path.unlink(missing_ok=True)
             continue
         save_figure(figure, path)
@@ -106,7 +106,7 @@ def _write_figures(
 
 @styled
 def loss_figure(curves_csv: str | os.PathLike[str]) -> Figure | None:
-    """Draw training and validation loss by epoch; None where no loss was logged."""
+    """Draw training and validation loss by epoch; None if no loss was logged."""
     rows = loss_by_epoch(curves_csv)
     if not rows:
         return None

@@ -17,7 +17,7 @@ _SHORTEST = 0.8
 """Length of the shortest text of a group as a share of the longest: what padding costs against more operations."""
 
 _ROUNDED_TO = 8
-"""Groups are padded to multiples of it: oneDNN compiles its kernels anew for each shape, so few shapes pay."""
+"""Groups are padded to multiples of it: oneDNN compiles its kernels for each shape, so few shapes pay."""
 
 
 class TextGroups:
@@ -28,10 +28,10 @@ class TextGroups:
     Tokens behind the last text have states before and none after.
 
     Attributes:
-        shapes: of each group: texts, heads, places of a text.
+        shapes: Number of texts, number of heads and longest text of each group.
         rows: int64 (states after,): which state before stands at each place; padding names some state of its text.
         places: int64 (states before,): where each stands after; of the texts' tokens only.
-        masks: of each group, bool (texts, 1, 1, places): those that are no padding.
+        masks: Mask of each group, bool (texts, 1, 1, places): true for tokens that are not padding.
     """
 
     def __init__(self, shapes: tuple[tuple[int, int, int], ...], rows: Tensor, masks: tuple[Tensor, ...]) -> None:
@@ -45,7 +45,7 @@ class TextGroups:
         self._padding: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def _for_all(self, mask: Tensor, places: int) -> Tensor:
-        """Return a mask repeated for every head and so many places of a text, flat."""
+        """Return a mask repeated for every head and place of a text, flat."""
         (_, heads, _) = self.shapes[0]
         return mask.expand(-1, heads, places, -1).reshape(-1)
 
@@ -100,8 +100,8 @@ def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
     """Group neighbouring texts of like length.
 
     Args:
-        lengths: tokens of each text, in the order of the row.
-        heads: of the attention.
+        lengths: Tokens of each text, in the order of the row.
+        heads: Number of attention heads.
     """
     shapes, rows, masks = [], [], []
     first_token = 0
@@ -124,14 +124,14 @@ def attention_in_groups(
 
     Args:
         query: (tokens, heads, width of a head), texts one behind another; the result for tokens behind them is 0.
-        key: as `query`.
-        value: as `query`.
-        groups: of the texts.
-        dropout: of the attention weights.
-        scaling: of the products.
+        key: Keys, of the shape of `query`.
+        value: Values, of the shape of `query`.
+        groups: Groups of the texts.
+        dropout: Dropout of the attention weights.
+        scaling: Factor of the products.
 
     Returns:
-        as `query`.
+        As `query`.
     """
     with torch.autocast(query.device.type, enabled=False):
         states = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]

@@ -31,9 +31,9 @@ def keep_embedding_gradients(model: nn.Module) -> None:
 class Embedding(nn.Embedding):
     """An embedding that on a CPU keeps the memory of its weight's gradient, and has the gradient that torch gives.
 
-    The gradient is as large as the weight, and zero but for the words of the step. Asked for anew in each step, after
+    The gradient is as large as the weight, and zero but for the words of the step. Allocated again in each step, after
     the step's states have cut up what was freed, it lands on pages that the kernel must zero first: 5% of a step.
-    Where there are several ranks nothing is kept, as gradients are moved into memory of DDP's.
+    If there are several ranks nothing is kept, as gradients are moved into memory of DDP's.
     """
 
     def forward(self, input: Tensor) -> Tensor:

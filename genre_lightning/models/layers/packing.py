@@ -107,19 +107,19 @@ def text_attention(
     hardly any padding. With `groups` it takes group after group of like length.
 
     Args:
-        module: the attention layer.
-        query: (rows, heads, tokens, width of a head); one row where texts are packed.
-        key: the same with the key-value heads.
-        value: as `key`.
-        attention_mask: 4-d where the caller has made one, else None.
+        module: The attention layer.
+        query: (rows, heads, tokens, width of a head); one row if texts are packed.
+        key: The same with the key-value heads.
+        value: Values, of the shape of `key`.
+        attention_mask: 4-d if the caller has made one, else None.
         slots: int64 (texts, longest): the token of the row that stands at each place of each text; a place past a
             text's end names any token.
         places: int64 (tokens,): where each token of the row stands in the flattened `slots`.
         slot_mask: bool (texts, longest): the slots that hold a token of their text; None for causal models, whose
             tokens see none past their text's end.
-        groups: of the texts, on a CPU.
+        groups: Groups of the texts, on a CPU.
         ends: int32 (texts + 1,): 0 and where each text ends, on a CUDA GPU.
-        kwargs: scaling and dropout.
+        kwargs: Scaling and dropout.
 
     Returns:
         (rows, tokens, heads, width of a head), and None for the weights.
@@ -266,7 +266,7 @@ def last_tokens(states: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
     Args:
         states: (rows, tokens, width).
-        batch: of the data module, with `last_tokens` where packed, else with `attention_mask`, padded on the right.
+        batch: Batch of the data module, with `last_tokens` if packed, else with `attention_mask`, padded on the right.
     """
     if "last_tokens" in batch:
         return states[0].index_select(0, batch["last_tokens"]).float()

@@ -35,7 +35,7 @@ def pool_packed(states: Tensor, last_tokens: Tensor, pooling: Pooling) -> Tensor
     Args:
         states: (tokens, width).
         last_tokens: int64 (texts,): where each text ends.
-        pooling: as for `pool`.
+        pooling: As for `pool`.
 
     Returns:
         float32 (texts, width).

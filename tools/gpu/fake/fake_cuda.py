@@ -118,7 +118,7 @@ CURRENT: list[Any] = []
 
 
 class Ledger(TorchDispatchMode):
-    """Counts kernels and notes what waits; answers .item() of the device with a number, so that the program goes on."""
+    """Counts kernels and notes what waits; answers .item() of the device with a number, so the program continues."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -275,7 +275,7 @@ class FakeCuda(contextlib.ExitStack):
     def __enter__(self) -> FakeCuda:
         super().__enter__()
         with contextlib.suppress(ImportError):
-            import bitsandbytes  # noqa: F401  # binds to a real CUDA where one seems to be there
+            import bitsandbytes  # noqa: F401  # binds to a real CUDA if one seems to be there
         # made before CUDA is pretended, so that it does not try to start it
         self.mode = _Mode(allow_non_fake_inputs=True)
         props = types.SimpleNamespace(
