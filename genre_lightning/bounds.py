@@ -29,7 +29,7 @@ class Bounds:
     also: tuple[int, ...] = ()
 
     def allows(self, value: object) -> bool:
-        """Whether the option takes a value; anything but a number is a matter of its type."""
+        """Return whether the option takes a value; anything but a number is a matter of its type."""
         if not isinstance(value, int | float) or isinstance(value, bool) or value in self.also:
             return True
         above = value > self.least if self.open_below else value >= self.least

@@ -24,7 +24,7 @@ _PATIENCE_SECONDS = 2 * 3600.0
 
 
 def default_cache_dir() -> Path:
-    """`$GENRE_LIGHTNING_CACHE`, else the user's cache directory."""
+    """Return `$GENRE_LIGHTNING_CACHE`, else the user's cache directory."""
     if configured := os.environ.get("GENRE_LIGHTNING_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genre_lightning"

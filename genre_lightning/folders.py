@@ -106,7 +106,7 @@ def _remove_left_drafts(target: Path) -> None:
 
 
 def is_own_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a folder of this user's, not a link to one, in which nobody else can write."""
+    """Return whether a path is a folder of this user's, not a link to one, in which nobody else can write."""
     try:
         found = os.lstat(path)
     except OSError:

@@ -75,7 +75,7 @@ class Gpu:
 
 
 def known_gpus() -> dict[str, Gpu]:
-    """All GPUs of the table, each in each of its sizes, by name."""
+    """Return all GPUs of the table, each in each of its sizes, by name."""
     found = {}
     for device, _, _, sizes in _TERA:
         for size in sizes:

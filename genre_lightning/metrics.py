@@ -46,7 +46,7 @@ def ratio(numerator: NDArray, denominator: NDArray) -> FloatArray:
 
 
 def mean_defined(values: FloatArray, axis: int = -1) -> FloatArray:
-    """Mean over the values that are not NaN; NaN if none is."""
+    """Return the mean over the values that are not NaN; NaN if none is."""
     with warnings.catch_warnings():
         # numpy warns if a slice holds NaN only: that is the undefined mean wanted here
         warnings.simplefilter("ignore", category=RuntimeWarning)
@@ -74,7 +74,7 @@ def confusion_counts(labels: BoolArray, decided: BoolArray, known: BoolArray | N
 
 
 def f1_from_counts(tp: NDArray, fp: NDArray, fn: NDArray) -> FloatArray:
-    """F1 = 2 tp / (2 tp + fp + fn); NaN without a positive (tp + fn = 0), since no decision could reach 1."""
+    """Return F1 = 2 tp / (2 tp + fp + fn); NaN without a positive (tp + fn = 0), since no decision could reach 1."""
     tp, fp, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, fn))
     return np.where(tp + fn > 0, ratio(2 * tp, 2 * tp + fp + fn), np.nan)
 
@@ -97,7 +97,7 @@ def genre_policy_metrics(labels: BoolArray, decided: BoolArray) -> dict[str, NDA
 
 
 def film_f1(labels: BoolArray, decided: BoolArray) -> FloatArray:
-    """F1 of each film over its genres, float64 (films,); 0 for a film without true or decided genres."""
+    """Return the F1 of each film over its genres, float64 (films,); 0 for a film without true or decided genres."""
     _same_shape(labels, decided)
     both = (labels & decided).sum(axis=1)
     either = labels.sum(axis=1) + decided.sum(axis=1)
@@ -134,7 +134,7 @@ def policy_metrics(labels: BoolArray, decided: BoolArray, known: BoolArray | Non
 
 
 def average_precision(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
-    """Average precision of each genre, the step-wise sum of (R_k - R_{k-1}) P_k over distinct scores.
+    """Return the average precision of each genre, the step-wise sum of (R_k - R_{k-1}) P_k over distinct scores.
 
     Equal scores are one step, as in `sklearn.metrics.average_precision_score`.
 
@@ -148,7 +148,7 @@ def average_precision(labels: BoolArray, probabilities: FloatArray, known: BoolA
 
 
 def roc_auc(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
-    """Area under the ROC curve of each genre: the share of (positive, negative) pairs in the right order, ties half.
+    """Return each genre's area under the ROC curve: the fraction of (positive, negative) pairs in order, ties half.
 
     Returns:
         float64 (genres,); NaN for a genre without positives or without negatives.
@@ -191,7 +191,7 @@ def bin_index(probabilities: FloatArray, bins: int = CALIBRATION_BINS) -> IntArr
 
 
 def expected_calibration_error(labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS) -> float:
-    """ECE = sum over bins of (count / total) |share of positives - mean probability| (Naeini et al. 2015).
+    """Return ECE, the sum over bins of (count / total) |share of positives - mean probability| (Naeini et al. 2015).
 
     Each film-genre pair is one binary forecast of "the film has the genre"; NaN without any pair.
     """
@@ -205,7 +205,7 @@ def expected_calibration_error(labels: BoolArray, probabilities: FloatArray, bin
 def genre_calibration_error(
     labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS, known: BoolArray | None = None
 ) -> FloatArray:
-    """ECE of each genre over its films, float64 (genres,)."""
+    """Return the ECE of each genre over its films, float64 (genres,)."""
     _same_shape(labels, probabilities)
     pairs = [known_of(j, known, labels, probabilities) for j in range(labels.shape[1])]
     return np.array([expected_calibration_error(truth, likely, bins) for truth, likely in pairs])
@@ -223,7 +223,7 @@ def known_pairs(known: BoolArray | None, *arrays: NDArray) -> tuple[NDArray, ...
 
 
 def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
-    """Mean over genres of -[y log p + (1 - y) log(1 - p)] for each film, in nats, float64 (films,).
+    """Return the mean over genres of -[y log p + (1 - y) log(1 - p)] for each film, in nats, float64 (films,).
 
     Probabilities are kept one machine epsilon of their own dtype from 0 and 1, as `sklearn.metrics.log_loss` does.
     """

@@ -7,7 +7,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Silences news from libraries that no user can act on; each with its reason."""
+    """Silence news from libraries that no user can act on; each with its reason."""
     # Lightning calls torch's pytree by a name that torch has renamed
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
     # peft asks transformers for a property by its name before version 6

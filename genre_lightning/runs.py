@@ -168,7 +168,7 @@ class RunDirectory:
         return self.path / "backbone"
 
     def evaluation(self, split: str) -> EvaluationDirectory:
-        """Directory of a split's evaluation."""
+        """Return the directory of a split's evaluation."""
         return EvaluationDirectory(self.path / "evaluation" / split)
 
     @property
@@ -274,7 +274,7 @@ class RunDirectory:
         write_json(self.state, {**others, **state.to_json()})
 
     def check_writable(self) -> None:
-        """Refuses a place where no run directory can be, and leaves nothing behind.
+        """Refuse a place where no run directory can be, and leave nothing behind.
 
         Raises:
             ConfigError: No run directory can be there; the message names the fix.
@@ -334,7 +334,7 @@ class RunDirectory:
         return locked(self.path / ".lock", patience, busy)
 
     def is_locked(self) -> bool:
-        """Whether a process is working here."""
+        """Return whether a process is working here."""
         if not (self.path / ".lock").is_file():
             return False
         try:
@@ -344,7 +344,7 @@ class RunDirectory:
         return False
 
     def require_run(self) -> None:
-        """Refuses a directory that is not a run.
+        """Refuse a directory that is not a run.
 
         Raises:
             CheckpointError: The directory is not a run; the message names the fix.
@@ -357,7 +357,7 @@ class RunDirectory:
         self.check_links()
 
     def require_trained(self) -> None:
-        """Refuses a directory that is not a run, and a run whose training has not come to its end.
+        """Refuse a directory that is not a run, and a run whose training has not come to its end.
 
         Raises:
             CheckpointError: There is no run, or it is not trained to the end; the message names the fix.

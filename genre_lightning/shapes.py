@@ -32,7 +32,7 @@ def text(value: Any) -> bool:
 
 
 def one_of(*values: str) -> Check:
-    """One of some texts."""
+    """Return one of some texts."""
 
     def check(value: Any) -> bool:
         return value in values

@@ -67,14 +67,14 @@ def product_rate(device: str, precision: str) -> float:
 
 
 def share_of_peak(flops_per_second: float, device: str, precision: str) -> float | None:
-    """What part of a GPU's dense peak is reached; None on a CPU, and if the peak is not known."""
+    """Return what part of a GPU's dense peak is reached; None on a CPU, and if the peak is not known."""
     name = {"16": "fp16", "bf": "bf16"}.get(precision[:2], "fp32")
     peak = dense_peak(torch.cuda.get_device_name(), name) if device == "cuda" else None
     return flops_per_second / peak if peak else None
 
 
 def compare(suite: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Rounds of all sides, and what they come to."""
+    """Run all rounds of all sides; return them with their summary."""
     words, precision = options_of(suite, options, folder), precision_of(options)
     before = machine(options.device)
     prepare_films(words)
@@ -95,7 +95,7 @@ def compare(suite: str, options: argparse.Namespace, folder: Path) -> dict[str, 
 
 
 def main() -> int:
-    """Runs the suites and keeps their results."""
+    """Run the suites and keep their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--suite", choices=("encoder", "llama"), nargs="+")

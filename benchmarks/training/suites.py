@@ -76,17 +76,17 @@ LLAMA_7B = ["--model.backbone=random", "--model.architecture.layers=32", "--mode
 
 
 def turns_of(suite: str, options: Namespace) -> dict[str, Turn]:
-    """How long each side trains in a round."""
+    """Return how long each side trains in a round."""
     return dict.fromkeys(SIDES, SMALL_TURN) if options.small else TURNS[suite, options.device]
 
 
 def aims_of(suite: str, options: Namespace) -> Aims:
-    """What a suite is to reach; nothing if only the script is tried, or other files are at hand on a CPU."""
+    """Return the aims of a suite; nothing if only the script is tried, or other files are at hand on a CPU."""
     return AIMS[suite, options.device] if is_whole(options) else Aims()
 
 
 def is_whole(options: Namespace) -> bool:
-    """Whether a run is the benchmark itself: not compiled, in its usual precision, on a CPU with the real files."""
+    """Return whether this is the benchmark itself: not compiled, in its usual precision, on a CPU with real files."""
     if options.precision not in (None, precision_of(Namespace(device=options.device, precision=None))):
         return False
     if options.compile:
@@ -96,22 +96,22 @@ def is_whole(options: Namespace) -> bool:
 
 
 def precision_of(options: Namespace) -> str:
-    """The trainer's precision."""
+    """Return the trainer's precision."""
     return options.precision or ("16-mixed" if options.device == "cuda" else "bf16-mixed")
 
 
 def reads_real_films(options: Namespace) -> bool:
-    """Whether the films are those of MOVIES_CSV."""
+    """Return whether the films are those of MOVIES_CSV."""
     return options.device == "cpu" and not options.small and bool(os.environ.get("MOVIES_CSV"))
 
 
 def encoder_of(options: Namespace) -> str | None:
-    """The directory of the pretrained encoder; None if weights are random."""
+    """Return the directory of the pretrained encoder; None if weights are random."""
     return None if options.device == "cuda" or options.small else os.environ.get("ENCODER_DIR") or None
 
 
 def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
-    """The options of `genre-lightning fit` that describe a suite's model, data and precision, on one device."""
+    """Return the options of `genre-lightning fit` that describe a suite's model, data and precision, on one device."""
     on_gpu = options.device == "cuda"
     if reads_real_films(options):
         csv = os.environ["MOVIES_CSV"]
@@ -134,14 +134,14 @@ def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
 
 
 def files_of(options: Namespace) -> dict[str, str]:
-    """The names of the films and of the encoder that are trained on."""
+    """Return the names of the films and of the encoder that are trained on."""
     films = Path(os.environ["MOVIES_CSV"]).name if reads_real_films(options) else "the embedded sample"
     encoder = encoder_of(options)
     return {"films": films, "model": Path(encoder).name if encoder else "random weights"}
 
 
 def prepare_films(words: list[str]) -> int:
-    """Reads, splits and tokenises the films for all sides, so that none does it beside its own work.
+    """Read, split and tokenise the films for all sides, so that none does it beside its own work.
 
     Returns:
         Films of the training split.

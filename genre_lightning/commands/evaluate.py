@@ -17,7 +17,7 @@ def validate(arguments: Sequence[str]) -> int:
 
 
 def test(arguments: Sequence[str]) -> int:
-    """Evaluates the test split with the decision that was fitted on validation."""
+    """Evaluate the test split with the decision that was fitted on validation."""
     return _evaluate("test", "test", arguments)
 
 

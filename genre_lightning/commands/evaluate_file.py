@@ -182,7 +182,7 @@ def _fields(scorer: Scorer, renamed: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_place(run: RunDirectory, name: str, file: Path) -> None:
-    """Refuses to replace the evaluation of another file.
+    """Refuse to replace the evaluation of another file.
 
     Raises:
         ConfigError: The evaluation of another file is in the way; the message names the fix.

@@ -109,7 +109,7 @@ def _saved_step(run: RunDirectory) -> int | None:
 
 
 def _rate(run: RunDirectory, start: Start | None, step: int) -> float | None:
-    """Optimizer steps a second from the last start of the training to the last row of its curves."""
+    """Return the optimizer steps a second from the last start of the training to the last row of its curves."""
     if start is None or not run.curves.is_file() or step <= start.step:
         return None
     seconds = run.curves.stat().st_mtime - start.time

@@ -99,7 +99,7 @@ def _parser() -> CommandParser:
 
 
 def _converse(tagger: Tagger, options: argparse.Namespace, write: _Writer) -> None:
-    """Answers each line as soon as it has come."""
+    """Answer each line as soon as it has come."""
     terminal = sys.stdin.isatty()
     if terminal:
         say("one text a line; an empty line or Ctrl-D ends")

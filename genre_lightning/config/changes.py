@@ -53,7 +53,7 @@ _OF_SPLITS = ("data.seed", "data.split", "data.max_films")
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys; lists stay values."""
+    """Return nested settings as dotted keys; lists stay values."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         key = f"{prefix}{name}"
@@ -65,7 +65,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def training_digest(config_text: str, parts: Sequence[str] = ()) -> str:
-    """SHA-256 of the settings that the training depends on.
+    """Return the SHA-256 of the settings that the training depends on.
 
     Args:
         config_text: A resolved configuration in YAML.

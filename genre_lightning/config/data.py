@@ -283,7 +283,7 @@ def check_encoding(name: str) -> None:
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Refuses fractions that are not (train, validation, test) or (train, rest).
+    """Refuse fractions that are not (train, validation, test) or (train, rest).
 
     Raises:
         ConfigError: The fractions are unfit; the message names the option and the fix.

@@ -126,7 +126,7 @@ def _of_type(hint: Any) -> Schema:
 
 
 def _limits(bounds: Bounds) -> Schema:
-    """Bounds of numbers, which leave other values alone."""
+    """Return the bounds of numbers, which leave other values alone."""
     if isinstance(bounds, BatchBounds):
         return {"exclusiveMinimum": 0}
     lower = "exclusiveMinimum" if bounds.open_below else "minimum"

@@ -112,7 +112,7 @@ def _check_kind(run: RunDirectory, kind: str) -> None:
 
 
 def default_run_dir(arguments: Sequence[str]) -> Path:
-    """`runs/NAME` after the first configuration file that the arguments name."""
+    """Return `runs/NAME` after the first configuration file that the arguments name."""
     files = [file for file in option_values(arguments, *_CONFIG_OPTIONS) if file]
     return Path("runs") / (Path(files[0]).stem if files else "default")
 

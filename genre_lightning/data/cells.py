@@ -102,14 +102,14 @@ def parse_genres(
 
 
 def is_placeholder_genre(name: str) -> bool:
-    """Whether a name, or a whole cell, says that there is no genre."""
+    """Return whether a name, or a whole cell, says that there is no genre."""
     text = name.strip().casefold()
     bare = text.strip(_SIGNS_AROUND)
     return not bare or bare in PLACEHOLDER_GENRES or text in PLACEHOLDER_GENRES
 
 
 def looks_like_list(cell: str) -> bool:
-    """Whether a cell begins and ends as a list, a dict or a string of JSON does."""
+    """Return whether a cell begins and ends as a list, a dict or a string of JSON does."""
     text = cell.strip()
     if len(text) < 2:
         return False
@@ -134,7 +134,7 @@ def _unquoted(text: str) -> str:
 
 
 def _literal(cell: str) -> Any:
-    """Value of a cell or string whose shape is known; JSON first, as its escapes differ from Python's."""
+    """Return the value of a cell or string whose shape is known; JSON first, as its escapes differ from Python's."""
     try:
         return json.loads(cell)
     except ValueError:
@@ -316,7 +316,7 @@ def _values_of(entry: Mapping[str, Any]) -> list[str]:
 
 
 def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names without outer space, in one Unicode form (NFC), each once, placeholders left out."""
+    """Return the names without outer space, in one Unicode form (NFC), each once, placeholders left out."""
     distinct = tuple(
         dict.fromkeys(
             stripped if stripped.isascii() else unicodedata.normalize("NFC", stripped)

@@ -127,7 +127,7 @@ def pad_rows(rows: list[NDArray[np.int32]], padding: Padding) -> tuple[NDArray[n
 
 
 def pack_rows(rows: list[NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
-    """Lays token rows one behind another, without padding.
+    """Lay token rows one behind another, without padding.
 
     Returns:
         All int64: input_ids (1, tokens); position_ids (1, tokens), from 0 in each text; last_tokens (texts,), where

@@ -195,7 +195,7 @@ class MovieDataModule(LightningDataModule):
         return EVALUATION_BUDGET_FACTOR * self._budget(trainer)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Micro-batches of the steps, from the step that the restored run had reached."""
+        """Return the micro-batches of the steps, from the step that the restored run had reached."""
         assert self._sampler is not None, "setup('fit') comes first"
         assert self.trainer is not None
         # optimizer steps done are the whole state: an epoch has the same number of them on any number of ranks
@@ -206,7 +206,7 @@ class MovieDataModule(LightningDataModule):
         return self._loader(self.dataset("train"), self._sampler, StepLoader)
 
     def film_ids_of_step(self, done: int) -> list[int | str]:
-        """Ids of the films of an optimizer step, in the order of the step.
+        """Return the ids of the films of an optimizer step, in the order of the step.
 
         Args:
             done: Optimizer steps before it.
@@ -218,7 +218,7 @@ class MovieDataModule(LightningDataModule):
         return data.films.ids[data.rows[films[places]]].tolist()
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every validation film once over all ranks."""
+        """Return every validation film once over all ranks."""
         return self.evaluation_dataloader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
@@ -226,11 +226,11 @@ class MovieDataModule(LightningDataModule):
         return self.evaluation_dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Every test film once over all ranks."""
+        """Return every test film once over all ranks."""
         return self.evaluation_dataloader("test")
 
     def evaluation_dataloader(self, split: str) -> DataLoader[Batch]:
-        """Batches of like lengths that hold each film of a split once over all ranks."""
+        """Return the batches of like lengths that hold each film of a split once over all ranks."""
         dataset = self.dataset(split)
         trainer = self.trainer
         sampler = EvaluationSampler(
@@ -305,6 +305,6 @@ class StepLoader(DataLoader[Batch]):
 
 
 def padding_of(tokenizer: PreTrainedTokenizerBase) -> Padding:
-    """How batches for this tokenizer's model are filled up."""
+    """Return how batches for this tokenizer's model are filled up."""
     filler = tuple(tokenizer("")["input_ids"]) or (tokenizer.pad_token_id or 0,)
     return Padding(token=tokenizer.pad_token_id or 0, left=False, filler=filler)

@@ -19,7 +19,7 @@ _FEWEST_FILMS = 1000
 
 
 def download_movies(folder: Path) -> tuple[Path, Audit, bool]:
-    """Brings movies_metadata.csv into a folder; one that is there already is only checked.
+    """Bring movies_metadata.csv into a folder; one that is there already is only checked.
 
     Args:
         folder: Made if needed.

@@ -47,7 +47,7 @@ class Familiar:
         )
 
     def unlike(self, text: str) -> bool:
-        """Whether a text is written in other letters, or is long and holds hardly any of the frequent words."""
+        """Return whether a text is written in other letters, or is long and holds hardly any of the frequent words."""
         letters = [letter for letter in text.casefold() if letter.isalpha()]
         if len(letters) >= _FEWEST_LETTERS and sum(letter in self.letters for letter in letters) < len(letters) / 2:
             return True

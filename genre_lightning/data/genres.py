@@ -70,7 +70,7 @@ class GenreVocabulary:
         return len(self.names)
 
     def encode(self, genres_of_films: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
-        """Multi-hot rows.
+        """Return the multi-hot rows.
 
         Args:
             genres_of_films: The names of each film's genres.
@@ -98,7 +98,7 @@ class GenreVocabulary:
         return [[self.names[column] for column in np.flatnonzero(row)] for row in np.atleast_2d(labels)]
 
     def counts(self, labels: NDArray[np.bool_]) -> dict[str, int]:
-        """How many films have each genre."""
+        """Return how many films have each genre."""
         return dict(zip(self.names, labels.sum(axis=0).astype(int).tolist(), strict=True))
 
 

@@ -194,7 +194,7 @@ class Reading:
 
 
 def is_placeholder(overview: str) -> bool:
-    """Whether an overview, not blank, only says that there is none ("No overview found.", "Released", "n/a")."""
+    """Return whether an overview, not blank, only says that there is none ("No overview found.", "Released", "n/a")."""
     if len(overview) > 40:
         return False
     words = overview.casefold().strip(" .!?,;:-–—_*'\"()[]…")
@@ -202,7 +202,7 @@ def is_placeholder(overview: str) -> bool:
 
 
 def _is_labelled(row: dict[str, Any], known_genres: str | None) -> bool:
-    """Whether a film without genres was looked at for some."""
+    """Return whether a film without genres was looked at for some."""
     return known_genres is not None and bool(readable(row.get(known_genres)))
 
 

@@ -131,7 +131,7 @@ class NewFilms:
 
 
 def reason_not_to_tag(overview: str) -> str | None:
-    """Why an overview gives a model nothing to read, in the words of the data audit; None if it does."""
+    """Return why an overview gives a model nothing to read, in the words of the data audit; None if it does."""
     if not overview.strip():
         return "missing_overview"
     return "placeholder_overview" if is_placeholder(overview.strip()) else None

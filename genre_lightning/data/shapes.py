@@ -274,7 +274,7 @@ def _count_names(texts: Mapping[str, int], separator: str) -> int:
 
 
 def _odd_names(texts: Mapping[str, int], separator: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Names with another separator in them whose parts are all names of other cells."""
+    """Return the names with another separator in them whose parts are all names of other cells."""
     films: Counter[str] = Counter()
     for cell, times in texts.items():
         films.update(dict.fromkeys(_names(cell, separator), times))

@@ -40,7 +40,7 @@ def normalised_text(text: str) -> str:
 
 
 def text_groups(texts: Iterable[str]) -> NDArray[np.int64]:
-    """Numbers the films by their normalised text: films of one group must stay together.
+    """Give films of one normalised text one number: films of one group must stay together.
 
     Returns:
         int64 array (films,): for each film the first index of a film with its text.
@@ -127,7 +127,7 @@ def _deal(
 
 
 def ids_digest(ids: NDArray[Any]) -> str:
-    """SHA-256 of a split's sorted ids, numbers or texts: two runs may be compared only if it is equal."""
+    """Return the SHA-256 of a split's sorted ids, numbers or texts: two runs may be compared only if it is equal."""
     if ids.dtype == object:
         return hashlib.sha256("\n".join(sorted(ids.tolist())).encode()).hexdigest()
     return hashlib.sha256(np.sort(np.asarray(ids, dtype="<i8")).tobytes()).hexdigest()

@@ -64,7 +64,7 @@ def films_of_step(order: Indices, global_batch_size: int, step: int) -> Indices:
 
 
 def parts_needed(lengths: NDArray[np.integer], budget: int, layout: Layout = "padded") -> int:
-    """How many micro-batches hold texts of these lengths within `budget` tokens.
+    """Return how many micro-batches hold texts of these lengths within `budget` tokens.
 
     Args:
         lengths: Tokens of each text.
@@ -75,7 +75,7 @@ def parts_needed(lengths: NDArray[np.integer], budget: int, layout: Layout = "pa
 
 
 def _parts_needed_by_row(lengths: NDArray[np.integer], budget: int, layout: Layout) -> NDArray[np.int64]:
-    """`parts_needed` for each row of (steps, films); a length of 0 stands for no film.
+    """Return `parts_needed` for each row of (steps, films); a length of 0 stands for no film.
 
     Longest first, each part takes as many texts as there is room for, which is the fewest parts possible of texts
     that are neighbours in length. A text over the budget goes alone.
@@ -132,7 +132,7 @@ def micro_batches_per_step(
 
 
 def partition(lengths: NDArray[np.integer], parts: int, layout: Layout = "padded") -> list[Indices]:
-    """Cuts texts into `parts` groups of like length so that the largest group is as small as it can be.
+    """Cut texts into `parts` groups of like length so that the largest group is as small as it can be.
 
     If one long text alone is the largest group, the others are cut so that the largest of them is as small as it
     can be, and so on: one film over the budget never lets the others go over it.
@@ -175,11 +175,11 @@ class _Descending:
     tokens: list[int]
 
     def length(self, text: int) -> int:
-        """Tokens of a text, by its place."""
+        """Return the tokens of a text, by its place."""
         return self.lengths[bisect_right(self.ends, text)]
 
     def before(self, text: int) -> int:
-        """Tokens of all texts before a place."""
+        """Return the tokens of all texts before a place."""
         run = bisect_right(self.ends, text)
         if run == len(self.ends):
             return self.tokens[-1]
@@ -227,7 +227,7 @@ def _smallest_largest(texts: _Descending, start: int, parts: int, layout: Layout
 
 
 def _cut(texts: _Descending, largest: int, parts: int, layout: Layout, start: int = 0) -> list[tuple[int, int]]:
-    """Greedy groups of at most `largest` tokens; gives up one group after `parts`."""
+    """Return the greedy groups of at most `largest` tokens; gives up one group after `parts`."""
     cuts: list[tuple[int, int]] = []
     films = texts.ends[-1] if texts.ends else 0
     while start < films and len(cuts) <= parts:
@@ -297,7 +297,7 @@ class StepSampler:
         self.step = 0
 
     def __len__(self) -> int:
-        """Micro-batches of a whole epoch on this rank."""
+        """Return the micro-batches of a whole epoch on this rank."""
         return self.steps * self.micro_batches
 
     def set_epoch(self, epoch: int) -> None:
@@ -306,7 +306,7 @@ class StepSampler:
             self.epoch, self.step = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next iteration starts: the same for every rank and any number of ranks.
+        """Return where the next iteration starts: the same for every rank and any number of ranks.
 
         An iteration under way is not in it, as loaders read ahead of training: count optimizer steps for that.
         """

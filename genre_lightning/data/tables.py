@@ -199,7 +199,7 @@ def _parquet_rows(
 
 
 def _batch_rows(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> int:
-    """How many rows are read at a time, so that an average batch stays within `_BATCH_BYTES`."""
+    """Return how many rows are read at a time, so that an average batch stays within `_BATCH_BYTES`."""
     most = 1.0
     for group in range(file.metadata.num_row_groups):
         group_bytes = 0

@@ -86,7 +86,7 @@ _PLAIN_TEXT = (
 
 
 def _knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer makes anything but unknown and special tokens of letters; spaces alone do not count."""
+    """Return whether a tokenizer makes tokens other than unknown and special ones of letters, not counting spaces."""
     special = set(tokenizer.all_special_ids)
     tokens = {token for token in tokenizer(_PLAIN_TEXT, add_special_tokens=False)["input_ids"] if token not in special}
     return any(str(token).strip("\u2581\u0120# ") for token in tokenizer.convert_ids_to_tokens(sorted(tokens)))

@@ -65,7 +65,7 @@ def render(
 
 
 def directive(name: str, value: str) -> str:
-    """One line of sbatch's options.
+    """Return one line of sbatch's options.
 
     Raises:
         ConfigError: A name or a value that no line can hold.
@@ -82,7 +82,7 @@ def directive(name: str, value: str) -> str:
 
 
 def check_limit(script: str) -> None:
-    """Refuses a time limit that comes with its own signal: such a job would save and be queued again after one step.
+    """Refuse a time limit that comes with its own signal: such a job would save and be queued again after one step.
 
     Args:
         script: Rendered.
@@ -139,7 +139,7 @@ def submit(script: Path) -> str:
 
 
 def require_sbatch() -> None:
-    """Refuses a machine that cannot submit.
+    """Refuse a machine that cannot submit.
 
     Raises:
         ConfigError: The machine has no sbatch; the message names the fix.

@@ -102,7 +102,7 @@ class Ranks:
 
 
 def started_by_torchrun() -> bool:
-    """Whether torchrun has started this process."""
+    """Return whether torchrun has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
@@ -132,7 +132,7 @@ def torchrun_ranks() -> Ranks | None:
 
 
 def has_company() -> bool:
-    """Whether other ranks of the run are there already, which may be waiting for this one."""
+    """Return whether other ranks of the run are there already, which may be waiting for this one."""
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 

@@ -12,7 +12,7 @@ AUTO = "auto"
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices natively (AVX-512 BF16 or AMX)."""
+    """Return whether this CPU multiplies bfloat16 matrices natively (AVX-512 BF16 or AMX)."""
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

@@ -52,7 +52,7 @@ def shard(
     materialise: Callable[[nn.Module], None] = lambda part: None,
     keeps_states: bool = False,
 ) -> None:
-    """Shards a backbone block by block and the head by itself, in place.
+    """Shard a backbone block by block and the head by itself, in place.
 
     Every block is a group of its own, and within it every parameter is sharded by itself: frozen NF4 weights, float32
     adapters and norms live side by side. The head is a group that computes in float32.
@@ -170,7 +170,7 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 def _belongs(value: Any, parameter: Tensor) -> TypeGuard[Tensor]:
-    """Whether a value of an optimizer's state is sharded as its parameter is: moments are, step counts are not."""
+    """Return whether a value of an optimizer's state is sharded as its parameter: moments are, step counts are not."""
     return isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape
 
 

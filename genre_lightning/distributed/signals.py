@@ -187,7 +187,7 @@ def _unwatched() -> None:
 
 
 def ignore_batch_signals() -> None:
-    """For a process that has done its work: to unload the libraries takes a while, and is nothing to be killed in."""
+    """End a process that has done its work: unloading the libraries takes a while, and a signal may come in it."""
     for number in BATCH_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what is being unloaded
@@ -201,7 +201,7 @@ def stopping_on_signals(
     last: bool = False,
     at_once: bool = False,
 ) -> Iterator[StopFlag]:
-    """Has signals set the flag while the block runs; then puts the former handlers back and the flag down.
+    """Have signals set the flag while the block runs; then put the former handlers back and the flag down.
 
     Args:
         numbers: Signals that set the flag.

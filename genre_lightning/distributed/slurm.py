@@ -75,7 +75,7 @@ def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def lock_patience(environment: Mapping[str, str] = os.environ) -> float:
-    """Seconds to wait for a run directory that another process works in: many if this job was here before."""
+    """Return the seconds to wait for a run directory that another process uses: many if this job was here before."""
     return _LOCK_PATIENCE_SECONDS if int(environment.get("SLURM_RESTART_COUNT", 0)) else 1.0
 
 

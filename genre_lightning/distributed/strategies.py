@@ -24,13 +24,13 @@ _SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def is_sharded(strategy: Any) -> bool:
-    """Whether a strategy, by name, in a configuration or made, shards the model."""
+    """Return whether a strategy, by name, in a configuration or made, shards the model."""
     configured = str(getattr(strategy, "class_path", "")).rpartition(".")[2]
     return strategy == SHARDED or isinstance(strategy, ShardedStrategy) or configured == ShardedStrategy.__name__
 
 
 def rank_count(devices: Any, num_nodes: int, accelerator: str) -> int:
-    """How many ranks a trainer starts.
+    """Return how many ranks a trainer starts.
 
     Args:
         devices: Devices as Lightning takes them: "auto", -1, a number, a list, or "0,2".
@@ -83,7 +83,7 @@ def device_problems(devices: Any, accelerator: str) -> list[str]:
 def make_strategy(
     strategy: str | Strategy, precision: str, accelerator: str, *, ranks: int = 1, shards_checkpoints: bool = False
 ) -> tuple[str | Strategy, Precision | None]:
-    """Lightning's strategy for a name, and the precision plugin that it needs in place of the trainer's own.
+    """Return Lightning's strategy for a name, and the precision plugin that it needs in place of the trainer's own.
 
     Args:
         strategy: "auto", "ddp", "fsdp", or one already made.
@@ -115,7 +115,7 @@ def check_strategy(
     quant_storage: str = "uint8",
     trains: bool = True,
 ) -> None:
-    """Refuses what cannot work together, before anything is loaded.
+    """Refuse what cannot work together, before anything is loaded.
 
     Args:
         strategy: A name, or one already made.

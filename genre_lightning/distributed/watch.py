@@ -61,7 +61,7 @@ class RankObserver(threading.Thread):
             time.sleep(_POLL_SECONDS)
 
     def name_the_dead(self) -> bool:
-        """Says once which rank has died, and returns whether one has."""
+        """Log once which rank has died, and return whether one has."""
         statuses = [child.poll() for child in self.children]
         dead = [(rank, s) for rank, s in enumerate(statuses, start=1) if s is not None and s not in _BENIGN]
         if dead and self._said.acquire(blocking=False):
@@ -84,7 +84,7 @@ _OBSERVER: list[RankObserver] = []
 
 
 def observe_children(children: list[subprocess.Popen[bytes]]) -> None:
-    """Lightning's hook: called by the first rank of a node when it has started the others."""
+    """Note the ranks that were started: Lightning's hook, called by the first rank of a node."""
     _OBSERVER[:] = [RankObserver(children)]
     _OBSERVER[0].start()
     BEFORE_EXIT.append(_kill_children)
@@ -126,7 +126,7 @@ def explaining_failures() -> Iterator[None]:
 
 
 def _lost_a_rank(error: RuntimeError) -> bool:
-    """Whether a collective raised it because a peer is gone: gloo has no class of its own for that."""
+    """Return whether a collective raised it because a peer is gone: gloo has no class of its own for that."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 

@@ -245,7 +245,7 @@ def _bca_of_one(samples: FloatArray, figure: float, left_out: FloatArray, level:
 
 
 def paired_p_value(first: FloatArray, second: FloatArray) -> float:
-    """Two-sided p-value of "no difference" from paired resamples of one metric for two models.
+    """Return the two-sided p-value of "no difference" from paired resamples of one metric for two models.
 
     p = 2 min(#{difference <= 0} + 1, #{difference >= 0} + 1) / (resamples + 1), at most 1: the smallest level at which
     the percentile interval of the difference leaves out 0. The one added keeps it above 0, which no finite bootstrap
@@ -283,7 +283,7 @@ def _weighted(weights: NDArray[np.float32], values: NDArray) -> FloatArray:
 def _ranking_samples(
     truth: BoolArray, scores: FloatArray, weights: NDArray[np.float32]
 ) -> tuple[FloatArray, FloatArray]:
-    """Average precision and ROC area of one genre in each resample; formulas as in `metrics`, with weighted counts."""
+    """Return the average precision and ROC area of one genre in each resample, as in `metrics` with weighted counts."""
     order = np.argsort(-scores)
     ranked = scores[order]
     places = np.flatnonzero(truth[order])

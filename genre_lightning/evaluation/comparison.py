@@ -182,7 +182,7 @@ def comparison_files(directory: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def is_comparison(directory: str | os.PathLike[str]) -> bool:
-    """Whether a directory holds what `write_comparison` writes, and no run."""
+    """Return whether a directory holds what `write_comparison` writes, and no run."""
     files = comparison_files(directory).values()
     return all(file.is_file() for file in files) and not RunDirectory(Path(directory)).config.exists()
 

@@ -46,7 +46,7 @@ TABLES = (
 
 
 def section_path(run: Run, section: Section) -> Path:
-    """Path of a command's results."""
+    """Return the path of a command's results."""
     return run.directory / "evaluation" / f"{section}.json"
 
 

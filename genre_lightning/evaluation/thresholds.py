@@ -172,7 +172,7 @@ def _resampled(films: int, resamples: int, seed: int) -> NDArray[np.float32]:
 
 
 def _best_log_odds(scores: FloatArray, labels: BoolArray, weights: NDArray[np.float32]) -> FloatArray:
-    """Log-odds of the best-F1 threshold of one genre under each column of weights; NaN if no positive was drawn."""
+    """Return the log-odds of a genre's best-F1 threshold under each column of weights; NaN if no positive was drawn."""
     order = np.argsort(-scores)
     ranked = scores[order].astype(np.float64)
     # F1 can peak only where a group of equal scores that holds a positive ends

@@ -67,7 +67,7 @@ class Attributor(Protocol):
     baseline: str
 
     def attribute(self, text: str, genres: Sequence[int], inputs: EncodedInputs | None = None) -> Attribution:
-        """Explains a text, and the inputs beside it, of which at least one is not empty.
+        """Explain a text, and the inputs beside it, of which at least one is not empty.
 
         Args:
             text: What the model reads.

@@ -87,7 +87,7 @@ def _coloured(explanation: Explanation, genre: GenreExplanation) -> Text:
 
 
 def top_words_table(found: Mapping[str, Any]) -> Table:
-    """Lays out what `top_words` gave: one row a genre."""
+    """Lay out what `top_words` gave: one row a genre."""
     table = Table(
         box=box.ASCII,
         title=f"{found['split']}: the words that speak most for each genre, in {found['films']:,} films",

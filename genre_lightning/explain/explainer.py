@@ -182,7 +182,7 @@ class Explainer:
             self.attributor = GradientAttributor(scorer, steps, bound)
 
     def __call__(self, text: Text, *, top_k: int | None = None, threshold: float | None = None) -> Explanation:
-        """Explains the genres of a text: those decided, or the likeliest one if none is.
+        """Explain the genres of a text: those decided, or the likeliest one if none is.
 
         Args:
             text: See `Tagger`.
@@ -226,7 +226,7 @@ class Explainer:
         return Explanation(tagged, filled, attribution.words, attribution.read, self.attributor.baseline, genres)
 
     def attribute(self, filled: str, genres: Sequence[int], inputs: EncodedInputs | None = None) -> Attribution:
-        """Explains the calibrated log-odds of a text to which the template has been applied.
+        """Explain the calibrated log-odds of a text to which the template has been applied.
 
         Args:
             filled: What the model reads.
@@ -243,7 +243,7 @@ def _strongest_first(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_explainable(run: RunDirectory) -> None:
-    """Refuses runs that have no explanation, before anything is loaded.
+    """Refuse runs that have no explanation, before anything is loaded.
 
     Raises:
         ConfigError: An ensemble, or a model that is asked in words.

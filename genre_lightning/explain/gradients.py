@@ -101,7 +101,7 @@ class GradientAttributor:
     def _integrate(
         self, film: tuple[Tensor, ...], missing: tuple[Tensor, ...], genre: int, change: float
     ) -> tuple[list[NDArray[np.float64]], int]:
-        """Attributions to a genre, float64 (tokens,) and (1,) for each input, and the number of steps they took."""
+        """Return the attributions to a genre, float64 (tokens,) and (1,) for each input, and the number of steps."""
         steps = self.steps or FIRST_STEPS
         while True:
             attributions = self.gradients.attribute(

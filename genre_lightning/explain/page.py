@@ -28,7 +28,7 @@ def write_page(path: str | os.PathLike[str], run: str, explanations: Sequence[Ex
 
 
 def page_values(run: str, explanations: Sequence[Explanation]) -> dict[str, Any]:
-    """Gathers what the page shows."""
+    """Gather what the page shows."""
     return {"run": run, "texts": [_text_values(explanation) for explanation in explanations]}
 
 

@@ -60,7 +60,7 @@ class WordMeans:
             self.films[genre] += 1
 
     def rows(self, fewest: int = FEWEST_FILMS, kept: int = WORDS_KEPT) -> list[dict[str, Any]]:
-        """For each genre its films and the words of highest mean, of those that at least `fewest` of its films have."""
+        """Return each genre's films and its words of highest mean that at least `fewest` of its films have."""
         rows = []
         for genre, films, values in zip(self.genres, self.films.tolist(), self._values, strict=True):
             means = [(float(np.mean(v)), len(v), name) for name, v in values.items() if len(v) >= fewest]
@@ -93,7 +93,7 @@ def stored_split(run: RunDirectory, split: str) -> StoredPredictions:
 
 
 def draw_films(decided: BoolArray, films: int, seed: int) -> NDArray[np.int64]:
-    """Draws films so that rare genres are heard too.
+    """Draw films so that rare genres are heard too.
 
     Genre by genre, the rarest first, films that have it are drawn until there are as many as its equal share; the
     rest is drawn from all.
@@ -125,7 +125,7 @@ def top_words(
     progress: Callable[[int], None],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Explains a sample of a split's films and gives what top_words.json holds.
+    """Explain a sample of a split's films and return what top_words.json holds.
 
     Args:
         explainer: The run's explainer.

@@ -53,7 +53,7 @@ _ODD_PART_IS_LINEAR = ("relu", "gelu", "silu")
 
 
 def why_not_plain(config: PretrainedConfig, pooled_by: PooledBy, genres: int) -> str | None:
-    """Why no classifier of transformers computes a model's logits; None if one does.
+    """Return why no classifier of transformers computes a model's logits; None if one does.
 
     Args:
         config: Configuration of the backbone.

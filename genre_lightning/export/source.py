@@ -93,7 +93,7 @@ class Source:
         return self.decision.probabilities(logits.float().numpy())
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids and mask of texts, cut and padded on the right."""
+        """Return the token ids and mask of texts, cut and padded on the right."""
         rows = [np.array(ids, dtype=np.int32) for ids in encode(list(texts), self.tokenizer, self.max_tokens)]
         ids, mask = pad_rows(rows, Padding(self.tokenizer.pad_token_id or 0))
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
@@ -152,7 +152,7 @@ class PlainTagger(nn.Module):
         self.head = head
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *values: Tensor) -> Tensor:
-        """Logits, float32 (texts, genres).
+        """Return the logits, float32 (texts, genres).
 
         Args:
             input_ids: int64 (texts, tokens).

@@ -84,7 +84,7 @@ class Preparation:
         return made
 
     def as_list(self) -> list[Any]:
-        """All of it, as JSON can hold it."""
+        """Return all fields, as JSON can hold them."""
         return list(astuple(self))
 
 

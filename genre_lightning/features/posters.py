@@ -250,7 +250,7 @@ def _build_chunk(
 
 
 def _key(chunk: Sequence[tuple[int, Path]], backbone: VisionBackbone) -> str:
-    """Names the vectors of a chunk by the weights, the preparation, and each file's path, size and time of change."""
+    """Name the vectors of a chunk by the weights, the preparation, and each file's path, size and time."""
     files = []
     for film, path in chunk:
         try:

@@ -181,7 +181,7 @@ def _blocks(path: Path, columns: dict[str, pa.DataType], share: ReadShare | None
 
 
 def _ids(column: pa.Array | pa.ChunkedArray, path: Path) -> NDArray[np.int32]:
-    """Ids in 32 bits.
+    """Return the ids in 32 bits.
 
     Raises:
         DataError: One is missing, negative or larger.

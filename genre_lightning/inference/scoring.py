@@ -68,10 +68,10 @@ class Scorer(Protocol):
         """Inputs of the head, as training has fitted them."""
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
-        """Raw log-odds, float32 (films, genres)."""
+        """Return the raw log-odds, float32 (films, genres)."""
 
     def tokens(self, films: Sequence[Cells]) -> list[int | None]:
-        """How many tokens each text has before it is cut, special ones included; None if there are none."""
+        """Return how many tokens each text has before it is cut, special ones included; None if there are none."""
 
 
 def open_scorer(directory: str | os.PathLike[str], device: str | None = None, precision: str | None = None) -> Scorer:
@@ -190,7 +190,7 @@ class ModelScorer(_TemplateReader):
         return not isinstance(self.model.head, torch.nn.Identity)
 
     def pooled(self, films: Sequence[Cells]) -> NDArray[np.float32]:
-        """Pooled states of the backbone, which the head reads, float32 (films, width)."""
+        """Return the pooled states of the backbone, which the head reads, float32 (films, width)."""
         states: list[torch.Tensor] = []
         vectors: NDArray[np.float32] | None = None
         hook = self.model.head.register_forward_pre_hook(lambda head, inputs: states.append(inputs[0]))
@@ -206,7 +206,7 @@ class ModelScorer(_TemplateReader):
 
     @torch.inference_mode()
     def _batches(self, films: Sequence[Cells]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Positions of the films of each batch, and their logits."""
+        """Yield the positions of the films of each batch, and their logits."""
         assert self.max_tokens is not None
         if not films:
             return

@@ -225,7 +225,7 @@ def _text_of(file: BinaryIO) -> io.TextIOWrapper:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a number says all that the text does, within 64 bits."""
+    """Return whether a number says all that the text does, within 64 bits."""
     return len(text) <= 18 and text.isascii() and text.isdigit() and str(int(text)) == text
 
 

@@ -128,7 +128,7 @@ class Tagger:
     def __call__(
         self, texts: Text | Iterable[Text], *, top_k: int | None = None, threshold: float | None = None
     ) -> TaggedText | list[TaggedText] | Iterator[TaggedText]:
-        """Tags a text, a list of texts, or a stream of them that may be endless.
+        """Tag a text, a list of texts, or a stream of them that may be endless.
 
         Args:
             texts: One text, a sequence, or an iterator, from which `WINDOW` are taken at a time.

@@ -69,7 +69,7 @@ def score_films(log_odds: FloatArray, thresholds: FloatArray, positives: FloatAr
 
 
 def best_films(scores: FloatArray, count: int) -> NDArray[np.int64]:
-    """Positions of the films of the highest scores, the highest first; the earlier of equals."""
+    """Return the positions of the films of the highest scores, the highest first; the earlier of equals."""
     return np.argsort(-scores, kind="stable")[:count]
 
 

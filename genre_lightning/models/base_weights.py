@@ -213,7 +213,7 @@ def _damaged(file: Path, error: Exception) -> ConfigError:
 
 
 def weights_digest(files: list[Path], cache_dir: Path | None = None) -> str:
-    """SHA-256 over the names and digests of weight files.
+    """Return the SHA-256 over the names and digests of weight files.
 
     A file's digest is kept in the cache under its path, size and time of change, so that gigabytes are read once.
 
@@ -261,7 +261,7 @@ def _remember(note: Path, digest: str) -> None:
 
 
 def check_same_base(theirs: BaseMetadata, ours: BaseMetadata) -> None:
-    """Refuses a checkpoint whose adapters were trained over other frozen weights.
+    """Refuse a checkpoint whose adapters were trained over other frozen weights.
 
     Args:
         theirs: The base of the checkpoint.

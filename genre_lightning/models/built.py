@@ -71,7 +71,7 @@ class BuiltModule(StepwiseModule):
         raise TypeError(f"{type(self).__name__} does not say how it is built: define build(self, spec)")
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, float32 (rows, genres), of a batch."""
+        """Return the logits, float32 (rows, genres), of a batch."""
         raise TypeError(f"{type(self).__name__} does not map a batch to logits: define forward(self, batch)")
 
     def fused(self, head: nn.Sequential, spec: DataSpec) -> nn.Module:

@@ -152,7 +152,7 @@ class FrozenDecoder(GenreClassifier):
     # Building
 
     def weight_format(self) -> WeightFormat:
-        """How the frozen weights are kept."""
+        """Return how the frozen weights are kept."""
         auto = self.options.compute_dtype == "auto"
         dtype = dtype_of_precision(self.precision) if auto else getattr(torch, self.options.compute_dtype)
         return WeightFormat(self.options.quantization, dtype, getattr(torch, self.options.quant_storage))
@@ -260,6 +260,6 @@ class FrozenDecoder(GenreClassifier):
         check_same_base(metadata.base, self.base_metadata())
 
     def trained_names(self) -> set[str]:
-        """Names of what a checkpoint holds: all that trains, and nothing of the frozen base."""
+        """Return the names of what a checkpoint holds: all that trains, and nothing of the frozen base."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad or is_start(name)}
         return trained | self.adapter_state

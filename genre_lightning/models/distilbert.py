@@ -199,7 +199,7 @@ class DistilBertClassifier(GenreClassifier):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
+        """Return the logits, float32 (texts, genres), of a padded or packed batch of token ids."""
         if "attention_mask" in batch:
             mask = batch["attention_mask"]
             states = self.backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state

@@ -45,7 +45,7 @@ class FiniteSteps(nn.Module):
         self.counts[0] = value
 
     def first_that_stays(self, *, scaled: bool) -> int | None:
-        """Optimizer steps before the first of the bad steps that end nowhere; waits for the device.
+        """Return the optimizer steps before the first of the bad steps that end nowhere; waits for the device.
 
         Args:
             scaled: Whether a loss scaler skips bad steps; without one a single bad step spoils the weights.

@@ -35,7 +35,7 @@ class LinearGenres:
 def naive_bayes(
     features: csr_matrix, labels: NDArray[np.bool_], smoothing: float, known: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Log-odds of multinomial naive Bayes, each genre against the rest, as a linear function of the features.
+    """Return the log-odds of multinomial naive Bayes, each genre against the rest, as weights and bias.
 
     Args:
         features: Not negative, (films, terms).
@@ -61,7 +61,7 @@ def naive_bayes(
 
 
 def prior_log_odds(labels: NDArray[np.bool_], known: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """Log-odds of each genre's share of films; half a film more on either side keeps those of none and all finite."""
+    """Return the log-odds of each genre's fraction of films; half a film more on either side keeps them finite."""
     positives = labels.sum(axis=0).astype(np.float64)
     negatives = (len(labels) if known is None else known.sum(axis=0)) - positives
     edge = (positives == 0) | (negatives == 0)

@@ -59,7 +59,7 @@ def add_lora(
     unfreeze: int | None = None,
     shape_only: bool = False,
 ) -> nn.Module:
-    """Freezes the backbone and puts trainable float32 adapters on it.
+    """Freeze the backbone and put trainable float32 adapters on it.
 
     Args:
         backbone: With its weights, if the adapters start from them.
@@ -125,7 +125,7 @@ def _add_start(wrapped: Any, config: Any) -> None:
 
 
 def is_start(name: str) -> bool:
-    """Whether a parameter is of an adapter that `add_lora` has frozen, and belongs in a checkpoint all the same."""
+    """Return whether a parameter is of an adapter that `add_lora` has frozen, but belongs in a checkpoint."""
     return f".{START}." in name
 
 
@@ -248,5 +248,5 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype)
 
 
 def trained_size(shapes: Iterable[tuple[int, int]], rank: int) -> int:
-    """Numbers that LoRA trains in linear layers of these (outputs, inputs)."""
+    """Return the numbers that LoRA trains in linear layers of these (outputs, inputs)."""
     return sum(rank * (outputs + inputs) for outputs, inputs in shapes)

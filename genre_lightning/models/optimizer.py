@@ -53,7 +53,7 @@ def parameter_groups(
     weight_decay: float,
     part_of: Callable[[str], Part] | None = None,
 ) -> list[dict[str, Any]]:
-    """AdamW's groups: parts of the backbone and head apart, biases and norms (all of one dimension) without decay.
+    """Return AdamW's groups: backbone and head apart, biases and norms (all of one dimension) without decay.
 
     Args:
         backbone: Its parameters by name.
@@ -111,7 +111,7 @@ def parts_of_backbone(
 
 
 def _depths(backbone: nn.Module) -> dict[str, int]:
-    """How many blocks a parameter lies below the last one; those above the blocks are left out."""
+    """Return how many blocks a parameter lies below the last one; those above the blocks are left out."""
     try:
         blocks = transformer_blocks(backbone)
     except ConfigError:

@@ -72,7 +72,7 @@ class StepSums(nn.Module):
 
 
 def text_lengths(batch: dict[str, Tensor]) -> Tensor:
-    """Tokens of each text of a batch, float64 (texts,), padding left out."""
+    """Return the tokens of each text of a batch, float64 (texts,), padding left out."""
     if "attention_mask" in batch:
         return batch["attention_mask"].sum(dim=1).double()
     return packed_lengths(batch["last_tokens"]).double()  # a packed batch has no padding, and no mask

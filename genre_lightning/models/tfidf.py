@@ -56,7 +56,7 @@ class TfidfBaseline(ABC):
     name: ClassVar[str]
 
     def check(self) -> None:
-        """Refuses impossible options.
+        """Refuse impossible options.
 
         Raises:
             ConfigError: Every problem, each with its fix.
@@ -68,7 +68,7 @@ class TfidfBaseline(ABC):
     def _solve(
         self, features: csr_matrix, labels: NDArray[np.bool_], seed: int, known: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Weights (terms, genres) and bias (genres,) from features (films, terms) and labels (films, genres).
+        """Return weights (terms, genres) and bias (genres,) from features (films, terms) and labels (films, genres).
 
         `known` is None or says of which films each label is known.
         """
@@ -140,7 +140,7 @@ class TfidfBaseline(ABC):
         return hstack([features, columns * np.float32(self.input_weight)], format="csr", dtype=np.float32)
 
     def logits(self, texts: Sequence[str], columns: csr_matrix | None = None) -> NDArray[np.float32]:
-        """Log-odds, finite, (texts, genres).
+        """Return the log-odds, finite, (texts, genres).
 
         Args:
             texts: What the template makes.

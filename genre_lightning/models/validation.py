@@ -238,5 +238,5 @@ class EvaluationMetrics(nn.Module):
 
 
 def _mean_where(values: Tensor, defined: Tensor) -> Tensor:
-    """Mean over the entries marked as defined; NaN if none is."""
+    """Return the mean over the entries marked as defined; NaN if none is."""
     return torch.where(defined, values, 0.0).sum() / defined.sum()

@@ -162,7 +162,7 @@ class ZeroShotLlama(FrozenDecoder):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Log-odds of yes against no, float32 (rows, genres), of a padded batch of films."""
+        """Return the log-odds of yes against no, float32 (rows, genres), of a padded batch of films."""
         assert self.questions is not None
         tokens, mask = batch["input_ids"], batch["attention_mask"]
         asked = self.questions.to(tokens.device)
@@ -206,7 +206,7 @@ class ZeroShotLlama(FrozenDecoder):
 
 
 def continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Tokens of a text that follows another: without the leading space that some tokenizers put before every text."""
+    """Return the tokens of a text that follows another: without the leading space that some tokenizers add."""
     anchor = tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"]
     whole = tokenizer(_ANCHOR + text, add_special_tokens=False)["input_ids"]
     if whole[: len(anchor)] == anchor:

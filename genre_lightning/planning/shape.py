@@ -174,7 +174,7 @@ def _first(config: Any, *names: str) -> float:
 
 
 def _state_dropouts(block: nn.Module) -> int:
-    """BERT drops states after the attention and after the feed-forward layers, DistilBERT after the latter alone."""
+    """Return the dropped states: BERT's after attention and feed-forward layers, DistilBERT's after the latter."""
     names = [name for name, module in block.named_modules() if isinstance(module, nn.Dropout) and "lora" not in name]
     # the attention's own is on its probabilities
     return sum(name.split(".")[-2:-1] not in (["attention"], ["self"]) for name in names)
@@ -217,7 +217,7 @@ def _weights(model: GenreClassifier, block_of: dict[int, int]) -> list[Weight]:
 
 
 def _adapted(part: nn.Module) -> list[Any]:
-    """Layers with an adapter of peft's."""
+    """Return the layers with an adapter of peft's."""
     return [module for module in part.modules() if "default" in (getattr(module, "lora_A", None) or ())]
 
 

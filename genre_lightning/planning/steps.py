@@ -131,7 +131,7 @@ def plan_steps(
     encoder: bool,
     in_groups: bool = False,
 ) -> StepPlan:
-    """Cuts the steps of the run as its sampler will.
+    """Cut the steps of the run as its sampler will.
 
     Args:
         lengths: Tokens of each film of the training split.

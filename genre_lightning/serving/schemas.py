@@ -45,7 +45,7 @@ class Options(_Body):
     )
 
     def as_arguments(self, policy: Policy) -> dict[str, Any]:
-        """Arguments of `Tagger.decide`."""
+        """Return the arguments of `Tagger.decide`."""
         return {"policy": self.policy or policy, "top_k": self.top_k, "threshold": self.threshold}
 
 

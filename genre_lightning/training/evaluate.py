@@ -40,7 +40,7 @@ def keep_untrained(setup: Setup) -> None:
 
 
 def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModule, split: str) -> Predictions:
-    """Logits of every film of a split, each once, in the split's order, on every rank."""
+    """Return the logits of every film of a split, each once, in the split's order, on every rank."""
     part = data.prepare().splits[split]
     data.trainer = trainer
     logits = collect_logits(trainer, model, data.evaluation_dataloader(split), part.labels.shape)
@@ -48,7 +48,7 @@ def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModul
 
 
 def predictions_of(data: PreparedFilms, split: str, logits: NDArray[np.float32]) -> Predictions:
-    """Logits of a split's films, in its order, beside the films and their genres."""
+    """Return the logits of a split's films, in its order, beside the films and their genres."""
     part = data.splits[split]
     rows = data.rows[part.films]
     return Predictions(
@@ -66,7 +66,7 @@ def predictions_of(data: PreparedFilms, split: str, logits: NDArray[np.float32])
 def collect_logits(
     trainer: Trainer, model: GenreClassifier, loader: DataLoader[Any], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Logits (films, genres) in the order of the data set, from the batches of all ranks."""
+    """Return the logits (films, genres) in the order of the data set, from the batches of all ranks."""
     outputs: list[Any] = trainer.predict(model, dataloaders=loader) or []
     logits = np.full(shape, np.nan, dtype=np.float32)
     pairs = [(batch["index"].numpy(), batch["logits"].numpy()) for batch in outputs]
@@ -77,7 +77,7 @@ def collect_logits(
 
 
 def fit_and_store_decision(setup: Setup, validation: Predictions) -> Decision:
-    """Fits temperature and thresholds on validation, and stores them in the best checkpoint and in decision.json."""
+    """Fit temperature and thresholds on validation, and store them in the best checkpoint and in decision.json."""
     decision = fit_decision(validation, "validation", seed=setup.config.seed, **setup.config.decision.as_dict())
 
     def bind(content: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ def provenance_of(run: RunDirectory, device: torch.device | None = None) -> dict
 
 
 def steps_done(run: RunDirectory) -> int:
-    """Optimizer steps of the whole training, the place of its evaluation on the loggers' axis."""
+    """Return the optimizer steps of the whole training, the place of its evaluation on the loggers' axis."""
     return run.read_state().steps or 0
 
 

@@ -84,7 +84,7 @@ def predict_file(options: PredictOptions) -> None:
 
 
 def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms) -> None:
-    """Tags with a model that has a checkpoint, on as many ranks as there are."""
+    """Tag with a model that has a checkpoint, on as many ranks as there are."""
     films.check()
     config, parser = parse("predict", with_run_config(_trainer_words(options, settings)))
     setup = trained_setup(config, parser, films=False)
@@ -134,7 +134,7 @@ def _trainer_words(options: PredictOptions, settings: Mapping[str, Any]) -> list
 
 
 def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms) -> None:
-    """Tags with a baseline or an ensemble, in one process."""
+    """Tag with a baseline or an ensemble, in one process."""
     if options.rest:
         raise ConfigError(
             f"{options.rest[0]} means nothing to a run of '{kind_of(settings)}': predict takes --data.csv, "

@@ -83,7 +83,7 @@ def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override:
 
 
 def _same_genres(run: RunDirectory, data: PreparedFilms) -> bool:
-    """Whether the splits have the genres that an earlier version read, whose digests of films are others."""
+    """Return whether the splits have the genres that an earlier version read, whose digests of films are others."""
     return run.audit.is_file() and read_json(run.audit).get("splits") == data.audit["splits"]
 
 
@@ -150,7 +150,7 @@ def undone_if_refused(run: RunDirectory) -> Iterator[None]:
 
 
 def _stamps(run: RunDirectory) -> dict[Path, int]:
-    """When each checkpoint was last written: a step that is kept is not undone."""
+    """Return when each checkpoint was last written: a step that is kept is not undone."""
     return {path: path.stat().st_mtime_ns for path in run.checkpoints.glob("*.ckpt")}
 
 

@@ -314,7 +314,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
 
 
 def _float32_products(accelerator: str, precision: str) -> Literal["highest", "high"]:
-    """How float32 products are computed: in TF32, three digits, only if they are the whole model's, for speed.
+    """Return how float32 products are computed: in TF32, three digits, only if they are the whole model's, for speed.
 
     Below 16-mixed and bf16-mixed they are those of pooling and head, which take no time.
     """

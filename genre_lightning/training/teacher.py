@@ -96,7 +96,7 @@ def teach(setup: Setup, data: PreparedData) -> None:
 
 
 def is_taught(run: RunDirectory) -> bool:
-    """Whether a run keeps what its teacher has said."""
+    """Return whether a run keeps what its teacher has said."""
     return (run.path / _KEPT).is_file()
 
 
@@ -110,7 +110,7 @@ def _kept(path: Path, key: str) -> NDArray[Any] | None:
 
 
 def _predicted(path: Path, setup: Setup, data: PreparedData) -> NDArray[np.float32]:
-    """Log-odds (training films, genres): NaN for films and genres that the teacher does not know."""
+    """Return the log-odds (training films, genres): NaN for films and genres that the teacher does not know."""
     films = len(data.splits["train"].films)
     if path.suffix == ".parquet":
         genres, log_odds = _of_table(path, data)
@@ -178,7 +178,7 @@ def _training_ids(data: PreparedData) -> list[Any]:
 
 
 def _films_of(kept: KeptSplits, wanted: Any) -> tuple[set[str], set[bytes]]:
-    """Ids and digests of the texts of the films on the wanted sides."""
+    """Return the ids and digests of the texts of the films on the wanted sides."""
     films = [place for place, side in enumerate(kept.sides) if wanted(side)]
     return {kept.ids[place] for place in films}, {kept.digests[place] for place in films}
 

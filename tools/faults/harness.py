@@ -95,11 +95,11 @@ class Broken:
         return [last[rank] for rank in sorted(last)]
 
     def strikes(self) -> list[bool]:
-        """Whether each start was struck."""
+        """Return whether each start was struck."""
         return [any(line["event"] == "strike" for line in lines) for lines in self._by_start()]
 
     def steps_again(self) -> list[int]:
-        """Optimizer steps of each start that a later one did again."""
+        """Return the optimizer steps of each start that a later one did again."""
         steps = [[line["step"] for line in lines if line["event"] == "step"] for lines in self._by_start()]
         return [
             sum(any(step in later for later in steps[start + 1 :]) for step in done) for start, done in enumerate(steps)
@@ -116,7 +116,7 @@ class Broken:
 
 
 def break_and_finish(setting: Setting, name: str, faults: list[Fault], *, cache: Path | None = None) -> Broken:
-    """Starts a run once with each fault, then without any until it ends.
+    """Start a run once with each fault, then without any until it ends.
 
     Args:
         setting: What is run.
@@ -171,7 +171,7 @@ def _check_end(fault: Fault | None, end: Ended, *, struck: bool) -> None:
 
 
 def draw(rng: random.Random, counts: list[Counter[str]], *, first: bool, launcher: str) -> Fault:
-    """A fault at a random moment.
+    """Return a fault at a random moment.
 
     Args:
         rng: What is drawn from.
@@ -199,7 +199,7 @@ class Table:
         self.lost: Counter[str] = Counter()
 
     def add(self, fault: Fault, *, struck: bool, again: int, different: bool) -> None:
-        """Counts a fault."""
+        """Count a fault."""
         if not struck:
             self.missed[fault.moment] += 1
             return
@@ -208,7 +208,7 @@ class Table:
         self.lost[fault.moment] += different
 
     def total(self) -> int:
-        """Faults that struck."""
+        """Return the faults that struck."""
         return sum(sum(of.values()) for of in self.struck.values())
 
     def __str__(self) -> str:
@@ -235,7 +235,7 @@ class Table:
 
 
 def make_setting(place: Path, strategy: str, ranks: int, model: str, options: list[str]) -> Setting:
-    """The run of a campaign: a small encoder, or NF4 weights of a small Llama with LoRA."""
+    """Return the run of a campaign: a small encoder, or NF4 weights of a small Llama with LoRA."""
     from genre_lightning.data.sample.generate import write_sample
 
     setting = Setting(write_sample(place / "sample.csv", films=165, seed=1), place, ranks)
@@ -259,7 +259,7 @@ _OF_THE_ENCODER = ("--model.backbone=small", "--model.architecture", "--data.voc
 
 
 def campaign(setting: Setting, number: int, seed: int, minutes: float) -> tuple[Table, int, list[str]]:
-    """Breaks runs until `number` faults have struck, or the minutes are over.
+    """Break runs until `number` faults have struck, or the minutes are over.
 
     Returns:
         The table, the number of runs, and what differed from the unbroken run.
@@ -300,7 +300,7 @@ def campaign(setting: Setting, number: int, seed: int, minutes: float) -> tuple[
 
 
 def main() -> int:
-    """Draws faults, strikes, and prints the table."""
+    """Draw faults, strike, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=100, help="faults that strike, in all")
     parser.add_argument("--seed", type=int, default=0)

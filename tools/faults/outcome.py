@@ -19,7 +19,7 @@ _CLOCK_GROUPS = ("throughput/", "memory/")
 
 
 def differences(expected: Path, got: Path) -> list[str]:
-    """Everything in which two finished runs differ; nothing if they are equal.
+    """Return everything in which two finished runs differ; nothing if they are equal.
 
     Compared are the content of the last and the best checkpoint (weights, optimizer, schedule, counts, random states,
     best score, decision), the curves row by row, the predictions and the metrics of both splits.
@@ -44,7 +44,7 @@ def differences(expected: Path, got: Path) -> list[str]:
 
 
 def curves(run_dir: Path) -> list[tuple[tuple[str, str], dict[str, str]]]:
-    """The rows of a run's curves that hold more than what a clock says, under their epoch and step."""
+    """Return the rows of a run's curves that hold more than what a clock says, under their epoch and step."""
     with (run_dir / "curves.csv").open(newline="") as file:
         rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
     return [

@@ -59,7 +59,7 @@ class HungError(AssertionError):
 
 
 def _rank(words: Sequence[str], environment: Mapping[str, str], log: str, family: Connection, seconds: float) -> None:
-    """A rank's process, fresh from the fork server."""
+    """Run a rank's process, fresh from the fork server."""
     os.setsid()
     with Path(log).open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
@@ -83,7 +83,7 @@ def _rank(words: Sequence[str], environment: Mapping[str, str], log: str, family
 def start_ranks(
     words: Sequence[str], ranks: int, log: Path, environment: Mapping[str, str], *, seconds: float
 ) -> Ended:
-    """Starts the command as torchrun does, a process for each rank, and ends the ranks when one dies, as it does too.
+    """Start the command as torchrun does, a process for each rank, and end all ranks when one dies.
 
     Args:
         words: Arguments of the command line.
@@ -125,7 +125,7 @@ def start_ranks(
 
 
 def preload(*more: str) -> None:
-    """Names what the server loads when it is first needed."""
+    """Name what the server loads when it is first needed."""
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *more])
 
 
@@ -143,7 +143,7 @@ def _torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 
 def _wait_as_torchrun(processes: Sequence[BaseProcess], deadline: float) -> list[int] | None:
-    """Waits for all to end; returns the ranks that had to be killed, or None if the deadline passed."""
+    """Wait for all to end; return the ranks that had to be killed, or None if the deadline passed."""
     forced: list[int] = []
     dying = False
     while running := [process for process in processes if process.exitcode is None]:
@@ -168,7 +168,7 @@ def _wait_as_torchrun(processes: Sequence[BaseProcess], deadline: float) -> list
 def start_by_lightning(
     words: Sequence[str], log: Path, environment: Mapping[str, str], *, seconds: float, by: Sequence[str] = ()
 ) -> Ended:
-    """Starts the command as a user does from a shell; Lightning starts the ranks past the first.
+    """Start the command as a user does from a shell; Lightning starts the ranks past the first.
 
     Args:
         words: Arguments of the command line.

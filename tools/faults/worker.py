@@ -91,7 +91,7 @@ class Journal:
         self.rank = rank
 
     def write(self, **facts: Any) -> None:
-        """Appends a line."""
+        """Append a line."""
         if self.path:
             line = json.dumps({"rank": self.rank, "process": os.getpid(), **facts}) + "\n"
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -100,7 +100,7 @@ class Journal:
 
 
 def rank_of_this_process() -> int:
-    """Global rank as torchrun, SLURM or Lightning's launcher tells it."""
+    """Return the global rank as torchrun, SLURM or Lightning's launcher tells it."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if name in os.environ:
             return int(os.environ[name])
@@ -129,12 +129,12 @@ class Strike:
         self.mine = bool(name) and journal.rank == (0 if self.to_all else int(rank))
 
     def comes(self, moment: str) -> bool:
-        """Counts a moment, and returns whether it is the one to strike at."""
+        """Count a moment, and return whether it is the one to strike at."""
         self.counts[moment] += 1
         return self.mine and moment == self.moment and self.counts[moment] == self.count
 
     def strike(self) -> None:
-        """Sends the signal, or raises."""
+        """Send the signal, or raise."""
         self.journal.write(event="strike", moment=self.moment, signal=self.signal, to_all=self.to_all)
         if self.signal == ERROR:
             raise FaultError(f"a fault {self.moment}")
@@ -148,7 +148,7 @@ class Strike:
                 os.kill(process, number)
 
     def watch_all(self) -> None:
-        """Has every moment counted."""
+        """Have every moment counted."""
         for name, moment in MOMENTS.items():
             self._watch(name, moment)
 
@@ -187,7 +187,7 @@ class Strike:
 
 
 def _file_of(args: Sequence[Any]) -> str:
-    """The path that a call is about: its last argument that is a path or an open file."""
+    """Return the path that a call is about: its last argument that is a path or an open file."""
     for value in reversed(args):
         if isinstance(value, int):
             return str(Path(f"/proc/self/fd/{value}").readlink())
@@ -199,7 +199,7 @@ def _file_of(args: Sequence[Any]) -> str:
 
 
 def _journal_steps(journal: Journal) -> None:
-    """Notes every optimizer step that is begun with its films' gradient known: what a kill may cost."""
+    """Note every optimizer step that is begun with its films' gradient known: what a kill may cost."""
     from genre_lightning.models.base import GenreClassifier
 
     original = GenreClassifier.configure_gradient_clipping
@@ -212,7 +212,7 @@ def _journal_steps(journal: Journal) -> None:
 
 
 def run(words: Sequence[str], family: Sequence[int] = ()) -> int:
-    """Runs the command of `words` with the fault and the journal that the environment names."""
+    """Run the command of `words` with the fault and the journal that the environment names."""
     from genre_lightning.__main__ import main
     from genre_lightning.evaluation.plots import figures
 

@@ -50,7 +50,7 @@ def write_checkpoint(content: dict[str, Any], path: Path, kept: Sequence[Path] =
 
 
 def save_flushed(content: Any, path: Path) -> None:
-    """`torch.save` to a file that is on disk when this returns."""
+    """Save with `torch.save` to a file that is on disk when this returns."""
     with path.open("wb") as file:
         torch.save(content, file)
     finish_draft(path)
@@ -68,7 +68,7 @@ def not_written(path: Path, error: object) -> SaveError:
 
 
 def tensor_bytes(content: Any) -> int:
-    """Bytes of all tensors in a nest of mappings and sequences."""
+    """Return the bytes of all tensors in a nest of mappings and sequences."""
     if isinstance(content, Tensor):
         return content.numel() * content.element_size()
     if isinstance(content, Mapping):
@@ -77,7 +77,7 @@ def tensor_bytes(content: Any) -> int:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuses to start what the disk has no room for.
+    """Refuse to start what the disk has no room for.
 
     Args:
         folder: Folder that the checkpoints are written to.
@@ -92,7 +92,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def load_safely(path: Path, map_location: Any = "cpu", *, mapped: bool = False) -> dict[str, Any]:
-    """`torch.load` of tensors and plain values.
+    """Call `torch.load` for tensors and plain values.
 
     Args:
         path: The file.

@@ -86,7 +86,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self.mapped = mapped
 
     def kept(self, path: Path) -> list[Path]:
-        """Names for the checkpoints before the newest; a best one has none."""
+        """Return the names for the checkpoints before the newest; a best one has none."""
         return previous_names(path.parent, self.keep_last) if path.name == "last.ckpt" else []
 
     @override
@@ -105,5 +105,5 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def previous_names(folder: Path, keep_last: int) -> list[Path]:
-    """Where the checkpoints before last.ckpt lie, from the newest to the oldest."""
+    """Return where the checkpoints before last.ckpt lie, from the newest to the oldest."""
     return [folder / ("previous.ckpt" if age == 1 else f"previous-{age}.ckpt") for age in range(1, keep_last)]

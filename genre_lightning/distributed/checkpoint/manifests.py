@@ -59,7 +59,7 @@ class Manifest:
 
 
 def manifest_path(checkpoint: Path) -> Path:
-    """Where the manifest of a checkpoint lies."""
+    """Return where the manifest of a checkpoint lies."""
     return checkpoint.with_name(checkpoint.name + ".manifest.json")
 
 

@@ -167,7 +167,7 @@ def read_shards(path: Path, weights: Tensors, parameters: Sequence[Sequence[Tens
 
 
 def _empty_like(parameter: Tensor, stored: TensorStorageMetadata) -> Tensor:
-    """Room for a value of an optimizer's state: moments are sharded as their parameter is, step counts are not."""
+    """Return room for a value of an optimizer's state: moments are sharded as their parameter is, step counts not."""
     dtype = stored.properties.dtype
     if isinstance(parameter, DTensor) and stored.size == parameter.shape:
         return torch.zeros_like(parameter, dtype=dtype)
@@ -176,7 +176,7 @@ def _empty_like(parameter: Tensor, stored: TensorStorageMetadata) -> Tensor:
 
 
 def _verify_once(path: Path) -> None:
-    """Has the first rank alone read all bytes, and every rank know what came of it."""
+    """Have the first rank alone read all bytes, and every rank know what came of it."""
     if not (dist.is_available() and dist.is_initialized()):
         verify_checkpoint(path)
         return
@@ -280,7 +280,7 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what torch notes about a checkpoint that one process reads alone, as is meant here."""
+    """Hide what torch notes about a checkpoint that one process reads alone, as is meant here."""
     logger = logging.getLogger("torch.distributed.checkpoint")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -50,7 +50,7 @@ class TextGroups:
         return mask.expand(-1, heads, places, -1).reshape(-1)
 
     def padding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Made once for all layers: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
+        """Return what all layers use: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
         if dtype not in self._padding:
             biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in self.masks]
             bias = torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
@@ -66,12 +66,12 @@ class TextGroups:
         return before
 
     def split(self, states: Tensor) -> list[Tensor]:
-        """Each group's part of states after, (states after, width): (texts x heads, places, width)."""
+        """Return each group's part of states after, (states after, width): (texts x heads, places, width)."""
         parts = states.split([texts * heads * places for texts, heads, places in self.shapes])
         return [part.view(-1, places, part.shape[-1]) for part, (_, _, places) in zip(parts, self.shapes, strict=True)]
 
     def split_weights(self, weights: Tensor) -> list[Tensor]:
-        """Each group's part of what stands for the weights, (weights,): (texts x heads, places, places)."""
+        """Return each group's part of what stands for the weights, (weights,): (texts x heads, places, places)."""
         parts = weights.split([texts * heads * places**2 for texts, heads, places in self.shapes])
         return [part.view(-1, places, places) for part, (_, _, places) in zip(parts, self.shapes, strict=True)]
 
@@ -82,7 +82,7 @@ class TextGroups:
 
 
 def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Texts in groups of like length: the first of each group, the one behind its last, and the places of its texts."""
+    """Return texts in groups of like length: the first of each group, the one after its last, and their places."""
     groups = []
     first = 0
     while first < len(lengths):
@@ -120,7 +120,7 @@ def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
 def attention_in_groups(
     query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, *, dropout: float, scaling: float
 ) -> Tensor:
-    """softmax(query keyᵀ · scaling) value within each text, every token seeing the whole of its text.
+    """Return softmax(query keyᵀ · scaling) value within each text, every token seeing the whole of its text.
 
     Args:
         query: (tokens, heads, width of a head), texts one behind another; the result for tokens behind them is 0.

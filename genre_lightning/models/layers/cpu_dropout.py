@@ -31,14 +31,14 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, states: Tensor) -> Tensor:
-        """States of the same shape and dtype, a share of them 0 while training."""
+        """Return the states of the same shape and dtype, a share of them 0 while training."""
         if not self.training or self.p in (0.0, 1.0) or states.device.type != "cpu":
             return functional.dropout(states, self.p, self.training)
         return _Dropped.apply(states, self.p)
 
 
 def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
-    """Which elements stay.
+    """Return which elements stay.
 
     The bits come from NumPy's SFC64, which is twice as fast as torch's generator, seeded by torch's for the CPU.
 

@@ -37,7 +37,7 @@ class Embedding(nn.Embedding):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """States of the words, (..., width), of ids (...)."""
+        """Return the states of the words, (..., width), of ids (...)."""
         kept = self.training and self.weight.device.type == "cpu" and not distributed.is_initialized()
         if not kept or not torch.is_grad_enabled():
             return super().forward(input)
@@ -60,7 +60,7 @@ class _GradientMemory:
         return type(self), ()  # a copied or saved model has no use for what is in it
 
     def zeros(self, shape: torch.Size) -> Tensor:
-        """Float32 zeros of a shape, the same in all calls; of new memory while the last ones are still in use."""
+        """Return float32 zeros of a shape, the same in all calls; of new memory while the last ones are in use."""
         if self._lent is not None and self._lent() is not None:
             return torch.zeros(shape)
         if self._array is None:

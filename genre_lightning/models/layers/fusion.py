@@ -46,7 +46,7 @@ class InputEncoder(nn.Module):
         self.missing = nn.Parameter(torch.zeros(width))
 
     def forward(self, values: Tensor, kept: Tensor | None = None) -> Tensor:
-        """States, float32 (films, width).
+        """Return the states, float32 (films, width).
 
         Args:
             values: One input, as `types.INPUT` describes it.
@@ -106,7 +106,7 @@ class FusionHead(nn.Module):
         nn.init.normal_(self.inputs.weight, std=0.02)
 
     def forward(self, pooled: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits, float32 (films, genres).
+        """Return the logits, float32 (films, genres).
 
         Args:
             pooled: float32 (films, width of the text).

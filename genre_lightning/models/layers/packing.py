@@ -59,7 +59,7 @@ def avoid_plans_per_shape() -> None:
 
 
 def packs(config: PretrainedConfig) -> bool:
-    """Whether an encoder can read texts that lie one behind another, without one seeing another."""
+    """Return whether an encoder can read texts that lie one behind another, without one seeing another."""
     return config.model_type in _ENCODERS
 
 
@@ -99,7 +99,7 @@ def text_attention(
     ends: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention; with `slots` and `places` within each text of a packed row.
+    """Return the attention; with `slots` and `places` within each text of a packed row.
 
     With `ends`, in half precision, the flash kernel takes the row as it is. Else, for which `why_not_flash` has the
     reason, texts are brought side by side for the
@@ -178,7 +178,7 @@ def text_ends(batch: dict[str, Tensor]) -> Tensor | None:
 
 
 def _device_without_flash(device: torch.device) -> str:
-    """Why a CUDA device has no flash kernel for packed texts; empty if it has."""
+    """Return why a CUDA device has no flash kernel for packed texts; empty if it has."""
     if torch.version.hip:
         return "ROCm has no such kernel"
     if torch.cuda.get_device_capability(device) < _FLASH_CAPABILITY:
@@ -207,7 +207,7 @@ def why_not_flash(device: torch.device, precision: str, config: PretrainedConfig
 
 
 def _flash_takes(states: Tensor) -> bool:
-    """Whether the flash kernel has this dtype and this width of a head."""
+    """Return whether the flash kernel has this dtype and this width of a head."""
     return states.dtype in _FLASH_DTYPES and _flash_width(states.shape[-1])
 
 
@@ -247,7 +247,7 @@ def flash_attention(
 
 
 def packed_lengths(last_tokens: Tensor) -> Tensor:
-    """Tokens of each text of a packed row, int64 (texts,), from where each of them ends."""
+    """Return the tokens of each text of a packed row, int64 (texts,), from where each of them ends."""
     return last_tokens.diff(prepend=last_tokens.new_full((1,), -1))
 
 

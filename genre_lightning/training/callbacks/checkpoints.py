@@ -92,7 +92,7 @@ def check_shared(directory: Path) -> None:
 
 
 def _appears(directory: Path, name: str) -> bool:
-    """Whether a file appears within a minute, for which network file systems may keep an old list of a folder."""
+    """Return whether a file appears within a minute, as network file systems may keep an old list of a folder."""
     deadline = time.monotonic() + _LISTED_SECONDS
     while True:
         with suppress(OSError):
@@ -187,7 +187,7 @@ class RunCheckpoint(Checkpoint):
         self._last_saved = time.monotonic()
 
     def _check_room(self, module: LightningModule) -> None:
-        """Refuses a disk without room for the checkpoints that will lie there at once, before any step is trained.
+        """Refuse a disk without room for the checkpoints that will lie there at once, before any step is trained.
 
         Raises:
             ConfigError: The disk has no room; the message names both sizes.

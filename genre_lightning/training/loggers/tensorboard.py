@@ -21,7 +21,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def resume_at(self, step: int) -> None:
-        """Has readers drop what earlier starts logged from that step on, which is about to be logged again.
+        """Have readers drop what earlier starts logged from that step on, which is about to be logged again.
 
         Args:
             step: Optimizer steps done in the checkpoint.
@@ -30,6 +30,6 @@ class RunTensorBoardLogger(TensorBoardLogger):
 
     @override
     def save(self) -> None:
-        """Flushes the events; the hyper-parameters are in config.yaml."""
+        """Flush the events; the hyper-parameters are in config.yaml."""
         if self._experiment is not None:
             self._experiment.flush()

@@ -142,7 +142,7 @@ class RunWandbLogger(WandbLogger):
                     experiment.log({name: float(value) for name, value in row.items() if value}, step=step)
 
     def _guarded(self, work: Callable[[Any], None]) -> None:
-        """Has W&B do something; what its own process dies of must not end a training, and is sent at the next start."""
+        """Have W&B do something; what its own process dies of must not end a training and is sent at the next start."""
         if self._lost:
             return
         try:
@@ -158,7 +158,7 @@ class RunWandbLogger(WandbLogger):
 
     @override
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """`describe` has the whole configuration."""
+        """Log nothing: `describe` has the whole configuration."""
 
     @override
     @rank_zero_only
@@ -220,7 +220,7 @@ class RunWandbLogger(WandbLogger):
 
 
 def _why_offline(mode: str, configured: str, server: str) -> str:
-    """Why a run cannot or is not to be online; empty if it can.
+    """Return why a run cannot or is not to be online; empty if it can.
 
     Args:
         mode: Mode that the options name.
