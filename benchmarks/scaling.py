@@ -29,7 +29,7 @@ CASES = (
 
 
 def planned(files: list[str], films: str) -> dict:
-    """Return what `plan` says of a configuration on eight GPUs."""
+    """Return the plan of a configuration on eight GPUs."""
     configs = [word for name in files for word in ("--config", str(CONFIGS / name))]
     words = ["plan", "--json", *configs, "--data.csv", films, "--devices", "8", "--gpu", "h100-80gb"]
     done = subprocess.run(

@@ -12,7 +12,7 @@ LARGE = 10**12
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers that an option takes; null is always allowed, as an option's type says whether it may be null.
+    """The numbers that an option takes; null is always allowed, as an option's type defines whether it may be null.
 
     Attributes:
         least: Smallest number.

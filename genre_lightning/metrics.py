@@ -108,7 +108,7 @@ def policy_metrics(labels: BoolArray, decided: BoolArray, known: BoolArray | Non
     """Return the metrics of a decision over all films.
 
     `f1_macro` is the mean over the genres that have a positive. `f1_samples` counts a film without true or decided
-    genres as 0. `subset_accuracy` is the share of films decided exactly; `hamming_loss` the share of wrong film-genre
+    genres as 0. `subset_accuracy` is the fraction of films decided exactly; `hamming_loss` that of wrong film-genre
     pairs.
 
     Args:
@@ -174,8 +174,8 @@ def calibration_bins(labels: BoolArray, probabilities: FloatArray, bins: int = C
         bins: The number of bins.
 
     Returns:
-        `count` int64, `predicted` (mean probability) and `observed` (share of positives) float64, each (bins,); NaN in
-        an empty bin.
+        `count` int64, `predicted` (mean probability) and `observed` (fraction of positives) float64, each (bins,); NaN
+        in an empty bin.
     """
     _same_shape(labels, probabilities)
     place = bin_index(probabilities, bins).ravel()
@@ -191,7 +191,7 @@ def bin_index(probabilities: FloatArray, bins: int = CALIBRATION_BINS) -> IntArr
 
 
 def expected_calibration_error(labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS) -> float:
-    """Return ECE, the sum over bins of (count / total) |share of positives - mean probability| (Naeini et al. 2015).
+    """Return ECE, the sum over bins of (count / total) |fraction of positives - mean probability| (Naeini et al. 2015).
 
     Each film-genre pair is one binary forecast of "the film has the genre"; NaN without any pair.
     """

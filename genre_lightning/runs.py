@@ -104,7 +104,7 @@ class RunDirectory:
 
     @property
     def corrections(self) -> Path:
-        """What people said about films, as the run learns from it; only runs with --feedback have it."""
+        """The feedback on films that the run learns from; only runs with --feedback have it."""
         return self.path / "feedback.jsonl"
 
     @property

@@ -48,7 +48,7 @@ def require_shape(value: Any, shape: Shape, place: str = "it") -> None:
         value: Value as JSON or YAML gives it.
         shape: A mapping of keys to shapes for an object, whose keys may end in "?" for those that may be missing or
             null, and of which "*" is the shape of all other values; a list of one shape for a list; a check, whose
-            docstring says what it wants; None for anything.
+            docstring names what it expects; None for anything.
         place: Place of the value, for the message.
 
     Raises:

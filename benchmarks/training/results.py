@@ -49,7 +49,7 @@ def table(result: dict[str, Any], aims: Aims) -> str:
     ours = result["medians"][OURS]
     if result["share_of_peak"] is not None:
         aim = f" (aim {aims.share_of_peak:.0%})" if aims.share_of_peak else ""
-        lines.append(f"share of the GPU's dense peak: {result['share_of_peak']:.1%}{aim}")
+        lines.append(f"fraction of the GPU's dense peak: {result['share_of_peak']:.1%}{aim}")
     if aims.tokens_per_second:
         lines.append(f"real tokens/s: {ours['tokens_per_second']:,.0f} (aim {aims.tokens_per_second:,} on an H200)")
     if aims.peak_gib:

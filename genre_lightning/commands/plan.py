@@ -55,7 +55,7 @@ def plan(arguments: Sequence[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "plan",
-        "Says what a run will take, without a GPU and without its weights: parameters, memory of each GPU part by "
+        "Shows what a run will take, without a GPU and without its weights: parameters, memory of each GPU part by "
         "part, steps, time, and every conflict in the configuration. With --trainer.accelerator cpu the time is "
         "measured on this machine, in a few seconds of training with random weights. All other options are those of "
         "'genre-lightning fit', such as --config and --data.csv. Exit status 2 where fit would refuse the "

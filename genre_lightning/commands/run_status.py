@@ -1,4 +1,4 @@
-"""Where a run stands, as its directory and SLURM say."""
+"""Where a run stands, from its directory and SLURM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RunStatus:
         run_dir: Its directory.
         state: "queued", "running", "evaluating", "stopped", "finished", or SLURM's word for a job that ended badly.
         job: Id of its last job; None for a run that no job did.
-        slurm: What SLURM says of the job; None if it says nothing.
+        slurm: State of the job in SLURM; None if SLURM does not know it.
         step: Optimizer steps done; steps: of the whole training, None before it has begun.
         saved_step: Optimizer steps of the last checkpoint, from which the run resumes if it is cut off now.
         steps_per_second: Rate of the last start, validations and saves included; None before it has logged anything.

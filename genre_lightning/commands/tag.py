@@ -185,7 +185,7 @@ def _given(text: str) -> str:
 
 
 def decoded(content: bytes, name: str) -> str:
-    """Return the text of bytes that should be UTF-8; others are read as Windows-1252, and that is said.
+    """Return the text of bytes that should be UTF-8; others are read as Windows-1252, with a warning.
 
     Args:
         content: Bytes of a line or an argument.

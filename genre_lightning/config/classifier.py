@@ -49,7 +49,7 @@ class ClassifierOptions:
         weight_decay: AdamW's weight decay; biases and norms are never decayed.
         ema_decay: Evaluate, keep and export an exponential moving average of the trained weights with this decay; null
             for the weights of the last step.
-        warmup_fraction: Share of all optimizer steps in which the learning rate rises from 0.
+        warmup_fraction: Fraction of all optimizer steps in which the learning rate rises from 0.
         schedule: Course of the learning rate after that: "linear" or "cosine" to 0, or "constant".
         beta2: AdamW's second moment decay.
         seed: Random seed for new weights, dropout and the order of the films; null takes that of the run (--seed; 0 in

@@ -63,7 +63,7 @@ class DataOptions:
         revision: Revision of the tokenizer on the hub; null takes the backbone's.
         vocab_size: Tokens of a trained vocabulary.
         max_tokens: Maximum number of tokens of a text, special tokens included; longer texts are cut.
-        split: Shares of train, validation and test; two shares give the paper's protocol, in which one part
+        split: Fractions of train, validation and test; two fractions give the paper's protocol, in which one part
             serves as validation and as test.
         seed: Random seed of the subset and the splits.
         fold: Leaves one of several folds of the training films out of the training, such as 2/5; null, the default,
@@ -290,6 +290,6 @@ def check_fractions(fractions: Sequence[float]) -> None:
     """
     if len(fractions) not in (2, 3) or not all(f > 0 for f in fractions) or not abs(sum(fractions) - 1) <= 1e-6:
         raise ConfigError(
-            f"data.split is {list(fractions)}: give three positive shares of train, validation and test that add up "
+            f"data.split is {list(fractions)}: give three positive fractions of train, validation and test that add up "
             "to 1 ([0.8, 0.1, 0.1]), or two for the paper's protocol ([0.8, 0.2])"
         )

@@ -152,7 +152,7 @@ def join_beside(join: JoinedFile, csv: Path) -> JoinedFile:
 
 
 def feature_problems(features: Sequence[Feature], joins: Sequence[JoinedFile], labels: Sequence[str]) -> list[str]:
-    """List what is wrong with features and joined files, as far as their options say.
+    """List what is wrong with features and joined files, as far as their options show.
 
     Args:
         features: Features of the data.

@@ -119,7 +119,7 @@ def parse_baseline(name: str, kind: type, arguments: Sequence[str]) -> tuple[Nam
     summary = (kind.__doc__ or "").splitlines()[0]
     about = f"{summary} Options of data that are about tokens and steps have no effect here."
     parser = _empty(f"baseline {name}", about)
-    parser.add_argument("--baseline", choices=[name], default=name, help="Says in config.yaml what the run is.")
+    parser.add_argument("--baseline", choices=[name], default=name, help="Records in config.yaml what the run is.")
     parser.add_class_arguments(DataOptions, "data")
     parser.add_class_arguments(kind, "model")
     return in_one_line(f"baseline {name}", lambda: parser.parse_args(words)), parser
@@ -220,7 +220,7 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
     parser.add_argument(
         "--feedback", type=Path | None, default=None,
         help="A feedback database that a continued run learns from: its opinions become training films, and never "
-        "those of validation or test. What they say is kept in the run directory when it starts.",
+        "those of validation or test. Their predictions are kept in the run directory when it starts.",
     )  # fmt: skip
     parser.add_argument(
         "--labels", type=Path | None, default=None,

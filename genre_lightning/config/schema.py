@@ -86,7 +86,7 @@ def _of_options(kind: type) -> Schema:
 
 
 def option_docs(kind: type) -> dict[str, str]:
-    """Return what the docstrings of a dataclass of options, and of its bases, say of each option."""
+    """Return what the docstrings of a dataclass of options, and of its bases, write about each option."""
     said = {
         parameter.arg_name: " ".join((parameter.description or "").split())
         for base in reversed(kind.__mro__)

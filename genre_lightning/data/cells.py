@@ -27,7 +27,7 @@ PLACEHOLDER_GENRES = frozenset(
      "unspecified", "no genre", "no genres", "no genre listed", "no genres listed", "none listed", "not available",
      "not specified", "unknown genre"]
 )  # fmt: skip
-"""Names that say that a film has no genre, without case and without the signs around them."""
+"""Names that mean that a film has no genre, without case and without the signs around them."""
 
 _SIGNS_AROUND = " \t.,;:!?#*+=~|/_'\"()[]{}<>-–—…"
 
@@ -102,7 +102,7 @@ def parse_genres(
 
 
 def is_placeholder_genre(name: str) -> bool:
-    """Return whether a name, or a whole cell, says that there is no genre."""
+    """Return whether a name, or a whole cell, means that there is no genre."""
     text = name.strip().casefold()
     bare = text.strip(_SIGNS_AROUND)
     return not bare or bare in PLACEHOLDER_GENRES or text in PLACEHOLDER_GENRES

@@ -1,4 +1,4 @@
-"""What people say about films as training rows: never on the validation or test side."""
+"""Feedback on films as training rows: never on the validation or test side."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class MovieDataModule(LightningDataModule):
         self._kept: KeptSplits | None = None
         self._old: OldFilms | None = None
         self.corrections: tuple[Correction, ...] = ()
-        """What people said about films, one for each text."""
+        """Feedback on films, one correction for each text."""
         self._teacher: NDArray[np.float32] | None = None
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
@@ -98,7 +98,7 @@ class MovieDataModule(LightningDataModule):
         self._old = old
 
     def correct(self, corrections: Sequence[Correction]) -> None:
-        """Train on what people said about films, beside the films of a run that is continued."""
+        """Train on feedback on films, beside the films of a run that is continued."""
         self.corrections = tuple(corrections)
 
     def distil(self, teacher: NDArray[np.float32]) -> None:
@@ -263,7 +263,7 @@ class MovieDataModule(LightningDataModule):
         return {"epoch": epoch, "step": step, "micro_batches": self._sampler.micro_batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Note how the checkpoint's steps were cut; how many were done, the trainer's own count says."""
+        """Note how the checkpoint's steps were cut; the trainer's own count has how many were done."""
         self._restored_micro_batches = state_dict.get("micro_batches")
 
 
@@ -297,7 +297,7 @@ class StepLoader(DataLoader[Batch]):
     """
 
     def state_dict(self) -> dict[str, int]:
-        """Return what a checkpoint keeps: nothing that the steps done do not say."""
+        """Return what a checkpoint keeps: nothing that the number of steps does not give."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -15,7 +15,7 @@ FILE = "movies_metadata.csv"
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 
 _FEWEST_FILMS = 1000
-"""A file of fewer is not the dataset, whatever its header says."""
+"""A file of fewer is not the dataset, whatever its header is."""
 
 
 def download_movies(folder: Path) -> tuple[Path, Audit, bool]:

@@ -16,7 +16,7 @@ _FEWEST_LETTERS = 12
 _LEAST_SHARE = 0.12
 """Of a text's words that are frequent ones."""
 _RARE_LETTER = 1e-4
-"""Share of all letters below which one is foreign."""
+"""Fraction of all letters below which one is foreign."""
 _SAMPLE_TEXTS = 2000
 
 

@@ -205,7 +205,7 @@ def input_column(column: str) -> str:
 
 
 def _read(source: FilmSource, path: Path, progress: ReadingProgress, joins: Sequence[JoinIndex] = ()) -> Reading:
-    """Write the films of a file as a table, by what all of its rows say of its ids and genres."""
+    """Write the films of a file as a table, by the shapes that all of its rows give its ids and genres."""
     shapes: Shapes | None = guess_shapes(source)
     while shapes is not None:
         reading, share = Reading(source, joins), ReadShare()

@@ -35,7 +35,7 @@ PLACEHOLDERS = frozenset(
     .strip(" |")
     .split("|")
 )
-"""Overviews that say nothing, without case and outer punctuation; the statuses come from shifted rows."""
+"""Overviews without content, without case and outer punctuation; the statuses come from shifted rows."""
 _PLACEHOLDERS = frozenset(" ".join(text.split()) for text in PLACEHOLDERS if text.strip())
 
 
@@ -194,7 +194,7 @@ class Reading:
 
 
 def is_placeholder(overview: str) -> bool:
-    """Return whether an overview, not blank, only says that there is none ("No overview found.", "Released", "n/a")."""
+    """Return whether an overview, not blank, states that there is none ("No overview found.", "Released", "n/a")."""
     if len(overview) > 40:
         return False
     words = overview.casefold().strip(" .!?,;:-–—_*'\"()[]…")

@@ -79,11 +79,11 @@ def split_films(
     Args:
         labels: bool (films, genres).
         groups: int64 (films,): films with equal numbers are never parted.
-        fractions: Shares of the splits.
+        fractions: Fractions of the splits.
         seed: Random seed of the shuffles; equal seeds give equal splits.
 
     Returns:
-        For each share the sorted int64 indices of its films; together every film once.
+        For each fraction the sorted int64 indices of its films; together every film once.
     """
     rng = np.random.default_rng([seed, 0x5711])
     _, unit_of_film = np.unique(groups, return_inverse=True)

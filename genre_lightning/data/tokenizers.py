@@ -96,7 +96,7 @@ def _check_class(name: str, revision: str | None) -> None:
     """Refuse a tokenizer that names any other of transformers' classes than a tokenizer's, which would load itself.
 
     Raises:
-        ConfigError: It names another class, or a file that says which is unreadable.
+        ConfigError: It names another class, or the file with the class name is unreadable.
     """
     from transformers import PreTrainedTokenizerBase
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name

@@ -153,7 +153,7 @@ def require_sbatch() -> None:
 
 @dataclass(frozen=True)
 class JobState:
-    """What SLURM says of a job.
+    """State of a job in SLURM.
 
     Attributes:
         state: State of the job, such as "RUNNING", "PENDING", "COMPLETED", "FAILED".

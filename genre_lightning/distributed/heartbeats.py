@@ -53,7 +53,7 @@ class Silence(NamedTuple):
 class Heartbeats:
     """Counts up in the store of the ranks, and looks whether the others do.
 
-    Rank 0 looks at all and leaves in the store who is silent; the others look at rank 0 and at what it says. So each
+    Rank 0 looks at all and leaves in the store who is silent; the others look at rank 0 and at its notes. So each
     rank costs a few messages a pulse, whatever their number.
 
     Args:
@@ -156,7 +156,7 @@ class RankWatch:
         self._over.set()
 
     def look(self) -> None:
-        """Say who does not answer, once, and that they do again."""
+        """Report each rank that stops answering, once, and when it answers again."""
         silence = self.beats.silence()
         if silence and self.flag.raised() and silence.seconds >= min(STOP_SECONDS, self.limit):
             exit_at_once(

@@ -1,4 +1,4 @@
-"""What the launcher of this process says of its ranks, whether that is complete, and where errors are written."""
+"""The launcher's variables for this process's ranks, whether that is complete, and where errors are written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ALONE = {
 
 
 class LaunchError(ConfigError):
-    """The environment does not say which rank of what this process is."""
+    """The environment does not name the rank of this process."""
 
 
 def check_launch(environment: Mapping[str, str] = os.environ) -> None:
@@ -137,7 +137,7 @@ def has_company() -> bool:
 
 
 def rank_name() -> str:
-    """Return the rank of this process as its launcher says it; "0" if it has none."""
+    """Return the rank that the launcher gave this process; "0" if it has none."""
     ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK") if in_step() else ("RANK", "LOCAL_RANK")
     return next((os.environ[name] for name in ranks if name in os.environ), "0")
 

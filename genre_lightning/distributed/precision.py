@@ -38,7 +38,7 @@ def resolve_precision(precision: str | int, accelerator: str, *, here: bool = Tr
     """Return the precision to train in and the reason, as a clause to print.
 
     Args:
-        precision: What the configuration says; "auto" chooses.
+        precision: As configured; "auto" chooses.
         accelerator: "cpu", "cuda" or another of Lightning's names.
         here: Whether it is this machine's; another's is not asked what it can compute.
 

@@ -223,7 +223,7 @@ class ShardedStrategy(ModelParallelStrategy):
     Args:
         cpu_offload: Keep shards, gradients and optimizer states in the host's memory.
         shards_checkpoints: Write checkpoints as directories, each rank its own shards, in place of one file that the
-            first rank gathers. Either is read at any number of ranks and under any strategy.
+            rank 0 gathers. Either is read at any number of ranks and under any strategy.
         kwargs: Lightning's own options.
     """
 
@@ -270,7 +270,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return the tensors of a checkpoint: this rank's shards, or whole on the first rank's host; a collective."""
+        """Return the tensors of a checkpoint: this rank's shards, or whole on rank 0's host; a collective."""
         module: Any = self.model
         kept = module.trained_names()
         return {name: self._to_save(value) for name, value in module.state_dict().items() if name in kept}

@@ -1,4 +1,4 @@
-"""Where a process stands in a SLURM job: what srun's variables say of ranks, nodes and restarts."""
+"""Where a process stands in a SLURM job: srun's variables for ranks, nodes and restarts."""
 
 from __future__ import annotations
 

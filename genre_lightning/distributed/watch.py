@@ -1,4 +1,4 @@
-"""Ranks that watch each other's processes: one that dies ends the others within seconds, and its name is said."""
+"""Ranks that watch each other's processes: one that dies ends the others within seconds, and is named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BENIGN = (0, PreemptedError.exit_status)
 
 
 def death_notice(rank: int, status: int) -> str:
-    """Return what is said of a rank that died."""
+    """Return the message about a rank that died."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     hint = " (out of memory, perhaps)" if status == -signal.SIGKILL else ""
     return (
@@ -84,7 +84,7 @@ _OBSERVER: list[RankObserver] = []
 
 
 def observe_children(children: list[subprocess.Popen[bytes]]) -> None:
-    """Note the ranks that were started: Lightning's hook, called by the first rank of a node."""
+    """Note the ranks that were started: Lightning's hook, called by the first process of a node."""
     _OBSERVER[:] = [RankObserver(children)]
     _OBSERVER[0].start()
     BEFORE_EXIT.append(_kill_children)
@@ -116,7 +116,7 @@ def explaining_failures() -> Iterator[None]:
             raise
         rank = rank_name()
         raise RankLostError(
-            f"rank {rank} has lost its connection to a rank that died, whose own words say why "
+            f"rank {rank} has lost its connection to a rank that died, whose own message has the reason "
             f"({one_line(error)[-120:]}): run the same command again to resume from the last checkpoint"
         ) from error
     except (PreemptedError, PrunedError):
@@ -149,7 +149,7 @@ def watch_parent(parent: int, name: str) -> None:
         while os.getppid() == parent:
             time.sleep(_POLL_SECONDS)
         print(f"genre-lightning: rank {rank_name()} stops, as {name} is gone", file=sys.stderr, flush=True)
-        # the others may be about to say why in errors of their own
+        # the others may be about to report why in errors of their own
         time.sleep(2 * _POLL_SECONDS)
         os._exit(1)
 

@@ -153,7 +153,7 @@ def is_worse(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(comparison: Mapping[str, Any]) -> str:
-    """Say in a sentence whether the run is better or worse than its parent."""
+    """Return a sentence on whether the run is better or worse than its parent."""
     if worse := is_worse(comparison):
         return f"significantly worse than the parent on its test films: {', '.join(worse)}"
     rows = (*comparison["overall"], *comparison["genres"])

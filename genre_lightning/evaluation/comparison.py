@@ -142,7 +142,7 @@ def require_same_films(first: StoredPredictions, second: StoredPredictions, name
     """Refuse two sets of predictions that are not of the same films with the same labels.
 
     Raises:
-        DataError: They differ; the message says in what.
+        DataError: They differ; the message names the difference.
     """
     second.predictions.require_genres(first.predictions.genres)
     hashes = [stored.metadata.get("split_sha256") for stored in (first, second)]

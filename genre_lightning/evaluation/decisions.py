@@ -132,7 +132,7 @@ class Decision:
         """Restore a decision.
 
         Raises:
-            ValueError: The values are not those of a decision; the message says which.
+            ValueError: The values are not those of a decision; the message names the value.
         """
         require_shape(values, _SHAPE)
         genres, thresholds, platt = tuple(values["genres"]), values["thresholds"], values.get("platt")

@@ -78,11 +78,11 @@ def write_paper_report(run_directory: str | os.PathLike[str], split: str = "test
         ["paper, as published (another split; threshold chosen on it)", *_cells(tables["published"])],
         ["the paper's protocol here (optimistic: threshold chosen on these films)", *_cells(tables["optimistic"])],
     ]
-    notes = [f"{tables['n']:,} films of the {split} split. Accuracy is the share of films with every genre right."]
+    notes = [f"{tables['n']:,} films of the {split} split. Accuracy is the fraction of films with every genre right."]
     if tables["held_out"] is None:
         notes.append(
             "This run has no held-out metric: its threshold was fitted on these very films. For one, train with three "
-            "shares (data.split: [0.8, 0.1, 0.1])."
+            "fractions (data.split: [0.8, 0.1, 0.1])."
         )
     else:
         protocols.append(["held out here (threshold fitted on validation)", *_cells(tables["held_out"])])

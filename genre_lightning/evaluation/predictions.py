@@ -23,7 +23,7 @@ COLUMNS = ("id", "title", "text", "true_genres", "labels", "logits", "probabilit
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of films, beside the truth; arrays are brought to the dtypes below.
+    """A model's predictions for films, beside the truth; arrays are brought to the dtypes below.
 
     Raises:
         DataError: The shapes do not fit each other, or a logit is NaN or infinite.
@@ -93,7 +93,7 @@ class Predictions:
             DataError: There is none.
         """
         if len(self) == 0:
-            raise DataError(f"there is no film to {purpose}: give the split a larger share or a larger data.max_films")
+            raise DataError(f"there is no film to {purpose}: give the split a larger fraction or raise data.max_films")
 
     def require_genres(self, genres: Sequence[str]) -> None:
         """Refuse predictions of another vocabulary, the order of its genres included.

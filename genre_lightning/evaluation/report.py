@@ -216,7 +216,7 @@ def _top_words(run: Run, split: str) -> dict[str, Any] | None:
 
 
 def _cost(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say what the run has cost, as far as it is known."""
+    """Return what the run has cost, as far as it is known."""
     rows = []
     if metrics.get("seconds") is not None:
         rows.append(("time of training", duration(metrics["seconds"])))

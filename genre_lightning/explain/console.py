@@ -16,7 +16,7 @@ from genre_lightning.explain.explainer import Explanation, GenreExplanation
 _STRONGEST = 6
 _TOP_WORDS_SHOWN = 8
 _LEVELS = ((0.5, "bold reverse"), (0.25, "bold"), (0.1, ""))
-"""Least strength of a word, as a share of the strongest one's, and how it is shown; weaker ones are left plain.
+"""Least strength of a word, as a fraction of the strongest one's, and how it is shown; weaker ones are left plain.
 Weights of the terminal's own green and red are readable on light and dark."""
 
 

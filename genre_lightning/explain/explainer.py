@@ -1,4 +1,4 @@
-"""Explainer: a trained run that says why it gives a text its genres."""
+"""Explainer: explain why a trained run gives a text its genres."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class GenreExplanation:
 
     @property
     def named_inputs(self) -> list[tuple[str, float]]:
-        """The inputs that say something of the genre, the strongest first."""
+        """The inputs that count for the genre, the strongest first."""
         return [(name, value) for name, value in self.inputs.items() if abs(value) >= _LEAST_NAMED]
 
     @property
     def error_share(self) -> float:
-        """The error as a share of the change; infinite if nothing has changed."""
+        """The error as a fraction of the change; infinite if nothing has changed."""
         if self.error == 0:
             return 0.0
         return self.error / abs(self.change) if self.change else float("inf")
@@ -76,7 +76,7 @@ class GenreExplanation:
         return self.values / largest if largest else np.zeros_like(self.values)
 
     def strongest(self, words: Words, count: int, *, against: bool = False) -> list[tuple[str, float]]:
-        """Return the words that say most for or against the genre, each once, with its log-odds in all places."""
+        """Return the words that count most for or against the genre, each once, with its log-odds in all places."""
         sums: dict[str, float] = {}
         for name, value in zip(words.names, self.values.tolist(), strict=True):
             sums[name] = sums.get(name, 0.0) + value
@@ -87,7 +87,7 @@ class GenreExplanation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a run says of a text, and why.
+    """A run's prediction for a text, and why.
 
     Attributes:
         tagged: The text with its genres.

@@ -22,7 +22,7 @@ from genre_lightning.types import INPUT
 
 FIRST_STEPS, MOST_STEPS = 16, 512
 LEAST_CHANGE = 0.5
-"""Log-odds that a completeness error is at least compared with: a change near 0 has no share that could be small."""
+"""Log-odds that a completeness error is at least compared with: a change near 0 has no fraction that could be small."""
 
 
 class GradientAttributor:
@@ -36,7 +36,7 @@ class GradientAttributor:
     Args:
         scorer: The run's predictor, in 32 bits: a sum of hundreds of gradients needs the digits.
         steps: Exact number of steps; None doubles from `FIRST_STEPS` to `MOST_STEPS`.
-        bound: Completeness error at which the doubling ends, as a share of the change from baseline to text, or of
+        bound: Completeness error at which the doubling ends, as a fraction of the change from baseline to text, or of
             `LEAST_CHANGE` if that is more.
     """
 

@@ -12,7 +12,7 @@ from genre_lightning.explain.explainer import Explanation, GenreExplanation
 from genre_lightning.files import write_text
 
 _LEAST_STRENGTH = 0.03
-"""Share of the strongest word's log-odds below which a word is left without colour."""
+"""Fraction of the strongest word's log-odds below which a word is left without colour."""
 _STRONGEST = 8
 
 

@@ -95,7 +95,7 @@ def stored_split(run: RunDirectory, split: str) -> StoredPredictions:
 def draw_films(decided: BoolArray, films: int, seed: int) -> NDArray[np.int64]:
     """Draw films so that rare genres are heard too.
 
-    Genre by genre, the rarest first, films that have it are drawn until there are as many as its equal share; the
+    Genre by genre, the rarest first, films that have it are drawn until there are as many as its equal part; the
     rest is drawn from all.
 
     Args:

@@ -77,7 +77,7 @@ def model_card(source: Source, exported: Exported) -> str:
 
 @dataclass(frozen=True)
 class _Card:
-    """What the template shows besides what the run's files say themselves."""
+    """What the template shows besides the contents of the run's files."""
 
     source: Source
     exported: Exported

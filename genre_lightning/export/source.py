@@ -40,7 +40,7 @@ class Source:
         run: Its directory.
         model: Model with the best checkpoint's weights.
         decision: Fitted on validation, of that checkpoint.
-        metadata: What the checkpoint says beside its weights.
+        metadata: The checkpoint's metadata.
         tokenizer: The run's, as `plain_tokenizer` makes it.
         template: What texts are made of, such as "{overview}".
         features: Features that the run reads beside the template.

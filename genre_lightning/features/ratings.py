@@ -47,7 +47,7 @@ class Ratings:
 
 @dataclass(frozen=True)
 class FilmVectors:
-    """What users' ratings say of films, in the order of their ids.
+    """Vectors of films from users' ratings, in the order of their ids.
 
     Attributes:
         ids: int32 (films,).

@@ -182,12 +182,12 @@ def _drawn_again(run: RunDirectory, settings: Mapping[str, Any]) -> KeptSplits:
         data = MovieDataModule(**options).prepare_films()
     except (DataError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{run.path} does not say which films it was trained on ({one_line(error)}): {fix}"
+            f"{run.path} does not record which films it was trained on ({one_line(error)}): {fix}"
         ) from None
     splits = {name: split.sha256 for name, split in data.splits.items()}
     before = run.read_state().data
     if before is not None and before.splits not in (None, splits):
         raise CheckpointError(
-            f"{run.path} does not say which films it was trained on, and {options.get('csv')} has changed: {fix}"
+            f"{run.path} does not record which films it was trained on, and {options.get('csv')} has changed: {fix}"
         )
     return data.sides

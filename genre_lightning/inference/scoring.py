@@ -106,7 +106,7 @@ def _open(path: Path, device: str | None, precision: str | None, opened: list[Pa
 
 
 class _TemplateReader:
-    """The part of a run's settings that says how its texts are made."""
+    """The part of a run's settings that defines how its texts are made."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         data = settings.get("data") or {}

@@ -51,7 +51,7 @@ class ChunkOnItsWay:
 class ChunkBatches(IterableDataset[Batch]):
     """The batches of a rank of each chunk, texts of like length together.
 
-    A rank tokenises its own share of a chunk only. All ranks give the same number of batches for a chunk, as
+    A rank tokenises only its own part of a chunk. All ranks give the same number of batches for a chunk, as
     collectives inside the model need.
 
     Args:
@@ -110,7 +110,7 @@ class ChunkBatches(IterableDataset[Batch]):
 
 
 def share_by_length(lengths: Sequence[int], *, rank: int, world_size: int) -> Indices:
-    """Return a rank's share of texts: every text in one share, and texts of all lengths in each.
+    """Return a rank's part of texts: every text in one part, and texts of all lengths in each.
 
     Args:
         lengths: Length of each text, in any unit.
@@ -131,7 +131,7 @@ class ChunkWriter(Callback):
         genres: How many.
         begin: Called on every rank, once the ranks have met, with the number of chunks that rank 0 finds finished.
         finished: That number on rank 0.
-        write: Gets films and logits, float32 (films, genres), of a chunk, on the first rank only; NaN if there is
+        write: Gets films and logits, float32 (films, genres), of a chunk, on rank 0 only; NaN if there is
             no text.
     """
 

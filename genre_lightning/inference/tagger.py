@@ -49,7 +49,7 @@ class Genre:
 
 @dataclass(frozen=True)
 class TaggedText:
-    """What a run says of a text.
+    """A run's prediction for a text.
 
     Attributes:
         text: Text as it was given.

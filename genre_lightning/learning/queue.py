@@ -40,7 +40,7 @@ class KnownFilms:
         """Add the films of a run, whatever their side.
 
         Raises:
-            CheckpointError: The run does not say which they are.
+            CheckpointError: The run does not record which they are.
         """
         for sides in sides_of(run):
             self.digests.update(sides.digests)

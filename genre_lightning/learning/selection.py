@@ -38,7 +38,7 @@ _LIKELY = 0.1
 
 @dataclass(frozen=True)
 class Scores:
-    """How much a label of each film would say.
+    """How informative a label of each film would be.
 
     Attributes:
         uncertainty: Of each genre, (films, genres), from 0 to 1.

@@ -24,7 +24,7 @@ class GenreClassifier(StoredModule):
     """A backbone with a head of one logit for each genre.
 
     A subclass makes `self.backbone` and `self.head` in `build()` and maps a batch to logits in `forward()`. It takes
-    what it must know of the data from the trainer's data module, which has a `spec`; from a checkpoint that says it;
+    what it must know of the data from the trainer's data module, which has a `spec`; from a checkpoint that holds it;
     or from `bind()`.
 
     Args:

@@ -180,7 +180,7 @@ class BuiltModule(StepwiseModule):
             self.check(self.spec.max_tokens)
 
     def runs_on(self, accelerator: str, precision: str) -> None:
-        """Say what the model will run on.
+        """Report what the model will run on.
 
         Args:
             accelerator: Type of the device, such as "cuda".

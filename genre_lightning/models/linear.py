@@ -44,8 +44,8 @@ def naive_bayes(
         known: bool (films, genres): films whose label of a genre is known; None for all.
 
     Returns:
-        Weights float64 (terms, genres): log of a term's share among films with the genre over its share among the
-        others; and bias float64 (genres,): the log-odds of the genre's share of films. A genre that no film or every
+        Weights float64 (terms, genres): log of a term's fraction among films with the genre over its fraction among the
+        others; and bias float64 (genres,): the log-odds of the genre's fraction of films. A genre that no film or every
         film has gets weights of 0.
     """
     with_genre = np.asarray(features.T @ labels.astype(np.float64))

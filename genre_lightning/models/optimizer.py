@@ -82,7 +82,7 @@ def parameter_groups(
 def parts_of_backbone(
     backbone: nn.Module, lr: float, *, ratio_b: float = 1.0, layer_decay: float = 1.0, unfrozen_lr: float | None = None
 ) -> Callable[[str], Part]:
-    """Say which part of a backbone a parameter belongs to, and the learning rate of that part.
+    """Return the part of a backbone that a parameter belongs to, and the learning rate of that part.
 
     Args:
         backbone: With its adapters.

@@ -146,7 +146,7 @@ class FrozenWeights:
 
     def materialise(self, part: nn.Module) -> None:
         """Read and quantise the weights of a part of the model, one after the other; those it has it keeps."""
-        _return_freed_memory()  # of the part before, where sharding has left its own share of that
+        _return_freed_memory()  # of the part before, where sharding has left its own part of that
         for placeholder in [parameter for parameter in part.parameters() if parameter in self._owners]:
             owners = self._owners.pop(placeholder)
             values = self._values_of(self._names.pop(placeholder), placeholder.shape)

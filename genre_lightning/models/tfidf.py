@@ -34,7 +34,7 @@ class TfidfBaseline(ABC):
     Attributes:
         max_ngram: Longest run of words that counts as a term; 1 takes single words only.
         min_films: Films of the training split that must hold a term.
-        max_share: Share of the films above which a term says nothing and is left out.
+        max_share: Fraction of the films above which a term says nothing and is left out.
         stop_words: Leave out English function words ("the", "of").
         sublinear: A term that occurs n times counts 1 + ln n, not n.
         input_weight: Weight of each input of data.features in the head, beside the words.
@@ -70,7 +70,7 @@ class TfidfBaseline(ABC):
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Return weights (terms, genres) and bias (genres,) from features (films, terms) and labels (films, genres).
 
-        `known` is None or says of which films each label is known.
+        `known` is None or marks the films of which each label is known.
         """
 
     @property
@@ -240,7 +240,7 @@ class TfidfBaseline(ABC):
 
 @dataclass
 class TfidfNaiveBayes(TfidfBaseline):
-    """Multinomial naive Bayes for each genre against the rest, with the genre's share of films as its prior.
+    """Multinomial naive Bayes for each genre against the rest, with the genre's fraction of films as its prior.
 
     Attributes:
         smoothing: Count added to each term in each class, in TF-IDF units.

@@ -29,7 +29,7 @@ NCCL_BUFFERS = 500_000_000
 """Assumed, if there are several ranks."""
 
 RESERVE = 0.05
-"""Assumed share of all tensors that the allocator loses to fragments."""
+"""Assumed fraction of all tensors that the allocator loses to fragments."""
 
 PARTS = {
     "weights": "weights",

@@ -46,8 +46,8 @@ class Machine:
         nodes: Machines.
         devices: Number of devices of each node.
         kind: "cuda" or "cpu".
-        gpu: Which one; None if it is not said.
-        utilisation: Share of the GPU's dense peak that training is taken to reach; None for the usual one of the model.
+        gpu: Which one; None if it is not given.
+        utilisation: Fraction of the GPU's dense peak that training reaches; None for the usual one of the model.
     """
 
     nodes: int

@@ -114,7 +114,7 @@ class StepPlan:
 
     @property
     def padding(self) -> float:
-        """Share of an epoch's slots that hold no token."""
+        """Fraction of an epoch's slots that hold no token."""
         return 1 - self.tokens / self.slots
 
 

@@ -62,7 +62,7 @@ def fit_run(
     Args:
         config: Parsed, with a run directory.
         parser: That parsed it.
-        corrections: What people said about films; None for none, or for a run that has kept it.
+        corrections: Feedback on films; None for none, or for a run that has kept it.
         trial: What a study does with a run that is one of its trials. Such a run is evaluated on validation alone, and
             `fit_run` without it evaluates the test split later.
 

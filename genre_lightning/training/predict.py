@@ -245,7 +245,7 @@ class _Writing:
         self._advance(len(films))
 
     def end(self) -> None:
-        """Put the table in its place and say what is in it."""
+        """Put the table in its place and report what is in it."""
         if self._file is None:
             return
         self._state.check_unchanged()

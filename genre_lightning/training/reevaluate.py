@@ -35,8 +35,8 @@ def trained_setup(config: Namespace, parser: ArgumentParser, *, films: bool = Tr
     Args:
         config: Parsed, with the run's directory.
         parser: That parsed it.
-        films: Whether the run's own films are needed; without, its best checkpoint says what it is, whatever of the
-            training the configuration says.
+        films: Whether the run's own films are needed; without, its best checkpoint defines it, whatever of the
+            training the configuration has.
 
     Raises:
         ConfigError, DataError: Settings that would change the training, or films that cannot be read.

@@ -109,7 +109,7 @@ def prepare_checks(
     Returns:
         The setup, the problems that are known already, and the checks that find the others.
     """
-    # which devices Lightning found and what it loads is said in our own lines; its warnings still show
+    # which devices Lightning found and what it loads is reported in our own lines; its warnings still show
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     config = config.clone()
@@ -202,7 +202,7 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
 
 
 def _machine_problems(config: Namespace) -> list[str]:
-    """List what the options ask of this machine alone, if no launcher says what there is."""
+    """List what the options ask of this machine alone, if no launcher reports the devices."""
     trainer = config.trainer
     problems = device_problems(trainer.devices, trainer.accelerator)
     if trainer.num_nodes > 1:

@@ -96,7 +96,7 @@ def teach(setup: Setup, data: PreparedData) -> None:
 
 
 def is_taught(run: RunDirectory) -> bool:
-    """Return whether a run keeps what its teacher has said."""
+    """Return whether a run keeps its teacher's predictions."""
     return (run.path / _KEPT).is_file()
 
 

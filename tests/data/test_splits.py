@@ -65,7 +65,7 @@ def test_shares(seed, fractions):
 
 
 def deviation(labels, parts, fractions):
-    """Mean over genres and splits of |share of the genre's films - wanted share|, rare genres as heavy as others."""
+    """Mean over genres and splits of |fraction of the genre's films - wanted share|, rare genres as heavy as others."""
     total = labels.sum(axis=0)
     return np.mean(
         [np.abs(labels[part].sum(axis=0) / total - share).mean() for part, share in zip(parts, fractions, strict=True)]

@@ -13,7 +13,7 @@ import torch
 
 from genre_lightning.distributed.checkpoint.io import read_checkpoint
 
-# what a clock or the system says, and names that hold a digest of such a value
+# what depends on a clock or the system, and names that hold a digest of such a value
 _CLOCKS = ("made_by", "date", "seconds", "checkpoint/seconds", "checkpoint_sha256", "sha256")
 _CLOCK_GROUPS = ("throughput/", "memory/")
 
@@ -44,7 +44,7 @@ def differences(expected: Path, got: Path) -> list[str]:
 
 
 def curves(run_dir: Path) -> list[tuple[tuple[str, str], dict[str, str]]]:
-    """Return the rows of a run's curves that hold more than what a clock says, under their epoch and step."""
+    """Return the rows of a run's curves that hold more than times, under their epoch and step."""
     with (run_dir / "curves.csv").open(newline="") as file:
         rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
     return [

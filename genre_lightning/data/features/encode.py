@@ -1,4 +1,4 @@
-"""The head's inputs of films as arrays, by what the training films said of them; and as the arrays of a batch."""
+"""The head's inputs of films as arrays, as fitted on the training films; and as the arrays of a batch."""
 
 from __future__ import annotations
 

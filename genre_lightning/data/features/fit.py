@@ -1,4 +1,4 @@
-"""What the training films say of the head's inputs: vocabularies, means, deviations, and values that leak a genre."""
+"""What is fitted of the inputs on the training films: vocabularies, means, deviations, and values that leak a genre."""
 
 from __future__ import annotations
 

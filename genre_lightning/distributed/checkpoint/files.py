@@ -57,7 +57,7 @@ def save_flushed(content: Any, path: Path) -> None:
 
 
 def not_written(path: Path, error: object) -> SaveError:
-    """Return the error that says why a checkpoint could not be written."""
+    """Return the error with the reason why a checkpoint could not be written."""
     # the death of a worker process strikes wherever the main thread is
     if isinstance(error, BaseException) and (known := machine_error(error)):
         return SaveError(f"the checkpoint {path} could not be written: {known}")

@@ -23,7 +23,7 @@ from genre_lightning.files import draft_beside
 
 
 def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> str:
-    """Change what a checkpoint says beside its tensors, such as the decision.
+    """Change a checkpoint's metadata, such as the decision.
 
     Args:
         path: A checkpoint, file or directory.

@@ -1,6 +1,6 @@
 """Checkpoints of which each rank writes its own shards, by torch.distributed.checkpoint, to be read at any number.
 
-Such a checkpoint is a directory: the shards, `.metadata` that says where the parts of each tensor lie, and UNSHARDED
+Such a checkpoint is a directory: the shards, `.metadata` with the places of the parts of each tensor, and UNSHARDED
 with all that is not a tensor of the model or the optimizer.
 """
 
@@ -176,7 +176,7 @@ def _empty_like(parameter: Tensor, stored: TensorStorageMetadata) -> Tensor:
 
 
 def _verify_once(path: Path) -> None:
-    """Have the first rank alone read all bytes, and every rank know what came of it."""
+    """Have rank 0 alone read all bytes, and every rank know what came of it."""
     if not (dist.is_available() and dist.is_initialized()):
         verify_checkpoint(path)
         return
@@ -222,7 +222,7 @@ def _local_bytes(value: Tensor) -> int:
 
 
 def stored_tensors(reader: SafeReader) -> dict[str, TensorStorageMetadata]:
-    """Return what a checkpoint's metadata says of its tensors, by flat name."""
+    """Return a checkpoint's metadata of its tensors, by flat name."""
     return reader.read_metadata().state_dict_metadata  # type: ignore[return-value]  # SafeReader sees to that
 
 

@@ -46,7 +46,7 @@ def shown_genres(labels: BoolArray, decided: BoolArray, most: int = MOST_GENRES)
 def confusion_figure(
     labels: BoolArray, decided: BoolArray, genres: tuple[str, ...], known: BoolArray | None = None
 ) -> Figure:
-    """Draw the 2 x 2 counts of each genre, shaded by the share of its row, so that rare genres can be read."""
+    """Draw the 2 x 2 counts of each genre, shaded by the fraction of its row, so that rare genres can be read."""
     columns, note = shown_genres(labels, decided)
     title = f"Confusion of each genre ({len(labels):,} films{note})"
     figure, panels = small_multiples(title, len(columns), cell=(1.75, 1.75))
@@ -63,13 +63,13 @@ def confusion_figure(
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_title(genres[column], loc="left")
-    figure.supxlabel("decided       (share of the films in the row)", fontsize=9)
+    figure.supxlabel("decided       (fraction of the films in the row)", fontsize=9)
     figure.supylabel("true", fontsize=9)
     return figure
 
 
 def taken_for(labels: BoolArray, decided: BoolArray) -> FloatArray:
-    """Give the share of films missing a genre (row) to which another one (column) was given wrongly.
+    """Give the fraction of films missing a genre (row) to which another one (column) was given wrongly.
 
     Returns:
         float64 (genres, genres); NaN in the rows of genres that were never missed.
@@ -101,7 +101,7 @@ def taken_for_figure(labels: BoolArray, decided: BoolArray, genres: tuple[str, .
     axes.set_xlabel("genre decided wrongly")
     axes.set_ylabel("genre missed (films)")
     bar = figure.colorbar(image, ax=axes, shrink=0.6, format=lambda value, _: f"{value:.0%}")
-    bar.set_label("share of the films missing the row's genre")
+    bar.set_label("fraction of the films missing the row's genre")
     bar.outline.set_visible(False)
     return figure
 

@@ -165,7 +165,7 @@ def precision_recall_figure(
     genres: tuple[str, ...],
     known: BoolArray | None = None,
 ) -> Figure:
-    """Draw the precision-recall curve of each genre, its decided point, and its share of films as the chance level."""
+    """Draw the precision-recall curve of each genre, its decided point, and its fraction of films as chance level."""
     columns, note = shown_genres(labels, decided)
     figure, panels = small_multiples(f"Precision and recall of each genre ({len(labels):,} films{note})", len(columns))
     areas, support = average_precision(labels, probabilities, known), labels.sum(axis=0)
@@ -195,7 +195,7 @@ def precision_recall_figure(
 
 @styled
 def reliability_figure(labels: BoolArray, before: FloatArray, after: FloatArray) -> Figure:
-    """Draw the share of positives over the predicted probability before and after calibration, with the counts."""
+    """Draw the fraction of positives over the predicted probability before and after calibration, with the counts."""
     figure = new_figure(f"Reliability before and after calibration ({labels.size:,} film-genre pairs)", 7.6, 4.6)
     grid = figure.subplots(2, 2, sharex=True, height_ratios=[3, 1])
     panels = (("before", before, ORANGE), ("after", after, BLUE))
@@ -218,7 +218,7 @@ def reliability_figure(labels: BoolArray, before: FloatArray, after: FloatArray)
             axes.grid(True, color=FAINT)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-    grid[0, 0].set_ylabel("share that have the genre")
+    grid[0, 0].set_ylabel("fraction that have the genre")
     grid[1, 0].set_ylabel("pairs (log)")
     grid[1, 0].sharey(grid[1, 1])
     return figure

@@ -14,7 +14,7 @@ from torch.nn import functional
 from genre_lightning.models.layers.cpu_dropout import keep_mask, keep_scale, masked
 
 _SHORTEST = 0.8
-"""Length of the shortest text of a group as a share of the longest: what padding costs against more operations."""
+"""Length of the shortest text of a group as a fraction of the longest: what padding costs against more operations."""
 
 _ROUNDED_TO = 8
 """Groups are padded to multiples of it: oneDNN compiles its kernels for each shape, so few shapes pay."""

@@ -31,7 +31,7 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, states: Tensor) -> Tensor:
-        """Return the states of the same shape and dtype, a share of them 0 while training."""
+        """Return the states of the same shape and dtype, a fraction of them 0 while training."""
         if not self.training or self.p in (0.0, 1.0) or states.device.type != "cpu":
             return functional.dropout(states, self.p, self.training)
         return _Dropped.apply(states, self.p)

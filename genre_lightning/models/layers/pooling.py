@@ -29,7 +29,7 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
 def pool_packed(states: Tensor, last_tokens: Tensor, pooling: Pooling) -> Tensor:
     """Return one vector for each of the texts that lie one behind another, in float32.
 
-    The mean is a product with a matrix of shares: its gradient is a product too, where that of texts brought side by
+    The mean is a product with a matrix of fractions: its gradient is a product too, where that of texts brought side by
     side adds up tokens one by one.
 
     Args:
