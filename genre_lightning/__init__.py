@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from genre_lightning.training.api import TrainedRun, train
     from genre_lightning.types import Batch, DataSpec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "Batch": "types",

@@ -52,7 +52,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; on a clean exit flush it to disk and rename it to `path`.
 
     The temporary file keeps the ending of `path`, since libraries choose a format by it. On an exception it is removed
-    and `path` stays as it was.
+    and `path` stays unchanged.
 
     Raises:
         ConfigError: `path` is there and is not a regular file.
@@ -103,7 +103,7 @@ def finish_draft(draft: Path) -> None:
 def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give an empty folder beside `path`; on a clean exit it takes the place of `path` with all that is in it.
 
-    On an exception it is removed and `path` stays as it was. A folder cannot be renamed over another one: a process
+    On an exception it is removed and `path` stays unchanged. A folder cannot be renamed over another one: a process
     that is killed between the two renames leaves the old one under another name, from which `restore_folder` puts it
     back.
     """

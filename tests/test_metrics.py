@@ -144,7 +144,7 @@ def test_genre_that_all_films_have_has_no_auroc_but_an_average_precision_of_one(
     assert metrics.undefined_genres(labels)[0]
 
 
-def test_precision_is_undefined_where_nothing_is_decided_and_f1_is_zero():
+def test_precision_is_undefined_if_nothing_is_decided_and_f1_is_zero():
     labels = np.array([[True, False], [True, True]])
     nothing = np.zeros_like(labels)
     figures = metrics.genre_policy_metrics(labels, nothing)
@@ -189,7 +189,7 @@ def test_ranking_metrics_equal_scikit_learn_with_any_ties(data):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
-def test_figures_do_not_depend_on_the_order_of_films(seed):
+def test_metrics_do_not_depend_on_the_order_of_films(seed):
     labels, probabilities = films(seed, n=40, g=3, decimals=1)
     order = np.random.default_rng(seed).permutation(len(labels))
     before = metrics.threshold_free_metrics(labels, probabilities)

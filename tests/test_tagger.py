@@ -1,4 +1,4 @@
-"""Tagger on every kind of run: what it says of a text is what the run's evaluation said."""
+"""Tagger on every kind of run: its genres of a text are those of the run's evaluation."""
 
 import subprocess
 import sys

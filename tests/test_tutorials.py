@@ -46,7 +46,7 @@ def test_a_notebook_is_its_page(page, monkeypatch):
     assert all(cell["outputs"] for cell in cells if "print(" in "".join(cell["source"]) and cell["cell_type"] == "code")
 
 
-def test_numbers_and_progress_are_no_difference(monkeypatch, tmp_path):
+def test_numbers_and_progress_are_not_a_difference(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(TOOL.parent))
     import tutorials
 

@@ -97,7 +97,7 @@ def _print(audit: dict[str, Any], console: Console) -> None:
     from genre_lightning.data.movies import REASONS
 
     rows = Table(title=f"{audit['file']}: {audit['rows']:,} rows", title_justify="left", box=box.ASCII)
-    rows.add_column("what became of them")
+    rows.add_column("outcome")
     rows.add_column("rows", justify="right")
     rows.add_column("share", justify="right")
     for reason in (*REASONS, "kept"):

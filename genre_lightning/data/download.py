@@ -29,7 +29,7 @@ def download_movies(folder: Path) -> tuple[Path, Audit, bool]:
 
     Raises:
         ConfigError: kagglehub is not installed, or the folder cannot be written.
-        DataError: The file cannot be fetched, or is not the dataset's; the folder is as it was.
+        DataError: The file cannot be fetched, or is not the dataset's; the folder is unchanged.
     """
     target = folder / FILE
     if target.exists():

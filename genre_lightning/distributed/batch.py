@@ -105,7 +105,7 @@ def limit_seconds(text: str) -> float | None:
     """Return a time limit as sbatch takes it, "90", "8:00:00" or "1-12", in seconds; None for one that never comes.
 
     Raises:
-        ConfigError: It is no time.
+        ConfigError: It is not a time.
     """
     if text.lower() in ("infinite", "unlimited"):
         return None

@@ -90,7 +90,7 @@ def headline_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
     table = Table(
         box=box.ASCII, title=f"{result['split'] or 'evaluation'}: {result['n']:,} films", title_justify="left"
     )
-    table.add_column("figure", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
     for policy in POLICIES:
         table.add_column(POLICY_NAMES[policy], justify="right", no_wrap=True)
     for name, title in HEADLINES:
@@ -162,7 +162,7 @@ def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> No
     console = console_of(file)
     table = headline_table(result)
     needed = console.measure(table, options=console.options.update(max_width=2 * LOG_WIDTH)).maximum
-    console.print(table if needed <= console.width else headline_table(result, narrow=True))  # else figures are cut off
+    console.print(table if needed <= console.width else headline_table(result, narrow=True))  # else cells are cut off
     console.print(probability_table(result))
     level = result.get("bootstrap", {}).get("level")
     if level:

@@ -89,7 +89,7 @@ def test_what_a_gpu_is_asked_for_can_be_parsed(suite, tmp_path):
     assert config.trainer.precision == "16-mixed"
 
 
-def test_a_training_that_ends_before_its_timed_steps_has_no_figures():
+def test_a_training_that_ends_before_its_timed_steps_has_no_metrics():
     meter = Meter(Job(OURS, [], warmup_steps=1, steps=2, seed=0, threads=None), torch.device("cpu"))
     assert [meter.step(), meter.step()] == [False, False]
     with pytest.raises(SystemExit, match="ended after 2 steps"):
@@ -165,6 +165,6 @@ def test_synchronisation_at_small_size():
     assert all(name in out for name in ("alone", "ddp", "fsdp"))
 
 
-def test_films_alone_are_no_side():
+def test_films_alone_are_not_a_side():
     assert FILMS_ONLY not in SIDES
     assert set(turns_of("encoder", Namespace(small=True))) == set(SIDES)

@@ -142,7 +142,7 @@ def test_one_line_of_a_terminal(monkeypatch, capsys):
     assert "epoch 1/3  validation" in capsys.readouterr().err
 
 
-def test_a_failed_training_leaves_the_terminal_as_it_was(monkeypatch, capsys):
+def test_a_failed_training_leaves_the_terminal_unchanged(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     bar = TerminalProgress()
     bar.on_train_start(trainer(), None)

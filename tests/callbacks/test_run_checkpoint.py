@@ -86,7 +86,7 @@ def test_saves_at_the_end_of_steps_only(tmp_path):
     assert trainer.saved == [("last.ckpt", 2), ("last.ckpt", 4), ("last.ckpt", 5)]
 
 
-def test_saves_by_the_clock_of_the_first_rank(tmp_path, monkeypatch):
+def test_saves_by_the_clock_of_rank_0(tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
     callback, trainer = RunCheckpoint(tmp_path, "val/loss", every_minutes=1), FakeTrainer()

@@ -45,7 +45,7 @@ def test_headlines_are_flat_and_defined(evaluation):
     )
 
 
-def test_tensorboard_holds_metrics_figures_and_tables(evaluation, tmp_path):
+def test_tensorboard_holds_metrics_plots_and_tables(evaluation, tmp_path):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     logger = TensorBoardLogger(tmp_path, name="", version="")
     log_evaluation([logger], *evaluation, step=7)
@@ -69,7 +69,7 @@ def test_tensorboard_holds_metrics_figures_and_tables(evaluation, tmp_path):
     assert "| War | per\\_genre | 0 |" in text
 
 
-def test_wandb_holds_metrics_figures_and_tables(evaluation):
+def test_wandb_holds_metrics_plots_and_tables(evaluation):
     class Recorded:
         def __init__(self):
             self.logged, self.summary = {}, {}

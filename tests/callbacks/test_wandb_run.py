@@ -151,7 +151,7 @@ def test_configuration_audit_commit_and_summary(interrupted):
     )
 
 
-def test_tables_figures_and_the_best_checkpoint(interrupted):
+def test_tables_plots_and_the_best_checkpoint(interrupted):
     folder = run_files(interrupted)[-1].parent
     for split in ("validation", "test"):
         assert len(list(folder.rglob(f"media/images/{split}/figures/*.png"))) >= 7
@@ -216,7 +216,7 @@ def test_turned_on_in_the_middle_of_a_run(sample_csv, tmp_path):
     same_curves_up_to(tmp_path / "run", 12)
 
 
-def test_no_key_or_no_server_is_said_in_one_line_and_the_key_is_nowhere(sample_csv, tmp_path, monkeypatch, capfd):
+def test_no_key_or_no_server_is_reported_in_one_line_and_the_key_is_nowhere(sample_csv, tmp_path, monkeypatch, capfd):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         server = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -248,13 +248,13 @@ def test_no_key_or_no_server_is_said_in_one_line_and_the_key_is_nowhere(sample_c
     wandb.teardown()
 
 
-def test_disabled_is_no_logger(sample_csv, tmp_path, monkeypatch):
+def test_disabled_is_not_a_logger(sample_csv, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     fit(sample_csv, tmp_path / "run", cut_at=2)
     assert not (tmp_path / "run" / "wandb").exists()
 
 
-def test_training_goes_on_when_wandbs_process_dies(sample_csv, tmp_path, monkeypatch, capfd):
+def test_training_resumes_when_wandbs_process_dies(sample_csv, tmp_path, monkeypatch, capfd):
     from genre_lightning.training.loggers import wandb_run
 
     original = wandb_run.RunWandbLogger.log_metrics
@@ -339,7 +339,7 @@ def test_online_the_server_has_every_step_once(sample_csv, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_on_two_ranks_one_of_them_talks_and_the_run_goes_on_on_one(sample_csv, tmp_path):
+def test_on_two_ranks_one_of_them_talks_and_the_run_resumes_on_one(sample_csv, tmp_path):
     worker = Path(__file__).parents[2] / "tools" / "faults" / "worker.py"
     run = tmp_path / "run"
     words = ["fit", f"--data.csv={sample_csv}", f"--run_dir={run}", *OPTIONS]

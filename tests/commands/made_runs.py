@@ -84,5 +84,5 @@ def refused(capfd, arguments, *words):
 
 
 def everything_under(place):
-    """Each path below and its content, to see that a refused command left all as it was."""
+    """Each path below and its content, to see that a refused command left all unchanged."""
     return {path: path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file() and path.name != ".lock"}

@@ -92,7 +92,7 @@ def write(path: Path, text: str) -> Path:
         ("movies.txt", "id,overview,genres\n", ["ends neither"]),
     ],
 )
-def test_files_that_are_no_movies_files(tmp_path, capfd, name, text, words):
+def test_files_that_are_not_movies_files(tmp_path, capfd, name, text, words):
     file = write(tmp_path / name, text)
     refused(capfd, fit_words(file, tmp_path / "run"), *words)
     assert not (tmp_path / "run").exists()
@@ -149,7 +149,7 @@ def test_run_directories_that_cannot_be_one(sample, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_commands_on_a_directory_that_is_no_run(tmp_path, capfd, command):
+def test_commands_on_a_directory_that_is_not_a_run(tmp_path, capfd, command):
     refused(capfd, [command, "--run_dir", tmp_path], "is not a run directory")
     refused(capfd, [command], "needs a run")
 

@@ -75,7 +75,7 @@ def test_the_decision_is_bound_to_the_model_file(run):
     np.testing.assert_array_equal(model.logits(stored.predictions.texts), stored.predictions.logits)
 
 
-def test_films_figures_and_cost_are_those_of_the_run(run, sample):
+def test_films_metrics_and_cost_are_those_of_the_run(run, sample):
     films = MovieDataModule(sample).prepare_films()
     test = films.splits["test"]
     stored = read_stored_predictions(run / "evaluation" / "test" / "predictions.parquet")
@@ -209,7 +209,7 @@ def test_help_lists_the_options(capfd):
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(("name", "least"), [("tfidf_nb", 0.59), ("tfidf_logreg", 0.60)])
-def test_the_baselines_are_no_straw_men(name, least, movies_csv, tmp_path):
+def test_the_baselines_are_not_straw_men(name, least, movies_csv, tmp_path):
     assert main(["baseline", name, f"--data.csv={movies_csv}", f"--run_dir={tmp_path / name}"]) == 0
     metrics = json.loads((tmp_path / name / "evaluation" / "test" / "metrics.json").read_text())
     assert metrics["policies"]["global"]["f1_micro"] > least

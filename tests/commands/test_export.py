@@ -232,7 +232,7 @@ def copy(run, tmp_path):
 
 
 @of_cls
-def test_what_is_no_finished_run_is_refused(copy, tmp_path, capfd):
+def test_what_is_not_a_finished_run_is_refused(copy, tmp_path, capfd):
     out = tmp_path / "out"
     refused(capfd, ["export", tmp_path, out], "is not a run directory")
     state = read_json(copy / "run_state.json")

@@ -95,7 +95,7 @@ def test_curves_have_losses_and_learning_rates(run):
     assert all(0.3 < value <= 1 for value in efficiency)
 
 
-def test_a_finished_run_says_so_and_changes_nothing(sample, run, capfd):
+def test_a_finished_run_is_reported_and_changes_nothing(sample, run, capfd):
     before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
     assert fit(sample, run) == 0
     assert "all is done" in capfd.readouterr().err
@@ -235,7 +235,7 @@ def test_the_saved_configuration_is_resolved(run):
     assert config["model"]["init_args"]["backbone"] == "small"
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_films(sample, tmp_path, monkeypatch, capsys):
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_films(sample, tmp_path, monkeypatch, capsys):
     seen, model_step = [], GenreClassifier.model_step
 
     def diverging(self, batch):

@@ -486,7 +486,7 @@ def test_plan_counts_the_inputs(place, capsys):
     assert counts[1] > counts[0] + 4 * 128
 
 
-def test_defaults_are_no_part_of_a_trainings_digest():
+def test_defaults_are_not_part_of_a_trainings_digest():
     before = "data: {csv: a.csv}\nmodel: {class_path: X, init_args: {backbone: small}}\n"
     after = (
         "data: {csv: a.csv, join: null, features: null, leave_out_after_release: false, exclude_leaks: false}\n"

@@ -159,7 +159,7 @@ def test_all_conflicts_are_listed_together(sample_csv, tmp_path, capsys):
     assert f"{len(facts['conflicts'])} conflicts, each with its fix:" in said
 
 
-def test_a_missing_file_is_a_conflict_and_the_memory_is_told_all_the_same(tmp_path, capsys):
+def test_a_missing_file_is_a_conflict_and_the_memory_is_reported_all_the_same(tmp_path, capsys):
     facts = plan(capsys, *small(tmp_path / "none.csv", tmp_path), status=2)
     assert any("none.csv" in conflict for conflict in facts["conflicts"])
     assert facts["data"] is None
@@ -193,7 +193,7 @@ def test_bad_use_is_one_line(words, part, sample_csv, tmp_path, capsys):
     assert part in err
 
 
-def test_what_shards_cannot_do_is_said_beside_ddp(sample_csv, tmp_path, capsys):
+def test_what_shards_cannot_do_is_reported_beside_ddp(sample_csv, tmp_path, capsys):
     words = ["--config", CONFIGS / "llama2_qlora.yaml", "--model.optimizer=paged_adamw_8bit", "--devices=2"]
     facts = plan(capsys, *words, f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}")
     assert list(facts["memory"]) == ["ddp"]

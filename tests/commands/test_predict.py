@@ -1,4 +1,4 @@
-"""`predict` as its user runs it: every row once and in order, in any format, cut off and gone on with."""
+"""`predict` as its user runs it: every row once and in order, in any format, cut off and resumed."""
 
 import csv
 import gzip
@@ -159,7 +159,7 @@ def same_table(got, expected):
 
 
 @pytest.mark.parametrize("kind", ["encoder", "tfidf_nb"])
-def test_a_start_that_was_cut_off_is_gone_on_with(runs, films, tmp_path, monkeypatch, small_chunks, kind, capfd):
+def test_a_start_that_was_cut_off_is_resumed(runs, films, tmp_path, monkeypatch, small_chunks, kind, capfd):
     out, written = tmp_path / "tagged.parquet", []
     write_part = TaggedFile.write_part
 
@@ -190,7 +190,7 @@ def test_a_start_that_was_cut_off_is_gone_on_with(runs, films, tmp_path, monkeyp
     same_table(broken, table_of(out))
 
 
-def test_parts_of_another_file_are_not_gone_on_with(run, films, tmp_path, monkeypatch, small_chunks, capfd):
+def test_parts_of_another_file_are_not_used_to_resume(run, films, tmp_path, monkeypatch, small_chunks, capfd):
     out = tmp_path / "tagged.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(TaggedFile, "assemble", lambda self: (_ for _ in ()).throw(PowerCutError))

@@ -26,7 +26,7 @@ def test_the_page_is_made_again(run, capfd):
     assert (run / "report.html").read_text() == first
 
 
-def test_the_papers_tables_stand_beside_the_published_figures(run, capfd):
+def test_the_papers_tables_stand_beside_the_published_metrics(run, capfd):
     assert main(["report", str(run), "--paper"]) == 0
     page = (run / "paper.html").read_text()
     assert "0.5687" in page
@@ -63,7 +63,7 @@ def test_a_run_without_evaluation_is_refused(tmp_path, capfd):
     refused(capfd, ["report", bare, "--paper"], "no finished evaluation on test")
 
 
-def test_undefined_figures_are_null_and_said(tmp_path, capfd):
+def test_undefined_metrics_are_null_and_named(tmp_path, capfd):
     from made_runs import GENRES, made_predictions
 
     from genre_lightning.evaluation.decisions import fit_decision

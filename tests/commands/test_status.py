@@ -113,7 +113,7 @@ def test_the_later_job_is_shown(run, capfd, submitted, shown):
     assert read(run, capfd)["job"] == shown
 
 
-def test_a_directory_that_is_no_run_is_refused(tmp_path, capfd):
+def test_a_directory_that_is_not_a_run_is_refused(tmp_path, capfd):
     assert main(["status", str(tmp_path)]) == 2
     assert "is not a run directory" in capfd.readouterr().err
 

@@ -122,7 +122,7 @@ def test_no_requeue(no_sbatch, sample_csv, tmp_path, capfd):
     assert "GENRE_LIGHTNING_MAX_REQUEUES=0\n" in out
 
 
-def test_without_sbatch_there_is_one_line_with_the_cure(no_sbatch, sample_csv, tmp_path, capfd):
+def test_without_sbatch_there_is_one_line_with_the_fix(no_sbatch, sample_csv, tmp_path, capfd):
     line = refused(capfd, words(sample_csv, tmp_path / "run"))
     assert "no sbatch on this machine" in line
     assert "--dry-run" in line

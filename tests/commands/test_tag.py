@@ -137,7 +137,7 @@ def test_bad_use_is_one_line(run, capfd, words, expected):
     refused(capfd, ["tag", run, *words], expected)
 
 
-def test_a_directory_that_is_no_run(tmp_path, capfd):
+def test_a_directory_that_is_not_a_run(tmp_path, capfd):
     refused(capfd, ["tag", tmp_path, "x"], "is not a run directory")
     refused(capfd, ["tag"], "RUN")
 

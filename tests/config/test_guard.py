@@ -189,7 +189,7 @@ def test_the_data_file_is_not_read(stranger):
         (b"just words", "holds no settings"),
     ],
 )
-def test_files_that_are_no_configuration(tmp_path, content, words):
+def test_files_that_are_not_a_configuration(tmp_path, content, words):
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=words) as caught:

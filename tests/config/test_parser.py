@@ -1,4 +1,4 @@
-"""A command line is read once, and what is wrong with it is said before torch is loaded."""
+"""A command line is read once, and what is wrong with it is reported before torch is loaded."""
 
 import importlib
 import inspect
@@ -86,7 +86,7 @@ def test_the_help_of_a_training_does_without_numpy_and_rich(command):
         (["baseline", "tfidf_nb", "--data.csv", "nosuch.csv", "--model.min_flms", "3"], "min_flms"),
     ],
 )
-def test_a_mistake_is_told_before_libraries_are_loaded(words, message):
+def test_a_mistake_is_reported_before_libraries_are_loaded(words, message):
     last, text = outcome(*words)
     assert last == "loaded: status: 2"
     assert message in text
@@ -100,7 +100,7 @@ def test_a_mistake_is_told_before_libraries_are_loaded(words, message):
         (["--model", "LlamaQLoraClassifier", "--model.backbone=/a/b/llama"], "/a/b/llama is not a directory"),
     ],
 )
-def test_a_backbone_that_is_not_there_is_told_before_libraries_are_loaded(words, message, sample_csv):
+def test_a_backbone_that_is_not_there_is_reported_before_libraries_are_loaded(words, message, sample_csv):
     last, text = outcome("fit", "--data.csv", sample_csv, *words)
     assert last == "loaded: status: 2"
     assert message in text

@@ -28,7 +28,7 @@ def test_options_in_braces_are_filled_in(pattern, expected):
 
 
 @pytest.mark.parametrize("pattern", ["runs/{model.lrs}", "runs/{lr}", "runs/{data.split}", "runs/{run_dir}"])
-def test_what_is_no_option_with_one_value_is_refused(pattern):
+def test_what_is_not_an_option_with_one_value_is_refused(pattern):
     with pytest.raises(ConfigError, match="whole name"):
         filled(pattern)
 

@@ -151,7 +151,7 @@ def test_anything_else_is_malformed(cell):
 
 
 @pytest.mark.parametrize("value", [True, 3, 1.5, b"\xff", {"id": 1}, [18], [[1]], [["Drama"]], [{"id": 1}]])
-def test_objects_that_are_no_list_of_names_are_malformed(value):
+def test_objects_that_are_not_a_list_of_names_are_malformed(value):
     with pytest.raises(MalformedCellError):
         parse_genres(value)
 

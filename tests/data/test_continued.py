@@ -66,7 +66,7 @@ def test_replay_chooses_old_training_films_alone(replay, trained):
     assert (used >= 80).sum() == 22
 
 
-def test_films_that_a_subset_left_out_are_no_new_ones():
+def test_films_that_a_subset_left_out_are_not_new_ones():
     old = old_films(subset=True)
     found = origins(old, np.array([5, 900, 901]), text_digests(["overview 5", "never seen", "new"]))
     from_older = np.array([True, True, False])

@@ -281,7 +281,7 @@ def stopped(request, sample_csv, tmp_path_factory):
 
 
 @pytest.mark.parametrize("budget", [256, 100, 4096])
-def test_a_stopped_fit_goes_on_exactly_with_any_budget(unbroken, stopped, sample_csv, tmp_path, budget):
+def test_a_stopped_fit_resumes_exactly_with_any_budget(unbroken, stopped, sample_csv, tmp_path, budget):
     """The budget cuts steps into other numbers of micro-batches, as other numbers of ranks do."""
     resumed, _ = run(sample_csv, tmp_path, resume=stopped.path, budget=budget)
     assert len(stopped.steps) == stopped.stop_after

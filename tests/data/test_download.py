@@ -17,7 +17,7 @@ def real(tmp_path_factory):
 
 @pytest.fixture
 def kaggle(monkeypatch):
-    """Puts a kagglehub in place that gives what it is told, and notes what it was asked for."""
+    """Puts a kagglehub in place that returns what it is given, and notes what it was asked for."""
 
     class Kaggle(ModuleType):
         answer: object = None

@@ -44,5 +44,5 @@ def test_another_language_may_be_the_runs_own():
     assert Familiar.of_texts(texts).unlike("The man and the dog that he finds go all the way back to their old home.")
 
 
-def test_without_texts_nothing_is_said(tmp_path):
+def test_without_texts_nothing_is_reported(tmp_path):
     assert familiar_of(tmp_path / "predictions.parquet") is None

@@ -180,7 +180,7 @@ def test_genres_meet_as_in_the_real_file(films: list[Film]):
         having = [names for *_, names in films if genre in names]
         return sum(other in names for names in having) / len(having)
 
-    # the shares of the real file are 0.70, 0.57, 0.67 and 0.54
+    # the fractions of the real file are 0.70, 0.57, 0.67 and 0.54
     for genre, other in [
         ("Romance", "Drama"),
         ("Animation", "Family"),

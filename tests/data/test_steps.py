@@ -287,7 +287,7 @@ def test_a_resumed_run_sees_exactly_the_rest(lengths, plan, data):
         assert len(epoch_of(sampler, epoch + 1)) == len(sampler)
 
 
-def test_a_run_goes_on_with_other_ranks_and_budgets():
+def test_a_run_resumes_with_other_ranks_and_budgets():
     lengths = np.random.default_rng(0).integers(4, 200, 50)
     before = {"global_batch_size": 8, "budget": 300, "world_size": 1, "seed": 3}
     after = {**before, "budget": 700, "world_size": 3}

@@ -90,7 +90,7 @@ def test_a_limit_before_its_own_signal_is_refused():
         batch.check_limit(batch.render(TEMPLATE, {"time": "soon"}, {}, []))
 
 
-def test_a_log_path_with_a_percent_sign_is_no_pattern(tmp_path):
+def test_a_log_path_with_a_percent_sign_is_not_a_pattern(tmp_path):
     assert batch.file_name(tmp_path / "50%j") == f"{tmp_path}/50%%j"
 
 
@@ -101,7 +101,7 @@ def test_a_script_is_submitted_by_an_argument_list(commands, tmp_path):
     assert (commands / "sbatch.args").read_text().splitlines() == ["--parsable", str(script)]
 
 
-def test_what_sbatch_says_against_a_job_is_told(commands, tmp_path):
+def test_what_sbatch_says_against_a_job_is_reported(commands, tmp_path):
     stand_in(commands, "sbatch", "sys.exit('sbatch: error: invalid partition\\nspecified: west')")
     with pytest.raises(ConfigError, match="invalid partition specified: west"):
         batch.submit(tmp_path / "train.sbatch")

@@ -200,7 +200,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(saved, tmp_path, form):
 
 
 @pytest.mark.parametrize("garbage", [b"", b"garbage", b"PK\x03\x04" + b"\0" * 50, b"\x80\x02.", b"\x80\x02}q\0(X"])
-def test_a_vouched_file_that_is_no_checkpoint_is_refused(saved, garbage):
+def test_a_verified_file_that_is_not_a_checkpoint_is_refused(saved, garbage):
     saved.write_bytes(garbage)
     vouch(saved)
     with pytest.raises(CheckpointError, match="is refused"):
@@ -231,7 +231,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("moment", range(12))
-def test_at_every_moment_of_a_save_a_whole_checkpoint_is_vouched_for(saved, monkeypatch, moment):
+def test_at_every_moment_of_a_save_a_whole_checkpoint_is_verified(saved, monkeypatch, moment):
     """The process dies before its n-th change on disk: what lies there is the old checkpoint or the new one."""
     calls = 0
 

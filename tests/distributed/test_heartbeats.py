@@ -95,7 +95,7 @@ class Beats:
         pass
 
 
-def test_silence_is_said_once_and_so_is_its_end(capfd):
+def test_silence_is_reported_once_and_so_is_its_end(capfd):
     beats = Beats()
     watch = RankWatch(beats, limit=30, flag=StopFlag())
     said = []

@@ -55,7 +55,7 @@ def test_restarts_that_share_a_store_are_refused(torchrun):
     assert torchrun_ranks() == Ranks(nodes=2, devices=4)
 
 
-def test_what_all_ranks_meet_is_said_by_the_first(torchrun):
+def test_what_all_ranks_meet_is_reported_by_the_first(torchrun):
     errors = (ConfigError("x"), PreemptedError("x"), RankLostError("x"))
     assert not any(map(speaks, errors))
     torchrun.setenv("RANK", "0")

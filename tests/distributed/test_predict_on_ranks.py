@@ -15,7 +15,7 @@ ROWS = 23
 
 
 def tag(rank, world_size, words, fail_at, meetings):
-    """Chunks of 5 rows; the first rank fails to write one of them."""
+    """Chunks of 5 rows; rank 0 fails to write one of them."""
     predict.CHUNK_ROWS = 5
     write_part = TaggedFile.write_part
 
@@ -66,7 +66,7 @@ def test_any_number_of_ranks_writes_the_same_table(run_and_films, tmp_path):
     for other in tables.values():
         assert other[0] == cells
         np.testing.assert_allclose(other[1], figures, atol=1e-5)
-    # cut off on two ranks, gone on with on one
+    # cut off on two ranks, resumed on one
     out = tmp_path / "again.csv"
     words += [f"--out={out}"]
     with pytest.raises(AssertionError, match=r"(?s)status 1.*No space left on device"):

@@ -100,7 +100,7 @@ def test_a_run_with_sharded_checkpoints_is_evaluated_and_exact(sample, one_rank,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dead", [0, 1])
-def test_a_rank_that_is_killed_ends_the_run_and_the_next_start_goes_on(sample, one_rank, tmp_path, dead):
+def test_a_rank_that_is_killed_ends_the_run_and_the_next_start_continues(sample, one_rank, tmp_path, dead):
     fault = f"in a step:20:SIGKILL:{dead}"
     status, said = start(sample, tmp_path / "run", 2, "ddp", "--model.dropout=0", fault=fault, by_lightning=True)
     assert status not in (0, 2, 75)

@@ -255,7 +255,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("moment", range(10))
-def test_at_every_moment_of_the_switch_a_whole_one_is_vouched_for(written, tmp_path, monkeypatch, moment):
+def test_at_every_moment_of_the_switch_a_whole_one_is_verified(written, tmp_path, monkeypatch, moment):
 
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
 

@@ -76,7 +76,7 @@ def test_a_signal_ends_what_has_nothing_to_save_where_it_is(monkeypatch):
     def library():
         with contextlib.suppress(Exception):
             os.kill(os.getpid(), signal.SIGTERM)
-        after.append("it went on")
+        after.append("it continued")
 
     with pytest.raises(PreemptedError, match="stopped by SIGTERM"), stopping_on_signals(flag=flag, at_once=True):
         library()

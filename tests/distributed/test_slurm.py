@@ -57,7 +57,7 @@ def test_only_a_job_that_was_here_before_waits_long_for_its_directory():
     ("devices", "nodes", "problems"),
     [("auto", 1, 0), (8, 4, 0), (-1, 1, 0), ([0, 1, 2, 3, 4, 5, 6, 7], 1, 0), (4, 1, 1), ("auto", 2, 1), (4, 2, 2)],
 )
-def test_what_is_said_twice_must_agree(devices, nodes, problems):
+def test_what_is_reported_twice_must_agree(devices, nodes, problems):
     found = shape_problems(devices, nodes, SlurmStep(4, 32))
     assert len(found) == problems
     assert all("leave trainer." in problem for problem in found)

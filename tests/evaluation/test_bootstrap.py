@@ -56,7 +56,7 @@ def test_interval_of_a_share_is_the_binomial_one():
     assert high == pytest.approx(0.25 + spread, abs=0.006)
 
 
-def test_undefined_figures_have_no_interval():
+def test_undefined_metrics_have_no_interval():
     values = np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, np.nan]])
     low, high = bootstrap.bca_interval(values, np.array([2.0, np.nan]), values)
     assert low[0] == pytest.approx(1.05)

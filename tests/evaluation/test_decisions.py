@@ -189,7 +189,7 @@ def test_shrinkage_moves_a_rare_genre_more_and_all_of_them_in_the_end():
     np.testing.assert_array_equal(some, again)
 
 
-def test_genre_without_positives_gets_the_global_threshold_and_is_said(predictions):
+def test_genre_without_positives_gets_the_global_threshold_and_is_reported(predictions):
     decision = fit_decision(without(predictions, [3]), "validation")
     assert decision.threshold_per_genre[3] == decision.threshold_global
     assert decision.without_positives == ("War",)
@@ -245,7 +245,7 @@ def test_test_split_unknown_calibration_and_no_films_are_refused(predictions):
         fit_decision(empty, "validation")
 
 
-def test_another_checkpoint_is_refused_with_the_cure(predictions):
+def test_another_checkpoint_is_refused_with_the_fix(predictions):
     decision = fit_decision(predictions, "validation", checkpoint_sha256="a" * 64)
     check_checkpoint(decision, "a" * 64)
     check_checkpoint(decision.with_checkpoint(None), "b" * 64)

@@ -80,7 +80,7 @@ def test_metrics_json_equals_scikit_learn(written):
     assert stored["policies"]["global"]["threshold"] == decision.threshold_global
 
 
-def test_intervals_hold_their_figures(written):
+def test_intervals_hold_their_metrics(written):
     _, _, result = written
     for name, (low, high) in result["intervals"]["threshold_free"].items():
         # resampling adds noise to bins, so ece is not inside its own interval by necessity

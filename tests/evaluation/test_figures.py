@@ -54,7 +54,7 @@ def test_one_film_one_genre_and_odd_names_are_drawn(tmp_path):
     assert len(write_figures(tmp_path, ScoredSplit(odd, default_decision(odd.genres)))) == len(FIGURES) - 1
 
 
-def test_taken_for_is_the_share_of_the_films_missing_the_row_s_genre():
+def test_taken_for_is_the_fraction_of_the_films_missing_the_row_s_genre():
     labels = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=bool)
     decided = np.array([[0, 1, 0], [0, 0, 0], [0, 1, 0]], dtype=bool)
     shares = taken_for(labels, decided)

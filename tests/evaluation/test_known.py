@@ -131,7 +131,7 @@ def test_predictions_carry_what_is_unknown(tmp_path):
         assert sum(row[name] for name in ("tn", "fp", "fn", "tp")) == known[:, GENRES.index(row["genre"])].sum()
 
 
-def test_figures_are_drawn_of_known_labels(tmp_path):
+def test_plots_are_drawn_of_known_labels(tmp_path):
     labels, logits, known = films(60)
     made = predictions(labels, logits, known)
     decision = fit_decision(made, "validation", resamples=5)

@@ -75,7 +75,7 @@ def test_the_genres_are_those_of_the_tagger_and_add_up_to_their_probabilities(ru
     assert explanation.words.names[1] == "soldiers"
 
 
-def test_the_likeliest_is_explained_where_none_is_decided(runs):
+def test_the_likeliest_is_explained_if_none_is_decided(runs):
     explanation = Explainer(runs("tfidf_nb"))(TEXT, threshold=1.0)
     [genre] = explanation.genres
     assert not genre.decided

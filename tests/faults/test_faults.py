@@ -88,7 +88,7 @@ def test_ranks_of_ddp_stop_together_and_name_what_they_lost(unbroken):
 
 
 @pytest.mark.slow
-def test_ranks_of_fsdp_are_killed_and_go_on(unbroken):
+def test_ranks_of_fsdp_are_killed_and_resume(unbroken):
     setting, expected = unbroken("fsdp")
     broken = struck(setting, "struck", "after backward:6:SIGKILL:1", "end of an epoch:1:SIGUSR1:all")
     assert differences(expected.directory, broken.directory) == []

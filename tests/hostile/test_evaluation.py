@@ -475,7 +475,7 @@ def test_state_and_audit_can_be_deleted_and_are_written_again(nb, trained, monke
 
 
 @pytest.mark.parametrize("content", [DEEP, "[]"])
-def test_a_decision_that_is_no_json_object_is_refused(nb, capfd, content):
+def test_a_decision_that_is_not_a_json_object_is_refused(nb, capfd, content):
     (nb / "decision.json").write_text(content)
     refused(capfd, ["tag", nb, TEXTS[0]], "decision.json is damaged", "genre-lightning baseline tfidf_nb --run_dir")
 

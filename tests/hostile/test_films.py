@@ -201,12 +201,12 @@ def test_an_odd_comma_does_not_hide_an_unusual_separator(tmp_path):
     assert "looks like '/' separates genres" in load(write(tmp_path, as_csv(table))).notes[0]
 
 
-def test_dashes_of_a_list_of_lines_are_no_part_of_genres(tmp_path):
+def test_dashes_of_a_list_of_lines_are_not_part_of_genres(tmp_path):
     check_whole(load(write(tmp_path, as_csv(rows(lambda names: "\n".join(f"- {name}" for name in names))))))
 
 
 @pytest.mark.parametrize("form", ["pipes", "entries"])
-def test_placeholder_genres_are_no_genres(tmp_path, form):
+def test_placeholder_genres_are_not_genres(tmp_path, form):
     table = rows(CELLS[form])
     empty = ["", "N/A", "nan", "None", r"\N", "unknown", "(no genres listed)", "-", "null"]
     empty += ["—", "...", "[unknown]", "TBA", "No genre", "#N/A", "[]", "[None]", "['']"]
@@ -308,7 +308,7 @@ def test_an_unclosed_quote_at_the_end_costs_one_row(tmp_path):
 def test_an_unclosed_quote_that_another_row_closes_costs_one_row(tmp_path, ids, end):
     table = [[*row[:2], f"A road, number {row[0]}.".replace(",", ""), row[3]] for row in rows(ids=ids or str)]
     if not ids:
-        # only many lines are certainly rows if no id says so
+        # only many lines are certainly rows if no id shows it
         table, end = [[f"The {'x' * n} film", *row[2:]] for n, row in enumerate(table)], 40
     lines = as_csv(table, HEADER if ids else HEADER[1:]).splitlines(keepends=True)
     lines[5] = lines[5].replace("A road", '"A road')
@@ -317,7 +317,7 @@ def test_an_unclosed_quote_that_another_row_closes_costs_one_row(tmp_path, ids, 
     assert (films.audit.rows, films.audit.malformed, films.audit.kept) == (FILMS, 1, FILMS - 1)
 
 
-def test_a_text_of_lines_with_commas_is_no_damage(tmp_path):
+def test_a_text_of_lines_with_commas_is_not_damage(tmp_path):
     table = rows()
     for row in table:
         row[2] = f"Red, green, and,\nblue, gold, and, grey\na, b, c, number {row[0]}."
@@ -485,7 +485,7 @@ def test_genres_of_parquet(tmp_path, column):
     assert films.audit.no_genres == 1
 
 
-def test_parquet_strings_that_are_no_utf_8_are_one_line(tmp_path):
+def test_parquet_strings_that_are_not_utf_8_are_one_line(tmp_path):
     damaged = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 2, 4], np.int32)), pa.py_buffer(b"ok\xff\xfe"))
     table = pa.table({"id": [1, 2], "overview": damaged, "genres": [["Drama"], ["War"]]})
     pq.write_table(table, tmp_path / "films.parquet")

@@ -154,7 +154,7 @@ def as_an_earlier_version_left_it(run):
     write_json(run / "run_state.json", {**state, "data": {**state["data"], "films": "another"}})
 
 
-def test_a_run_of_an_earlier_reading_goes_on(nb, encoder, sample, monkeypatch, capfd):
+def test_a_run_of_an_earlier_reading_continues(nb, encoder, sample, monkeypatch, capfd):
     without_page(monkeypatch)
     for run, command in ((nb, ["baseline", "tfidf_nb"]), (encoder, ["test"]), (encoder, ["fit"])):
         as_an_earlier_version_left_it(run)

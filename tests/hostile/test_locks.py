@@ -39,7 +39,7 @@ def die_locked(path):
     os._exit(int(lock is None))
 
 
-def test_a_dead_holder_on_another_host_is_no_obstacle(file_system, tmp_path):
+def test_a_dead_holder_on_another_host_is_not_an_obstacle(file_system, tmp_path):
     process = multiprocessing.get_context("fork").Process(target=die_locked, args=(tmp_path / ".lock",))
     process.start()
     process.join(30)

@@ -92,7 +92,7 @@ def test_the_text_of_a_film_that_was_trained_on_is_left_out_under_another_id(nb,
     assert films["excluded_by_id_alone"] == 0
 
 
-def test_ids_of_another_file_can_be_told_apart(nb, sample, tmp_path, capfd):
+def test_ids_of_another_file_can_be_reported_apart(nb, sample, tmp_path, capfd):
     texts = rows_of(write_sample(tmp_path / "texts.csv", films=200, seed=9))
     ids = [row["id"] for row in rows_of(sample)]
     other = written(tmp_path / "other.csv", [{**row, "id": name} for row, name in zip(texts, ids, strict=False)])

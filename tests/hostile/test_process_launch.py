@@ -101,7 +101,7 @@ def test_a_rank_of_nothing_is_refused(environment):
         (without(SRUN, "SLURM_NTASKS"), "lacks SLURM_NTASKS"),
     ],
 )
-def test_every_command_says_so_in_one_line(only, environment, named, words, tmp_path, monkeypatch, capfd):
+def test_every_command_is_reported_in_one_line(only, environment, named, words, tmp_path, monkeypatch, capfd):
     only(environment)
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2

@@ -32,7 +32,7 @@ def test_without_flock_a_lease_keeps_others_out(run, monkeypatch, number):
     run.locked().release()
 
 
-def test_a_lock_that_is_no_file_is_one_line(run):
+def test_a_lock_that_is_not_a_file_is_one_line(run):
     (run.path / ".lock").mkdir(parents=True)
     with pytest.raises(
         ConfigError, match=r"no lock can be made at .*\.lock \(Is a directory\): check its permissions and remove"

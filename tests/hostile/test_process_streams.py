@@ -47,7 +47,7 @@ def test_a_full_output_is_a_failure(tmp_path):
     ]
 
 
-def test_closed_streams_are_no_obstacle(tmp_path):
+def test_closed_streams_are_not_an_obstacle(tmp_path):
     done = ran(f"$G {' '.join(SAMPLE)} <&- >&- 2>&-", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "sample.csv").stat().st_size > 10_000
@@ -131,7 +131,7 @@ def test_what_the_machine_lacks_is_one_line(error, words, monkeypatch, capsys):
     assert words in err
 
 
-def test_a_worker_that_dies_during_a_save_is_no_full_disk(tmp_path):
+def test_a_worker_that_dies_during_a_save_is_not_a_full_disk(tmp_path):
     error = RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed.")
     assert "data.num_workers=0" in str(not_written(tmp_path / "last.ckpt", error))
     assert "free space" in str(not_written(tmp_path / "last.ckpt", OSError(errno.ENOSPC, "No space left on device")))
@@ -174,5 +174,5 @@ def test_ctrl_c_ends_the_process_at_once_from_the_first_line_on(monkeypatch):
         main()
 
 
-def test_errors_of_data_are_no_errors_of_the_machine():
+def test_errors_of_data_are_not_errors_of_the_machine():
     assert machine_error(DataError("out of memory.csv is empty")) is None

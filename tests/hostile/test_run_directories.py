@@ -248,7 +248,7 @@ def test_the_note_of_a_weights_digest_follows_no_link(tmp_path):
     assert precious.read_text() == "mine"
 
 
-def test_a_folder_of_another_program_is_no_run(tmp_path, capfd, sample_csv):
+def test_a_folder_of_another_program_is_not_a_run(tmp_path, capfd, sample_csv):
     """A stranger's configuration may name any run_dir, and override its settings."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()

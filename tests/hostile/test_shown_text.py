@@ -250,7 +250,7 @@ def test_compare_escapes_names_of_runs(tmp_path, capfd):
 # plots
 
 
-def test_figures_of_any_script_are_drawn_without_a_warning(tmp_path):
+def test_plots_of_any_script_are_drawn_without_a_warning(tmp_path):
     genres = tuple(sorted(["動画", "สยองขวัญ", "$x$", "[/b]\n\x1b[31m", "סרט", "a" * 200]))
     predictions = made_predictions(80, 1.0, genres=genres)
     decision = fit_decision(predictions, "validation", resamples=5)

@@ -56,7 +56,7 @@ def test_a_package_within_a_strangers_checkout(checkout, tmp_path, monkeypatch):
     assert not (tmp_path / "it_ran").exists()
 
 
-def test_figures_do_not_obey_a_matplotlibrc(tmp_path):
+def test_plots_do_not_obey_a_matplotlibrc(tmp_path):
     """One of the working directory is read when matplotlib is imported, so in a process of its own."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\ntext.latex.preamble: \\\\input{/etc/passwd}\n")
     code = (

@@ -50,7 +50,7 @@ def test_unknown_labels_do_not_count():
     assert fitted(probabilities, labels, precision=1.0).upper[0] == np.inf
 
 
-def test_crossed_cutoffs_are_no_contradiction():
+def test_crossed_cutoffs_are_not_a_contradiction():
     cutoffs = fitted([0.5] * 10, [1] * 10, precision=0.5, negative_precision=0.5)
     positive, known = cutoffs.apply(np.array([[0.5], [0.4]]))
     assert positive[:, 0].tolist() == [True, False]

@@ -100,7 +100,7 @@ def test_gradients_are_the_same_when_activations_are_computed_again(directory, l
         model = built(directory, lora=lora, dropout=0.1, activation_checkpointing=checkpointing)
         calls = []
         model.backbone.get_submodule(first_linear(model)).register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        torch.manual_seed(7)  # dropout is drawn again as it was
+        torch.manual_seed(7)  # the same dropout is drawn again
         model(batch_of([5, 9, 24])).square().sum().backward()
         assert len(calls) == 1 + checkpointing
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

@@ -69,7 +69,7 @@ def test_two_looks_in_one_loss_add_up(pair):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)  # the order of the sum may differ
 
 
-def test_a_gradient_that_somebody_keeps_stays_as_it_was(pair):
+def test_a_gradient_that_somebody_keeps_stays_unchanged(pair):
     _, ours = pair
     for view in (lambda gradient: gradient, lambda gradient: gradient[50:60], lambda gradient: gradient.numpy()):
         first = view(backward(ours, ids(0)))

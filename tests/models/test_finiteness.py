@@ -41,7 +41,7 @@ def test_overflows_that_stay_are_named_by_their_first():
     assert after(*pairs, (NAN, NAN)).first_that_stays(scaled=True) == 2
 
 
-def test_the_count_goes_on_after_a_restart():
+def test_the_count_resumes_after_a_restart():
     steps = FiniteSteps()
     steps.skipped = 4
     steps.update(torch.tensor(NAN), torch.tensor(GOOD), 9)

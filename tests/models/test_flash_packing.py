@@ -92,7 +92,7 @@ def test_decoder_by_flash_equals_padded():
         ("16-mixed", (9, 0), 20, "no heads of width 20"),
     ],
 )
-def test_why_packed_texts_are_padded_is_said(monkeypatch, precision, capability, width, why):
+def test_why_packed_texts_are_padded_is_reported(monkeypatch, precision, capability, width, why):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "T4")
     config = SimpleNamespace(hidden_size=4 * width, num_attention_heads=4)

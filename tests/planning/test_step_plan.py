@@ -59,7 +59,7 @@ def test_a_limit_of_steps_ends_the_plan():
     assert short.largest[0].tokens <= whole.largest[0].tokens
 
 
-def test_lengths_are_estimated_where_there_is_no_tokenizer(sample_csv, tmp_path):
+def test_lengths_are_estimated_without_a_tokenizer(sample_csv, tmp_path):
     known = read_texts(MovieDataModule(sample_csv, tokenizer="wordpiece", cache_dir=tmp_path), decoder=False)
     assert known.estimated is None
     data = MovieDataModule(sample_csv, tokenizer="someone/encoder", cache_dir=tmp_path, max_tokens=40)
