@@ -64,7 +64,7 @@ def table(suite: Suite, results: Results) -> str:
     rows = []
     for experiment in suite.experiments:
         own = [found for seed in range(experiment.seeds) if (found := results.get((experiment.name, seed)))]
-        if not own:
+        if not own or not experiment.evaluated:
             continue
         cells = [experiment.title, *([str(len(own))] if several else []), _count(own[0]["films"].get("train"))]
         for metric in SHOWN:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent / "suites"
-_KEYS = {"title", "from", "command", "config", "options", "inputs", "members", "seeds", "against"}
+_KEYS = {"title", "from", "command", "config", "options", "inputs", "members", "before", "seeds", "against"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,16 @@ class Experiment:
     """The `data` section of its configuration: text, joined files and features."""
     members: tuple[str, ...] = ()
     """Of an ensemble: the experiments whose runs are averaged, seed by seed."""
+    before: str | None = None
+    """The experiment whose run this one reads: `{before}` in its options is that run's directory, of the same seed."""
     seeds: int = 1
     against: str | None = None
     """The experiment that it is compared with."""
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether it leaves metrics; if not, it is there for another one."""
+        return self.command[0] not in ("pretrain", "folds")
 
     def description(self) -> dict[str, Any]:
         """Return what a result must have been measured with to stand for this experiment."""
@@ -75,8 +82,8 @@ def read_suite(name: str) -> Suite:
     experiments = tuple(_experiment(key, entry, inputs) for key, entry in entries.items())
     known = {experiment.name for experiment in experiments}
     for experiment in experiments:
-        for other in (*experiment.members, *([experiment.against] if experiment.against else [])):
-            if other not in known:
+        for other in (*experiment.members, experiment.before, experiment.against):
+            if other is not None and other not in known:
                 raise SystemExit(f"suite {name}, experiment {experiment.name}: there is no experiment {other!r}")
     columns = tuple(content.get("columns", ["macro-F1"]))
     return Suite(name, content["title"], content["about"].strip(), columns, experiments)
@@ -104,6 +111,7 @@ def _experiment(name: str, entry: dict[str, Any], inputs: dict[str, dict[str, An
         options=options | entry["options"],
         data=data,
         members=tuple(entry.get("members", [])),
+        before=entry.get("before"),
         seeds=entry.get("seeds", 1),
         against=entry.get("against"),
     )

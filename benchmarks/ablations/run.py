@@ -70,7 +70,7 @@ class Runner:
         if experiment.members:
             arguments += [str(self.directory(suite, member, seed)) for member in experiment.members]
         else:
-            arguments += self.options(experiment, place.with_suffix(".yaml"))
+            arguments += self.options(experiment, place)
         started = time.monotonic()
         with place.with_suffix(".log").open("ab") as log:
             environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
@@ -86,15 +86,21 @@ class Runner:
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime),
             "wall_seconds": round(time.monotonic() - started),
             "peak_gib": round(usage.ru_maxrss / 2**20, 2),
-            **measure(place),
+            **(measure(place) if experiment.evaluated else {}),
         }
 
     def directory(self, suite: Suite, name: str, seed: int) -> Path:
         """Return the run directory of an experiment."""
         return self.work / suite.name / f"{name}-seed{seed}"
 
-    def options(self, experiment: Experiment, config: Path) -> list[str]:
-        """Write what only a file can hold, and return the options of a command that trains."""
+    def options(self, experiment: Experiment, place: Path) -> list[str]:
+        """Write what only a file can hold, and return the options of a command that trains.
+
+        Args:
+            experiment: The experiment.
+            place: Its run directory.
+        """
+        config = place.with_suffix(".yaml")
         config.write_text(yaml.safe_dump({"data": {"csv": str(self.csv), **experiment.data}}, sort_keys=False))
         for joined in experiment.data.get("join", []):
             self.provide(joined["file"])
@@ -106,6 +112,8 @@ class Runner:
                 if model not in self.models:
                     raise SystemExit(f"{experiment.name} needs a model: give --{model}")
                 text = self.models[model]
+            if before := experiment.before:
+                text = text.replace("{before}", str(place.with_name(place.name.replace(experiment.name, before))))
             arguments += [f"--{name}", text]
         return [*arguments, "--config", str(config)]
 
@@ -146,9 +154,11 @@ def main() -> None:
             runner, found = Runner(options), read_results(suite)
             missing = [
                 (experiment, seed)
+                for seed in range(max(experiment.seeds for experiment in suite.experiments))
                 for experiment in suite.experiments
-                for seed in range(experiment.seeds)
-                if fnmatch.fnmatch(experiment.name, options.only) and (experiment.name, seed) not in found
+                if seed < experiment.seeds
+                and fnmatch.fnmatch(experiment.name, options.only)
+                and (experiment.name, seed) not in found
             ]
             for number, (experiment, seed) in enumerate(missing, start=1):
                 print(f"{suite.name} {number}/{len(missing)}: {experiment.name}, seed {seed}", flush=True)
@@ -156,8 +166,8 @@ def main() -> None:
                 path = result_file(suite, experiment.name, seed)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(path, json.dumps(result) + "\n")
-                metrics = ", ".join(f"{name} {value[0]:.4f}" for name, value in result["metrics"].items())
-                print(f"  {metrics}; {result['cpu_seconds']:,} s of CPU", flush=True)
+                metrics = [f"{name} {value[0]:.4f}" for name, value in result.get("metrics", {}).items()]
+                print("  " + ", ".join([*metrics, f"{result['cpu_seconds']:,} s of CPU"]), flush=True)
         for path in write_page(suite, FOLDER.parent):
             print(path)
 

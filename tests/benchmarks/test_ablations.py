@@ -70,11 +70,16 @@ def test_options_of_a_suite_exist(name, sample_csv, tmp_path):
     for experiment in read_suite(name).experiments:
         if experiment.command in (("constant",), ("ensemble",)):
             continue
-        words = [*made_by.options(experiment, tmp_path / "one.yaml"), "--run_dir", str(tmp_path / "run")]
+        words = [
+            *made_by.options(experiment, tmp_path / f"{experiment.name}-seed0"),
+            "--run_dir",
+            str(tmp_path / "run"),
+        ]
         if experiment.command[0] == "baseline":
             parse_baseline(experiment.command[1], BASELINES[experiment.command[1]], words)
         else:
-            parse(experiment.command[0], with_packaged(words))
+            command = "fit" if experiment.command == ("folds",) else experiment.command[0]
+            parse(command, with_packaged(words))
 
 
 @pytest.mark.parametrize(
