@@ -17,10 +17,13 @@ from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.prepare import PreparedData, PreparedFilms, prepare_films, tokenised
 from genre_lightning.data.steps import (
     EvaluationSampler,
+    MicroBatch,
     StepSampler,
     epoch_order,
     films_of_step,
     micro_batches_per_step,
+    partition,
+    parts_needed,
     planned_epochs,
     steps_per_epoch,
 )
@@ -30,7 +33,7 @@ from genre_lightning.errors import ConfigError
 from genre_lightning.types import Batch, DataSpec, Layout, TextReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -204,6 +207,19 @@ class MovieDataModule(LightningDataModule):
             _rescale(self.trainer, self._restored_micro_batches, self._sampler.micro_batches)
         self._restored_micro_batches = None
         return self._loader(self.dataset("train"), self._sampler, StepLoader)
+
+    def first_batches(self, films: int) -> Iterator[Batch]:
+        """Yield batches of the films that the training sees first, the same on every rank.
+
+        Args:
+            films: Number of films; all of them if there are fewer.
+        """
+        dataset = self.dataset("train")
+        first = epoch_order(len(dataset), self.order_seed, 0)[:films]
+        lengths = dataset.lengths[first]
+        parts = parts_needed(lengths, self.evaluation_budget(self.trainer), self.layout)
+        for places in partition(lengths, parts, self.layout):
+            yield dataset[MicroBatch(first[places], len(first))]
 
     def film_ids_of_step(self, done: int) -> list[int | str]:
         """Ids of the films of an optimizer step, in the order of the step.

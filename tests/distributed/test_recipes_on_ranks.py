@@ -26,6 +26,9 @@ RECIPES = {
               "--model.architecture={layers: 3, width: 64, heads: 4, kv_heads: 2, inner_width: 96}",
               "--model.lora={rank: 4, dropout: 0, init: olora}", "--model.ema_decay=0.8",
               "--model.attention=full", "--model.pooling=mean", "--model.loss=zlpr"],
+    "eva": ["--model=genre_lightning.models.llama_qlora.LlamaQLoraClassifier", "--model.backbone=random",
+            "--model.architecture={layers: 3, width: 64, heads: 4, kv_heads: 2, inner_width: 96}",
+            "--model.lora={rank: 4, dropout: 0, init: eva}", "--model.ema_decay=0.8"],
 }  # fmt: skip
 
 
@@ -60,7 +63,7 @@ def test_a_resumed_run_is_bit_identical(sample, recipe, tmp_path):
             assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(states[1][index][k])) for k, v in values.items())
 
 
-@pytest.mark.parametrize("recipe", ["llama"], indirect=True)
+@pytest.mark.parametrize("recipe", ["llama", "eva"], indirect=True)
 def test_a_run_moves_between_ranks_and_strategies(sample, recipe, tmp_path):
     """It is stopped after the validation of the first epoch, in which sharded weights are exchanged for the average."""
     options, one = recipe
