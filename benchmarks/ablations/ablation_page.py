@@ -9,6 +9,7 @@ import numpy as np
 from experiments import Experiment, Suite
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from measured import read_results
 
 from genre_lightning.escapes import markdown_table
@@ -119,6 +120,7 @@ def plot(suite: Suite, results: Results) -> Figure | None:
         axis.axvline(0, color="0.3", linewidth=0.8)
         axis.set_xlabel(f"difference of {metric}, 95% interval")
         axis.grid(axis="x", color="0.9")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
     names = [
         f"{experiment.title}  (to {suite[experiment.against].title})" for experiment, _ in rows if experiment.against
     ]
@@ -139,7 +141,7 @@ def write_page(suite: Suite, folder: Path) -> list[Path]:
     parts = [
         f"# {suite.title}",
         suite.about,
-        f"{dates[0]} to {dates[-1]}, {'; '.join(on)}. Metrics of the test films at the "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {'; '.join(on)}. Metrics of the test films at the "
         "thresholds fitted on validation, one for each genre. Intervals are those of the paired bootstrap over test "
         "films; a difference in bold has p < "
         f"0.05, uncorrected for the number of rows.{left}",
