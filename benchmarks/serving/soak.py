@@ -140,13 +140,13 @@ def model_of(run: Run) -> str:
 def page(result: dict[str, Any]) -> str:
     """Write the results for people."""
     where = result["machine"]
+    workers = f"{result['workers']} worker{'s' * (result['workers'] > 1)}"
     lines = [
         f"# benchmarks/serving/soak.py, {result['date']}",
         "",
         f"{where['cores']} cores of {where['processor']}, Python {where['python']}, torch {where['torch']}; load "
         f"average {where['load_average']} at the start. {result['done']:,} of {result['requests']:,} requests by "
-        f"{result['clients']} clients to {result['workers']} workers of a run of {result['model']} in "
-        f"{result['minutes']:.1f} minutes.",
+        f"{result['clients']} clients to {workers} of a run of {result['model']} in {result['minutes']:.1f} minutes.",
         "",
         f"Outcomes: {', '.join(f'{count:,} {name}' for name, count in sorted(result['outcomes'].items()))}; "
         f"{result['corrections_stored']:,} corrections stored. Worker starts: {result['worker_starts']}.",

@@ -100,7 +100,7 @@ def drift_row(check: Mapping[str, Any]) -> DriftRow:
     """Lay out a comparison of `monitor`."""
     effect, p, interval, span = _number(check["effect"]), _number(check["p"]), "", check.get("interval")
     if span and None not in span:
-        effect, interval = f"{check['effect']:+.3f}", f"[{span[0]:+.3f}, {span[1]:+.3f}]"
+        effect, interval = f"{check['effect']:+z.3f}", f"[{span[0]:+z.3f}, {span[1]:+z.3f}]"
     if check["p"] is not None and check["p"] < 0.001:
         p = "<0.001"
     mark = "drift" if check["drifted"] else ""
@@ -116,7 +116,7 @@ def monitor_lines(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"genres that the run does not know, with films: {named}{more}")
     if found.get("auroc") and found.get("auroc_interval"):
         (before, now), (low, high) = found["auroc"], found["auroc_interval"]
-        lines.append(f"macro AUROC {now:.3f}, {before:.3f} on validation: change [{low:+.3f}, {high:+.3f}]")
+        lines.append(f"macro AUROC {now:.3f}, {before:.3f} on validation: change [{low:+z.3f}, {high:+z.3f}]")
     return lines
 
 
