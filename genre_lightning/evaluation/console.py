@@ -90,7 +90,7 @@ def headline_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
     table = Table(
         box=box.ASCII, title=f"{result['split'] or 'evaluation'}: {result['n']:,} films", title_justify="left"
     )
-    table.add_column("figure", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
     for policy in POLICIES:
         table.add_column(POLICY_NAMES[policy], justify="right", no_wrap=True)
     for name, title in HEADLINES:
