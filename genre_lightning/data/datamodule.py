@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-EVALUATION_BUDGET_FACTOR = 4
-
 
 class MovieDataModule(LightningDataModule):
     """Films, their texts as tokens and their genres, split and batched.
@@ -194,8 +192,9 @@ class MovieDataModule(LightningDataModule):
         return default_micro_batch_tokens(trainer.strategy.root_device.type if trainer else "cpu", self.layout)
 
     def evaluation_budget(self, trainer: Trainer | None) -> int:
-        """Return the processed tokens of a batch of an evaluation, which has room for more without gradients."""
-        return EVALUATION_BUDGET_FACTOR * self._budget(trainer)
+        """Return the processed tokens of a batch of an evaluation."""
+        device = trainer.strategy.root_device.type if trainer else "cpu"
+        return evaluation_tokens(self._budget(trainer), device, self.layout)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Micro-batches of the steps, from the step that the restored run had reached."""
@@ -303,6 +302,15 @@ def default_micro_batch_tokens(device: str, layout: Layout) -> int:
         return 16_384
     # padded texts are faster in small groups of like length, which need little padding; packed ones need none
     return 1024 if layout == "padded" else 4096
+
+
+def evaluation_tokens(micro_batch_tokens: int, device: str, layout: Layout) -> int:
+    """Return the processed tokens of a batch of an evaluation, which has room for more without gradients.
+
+    Packed texts on a CPU are as many as in training: with four times as many, the activations leave its caches, and a
+    22M-parameter encoder took 7% more CPU time.
+    """
+    return micro_batch_tokens * (1 if device == "cpu" and layout == "packed" else 4)
 
 
 class StepLoader(DataLoader[Batch]):
