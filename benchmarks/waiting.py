@@ -4,8 +4,8 @@
 
 torch's threads (libgomp's) wait for one another at the end of every operation. By default they spin for some
 milliseconds before they sleep. If another process has one of the cores, a thread spins while the one that it waits
-for is not running. `GOMP_SPINCOUNT` sets how long. Each measurement is a process of its own: steps of a BERT of 6 layers
-and width 384 with random weights, bf16 on CPUs that multiply it natively. Settings alternate within a round.
+for is not running. `GOMP_SPINCOUNT` sets how long. Each measurement is a process of its own: steps of a BERT of 6
+layers and width 384 with random weights, bf16 on CPUs that multiply it natively. Settings alternate within a round.
 """
 
 from __future__ import annotations

@@ -61,6 +61,9 @@ class Runner:
             "commit": git_commit(),
             "machine": machine("cpu") | {"threads": self.threads},
         }
+        for other in filter(None, (*experiment.members, experiment.before)):
+            if not self.directory(suite, other, seed).is_dir():  # its result may come from another machine
+                self.run(suite, suite[other], seed)
         if experiment.command == ("constant",):
             costs = {"cpu_seconds": 0, "wall_seconds": 0, "peak_gib": 0}
             return about | costs | measure(self.directory(suite, experiment.members[0], seed), constant=True)
