@@ -19,8 +19,10 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-quickstart: $(STAMP) ## train, evaluate and tag on the embedded sample: a few minutes, no download
-	$(RUN) data sample data/sample.csv
+data/sample.csv: | $(STAMP)
+	$(RUN) data sample $@
+
+quickstart: $(STAMP) data/sample.csv ## train and evaluate on the embedded sample: a few minutes, no download
 	$(RUN) fit --config configs/quickstart.yaml
 
 test: $(STAMP) ## the tests that need nothing but this checkout

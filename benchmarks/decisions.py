@@ -14,7 +14,7 @@ from genre_lightning.evaluation.scored import ScoredSplit
 
 
 def main() -> None:
-    """Prints seconds of this process on made-up predictions."""
+    """Print seconds of this process on made-up predictions."""
     films, genres = (int(word) for word in [*sys.argv[1:], "40000", "20"][:2])
     rng = np.random.default_rng(0)
     logits = rng.normal(-1, 2, (films, genres)).astype(np.float32)

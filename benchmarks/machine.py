@@ -8,7 +8,7 @@ from typing import Any
 
 
 def processor() -> str:
-    """The processor's model; with its family where the name of the model does not tell one from the next."""
+    """Return the processor's model; with its family if the name of the model does not distinguish them."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -19,7 +19,7 @@ def processor() -> str:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What figures are measured on.
+    """Return the machine of a measurement.
 
     Args:
         device: "cpu" or "cuda".

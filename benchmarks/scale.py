@@ -32,7 +32,7 @@ BATCH, BUDGET, SEED = 32, 1024, 0
 
 
 def make_file(real, target, rows):
-    """Writes so many rows: the real ones as they are, and then again and again with another id and overview."""
+    """Write n rows: the real ones as they are, and then again and again with another id and overview."""
     csv.field_size_limit(2**26)
     with real.open(newline="", encoding="utf-8") as source, target.open("w", newline="", encoding="utf-8") as file:
         reader, writer = csv.reader(source), csv.writer(file)
@@ -50,7 +50,7 @@ def make_file(real, target, rows):
 
 
 def measure(stage, file, tokenizer, cache):
-    """Seconds of a stage, in this process."""
+    """Return the seconds of a stage, in this process."""
     from genre_lightning.data.datamodule import MovieDataModule
     from genre_lightning.data.films import load_films
     from genre_lightning.data.steps import StepSampler, micro_batches_per_step
@@ -85,7 +85,7 @@ def measure(stage, file, tokenizer, cache):
 
 
 def measure_apart(stage, file, tokenizer, cache):
-    """A stage in a process of its own."""
+    """Run a stage in a process of its own."""
     command = [sys.executable, __file__, str(tokenizer), str(cache), "--stage", stage, "--file", str(file)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -135,7 +135,7 @@ def main():
 
 
 def report(here, results, folder):
-    """Writes what has been measured so far: the largest file takes long."""
+    """Write what has been measured so far: the largest file takes long."""
     largest = results[max(results, key=int)]
     missed = [s for s, bound in BOUNDS["seconds"].items() if largest[s]["seconds"] > bound]
     missed += [f"memory of {s}" for s in STAGES if largest[s]["peak_gib"] > BOUNDS["peak_gib"]]

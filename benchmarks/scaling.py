@@ -29,7 +29,7 @@ CASES = (
 
 
 def planned(files: list[str], films: str) -> dict:
-    """What `plan` says of a configuration on eight GPUs."""
+    """Return the plan of a configuration on eight GPUs."""
     configs = [word for name in files for word in ("--config", str(CONFIGS / name))]
     words = ["plan", "--json", *configs, "--data.csv", films, "--devices", "8", "--gpu", "h100-80gb"]
     done = subprocess.run(
@@ -41,7 +41,7 @@ def planned(files: list[str], films: str) -> dict:
 
 
 def step(facts: dict, tokens: int, gpus: int) -> StepTime:
-    """A step of as many tokens on each GPU."""
+    """Return the plan of a step with as many tokens on each GPU."""
     time, steps, parameters = facts["time"], facts["steps"], facts["parameters"]
     sharded = facts["machine"]["strategy"] == "fsdp"
     films = gpus * tokens * steps["films"] / steps["tokens_an_epoch"]
@@ -60,7 +60,7 @@ def step(facts: dict, tokens: int, gpus: int) -> StepTime:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", help="film file; the embedded sample where there is none")
+    parser.add_argument("file", nargs="?", help="film file; the embedded sample by default")
     films = parser.parse_args().file
     print("| model | tokens a GPU | products | kernels | " + " | ".join(f"{n} GPUs" for n in GPUS) + " |")
     print("|---|---:|---:|---:|" + "---:|" * len(GPUS))

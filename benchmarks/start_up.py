@@ -29,7 +29,7 @@ HELP_BOUND, MISTAKE_BOUND = 0.5, 2.0
 
 
 def watch_start(words):
-    """Runs a fit in this process up to the end of its first step, and prints when each part was done for once."""
+    """Run a fit in this process up to the end of its first step, and print when each part was done for once."""
     started = time.time() - float(os.environ["STARTED"])
     from genre_lightning.commands.checked import parse_checked
 
@@ -83,14 +83,14 @@ def watch_start(words):
 
 
 def seconds_of(words):
-    """Of a command, whatever its exit status."""
+    """Return the seconds of a command, whatever its exit status."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "genre_lightning", *words], capture_output=True, check=False)
     return time.perf_counter() - started
 
 
 def parts_of(words):
-    """Seconds of each part of a start."""
+    """Return the seconds of each part of a start."""
     command = [sys.executable, __file__, "--watch", *words]
     environment = {**os.environ, "STARTED": str(time.time())}
     lines = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
@@ -100,7 +100,7 @@ def parts_of(words):
 
 
 def parts_of_starts(file, backbone, starts, folder, *, cold):
-    """Median seconds of each part over several starts."""
+    """Return the median seconds of each part over several starts."""
     found = []
     for start in range(starts + (not cold)):
         cache = folder / (f"cache_{start}" if cold else "cache")

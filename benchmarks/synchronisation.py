@@ -23,14 +23,14 @@ from suites import WORKER, options_of
 
 
 def start(words, options, number):
-    """A worker process."""
+    """Start a worker process."""
     job = {"side": OURS, "words": words, "warmup_steps": 3, "steps": options.steps, "seed": number, "threads": 1}
     return subprocess.Popen([sys.executable, str(WORKER), json.dumps(job)], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
 
 
 def seconds_of_a_step(workers, options):
-    """The mean over the timed steps, of the slowest process or rank."""
+    """Return the mean over the timed steps, of the slowest process or rank."""
     found = []
     for worker in workers:
         out, problem = worker.communicate()

@@ -34,7 +34,7 @@ def overviews(path, films):
 
 @torch.inference_mode()
 def by_hand(scorer, texts):
-    """Texts sorted by length, padded to the longest of their batch; gives seconds and log-odds."""
+    """Tag texts sorted by length and padded to the longest of their batch; return seconds and log-odds."""
     started = time.perf_counter()
     model, tokenizer = scorer.model, scorer.tokenizer
     rows = tokenizer(texts, truncation=True, max_length=scorer.max_tokens)["input_ids"]
@@ -54,7 +54,7 @@ def by_hand(scorer, texts):
 
 
 def predict(run, texts, folder):
-    """Seconds of the command on a file of these texts."""
+    """Return the seconds of the command on a file of these texts."""
     films, out = folder / "films.csv", folder / "tagged.parquet"
     with films.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -18,7 +18,7 @@ macro-F1, where the standard error of a difference to `global` is 0.003 to 0.005
     averaged + shrunk, k=10     0.502    0.504    0.507               0.466    0.492    0.504
     averaged + shrunk, k=50     0.506    0.506    0.505               0.448    0.471    0.489
 
-Averaging over resamples gives most of the gain over raw. k=2 ships: above raw where classes are weighted, as the models
+Averaging over resamples gives most of the gain over raw. k=2 ships: above raw if classes are weighted, as the models
 here train, and within 0.001 of it elsewhere. With weighted classes and a few hundred films to fit on, the global
 threshold is still the better one.
 """

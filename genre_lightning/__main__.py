@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 2 for bad use, with one line on the error stream.
 
     Args:
-        arguments: the words after the program's name; None takes the process's own, and with them the whole process.
+        arguments: The words after the program's name; None takes the process's own, and with them the whole process.
     """
     if arguments is not None:
         return _ended(arguments)

@@ -12,14 +12,14 @@ LARGE = 10**12
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers that an option takes; null is always allowed, as an option's type says whether it may be null.
+    """The numbers that an option takes; null is always allowed, as an option's type defines whether it may be null.
 
     Attributes:
-        least: smallest number.
-        most: largest number.
-        open_below: whether `least` itself is excluded.
-        open_above: whether `most` itself is excluded.
-        also: numbers outside that have a meaning of their own, such as -1 for "no limit".
+        least: Smallest number.
+        most: Largest number.
+        open_below: Whether `least` itself is excluded.
+        open_above: Whether `most` itself is excluded.
+        also: Numbers outside that have a meaning of their own, such as -1 for "no limit".
     """
 
     least: float
@@ -29,7 +29,7 @@ class Bounds:
     also: tuple[int, ...] = ()
 
     def allows(self, value: object) -> bool:
-        """Whether the option takes a value; anything but a number is a matter of its type."""
+        """Return whether the option takes a value; anything but a number is a matter of its type."""
         if not isinstance(value, int | float) or isinstance(value, bool) or value in self.also:
             return True
         above = value > self.least if self.open_below else value >= self.least
@@ -82,7 +82,7 @@ def bounds_of(kind: type) -> dict[str, Bounds]:
     """Return the bounds of a class's options, by the options' names.
 
     Args:
-        kind: a dataclass, or a class whose constructor and its bases' take the options.
+        kind: A dataclass, or a class whose constructor and its bases' take the options.
     """
     hints: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
@@ -104,9 +104,9 @@ def bound_problems(kind: type, values: Mapping[str, Any], section: str) -> list[
     """List the options that are out of their bounds, each with its value and the numbers that are allowed.
 
     Args:
-        kind: class that declares the options.
-        values: of the options by name; objects that are options themselves are looked into.
-        section: of the configuration that the options stand in, such as "model"; "" for none.
+        kind: Class that declares the options.
+        values: Values of the options by name; objects that are options themselves are looked into.
+        section: Section of the configuration that the options stand in, such as "model"; "" for none.
     """
     problems = [
         f"{name} is {values[option]}: give {bounds}"

@@ -24,7 +24,7 @@ _PATIENCE_SECONDS = 2 * 3600.0
 
 
 def default_cache_dir() -> Path:
-    """`$GENRE_LIGHTNING_CACHE`, else the user's cache directory."""
+    """Return `$GENRE_LIGHTNING_CACHE`, else the user's cache directory."""
     if configured := os.environ.get("GENRE_LIGHTNING_CACHE"):
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genre_lightning"
@@ -39,7 +39,7 @@ def share_with_group(cache_dir: Path) -> None:
     """Let the group of a cache directory write to it; what is made in it from now on follows.
 
     Raises:
-        ConfigError: the directory belongs to someone else, who has not shared it, or it holds other files, which are
+        ConfigError: The directory belongs to someone else, who has not shared it, or it holds other files, which are
             nobody else's business: a configuration may name any folder.
     """
     try:
@@ -77,16 +77,16 @@ def build_once(root: Path, key: str, build: Callable[[Path], dict[str, Any]]) ->
     is built again. In a directory that its group shares, the group may read and write all of it.
 
     Args:
-        root: the cache.
-        key: names the content.
-        build: writes files into the empty folder that it is given; what it returns is kept beside them.
+        root: The cache.
+        key: Names the content.
+        build: Writes files into the empty folder that it is given; what it returns is kept beside them.
 
     Returns:
-        the folder, and what `build` returned when it was built.
+        The folder, and what `build` returned when it was built.
 
     Raises:
-        DataError: the cache cannot be written.
-        ConfigError: another process has been building the folder for hours.
+        DataError: The cache cannot be written.
+        ConfigError: Another process has been building the folder for hours.
     """
     target = root / key
     try:

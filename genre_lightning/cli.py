@@ -19,9 +19,9 @@ class Command:
     """A command.
 
     Attributes:
-        about: what it is for.
+        about: What it is for.
         target: "module:function" that takes the arguments and returns the exit status.
-        saves: a stop signal has it save its state and leave; others are ended by it.
+        saves: A stop signal has it save its state and leave; others are ended by it.
     """
 
     about: str
@@ -102,7 +102,7 @@ def help_text() -> str:
 
 
 def find_command(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the command that the words start with, and the words after it; None where they name none."""
+    """Return the command that the arguments start with, and those after it; None if they name none."""
     for length in (2, 1):
         name = " ".join(words[:length])
         if len(words) >= length and name in COMMANDS:
@@ -114,9 +114,9 @@ def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> 
     """Run a command and return its exit status.
 
     Args:
-        name: of the command.
-        arguments: the words after it.
-        whole_process: nothing comes after it in this process, which no signal need end then.
+        name: Name of the command.
+        arguments: The words after it.
+        whole_process: Nothing comes after it in this process, which no signal need end then.
     """
     # first what needs no library: a rank of nothing
     check_launch()

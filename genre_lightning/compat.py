@@ -71,7 +71,7 @@ def use_own_sampler(trainer: Trainer) -> None:
     """Have a trainer take the samplers as they are: they give each rank its own films already.
 
     A plain Trainer of several ranks would wrap them in another, which drops films. Lightning 2.4 to 2.6 have no public
-    way to say so but an argument of the Trainer.
+    way to turn that off but an argument of the Trainer.
     """
     trainer._accelerator_connector.use_distributed_sampler = False
 

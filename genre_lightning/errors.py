@@ -1,4 +1,4 @@
-"""Errors that a user can cause and cure. Each message is one line: what is wrong, then the cure."""
+"""Errors that a user can cause and fix. Each message is one line: what is wrong, then the fix."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class SaveError(CheckpointError):
 
 
 class DivergedError(GenreLightningError):
-    """The loss, its gradient or every validation is no number, so training on would spoil the weights."""
+    """The loss, its gradient or every validation is not a number, so training on would spoil the weights."""
 
     exit_status = 1
 
 
 class RankLostError(GenreLightningError):
-    """Another rank of the run is gone, and this one cannot go on without it."""
+    """Another rank of the run is gone, and this one cannot continue without it."""
 
     exit_status = 1
 
@@ -55,7 +55,7 @@ class PrunedError(GenreLightningError):
 
 
 class PreemptedError(GenreLightningError):
-    """A signal has stopped the run where it can go on: 75 is what sysexits.h calls a temporary failure."""
+    """A signal has stopped the run, which can be resumed: 75 is what sysexits.h calls a temporary failure."""
 
     exit_status = 75
 
@@ -63,11 +63,11 @@ class PreemptedError(GenreLightningError):
 def problems_of(
     checks: Iterable[Callable[[], object]], kinds: tuple[type[GenreLightningError], ...] = (ConfigError,)
 ) -> list[str]:
-    """Run every check, and give what is wrong, each problem with its cure.
+    """Run every check, and give what is wrong, each problem with its fix.
 
     Args:
-        checks: each raises an error where something is wrong.
-        kinds: of errors that are such problems; others go through at once.
+        checks: Each raises an error if something is wrong.
+        kinds: Classes of errors that are such problems; others are raised at once.
     """
     problems = []
     for check in checks:
@@ -82,11 +82,11 @@ def check_all(checks: Iterable[Callable[[], object]], found: Iterable[str] = ())
     """Run every check, so that all problems of a configuration are named at once.
 
     Args:
-        checks: each raises a ConfigError where something is wrong; other errors go through at once.
-        found: problems that are known already.
+        checks: Each raises a ConfigError if something is wrong; other errors are raised at once.
+        found: Problems that are known already.
 
     Raises:
-        ConfigError: with all of them, in one line.
+        ConfigError: There are problems; the message names all of them, in one line.
     """
     # one that several checks find is named once
     if problems := list(dict.fromkeys([*found, *problems_of(checks)])):
@@ -101,7 +101,7 @@ def of_system(error: OSError) -> GenreLightningError | None:
     """Give the error to show for one of the operating system's that a user can fix; None for any other.
 
     Args:
-        error: which names its file, or does not.
+        error: Which names its file, or does not.
     """
     place = f"{error.filename}: " if error.filename else ""
     if error.errno in _FULL:

@@ -29,8 +29,8 @@ def visible(text: object, keep: str = "") -> str:
     """Write the characters that a terminal obeys as their escapes in Python.
 
     Args:
-        text: of any origin.
-        keep: such characters that stay as they are, such as a line break.
+        text: Text of any origin.
+        keep: Characters that are not escaped, such as a line break.
     """
 
     def escaped(match: re.Match[str]) -> str:
@@ -44,8 +44,8 @@ def json_line(value: Any, *, ascii_only: bool = False) -> str:
     """Write a value as one line of JSON that is safe on a terminal; reading it gives the value.
 
     Args:
-        value: that JSON can hold.
-        ascii_only: write every other character as an escape.
+        value: Value that JSON can hold.
+        ascii_only: Write every other character as an escape.
     """
     text = json.dumps(value, ensure_ascii=ascii_only)
     return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)

@@ -22,7 +22,7 @@ _MEMORY = (
 
 
 def machine_error(error: BaseException) -> GenreLightningError | None:
-    """Return what an error says of the machine; None if it is of another kind."""
+    """Return what an error tells about the machine; None if it is of another kind."""
     message = one_line(error)
     text = message.lower()
     shown = f"{message[:160]}…" if len(message) > 160 else message or type(error).__name__

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _Record = TypeVar("_Record")
 
-REMAKE = "run the command that made the run again, which writes it anew"
-"""The fix for a damaged file of a run, where the command is not known by name."""
+REMAKE = "run the command that made the run again, which writes it again"
+"""The fix for a damaged file of a run, if the command is not known by name."""
 
 _TEMPORARY = ".tmp-"
 
@@ -155,11 +155,11 @@ def check_folder(path: str | os.PathLike[str], option: str) -> None:
     """Refuse a folder in which no file can be written, and leave nothing behind.
 
     Args:
-        path: the folder, which need not exist.
-        option: that names it, such as "--run_dir" or, for an argument without a name, "RUN".
+        path: The folder, which need not exist.
+        option: Option that names the folder, such as "--run_dir" or, for an argument without a name, "RUN".
 
     Raises:
-        ConfigError: with the fix.
+        ConfigError: No file can be written there; the message names the fix.
     """
     place, name = Path(path), option.lstrip("-")
     another = f"another with {option}" if option.startswith("-") else "another"
@@ -193,11 +193,11 @@ def check_output(path: str | os.PathLike[str], option: str) -> None:
     """Refuse a place at which no file can be written, and leave nothing behind.
 
     Args:
-        path: of a file, which need not exist, nor its folder.
-        option: that names it, such as "--out".
+        path: Path of a file; neither it nor its folder need exist.
+        option: Option that names the file, such as "--out".
 
     Raises:
-        ConfigError: with the fix.
+        ConfigError: No file can be written there; the message names the fix.
     """
     target = Path(path)
     try:
@@ -229,7 +229,7 @@ def naming_the_fix(place: str | os.PathLike[str]) -> Iterator[None]:
     """Report a write that fails, such as one to a full disk, in one line with its fix.
 
     Raises:
-        SaveError: with the reason.
+        SaveError: The write failed; the message names the reason.
     """
     try:
         yield
@@ -268,7 +268,7 @@ def parse_json(text: str | bytes) -> Any:
     """Parse JSON that a file holds.
 
     Raises:
-        ValueError: it is not JSON, or is nested too deeply.
+        ValueError: It is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -280,11 +280,11 @@ def read_bytes(path: str | os.PathLike[str], fix: str = REMAKE) -> bytes:
     """Read a small file of a run directory.
 
     Args:
-        path: of the file.
-        fix: for a file that is missing or too large.
+        path: Path of the file.
+        fix: Fix to report for a file that is missing or too large.
 
     Raises:
-        CheckpointError: the file is missing, may not be read, or has more than `MAX_TEXT_BYTES`.
+        CheckpointError: The file is missing, may not be read, or has more than `MAX_TEXT_BYTES`.
     """
     try:
         with Path(path).open("rb") as file:
@@ -302,11 +302,11 @@ def read_text(path: str | os.PathLike[str], fix: str = REMAKE) -> str:
     """Read a file of UTF-8 text.
 
     Args:
-        path: of the file.
-        fix: for a file that is missing, too large or not UTF-8.
+        path: Path of the file.
+        fix: Fix to report for a file that is missing, too large or not UTF-8.
 
     Raises:
-        CheckpointError: it is, or may not be read.
+        CheckpointError: It is, or may not be read.
     """
     try:
         return read_bytes(path, fix).decode("utf-8")
@@ -318,12 +318,12 @@ def read_json(path: str | os.PathLike[str], shape: Shape = None, fix: str = REMA
     """Read a JSON object.
 
     Args:
-        path: of the file.
-        shape: that the object must have; see `require_shape`.
-        fix: for a file that is missing or damaged.
+        path: Path of the file.
+        shape: Shape that the object must have; see `require_shape`.
+        fix: Fix to report for a file that is missing or damaged.
 
     Raises:
-        CheckpointError: the file is missing, damaged, holds something other than an object, or may not be read.
+        CheckpointError: The file is missing, damaged, holds something other than an object, or may not be read.
     """
     text = read_text(path, fix)
     try:
@@ -340,12 +340,12 @@ def read_record(
     """Read a JSON object as what `from_json` makes of it.
 
     Args:
-        path: of the file.
+        path: Path of the file.
         from_json: Raises ValueError, naming the value, for an object that is not what it should be.
-        fix: for a file that is missing or damaged.
+        fix: Fix to report for a file that is missing or damaged.
 
     Raises:
-        CheckpointError: see `read_json`.
+        CheckpointError: See `read_json`.
     """
     values = read_json(path, fix=fix)
     try:
@@ -363,12 +363,12 @@ def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] = (), fix:
     """Read a Parquet file of a run directory.
 
     Args:
-        path: of the file.
-        columns: to read; it must have them. All of them if none is named.
-        fix: for a file that is missing or damaged.
+        path: Path of the file.
+        columns: Columns to read, which it must have; all of them if none is named.
+        fix: Fix to report for a file that is missing or damaged.
 
     Raises:
-        CheckpointError: the file is missing or damaged, lacks a column, or expands to far more than films take.
+        CheckpointError: The file is missing or damaged, lacks a column, or expands to far more than films take.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -397,7 +397,7 @@ def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] = (), fix:
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows under the keys of the first one.
 
-    Undefined figures (NaN, None) are empty cells; texts are kept from being formulas, as `escapes.cell` does it.
+    Undefined metrics (NaN, None) are empty cells; texts are kept from being formulas, as `escapes.cell` does it.
     """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")

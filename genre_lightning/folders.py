@@ -22,14 +22,14 @@ _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 def check_new_folder(path: str | os.PathLike[str], option: str) -> None:
-    """Refuse a place that holds something, is a link, or where no folder can be made.
+    """Refuse a place that holds something, is a link, or has no place for a folder.
 
     Args:
-        path: of a folder that is empty or does not exist yet.
-        option: that names it.
+        path: Path of a folder that is empty or does not exist yet.
+        option: Option that names the folder.
 
     Raises:
-        ConfigError: with the fix.
+        ConfigError: The place cannot be used; the message names the fix.
     """
     target = Path(path)
     try:
@@ -56,12 +56,12 @@ def new_folder(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
     removed.
 
     Args:
-        path: not there yet, or an empty folder.
-        private: let nobody else look into it.
+        path: Not there yet, or an empty folder.
+        private: Let nobody else look into it.
 
     Raises:
-        ConfigError: the place is taken, by now or by a process that is writing there.
-        OSError: a write failed.
+        ConfigError: The place is taken, by now or by a process that is writing there.
+        OSError: A write failed.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _remove_left_drafts(target: Path) -> None:
     """Remove the drafts of killed processes.
 
     Raises:
-        ConfigError: a process is writing one.
+        ConfigError: A process is writing one.
     """
     pattern = re.compile(rf"\.{re.escape(target.name[:_NAME_CHARACTERS])}\.[a-z0-9_]{{8}}\.draft")
     for place in list(target.parent.iterdir()):
@@ -106,7 +106,7 @@ def _remove_left_drafts(target: Path) -> None:
 
 
 def is_own_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a folder of this user's, not a link to one, in which nobody else can write."""
+    """Return whether a path is a folder of this user's, not a link to one, in which nobody else can write."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -118,7 +118,7 @@ def _lock(folder: str | os.PathLike[str]) -> int | None:
     """Lock a folder until the descriptor is closed, by its end the process; None on a file system without such locks.
 
     Raises:
-        BlockingIOError: another process has locked it.
+        BlockingIOError: Another process has locked it.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:

@@ -11,7 +11,7 @@ from genre_lightning.node import once_on_node
 
 HOW_TO_GET = (
     "name a local directory that holds config.json, model.safetensors and the tokenizer's files, or, on a machine "
-    "with network, run 'hf download {name}' once (log in first with 'hf auth login' where the model asks for its "
+    "with network, run 'hf download {name}' once (log in first with 'hf auth login' if the model asks for its "
     "licence to be accepted)"
 )
 
@@ -55,7 +55,7 @@ def model_file(name: str, file: str, revision: str | None, *, fetch: bool = True
 
 
 def read_object(path: Path, most_bytes: int = _LARGEST_FILE) -> dict[str, Any]:
-    """Return the JSON object that a file of at most so many bytes holds.
+    """Return the JSON object that a file of at most n bytes holds.
 
     Raises:
         ConfigError: The file is unreadable, larger than any configuration, or holds something else.
@@ -75,11 +75,11 @@ def check_folder(name: str, *, weights: bool = True) -> None:
     """Check a backbone in a local directory without reading it; nothing is known of one of the hub.
 
     Args:
-        name: model of the hub or local directory.
-        weights: whether the weights are needed too.
+        name: Model of the hub or local directory.
+        weights: Whether the weights are needed too.
 
     Raises:
-        ConfigError: a path without a directory, or a directory without a model.
+        ConfigError: A path without a directory, or a directory without a model.
     """
     path = Path(name)
     if path.is_dir():

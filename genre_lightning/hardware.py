@@ -10,8 +10,8 @@ from genre_lightning.errors import ConfigError
 Precision = Literal["fp16", "bf16", "fp32"]
 
 # By the device's name as CUDA has it: 10^12 operations a second of the tensor cores in fp16 or bf16 with sums in fp32,
-# then of fp32 products, which go through TF32 where there is one (torch.set_float32_matmul_precision("high")). Data
-# sheets of Ampere and later head their columns with figures "with sparsity", which are twice these. Then the sizes that
+# then of fp32 products, which go through TF32 if there is one (torch.set_float32_matmul_precision("high")). Data
+# sheets of Ampere and later head their columns with numbers "with sparsity", which are twice these. Then the sizes that
 # it comes in, in GB.
 _TERA: tuple[tuple[str, float, float, tuple[int, ...]], ...] = (
     ("B200", 2250, 1125, (180,)),  # HGX B200 data sheet: 4.5 and 2.25 PFLOPS with sparsity
@@ -43,11 +43,11 @@ _WITHOUT_BF16 = ("V100", "V100S", "V100-PCIE", "T4")
 
 
 def dense_peak(device: str, precision: Precision) -> float | None:
-    """Return the device's dense peak in FLOPs a second; None where it is not known.
+    """Return the device's dense peak in FLOPs a second; None if it is not known.
 
     Args:
         device: `torch.cuda.get_device_name()`, such as "NVIDIA H100 80GB HBM3".
-        precision: of the matrix products.
+        precision: Precision of the matrix products.
     """
     words = f" {device.replace('-', ' ')} "
     known = [row for row in _TERA if f" {row[0].replace('-', ' ')} " in words]
@@ -64,9 +64,9 @@ class Gpu:
     """A GPU by the name of a plan.
 
     Attributes:
-        name: such as "h100-80gb".
-        device: its name in the table of peaks.
-        memory: bytes; the data sheet's gigabytes of 10^9, of which CUDA shows about as many or a few percent more.
+        name: Name of the GPU, such as "h100-80gb".
+        device: Its name in the table of peaks.
+        memory: Bytes; the data sheet's gigabytes of 10^9, of which CUDA shows about as many or a few percent more.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Gpu:
 
 
 def known_gpus() -> dict[str, Gpu]:
-    """All GPUs of the table, each in each of its sizes, by name."""
+    """Return all GPUs of the table, each in each of its sizes, by name."""
     found = {}
     for device, _, _, sizes in _TERA:
         for size in sizes:
@@ -85,10 +85,10 @@ def known_gpus() -> dict[str, Gpu]:
 
 
 def gpu_named(name: str) -> Gpu:
-    """Return the GPU of a name, with or without its size where it comes in one only.
+    """Return the GPU of a name, with or without its size if it comes in one only.
 
     Raises:
-        ConfigError: unknown, with the names that are known.
+        ConfigError: Unknown, with the names that are known.
     """
     gpus = known_gpus()
     wanted = name.lower()

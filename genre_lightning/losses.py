@@ -29,14 +29,14 @@ def bce(
     *,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Binary cross-entropy: -(w y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), averaged over genres.
+    """Return binary cross-entropy: -(w y log p + (1 - y) log(1 - p)) with p = sigmoid(logits), averaged over genres.
 
     Args:
         logits: (films, genres).
         targets: (films, genres), 0 or 1.
-        pos_weight: w, (genres,); None for ones.
+        pos_weight: W, (genres,); None for ones.
         known: (films, genres), 0 for labels that do not count; None if all do.
-        label_smoothing: s: a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
+        label_smoothing: S: a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
     """
     if label_smoothing:
         targets = targets * (1 - label_smoothing) + label_smoothing / 2
@@ -52,7 +52,7 @@ def focal(
     *,
     gamma: float = 2.0,
 ) -> Tensor:
-    """Focal loss (Lin et al., "Focal Loss for Dense Object Detection", 2017), averaged over genres.
+    """Return the focal loss (Lin et al., "Focal Loss for Dense Object Detection", 2017), averaged over genres.
 
     -(w y (1 - p)^gamma log p + (1 - y) p^gamma log(1 - p)): pairs that are already right count less. With gamma 0 it
     is `bce`.
@@ -76,7 +76,7 @@ def asymmetric(
     gamma_negative: float = 4.0,
     margin: float = 0.05,
 ) -> Tensor:
-    """Asymmetric loss (Ridnik et al., "Asymmetric Loss For Multi-Label Classification", 2021), averaged over genres.
+    """Return the mean over genres of the asymmetric loss (Ridnik et al., "Asymmetric Loss For Multi-Label ...", 2021).
 
     -(w y (1 - p)^g+ log p + (1 - y) q^g- log(1 - q)) with q = max(p - margin, 0): negatives below the margin count
     nothing. With both gammas and the margin 0 it is `bce`.
@@ -97,7 +97,7 @@ def asymmetric(
 
 
 def zlpr(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None, known: Tensor | None = None) -> Tensor:
-    """ZLPR loss (Su et al., "ZLPR: A Novel Loss for Multi-label Classification", 2022).
+    """Return the ZLPR loss (Su et al., "ZLPR: A Novel Loss for Multi-label Classification", 2022).
 
     log(1 + sum of exp(-x) over the film's genres, each times w) + log(1 + sum of exp(x) over the others): every genre
     of a film is ranked above every other one, and 0 between them. The published loss has no w: model.pos_weight=none.
@@ -113,7 +113,7 @@ def zlpr(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None, know
 
 
 def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Binary cross-entropy against the probabilities of another model, averaged over the genres that it knows.
+    """Return the binary cross-entropy against another model's probabilities, averaged over the genres it knows.
 
     Args:
         logits: (films, genres).
@@ -126,7 +126,7 @@ def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _mean_over_genres(values: Tensor, known: Tensor | None) -> Tensor:
-    """Mean over the genres of each film that are known; 0 for a film of which none is."""
+    """Return the mean over the genres of each film that are known; 0 for a film of which none is."""
     if known is None:
         return values.mean(dim=-1)
     return (values * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
@@ -177,7 +177,7 @@ def loss_function(
     """Give the loss of a name with its parameters bound, or a user's own, whose result is checked.
 
     Raises:
-        ConfigError: there is no loss of that name; the loss that is given raises it if it does not give one value for
+        ConfigError: There is no loss of that name; the loss that is given raises it if it does not give one value for
             each film.
     """
     if callable(loss):
@@ -202,7 +202,7 @@ def loss_function(
 
 
 def takes_known(loss: LossFunction) -> bool:
-    """Whether a loss can leave out labels that are not known."""
+    """Return whether a loss can leave out labels that are not known."""
     return "known" in inspect.signature(loss).parameters
 
 

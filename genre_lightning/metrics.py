@@ -1,7 +1,7 @@
 """Multi-label metrics as pure functions of numpy arrays: no state, no torch.
 
 Shapes throughout: `labels` and `decided` are bool (films, genres), `probabilities` is floating (films, genres). A
-figure that its data do not define (a genre no film has, a precision where nothing was decided) is NaN here and null in
+metric that its data do not define (a genre no film has, a precision if nothing was decided) is NaN here and null in
 JSON, never 0 or 1, and is left out of a macro mean.
 
 `known`, bool (films, genres) or None for all, marks the labels that are known: the other film-genre pairs do not count.
@@ -46,9 +46,9 @@ def ratio(numerator: NDArray, denominator: NDArray) -> FloatArray:
 
 
 def mean_defined(values: FloatArray, axis: int = -1) -> FloatArray:
-    """Mean over the values that are not NaN; NaN where none is."""
+    """Return the mean over the values that are not NaN; NaN if none is."""
     with warnings.catch_warnings():
-        # numpy warns where a slice holds NaN only: that is the undefined mean wanted here
+        # numpy warns if a slice holds NaN only: that is the undefined mean wanted here
         warnings.simplefilter("ignore", category=RuntimeWarning)
         return np.nanmean(values, axis=axis)
 
@@ -74,16 +74,16 @@ def confusion_counts(labels: BoolArray, decided: BoolArray, known: BoolArray | N
 
 
 def f1_from_counts(tp: NDArray, fp: NDArray, fn: NDArray) -> FloatArray:
-    """F1 = 2 tp / (2 tp + fp + fn); NaN without a positive (tp + fn = 0), since no decision could reach 1."""
+    """Return F1 = 2 tp / (2 tp + fp + fn); NaN without a positive (tp + fn = 0), since no decision could reach 1."""
     tp, fp, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, fn))
     return np.where(tp + fn > 0, ratio(2 * tp, 2 * tp + fp + fn), np.nan)
 
 
 def genre_policy_metrics(labels: BoolArray, decided: BoolArray) -> dict[str, NDArray]:
-    """Figures of a decision for each genre.
+    """Return the metrics of a decision for each genre.
 
     Returns:
-        `support` and `decided` (int64) and `precision recall f1` (float64, NaN where undefined), each (genres,).
+        `support` and `decided` (int64) and `precision recall f1` (float64, NaN if undefined), each (genres,).
     """
     counts = confusion_counts(labels, decided)
     fp, fn, tp = counts[:, 1], counts[:, 2], counts[:, 3]
@@ -97,7 +97,7 @@ def genre_policy_metrics(labels: BoolArray, decided: BoolArray) -> dict[str, NDA
 
 
 def film_f1(labels: BoolArray, decided: BoolArray) -> FloatArray:
-    """F1 of each film over its genres, float64 (films,); 0 for a film without true or decided genres."""
+    """Return the F1 of each film over its genres, float64 (films,); 0 for a film without true or decided genres."""
     _same_shape(labels, decided)
     both = (labels & decided).sum(axis=1)
     either = labels.sum(axis=1) + decided.sum(axis=1)
@@ -105,19 +105,19 @@ def film_f1(labels: BoolArray, decided: BoolArray) -> FloatArray:
 
 
 def policy_metrics(labels: BoolArray, decided: BoolArray, known: BoolArray | None = None) -> dict[str, float]:
-    """Figures of a decision over all films.
+    """Return the metrics of a decision over all films.
 
     `f1_macro` is the mean over the genres that have a positive. `f1_samples` counts a film without true or decided
-    genres as 0. `subset_accuracy` is the share of films decided exactly; `hamming_loss` the share of wrong film-genre
+    genres as 0. `subset_accuracy` is the fraction of films decided exactly; `hamming_loss` that of wrong film-genre
     pairs.
 
     Args:
         labels: bool (films, genres), the truth.
         decided: bool (films, genres), the decision.
-        known: see the module.
+        known: See the module.
 
     Returns:
-        The names of `POLICY_METRICS`, plain floats; NaN where undefined.
+        The names of `POLICY_METRICS`, plain floats; NaN if undefined.
     """
     counts = confusion_counts(labels, decided)
     fp, fn, tp = counts[:, 1], counts[:, 2], counts[:, 3]
@@ -134,7 +134,7 @@ def policy_metrics(labels: BoolArray, decided: BoolArray, known: BoolArray | Non
 
 
 def average_precision(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
-    """Average precision of each genre, the step-wise sum of (R_k - R_{k-1}) P_k over distinct scores.
+    """Return the average precision of each genre, the step-wise sum of (R_k - R_{k-1}) P_k over distinct scores.
 
     Equal scores are one step, as in `sklearn.metrics.average_precision_score`.
 
@@ -148,7 +148,7 @@ def average_precision(labels: BoolArray, probabilities: FloatArray, known: BoolA
 
 
 def roc_auc(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
-    """Area under the ROC curve of each genre: the share of (positive, negative) pairs in the right order, ties half.
+    """Return each genre's area under the ROC curve: the fraction of (positive, negative) pairs in order, ties half.
 
     Returns:
         float64 (genres,); NaN for a genre without positives or without negatives.
@@ -171,11 +171,11 @@ def calibration_bins(labels: BoolArray, probabilities: FloatArray, bins: int = C
     Args:
         labels: bool, any shape.
         probabilities: floating in [0, 1], the same shape.
-        bins: the number of bins.
+        bins: The number of bins.
 
     Returns:
-        `count` int64, `predicted` (mean probability) and `observed` (share of positives) float64, each (bins,); NaN in
-        an empty bin.
+        `count` int64, `predicted` (mean probability) and `observed` (fraction of positives) float64, each (bins,); NaN
+        in an empty bin.
     """
     _same_shape(labels, probabilities)
     place = bin_index(probabilities, bins).ravel()
@@ -191,7 +191,7 @@ def bin_index(probabilities: FloatArray, bins: int = CALIBRATION_BINS) -> IntArr
 
 
 def expected_calibration_error(labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS) -> float:
-    """ECE = sum over bins of (count / total) |share of positives - mean probability| (Naeini et al. 2015).
+    """Return ECE, the sum over bins of (count / total) |fraction of positives - mean probability| (Naeini et al. 2015).
 
     Each film-genre pair is one binary forecast of "the film has the genre"; NaN without any pair.
     """
@@ -205,7 +205,7 @@ def expected_calibration_error(labels: BoolArray, probabilities: FloatArray, bin
 def genre_calibration_error(
     labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS, known: BoolArray | None = None
 ) -> FloatArray:
-    """ECE of each genre over its films, float64 (genres,)."""
+    """Return the ECE of each genre over its films, float64 (genres,)."""
     _same_shape(labels, probabilities)
     pairs = [known_of(j, known, labels, probabilities) for j in range(labels.shape[1])]
     return np.array([expected_calibration_error(truth, likely, bins) for truth, likely in pairs])
@@ -223,7 +223,7 @@ def known_pairs(known: BoolArray | None, *arrays: NDArray) -> tuple[NDArray, ...
 
 
 def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
-    """Mean over genres of -[y log p + (1 - y) log(1 - p)] for each film, in nats, float64 (films,).
+    """Return the mean over genres of -[y log p + (1 - y) log(1 - p)] for each film, in nats, float64 (films,).
 
     Probabilities are kept one machine epsilon of their own dtype from 0 and 1, as `sklearn.metrics.log_loss` does.
     """
@@ -239,17 +239,17 @@ def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: Bool
 def threshold_free_metrics(
     labels: BoolArray, probabilities: FloatArray, loss: float | None = None, known: BoolArray | None = None
 ) -> dict[str, float]:
-    """Figures of the probabilities, before any decision.
+    """Return the metrics of the probabilities, before any decision.
 
     Args:
         labels: bool (films, genres).
         probabilities: floating (films, genres) in [0, 1].
-        loss: a mean binary cross-entropy in nats computed elsewhere; from the probabilities (unweighted, over films and
+        loss: A mean binary cross-entropy in nats computed elsewhere; from the probabilities (unweighted, over films and
             genres) when None.
-        known: see the module.
+        known: See the module.
 
     Returns:
-        The names of `THRESHOLD_FREE_METRICS`, plain floats; NaN where undefined. The macros are means over the genres
+        The names of `THRESHOLD_FREE_METRICS`, plain floats; NaN if undefined. The macros are means over the genres
         that define them.
     """
     if loss is None:
@@ -264,7 +264,7 @@ def threshold_free_metrics(
 
 
 def undefined_genres(labels: BoolArray, known: BoolArray | None = None) -> BoolArray:
-    """Mark the genres that lack positives or lack negatives, bool (genres,): some of their figures are undefined."""
+    """Mark the genres that lack positives or lack negatives, bool (genres,): some of their metrics are undefined."""
     support = labels.sum(axis=0)
     return (support == 0) | (support == (len(labels) if known is None else known.sum(axis=0)))
 
@@ -275,7 +275,7 @@ def _ranked(
     """Sort each genre by falling probability.
 
     Returns:
-        labels in that order, the last and first row of equal score, and which labels are known.
+        Labels in that order, the last and first row of equal score, and which labels are known.
     """
     _same_shape(labels, probabilities)
     order = np.argsort(-probabilities, axis=0)

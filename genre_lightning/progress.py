@@ -30,17 +30,17 @@ def answer(line: object) -> None:
     """Print a line of results; a terminal gets nothing that it would obey.
 
     Raises:
-        SaveError: the output takes no more.
+        SaveError: The output takes no more.
     """
     with printing():
         print(visible(line, keep="\t") if sys.stdout and sys.stdout.isatty() else line, flush=True)
 
 
 def answer_json(value: Any) -> None:
-    """Print a value as one line of JSON, in ASCII where the output's encoding is not one of Unicode's.
+    """Print a value as one line of JSON, in ASCII if the output's encoding is not one of Unicode's.
 
     Raises:
-        SaveError: the output takes no more.
+        SaveError: The output takes no more.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     answer(json_line(value, ascii_only=not encoding.lower().startswith("utf")))
@@ -50,7 +50,7 @@ def require_output() -> None:
     """Refuse to compute what could not be printed.
 
     Raises:
-        ConfigError: the standard output is closed.
+        ConfigError: The standard output is closed.
     """
     if sys.stdout is None:
         raise ConfigError("the standard output is closed: redirect it to a file, or to /dev/null")
@@ -61,8 +61,8 @@ def printing() -> Iterator[None]:
     """Report a standard output that takes no more, such as a file on a full disk.
 
     Raises:
-        SaveError: with the reason; what is left in the buffer is given up.
-        BrokenPipeError: whoever read the output has enough.
+        SaveError: The output takes no more; the message names the reason. What is left in the buffer is dropped.
+        BrokenPipeError: Whoever read the output has enough.
     """
     try:
         yield
@@ -82,7 +82,7 @@ def no_progress(task: str, total: int) -> AbstractContextManager[None]:
 
 @contextmanager
 def task_progress(task: str, total: int) -> Iterator[Any]:
-    """Yield a bar for a task of so many units on a terminal; lines now and then and at its end where there is none.
+    """Yield a bar for a task of some units on a terminal; lines now and then and at its end if there is none.
 
     Nothing is shown for a task that never reports, such as one whose result is in the cache, or that is soon done.
     """
@@ -110,14 +110,14 @@ def task_progress(task: str, total: int) -> Iterator[Any]:
 
 @contextmanager
 def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]]:
-    """Yield a bar for work through a file whose rows nobody has counted; lines now and then where there is no terminal.
+    """Yield a bar for work through a file whose rows nobody has counted; lines now and then if there is no terminal.
 
     Args:
-        task: what is done.
-        share: how much of the file has been read.
+        task: What is done.
+        share: How much of the file has been read.
 
     Yields:
-        a function to report rows done to.
+        A function to report rows done to.
     """
     console = Console(stderr=True)
     started = said = time.monotonic()
@@ -126,7 +126,7 @@ def file_progress(task: str, share: ReadShare) -> Iterator[Callable[[int], None]
 
     def rate(rows: int) -> str:
         nonlocal done, first
-        # what an earlier start had done, and the reading over it, is no measure of the time left
+        # what an earlier start had done, and the reading over it, is not a measure of the time left
         first = first or (time.monotonic(), share.measure())
         done += rows
         return f"{done / max(time.monotonic() - started, 1e-3):,.0f} rows/s"
@@ -177,8 +177,8 @@ class ReadShare:
     """How much of a file has been read.
 
     Attributes:
-        measure: gives the fraction, from 0 to 1; set by the reader.
-        count_rows: called by the reader with the number of rows (of a CSV, lines) read since the last call;
+        measure: Gives the fraction, from 0 to 1; set by the reader.
+        count_rows: Called by the reader with the number of rows (of a CSV, lines) read since the last call;
             None if nobody asks.
     """
 

@@ -23,7 +23,7 @@ def made_by(device: str) -> dict[str, str | None]:
     """Name what makes metrics here and now: version, git_commit, date (UTC), host and device.
 
     Args:
-        device: that computes them, as `device_name` names it.
+        device: Device that computes them, as `device_name` names it.
     """
     return {
         "version": __version__,

@@ -7,7 +7,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Silences news from libraries that no user can act on; each with its reason."""
+    """Silence news from libraries that no user can act on; each with its reason."""
     # Lightning calls torch's pytree by a name that torch has renamed
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*")
     # peft asks transformers for a property by its name before version 6
@@ -18,9 +18,9 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # batches are slices of a mapped file: worker processes would only add start-up time
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-    # steps are counted over the whole run: an epoch shorter than the interval is no mistake
+    # steps are counted over the whole run: an epoch shorter than the interval is not a mistake
     warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval.*")
-    # on a cluster's login node a run on that one machine is no mistake
+    # on a cluster's login node a run on that one machine is not a mistake
     warnings.filterwarnings("ignore", message=r".*`srun` command is available.*")
     # checkpoints are written into their directory again and again by design
     warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")

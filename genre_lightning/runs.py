@@ -1,4 +1,4 @@
-"""A run directory: its fixed names, its state, its lock, and whether a run may go on in it."""
+"""A run directory: its fixed names, its state, its lock, and whether a run may be resumed in it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EvaluationDirectory:
 
     @property
     def metrics(self) -> Path:
-        """The figures; written last, so that where it is the others are."""
+        """The metrics; written last, so that if it is there the others are too."""
         return self.path / "metrics.json"
 
     @property
@@ -52,7 +52,7 @@ class EvaluationDirectory:
 
     @property
     def per_genre(self) -> Path:
-        """The figures of each genre."""
+        """The metrics of each genre."""
         return self.path / "per_genre.csv"
 
     @property
@@ -72,7 +72,7 @@ class EvaluationDirectory:
 
     @property
     def top_words(self) -> Path:
-        """The words that speak most for each genre, where `explain --top_words` has been run."""
+        """The words that speak most for each genre, if `explain --top_words` has been run."""
         return self.path / "top_words.json"
 
 
@@ -104,7 +104,7 @@ class RunDirectory:
 
     @property
     def corrections(self) -> Path:
-        """What people said about films, as the run learns from it; only runs with --feedback have it."""
+        """The feedback on films that the run learns from; only runs with --feedback have it."""
         return self.path / "feedback.jsonl"
 
     @property
@@ -168,12 +168,12 @@ class RunDirectory:
         return self.path / "backbone"
 
     def evaluation(self, split: str) -> EvaluationDirectory:
-        """Where a split's evaluation lies."""
+        """Return the directory of a split's evaluation."""
         return EvaluationDirectory(self.path / "evaluation" / split)
 
     @property
     def status(self) -> Status:
-        """How far the run has come; "new" where there is none yet."""
+        """How far the run has come; "new" if there is none yet."""
         return self.read_state().status
 
     @property
@@ -184,7 +184,7 @@ class RunDirectory:
 
     @property
     def again(self) -> str:
-        """The command that writes the run's files anew, as the fix of a message."""
+        """The command that writes the run's files again, as the fix of a message."""
         try:
             settings = self.settings()
         except CheckpointError:
@@ -242,10 +242,10 @@ class RunDirectory:
         """Refuse an ensemble that is, at any depth, a member of itself.
 
         Args:
-            above: resolved directories of the ensembles that this run is a member of.
+            above: Resolved directories of the ensembles that this run is a member of.
 
         Raises:
-            CheckpointError: it is, a member is not there, or a configuration is damaged.
+            CheckpointError: It is, a member is not there, or a configuration is damaged.
         """
         place = self.path.resolve()
         if place in above or len(above) > _DEEPEST_ENSEMBLE:
@@ -266,7 +266,7 @@ class RunDirectory:
         return read_record(self.state, RunState.from_json, f"delete it, then {self.again}")
 
     def set_status(self, status: Status, **changes: Any) -> None:
-        """Note how far the run has come; `changes` of the other fields of `RunState` stay until they are given anew."""
+        """Note how far the run has come; `changes` of the other fields of `RunState` stay until given again."""
         state = replace(self.read_state(), status=status, **changes)
         stored = read_json(self.state) if self.state.is_file() else {}
         # what another version keeps there stays
@@ -274,11 +274,11 @@ class RunDirectory:
         write_json(self.state, {**others, **state.to_json()})
 
     def check_writable(self) -> None:
-        """Refuses a place where no run directory can be, and leaves nothing behind.
+        """Refuse a place where no run directory can be, and leave nothing behind.
 
         Raises:
-            ConfigError: with the cure.
-            CheckpointError: the configuration of the run in it cannot be read.
+            ConfigError: No run directory can be there; the message names the fix.
+            CheckpointError: The configuration of the run in it cannot be read.
         """
         check_folder(self.path, "--run_dir")
         self.check_links()
@@ -300,7 +300,7 @@ class RunDirectory:
         may be some: W&B writes into new folders there, and links its own logs to its cache.
 
         Raises:
-            ConfigError: there is one.
+            ConfigError: There is one.
         """
         root = os.path.realpath(self.path)
         for folder, folders, files in os.walk(self.path):
@@ -324,17 +324,17 @@ class RunDirectory:
         """Keep other processes out until it is released; the lock is dropped with its holder.
 
         Args:
-            patience: seconds to wait for another process to leave; `is_locked` is there for a moment.
+            patience: Seconds to wait for another process to leave; `is_locked` is there for a moment.
 
         Raises:
-            ConfigError: another process is working here, or nothing can be locked here.
+            ConfigError: Another process is working here, or nothing can be locked here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         busy = f"another process is working in {self.path}: wait for it, stop it, or name another --run_dir"
         return locked(self.path / ".lock", patience, busy)
 
     def is_locked(self) -> bool:
-        """Whether a process is working here."""
+        """Return whether a process is working here."""
         if not (self.path / ".lock").is_file():
             return False
         try:
@@ -344,10 +344,10 @@ class RunDirectory:
         return False
 
     def require_run(self) -> None:
-        """Refuses a directory that is no run.
+        """Refuse a directory that is not a run.
 
         Raises:
-            CheckpointError: with the cure.
+            CheckpointError: The directory is not a run; the message names the fix.
         """
         if not self.config.is_file():
             raise CheckpointError(
@@ -357,10 +357,10 @@ class RunDirectory:
         self.check_links()
 
     def require_trained(self) -> None:
-        """Refuses a directory that is no run, and a run whose training has not come to its end.
+        """Refuse a directory that is not a run, and a run whose training has not come to its end.
 
         Raises:
-            CheckpointError: with the cure.
+            CheckpointError: There is no run, or it is not trained to the end; the message names the fix.
         """
         self.require_run()
         if self.status not in ("evaluating", "finished"):
@@ -373,7 +373,7 @@ class RunDirectory:
         """Return the resolved configuration as plain values.
 
         Raises:
-            CheckpointError: it cannot be read.
+            CheckpointError: It cannot be read.
         """
         fix = "put it back, or name another --run_dir"
         try:
@@ -390,8 +390,8 @@ def open_run(path: str | os.PathLike[str]) -> RunDirectory:
     """Open the directory of a run whose training has come to its end, whatever command made it.
 
     Raises:
-        CheckpointError: it is not a run directory, or its training has not come to its end.
-        ConfigError: a link in it leads out of it, or it holds a pipe or the like.
+        CheckpointError: It is not a run directory, or its training has not come to its end.
+        ConfigError: A link in it leads out of it, or it holds a pipe or the like.
     """
     run = RunDirectory(Path(path).expanduser().absolute())
     run.require_trained()

@@ -32,7 +32,7 @@ def text(value: Any) -> bool:
 
 
 def one_of(*values: str) -> Check:
-    """One of some texts."""
+    """Return one of some texts."""
 
     def check(value: Any) -> bool:
         return value in values
@@ -45,14 +45,14 @@ def require_shape(value: Any, shape: Shape, place: str = "it") -> None:
     """Check plain values against a shape.
 
     Args:
-        value: as JSON or YAML gives it.
-        shape: a mapping of keys to shapes for an object, whose keys may end in "?" for those that may be missing or
+        value: Value as JSON or YAML gives it.
+        shape: A mapping of keys to shapes for an object, whose keys may end in "?" for those that may be missing or
             null, and of which "*" is the shape of all other values; a list of one shape for a list; a check, whose
-            docstring says what it wants; None for anything.
-        place: of the value, for the message.
+            docstring names what it expects; None for anything.
+        place: Place of the value, for the message.
 
     Raises:
-        ValueError: naming the first place that does not fit.
+        ValueError: Naming the first place that does not fit.
     """
     if shape is None:
         return

@@ -18,10 +18,10 @@ def read_key(folder: Path) -> bytes:
     """Read the user's key, made at the first call.
 
     Args:
-        folder: where it lies; others may share the folder, but not the key.
+        folder: Folder of the key; others may share the folder, but not the key.
 
     Raises:
-        ConfigError: it cannot be made, or it is not this user's alone.
+        ConfigError: It cannot be made, or it is not this user's alone.
     """
     path = folder / f"user-{os.geteuid()}.key"
     try:

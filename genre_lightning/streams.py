@@ -29,8 +29,8 @@ class GuardedStream(io.FileIO):
     """A standard stream that fails once at most.
 
     Args:
-        descriptor: of the stream.
-        lenient: whether a failure is only noted, since what is written is not what the command is run for.
+        descriptor: File descriptor of the stream.
+        lenient: Whether a failure is only noted, since what is written is not what the command is run for.
     """
 
     def __init__(self, descriptor: int, *, lenient: bool) -> None:
@@ -43,7 +43,7 @@ class GuardedStream(io.FileIO):
         """Write, or drop what can no longer be written.
 
         Raises:
-            ReaderGoneError, OutputError: the first failure of a stream that is not lenient.
+            ReaderGoneError, OutputError: The first failure of a stream that is not lenient.
         """
         if self.failure is None:
             try:
@@ -113,7 +113,7 @@ def finish_output(status: int) -> int:
     """Write what is left of the output, and return the exit status with what has become of it.
 
     Raises:
-        OutputError: the output is incomplete for want of space; a reader that went away had enough.
+        OutputError: The output is incomplete for want of space; a reader that went away had enough.
     """
     raw = _raw_output()
     if raw is None:

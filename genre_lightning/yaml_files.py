@@ -33,8 +33,8 @@ def parse_yaml(text: str) -> Any:
     """Parse a YAML document of plain values.
 
     Raises:
-        TooLargeError: its aliases expand to too much, or a number is too long.
-        yaml.YAMLError, ValueError, RecursionError: it is not well-formed, see `NOT_YAML`.
+        TooLargeError: Its aliases expand to too much, or a number is too long.
+        yaml.YAMLError, ValueError, RecursionError: It is not well-formed, see `NOT_YAML`.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -61,7 +61,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a configuration file.
 
     Raises:
-        ConfigError: it is missing, not a regular file, too large, or not a mapping in YAML.
+        ConfigError: It is missing, not a regular file, too large, or not a mapping in YAML.
     """
     try:
         content = parse_yaml(read_text(path))
@@ -78,8 +78,8 @@ def read_text(path: Path) -> str:
     """Read the text of a configuration file.
 
     Raises:
-        ConfigError: it is missing, not a regular file, or too large.
-        UnicodeDecodeError: it is not UTF-8.
+        ConfigError: It is missing, not a regular file, or too large.
+        UnicodeDecodeError: It is not UTF-8.
     """
     try:
         status = path.stat()

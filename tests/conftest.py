@@ -1,4 +1,4 @@
-"""What all tests share: a cache of their own, no network, one thread, quick figures, and files that some need."""
+"""What all tests share: a cache of their own, no network, one thread, quick plots, and files that some need."""
 
 import os
 from pathlib import Path

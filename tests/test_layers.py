@@ -35,7 +35,7 @@ MODULES = dict(modules())
 
 
 def imported(path):
-    """Modules of the package that a file imports, also within functions; for type checkers alone is no import."""
+    """Modules of the package that a file imports, also within functions; for type checkers alone is not an import."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
         id(inner)

@@ -1,4 +1,4 @@
-"""The run directory: its names, its state, and whether a run may go on in it."""
+"""The run directory: its names, its state, and whether a run may be resumed in it."""
 
 import json
 

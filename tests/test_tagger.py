@@ -29,7 +29,7 @@ DECODER = [
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Figures and page are most of a small run's time, and other tests' matter."""
+    """Plots and page are most of a small run's time, and other tests' matter."""
     with pytest.MonkeyPatch.context() as patch:
         without_page(patch)
         patch.setattr("genre_lightning.evaluation.report.write_report", lambda *a, **k: None)

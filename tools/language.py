@@ -38,7 +38,7 @@ _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def pages() -> Iterator[tuple[str, int, str]]:
-    """Lines of the documentation outside of code blocks: place, number and text."""
+    """Yield the lines of the documentation outside of code blocks: place, number and text."""
     for path in [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
@@ -68,7 +68,7 @@ def strings(*, docstrings: bool) -> Iterator[tuple[str, int, str]]:
 
 
 def options() -> Iterator[tuple[str, int, str]]:
-    """Docstrings of the dataclasses of options, which are the help."""
+    """Yield the docstrings of the dataclasses of options, which are the help."""
     for path in sorted((ROOT / "genre_lightning" / "config").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and (text := ast.get_docstring(node)):

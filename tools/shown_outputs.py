@@ -1,4 +1,4 @@
-"""Compare the outputs that the documentation shows with what the commands print now, or write them anew.
+"""Compare the outputs that the documentation shows with what the commands print now, or write them again.
 
 Every block of README.md and docs/ that starts with ```console holds a command after "$ ", and below it what it prints:
 
@@ -42,7 +42,7 @@ def renewed(block: str, place: str) -> str:
     """Return a block with what its command prints now; lines that it leaves out stay out.
 
     Args:
-        block: "$ genre-lightning ...", which may go on in lines that follow a backslash, and its output.
+        block: "$ genre-lightning ...", which may continue in lines that follow a backslash, and its output.
         place: Name of the page, for messages.
     """
     lines = block.splitlines()

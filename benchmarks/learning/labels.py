@@ -51,7 +51,7 @@ SELF_TRAINING = SelfTrainingOptions()
 
 
 def vectors_of(texts: list[str], encoder: Path, max_tokens: int) -> np.ndarray:
-    """Mean of the last states of each text's tokens, standardised, float32 (texts, width + 1): the last column is 1."""
+    """Return each text's mean last state, standardised, float32 (texts, width + 1): the last column is 1."""
     tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
     order = np.argsort([len(text) for text in texts], kind="stable")
     found = np.ones((len(texts), model.config.hidden_size + 1), dtype=np.float32)
@@ -103,7 +103,7 @@ class Films:
         self.labels = {name: split.labels for name, split in data.splits.items()}
 
     def predictions(self, labels: np.ndarray, logits: np.ndarray) -> Predictions:
-        """Logits of films beside their labels."""
+        """Return the logits of films beside their labels."""
         empty = [""] * len(labels)
         return Predictions(self.genres, np.arange(len(labels)), empty, empty, labels, logits)
 
@@ -118,7 +118,7 @@ def fitted(films: Films, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> t
 
 
 def measured(films: Films, layer: Any, decision: Any) -> dict[str, np.ndarray]:
-    """The metrics of the test films, and behind them those of their resamples."""
+    """Return the metrics of the test films, and behind them those of their resamples."""
     labels = films.labels["test"]
     probabilities = decision.probabilities((films.vectors["test"] @ layer).astype(np.float32))
     decided = decision.decide(probabilities, SHIPPED_POLICY)
@@ -133,7 +133,7 @@ def measured(films: Films, layer: Any, decision: Any) -> dict[str, np.ndarray]:
 
 
 def chain(films: Films, fraction: float, seed: int, rounds: int) -> tuple[list[dict[str, Any]], list[Any]]:
-    """One teacher and its rounds; return a row for each, and their metrics on the resamples."""
+    """Run one teacher and its rounds; return a row for each, and their metrics on the resamples."""
     generator = np.random.default_rng([seed, 0x5E1F])
     order = generator.permutation(len(films.labels["train"]))
     kept, hidden = np.split(order, [round(fraction * len(order))])
@@ -176,7 +176,7 @@ def chain(films: Films, fraction: float, seed: int, rounds: int) -> tuple[list[d
 
 
 def compared(fraction: float, of_seeds: list[list[Any]]) -> list[dict[str, Any]]:
-    """For each round, the difference to the teacher: its mean over the seeds, with a paired 95% interval."""
+    """Return, for each round, the difference to the teacher: its mean over the seeds, with a paired 95% interval."""
     found = []
     for number in range(1, len(of_seeds[0])):
         row: dict[str, Any] = {"fraction": fraction, "round": number, "seeds": len(of_seeds)}
@@ -189,7 +189,7 @@ def compared(fraction: float, of_seeds: list[list[Any]]) -> list[dict[str, Any]]
 
 
 def table(rows: list[dict[str, Any]], changes: list[dict[str, Any]]) -> str:
-    """The result as a table in Markdown."""
+    """Return the result as a table in Markdown."""
     heads = ["labels", "round", "pseudo-labelled films", *(f"{title}, change [95%]" for _, title in METRICS)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---:|' * len(heads)}"]
 

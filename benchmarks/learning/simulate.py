@@ -55,7 +55,7 @@ class Films:
         )
 
     def predictions(self, split: str, logits: Any) -> Predictions:
-        """Logits of a split's films beside their labels."""
+        """Return the logits of a split's films beside their labels."""
         count = len(logits)
         empty = [""] * count
         return Predictions(self.genres, np.arange(count), empty, empty, self.labels[split], logits)
@@ -86,7 +86,7 @@ def chosen(films: Films, model: Any, decision: Any, labelled: Any, rest: Any, si
 
 
 def simulate(films: Films, side: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One curve: the metrics after each round."""
+    """Return the metrics after each round."""
     order = np.random.default_rng([seed, 0xAC7]).permutation(len(films.texts["train"]))
     labelled, rows = order[: options.start], []
     for number in range(options.rounds + 1):
@@ -106,7 +106,7 @@ def simulate(films: Films, side: str, seed: int, options: argparse.Namespace) ->
 
 
 def means(rows: list[dict[str, Any]], side: str, metric: str) -> tuple[list[int], list[float], list[float]]:
-    """Labels, and mean and standard deviation over the seeds of a side."""
+    """Return the numbers of labels, and mean and standard deviation over the seeds of a side."""
     labels = sorted({row["labels"] for row in rows if row["side"] == side})
     values = [[row[metric] for row in rows if row["side"] == side and row["labels"] == count] for count in labels]
     spread = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
@@ -125,7 +125,7 @@ def saved(rows: list[dict[str, Any]], metric: str) -> float | None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The curves as a table in Markdown, and what was spared."""
+    """Return the curves as a table in Markdown, and what was spared."""
     lines = ["| labels | mAP, queue | mAP, random | micro-F1, queue | micro-F1, random |", "|---:|---:|---:|---:|---:|"]
     curves = [means(rows, side, metric) for metric in ("map_macro", "f1_micro") for side in SIDES]
     for place, labels in enumerate(curves[0][0]):

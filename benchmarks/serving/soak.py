@@ -94,7 +94,7 @@ class Watch:
         return [json.loads(line)["pid"] for line in lines if '"event": "worker ready"' in line]
 
     def run(self, stop: threading.Event) -> None:
-        """Sample until told to stop."""
+        """Sample until asked to stop."""
         self.seen = self.workers()
         while not stop.wait(self.every):
             if self.killed and self.seen[-1] == self.killed:

@@ -67,14 +67,14 @@ def product_rate(device: str, precision: str) -> float:
 
 
 def share_of_peak(flops_per_second: float, device: str, precision: str) -> float | None:
-    """What part of a GPU's dense peak is reached; None on a CPU, and where the peak is not known."""
+    """Return what part of a GPU's dense peak is reached; None on a CPU, and if the peak is not known."""
     name = {"16": "fp16", "bf": "bf16"}.get(precision[:2], "fp32")
     peak = dense_peak(torch.cuda.get_device_name(), name) if device == "cuda" else None
     return flops_per_second / peak if peak else None
 
 
 def compare(suite: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Rounds of all sides, and what they come to."""
+    """Run all rounds of all sides; return them with their summary."""
     words, precision = options_of(suite, options, folder), precision_of(options)
     before = machine(options.device)
     prepare_films(words)
@@ -95,7 +95,7 @@ def compare(suite: str, options: argparse.Namespace, folder: Path) -> dict[str, 
 
 
 def main() -> int:
-    """Runs the suites and keeps their results."""
+    """Run the suites and keep their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--suite", choices=("encoder", "llama"), nargs="+")
@@ -115,7 +115,7 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.device == "cuda" and not torch.cuda.is_available():
-        print("bench: no CUDA GPU is visible: run it where there is one, or on the CPU", file=sys.stderr)
+        print("bench: no CUDA GPU is visible: run it on a machine that has one, or on the CPU", file=sys.stderr)
         return 2
     suites = options.suite or (["encoder", "llama"] if options.device == "cuda" else ["encoder"])
     if "llama" in suites and options.device == "cpu" and not options.small:

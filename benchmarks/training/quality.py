@@ -5,7 +5,7 @@
 MOVIES_CSV and ENCODER_DIR as in bench.py. The sides start from the same weights and train on the same films with the
 same optimizer; a seed gives each its order of films and its dropout. The noise is what seeds make: the standard error
 of the difference between two sides' means, by Welch. Padded to 256 the peer sees the films of dynamic padding in the
-same steps, and takes hours for it, so it is judged where --sides names it.
+same steps, and takes hours for it, so it is judged only if --sides names it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from machine import machine  # a script's own folder is all that Python looks in
 
 
 def difference(ours: list[float], theirs: list[float]) -> tuple[float, float]:
-    """The difference of the means of two sides, and its standard error (Welch, 1947); two seeds of each at least."""
+    """Return the difference of two sides' means and its standard error (Welch, 1947); at least two seeds of each."""
     error = (statistics.variance(ours) / len(ours) + statistics.variance(theirs) / len(theirs)) ** 0.5
     return statistics.mean(ours) - statistics.mean(theirs), error
 
 
 def table(found: dict[str, list[float]], steps: int) -> str:
-    """The validation mAP of each seed and side, and how far this framework's mean is from the others'."""
+    """Return the validation mAP of each seed and side, and how far this framework's mean is from the others'."""
     lines = [f"validation mAP after an epoch of {steps:,} steps", f"{'side':32} {'mean':>7} {'sd':>7}  seeds"]
     for side, values in found.items():
         spread = f"{statistics.stdev(values):7.4f}" if len(values) > 1 else " " * 7
@@ -59,7 +59,7 @@ def table(found: dict[str, list[float]], steps: int) -> str:
 
 
 def judge(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The validation mAP of each side by seed, with the films and steps of an epoch."""
+    """Return the validation mAP of each side by seed, with the films and steps of an epoch."""
     # a tenth of the films are validation's and a tenth test's
     words = [*options_of("encoder", options, folder), f"--data.max_films={options.films * 5 // 4}"]
     films = prepare_films(words)
@@ -75,7 +75,7 @@ def judge(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Judges the sides and keeps the result."""
+    """Judge the sides and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=int, default=8000, help="of an epoch")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""The training benchmark's results: medians and ratios, as a table, JSON and a figure."""
+"""The training benchmark's results: medians and ratios, as a table, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FOLDER = Path(__file__).parent.parent / "results"
 
 
 def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians of each side over the rounds, and of the ratios within them.
+    """Return the medians of each side over the rounds, and of the ratios within them.
 
     Args:
-        rounds: of each side, the worker's figures in every round.
+        rounds: Metrics that the worker measured in every round, for each side.
     """
     names = ("tokens_per_second", "films_per_second", "padding", "peak_gib")
     medians = {side: {n: statistics.median(row[n] for row in rows) for n in names} for side, rows in rounds.items()}
@@ -33,7 +33,7 @@ def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any], aims: Aims) -> str:
-    """A suite's result as text."""
+    """Return a suite's result as text."""
     lines = [f"{'side':32} {'real tokens/s':>13} {'films/s':>8} {'padding':>8} {'peak GiB':>9} {'ratio':>6} {'aim':>6}"]
     for side, row in result["medians"].items():
         ratio = f"{result['ratios'][side]:.2f}" if side in result["ratios"] else ""
@@ -49,7 +49,7 @@ def table(result: dict[str, Any], aims: Aims) -> str:
     ours = result["medians"][OURS]
     if result["share_of_peak"] is not None:
         aim = f" (aim {aims.share_of_peak:.0%})" if aims.share_of_peak else ""
-        lines.append(f"share of the GPU's dense peak: {result['share_of_peak']:.1%}{aim}")
+        lines.append(f"fraction of the GPU's dense peak: {result['share_of_peak']:.1%}{aim}")
     if aims.tokens_per_second:
         lines.append(f"real tokens/s: {ours['tokens_per_second']:,.0f} (aim {aims.tokens_per_second:,} on an H200)")
     if aims.peak_gib:
@@ -58,12 +58,12 @@ def table(result: dict[str, Any], aims: Aims) -> str:
 
 
 def name_of(side: str) -> str:
-    """What a table calls a side."""
+    """Return what a table calls a side."""
     return side if side == OURS else f"Trainer, {side}"
 
 
 def heading(result: dict[str, Any]) -> str:
-    """What a result was measured on and when, as a sentence."""
+    """Return what a result was measured on and when, as a sentence."""
     on, of = result["machine"], result["files"]
     return (
         f"{result['date']}, {on['processor']}, {on['cores']} cores, {result['precision']}, Python {on['python']}, "
@@ -72,14 +72,14 @@ def heading(result: dict[str, Any]) -> str:
 
 
 def keep(stem: Path, title: str, result: dict[str, Any], text: str) -> None:
-    """Writes a result as JSON and as a page."""
+    """Write a result as JSON and as a page."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     stem.with_suffix(".md").write_text(f"# {title}\n\n{heading(result)}\n\n```\n{text}\n```\n", encoding="utf-8")
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Real tokens a second of each side, every round a point."""
+    """Plot the real tokens a second of each side, every round a point."""
     figure = Figure(figsize=(7, 2.8), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

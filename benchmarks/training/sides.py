@@ -1,4 +1,4 @@
-"""One side of the training benchmark in a process of its own: `python sides.py '{JSON}'` prints its figures as JSON.
+"""One side of the training benchmark in a process of its own: `python sides.py '{JSON}'` prints its metrics as JSON.
 
 Every side trains the same model from the same weights on the same film file with the same optimizer, schedule, global
 batch and loss. This framework's side is what `genre-lightning fit` runs. The peer's is Hugging Face Trainer around the
@@ -44,11 +44,11 @@ class Job:
 
     Attributes:
         side: OURS, one of PEER_FORMS, or FILMS_ONLY.
-        words: options of `genre-lightning fit` that describe model, data and precision.
-        warmup_steps: not timed.
-        steps: timed; 0 trains a whole epoch and judges it on the validation films.
-        seed: of the order of the films, of dropout and of new weights.
-        threads: of a CPU; null leaves torch's choice.
+        words: Options of `genre-lightning fit` that describe model, data and precision.
+        warmup_steps: Not timed.
+        steps: Timed; 0 trains a whole epoch and judges it on the validation films.
+        seed: Random seed of the order of the films, of dropout and of new weights.
+        threads: Number of threads on a CPU; null leaves torch's choice.
     """
 
     side: str
@@ -71,14 +71,14 @@ class Meter:
         self.seconds = 0.0
 
     def batch(self, lengths: Tensor | np.ndarray, slots: int) -> None:
-        """Notes the texts of a micro-batch before it is computed."""
+        """Note the texts of a micro-batch before it is computed."""
         if self.steps >= self.job.warmup_steps:
             self.tokens = self.tokens + lengths.sum()  # on the device: to read it would be to wait for it
             self.films += len(lengths)
             self.slots += slots
 
     def step(self) -> bool:
-        """Notes an optimizer step that is done; returns whether it was the last."""
+        """Note an optimizer step that is done; return whether it was the last."""
         self.steps += 1
         last = bool(self.job.steps) and self.steps == self.job.warmup_steps + self.job.steps
         if self.steps == self.job.warmup_steps or last:
@@ -89,7 +89,7 @@ class Meter:
         return last
 
     def figures(self) -> dict[str, Any]:
-        """What has been measured, with the largest memory so far."""
+        """Return what has been measured, with the largest memory so far."""
         if self.steps < self.job.warmup_steps + self.job.steps:
             raise SystemExit(
                 f"the training ended after {self.steps} steps, before the timed ones: give a smaller --batch"
@@ -111,11 +111,11 @@ class Clock(Callback):
         self.meter = meter
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the texts of a micro-batch, and its padding: of a packed one none."""
+        """Count the texts of a micro-batch, and its padding: of a packed one none."""
         self.meter.batch(text_lengths(batch), batch["input_ids"].numel())
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Ends the training after the last step."""
+        """End the training after the last step."""
         done = trainer.global_step > self.meter.steps
         if done and self.meter.step():
             trainer.should_stop = True
@@ -132,7 +132,7 @@ class Peer(nn.Module):
         self.last_token = last_token
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Loss and logits of a padded batch."""
+        """Return the loss and logits of a padded batch."""
         if self.training:
             self.meter.batch(attention_mask.sum(dim=1), input_ids.numel())
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
@@ -148,7 +148,7 @@ class Peer(nn.Module):
 
 
 def make_setup(job: Job, folder: str) -> tuple[Setup, PreparedData]:
-    """The checked configuration with its data, as `fit` makes it."""
+    """Return the checked configuration with its data, as `fit` makes it."""
     words = [*job.words, f"--run_dir={folder}/run", f"--seed={job.seed}", "--trainer.enable_progress_bar=false"]
     if job.steps:
         words += ["--trainer.num_sanity_val_steps=0", "--early_stopping.patience=0"]
@@ -160,7 +160,7 @@ def make_setup(job: Job, folder: str) -> tuple[Setup, PreparedData]:
 
 
 def run_ours(job: Job, folder: str) -> dict[str, Any]:
-    """Trains with this framework."""
+    """Train with this framework."""
     setup, data = make_setup(job, folder)
     meter = Meter(job, torch.device("cuda" if setup.config.trainer.accelerator == "cuda" else "cpu"))
     setup.trainer_options["callbacks"] = [Clock(meter)]
@@ -173,7 +173,7 @@ def run_ours(job: Job, folder: str) -> dict[str, Any]:
 
 
 def run_peer(job: Job, folder: str) -> dict[str, Any]:
-    """Trains with Hugging Face Trainer."""
+    """Train with Hugging Face Trainer."""
     setup, data = make_setup(job, folder)
     config, dataset = setup.config, setup.data.dataset("train")
     on_gpu = config.trainer.accelerator == "cuda"
@@ -229,7 +229,7 @@ def run_peer(job: Job, folder: str) -> dict[str, Any]:
 
 
 def read_films(job: Job, folder: str) -> dict[str, Any]:
-    """Leaves the films in the cache, ready for every side."""
+    """Leave the films in the cache, ready for every side."""
     setup, _ = make_setup(job, folder)
     return {"films": len(setup.data.dataset("train"))}
 
@@ -238,7 +238,7 @@ RUNS = {OURS: run_ours, FILMS_ONLY: read_films, **dict.fromkeys(PEER_FORMS, run_
 
 
 def peer_model(setup: Setup, meter: Meter) -> Peer:
-    """The peer's model, with the initial weights of this framework's."""
+    """Return the peer's model, with the initial weights of this framework's."""
     model = setup.model
     causal = model.causal
     if causal:
@@ -259,7 +259,7 @@ def peer_model(setup: Setup, meter: Meter) -> Peer:
 
 @torch.inference_mode()
 def mean_ap(setup: Setup, data: PreparedData, logits_of: Any, model: nn.Module | None = None) -> float:
-    """Macro average precision on the validation films, by scikit-learn."""
+    """Return the macro average precision on the validation films, by scikit-learn."""
     from sklearn.metrics import average_precision_score
 
     (model or setup.model).eval()
@@ -273,7 +273,7 @@ def mean_ap(setup: Setup, data: PreparedData, logits_of: Any, model: nn.Module |
 
 
 def main() -> None:
-    """Runs the job that the first word describes."""
+    """Run the job that the first word describes."""
     job = Job(**json.loads(sys.argv[1]))
     if job.threads:
         torch.set_num_threads(job.threads)

@@ -33,7 +33,7 @@ SMALL_TURN = Turn(1, 2)
 
 # All within one epoch, at whose end this framework saves. The grouped form sorts fifty batches together, or as many as
 # make a quarter of the films (31 of the encoder's and 12 of Llama's on a GPU): what is timed is one or two of these
-# rounds, as the others' batches are all alike. Where shapes differ, memory and oneDNN's kernels settle within a hundred
+# rounds, as the others' batches are all alike. If shapes differ, memory and oneDNN's kernels settle within a hundred
 # steps; padded to 256 all steps are alike.
 TURNS = {
     ("encoder", "cpu"): {OURS: Turn(100, 50), PADDED: Turn(3, 12), DYNAMIC: Turn(10, 20), GROUPED: Turn(100, 50)},
@@ -42,7 +42,7 @@ TURNS = {
     ("llama", "cuda"): {OURS: Turn(4, 24), PADDED: Turn(1, 4), DYNAMIC: Turn(2, 8), GROUPED: Turn(2, 24)},
 }
 FILMS = {("encoder", "cpu"): 8000, ("encoder", "cuda"): 20_000, ("llama", "cuda"): 8000}
-"""Of the sample, where the real ones are not read."""
+"""Options of the sample, if the real files are not read."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Aims:
     """What this framework is to reach.
 
     Attributes:
-        ratios: of real tokens a second, to each form of the peer.
-        tokens_per_second: real ones.
+        ratios: Aimed ratios of real tokens per second to each form of the peer.
+        tokens_per_second: Real ones.
         share_of_peak: FLOPs of real tokens over the GPU's dense peak.
-        peak_gib: memory at most.
+        peak_gib: Memory at most.
     """
 
     ratios: dict[str, float] = field(default_factory=dict)
@@ -76,17 +76,17 @@ LLAMA_7B = ["--model.backbone=random", "--model.architecture.layers=32", "--mode
 
 
 def turns_of(suite: str, options: Namespace) -> dict[str, Turn]:
-    """How long each side trains in a round."""
+    """Return how long each side trains in a round."""
     return dict.fromkeys(SIDES, SMALL_TURN) if options.small else TURNS[suite, options.device]
 
 
 def aims_of(suite: str, options: Namespace) -> Aims:
-    """What a suite is to reach; nothing where only the script is tried, or other files are at hand on a CPU."""
+    """Return the aims of a suite; nothing if only the script is tried, or other files are at hand on a CPU."""
     return AIMS[suite, options.device] if is_whole(options) else Aims()
 
 
 def is_whole(options: Namespace) -> bool:
-    """Whether a run is the benchmark itself: not compiled, in its usual precision, on a CPU with the real files."""
+    """Return whether this is the benchmark itself: not compiled, in its usual precision, on a CPU with real files."""
     if options.precision not in (None, precision_of(Namespace(device=options.device, precision=None))):
         return False
     if options.compile:
@@ -96,22 +96,22 @@ def is_whole(options: Namespace) -> bool:
 
 
 def precision_of(options: Namespace) -> str:
-    """The trainer's precision."""
+    """Return the trainer's precision."""
     return options.precision or ("16-mixed" if options.device == "cuda" else "bf16-mixed")
 
 
 def reads_real_films(options: Namespace) -> bool:
-    """Whether the films are those of MOVIES_CSV."""
+    """Return whether the films are those of MOVIES_CSV."""
     return options.device == "cpu" and not options.small and bool(os.environ.get("MOVIES_CSV"))
 
 
 def encoder_of(options: Namespace) -> str | None:
-    """The directory of the pretrained encoder; None where weights are random."""
+    """Return the directory of the pretrained encoder; None if weights are random."""
     return None if options.device == "cuda" or options.small else os.environ.get("ENCODER_DIR") or None
 
 
 def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
-    """The options of `genre-lightning fit` that describe a suite's model, data and precision, on one device."""
+    """Return the options of `genre-lightning fit` that describe a suite's model, data and precision, on one device."""
     on_gpu = options.device == "cuda"
     if reads_real_films(options):
         csv = os.environ["MOVIES_CSV"]
@@ -134,23 +134,23 @@ def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
 
 
 def files_of(options: Namespace) -> dict[str, str]:
-    """The names of the films and of the encoder that are trained on."""
+    """Return the names of the films and of the encoder that are trained on."""
     films = Path(os.environ["MOVIES_CSV"]).name if reads_real_films(options) else "the embedded sample"
     encoder = encoder_of(options)
     return {"films": films, "model": Path(encoder).name if encoder else "random weights"}
 
 
 def prepare_films(words: list[str]) -> int:
-    """Reads, splits and tokenises the films for all sides, so that none does it beside its own work.
+    """Read, split and tokenise the films for all sides, so that none does it beside its own work.
 
     Returns:
-        films of the training split.
+        Films of the training split.
     """
     return run_worker(Job(FILMS_ONLY, words, 0, 0, seed=0, threads=None))["films"]
 
 
 def run_worker(job: Job) -> dict[str, Any]:
-    """The figures of one side, which trains in a process of its own."""
+    """Return the metrics of one side, which trains in a process of its own."""
     words = [sys.executable, str(WORKER), json.dumps(asdict(job))]
     # the peer would spread its batches over all GPUs that it sees
     one_gpu = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}

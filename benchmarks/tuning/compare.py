@@ -28,7 +28,7 @@ _RESAMPLES = 4000
 
 
 def drawn_of(run, split):
-    """Returns the metrics of a run on the resampled films, and on all of them in the last place."""
+    """Return the metrics of a run on the resampled films, and on all of them in the last place."""
     scored = ScoredSplit(Run(run).predictions(split).predictions, Run(run).decision)
     parts = {name: [] for name in METRICS}
     films = len(scored.labels)
@@ -44,7 +44,7 @@ def drawn_of(run, split):
 
 
 def difference(first, second):
-    """Returns the mean difference of two sets of runs, its 95% interval and its p-value; paired by film."""
+    """Return the mean difference of two sets of runs, its 95% interval and its p-value; paired by film."""
     one, other = (np.mean(runs, axis=0) for runs in (first, second))
     low, high = np.quantile((one - other)[:-1], [0.025, 0.975])
     return {
@@ -54,7 +54,7 @@ def difference(first, second):
 
 
 def finals(work, groups, split):
-    """Compares groups of runs, each with its seeds, against the defaults."""
+    """Compare groups of runs, each with its seeds, against the defaults."""
     drawn = {}
     ids = None
     for name, runs in groups.items():
@@ -98,7 +98,7 @@ def searches(work, names):
 
 
 def kept_options(options):
-    """Leaves out where files are."""
+    """Leave out the paths of files."""
     names = {name: Path(options[name]).name for name in ("films", "backbone")}
     return {name: names.get(name, value) for name, value in options.items() if name != "work"}
 

@@ -40,7 +40,7 @@ class Parts:
             self._open.pop()
 
     def _charge(self):
-        """Gives the time since the last call to the innermost part that is open."""
+        """Give the time since the last call to the innermost part that is open."""
         now = self._now()
         if self._open:
             kept = self.trials[-1].setdefault(self._open[-1], [0.0, 0.0])

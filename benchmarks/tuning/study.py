@@ -27,7 +27,7 @@ _AFTER_START_SECONDS = 20
 
 
 def common(options):
-    """Returns the options of `fit` that all runs have."""
+    """Return the options of `fit` that all runs have."""
     return [
         "--config", "distilbert", "--model.backbone", options.backbone, "--data.csv", options.films,
         "--data.max_films", options.max_films, "--data.split", options.split, "--data.max_tokens", options.max_tokens,
@@ -52,7 +52,7 @@ class Processes:
         return part, process, time.time()
 
     def end(self, started):
-        """Waits for a process, and keeps what it has used."""
+        """Wait for a process, and keep what it has used."""
         part, process, begun = started
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -76,7 +76,7 @@ class Processes:
 
 
 def search(processes, options, sampler, kills):
-    """Runs a study to its end, and kills all of its workers on the way."""
+    """Run a study to its end, and kill all of its workers on the way."""
     study = processes.work / sampler
     words = ["tune", "--study", study, "--space", "tune/distilbert", "--trials", options.trials, "--pruning", "asha",
              "--sampler", sampler, *common(options)]  # fmt: skip
@@ -107,7 +107,7 @@ def alive(workers):
 
 
 def winner(processes, sampler):
-    """Yields the commands that repeat the winner of a search, and evaluate each of its seeds on the test films."""
+    """Yield the commands that repeat the winner of a search, and evaluate each of its seeds on the test films."""
     study = processes.work / sampler
     yield ["tune", "--study", study, "--finish", "--finalists", 1, "--seeds", SEEDS]
     for run in sorted((study / "finalists").iterdir()):

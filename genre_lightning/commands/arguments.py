@@ -20,8 +20,8 @@ class CommandParser(argparse.ArgumentParser):
     """argparse with one-line errors.
 
     Args:
-        command: such as "compare".
-        description: what it does.
+        command: Name of the command, such as "compare".
+        description: What it does.
     """
 
     def __init__(self, command: str, description: str) -> None:
@@ -37,7 +37,7 @@ def within(kind: type[N], bounds: Bounds) -> Callable[[str], N]:
 
     Args:
         kind: int or float.
-        bounds: of the option.
+        bounds: Bounds of the option.
     """
 
     def read(text: str) -> N:
@@ -53,7 +53,7 @@ def within(kind: type[N], bounds: Bounds) -> Callable[[str], N]:
 
 
 def check_out(path: Path, *endings: str) -> None:
-    """Refuse an `--out` of another format than a command writes, or where no file can be written.
+    """Refuse an `--out` of another format than a command writes, or a place where no file can be written.
 
     Args:
         path: The output.

@@ -10,12 +10,12 @@ from genre_lightning.models.tfidf import BASELINES
 
 
 def tfidf_nb(arguments: Sequence[str]) -> int:
-    """TF-IDF and naive Bayes."""
+    """Train TF-IDF and naive Bayes."""
     return _run("tfidf_nb", arguments)
 
 
 def tfidf_logreg(arguments: Sequence[str]) -> int:
-    """TF-IDF and logistic regression."""
+    """Train TF-IDF and logistic regression."""
     return _run("tfidf_logreg", arguments)
 
 

@@ -54,7 +54,7 @@ def _given(options: argparse.Namespace) -> dict[str, str]:
     for text in options.sbatch:
         name, _, value = text.removeprefix("--").partition("=")
         if name in _OWN:
-            raise ConfigError(f"--sbatch {text} is what the batch script or an option of submit says: leave it out")
+            raise ConfigError(f"--sbatch {text} is set by the batch script or an option of submit: leave it out")
         given[name] = value
     return given
 

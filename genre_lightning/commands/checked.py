@@ -1,4 +1,4 @@
-"""The configuration of a command, parsed, and refused where that can be said before torch is loaded."""
+"""The configuration of a command, parsed, and refused before torch is loaded if possible."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from genre_lightning.commands.arguments import CommandParser, within
 
 
 def ensemble(arguments: Sequence[str]) -> int:
-    """Fits the weights on validation, evaluates on validation and test, and leaves a run directory."""
+    """Fit the weights on validation, evaluate on validation and test, and leave a run directory."""
     parser = CommandParser("ensemble", "Averages the probabilities of runs with weights fitted on validation.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of finished runs, two or more")
     parser.add_argument("--run_dir", type=Path, required=True, help="directory of the ensemble, made if needed")

@@ -12,12 +12,12 @@ from genre_lightning.progress import say
 
 
 def validate(arguments: Sequence[str]) -> int:
-    """Evaluate the validation split, and fit the decision on it where the run has none."""
+    """Evaluate the validation split, and fit the decision on it if the run has none."""
     return _evaluate("validate", "validation", arguments)
 
 
 def test(arguments: Sequence[str]) -> int:
-    """Evaluates the test split with the decision that was fitted on validation."""
+    """Evaluate the test split with the decision that was fitted on validation."""
     return _evaluate("test", "test", arguments)
 
 

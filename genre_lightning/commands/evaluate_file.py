@@ -136,7 +136,7 @@ def _name(given: str | None, file: Path) -> str:
     """Return the name of the result's folder.
 
     Raises:
-        ConfigError: it is not a plain name, or one of the run's own splits.
+        ConfigError: It is not a plain name, or one of the run's own splits.
     """
     name = given if given is not None else re.sub(r"[^\w.-]+", "_", file.name.partition(".")[0]).strip("._-")
     if name in _RESERVED and given is None:
@@ -182,10 +182,10 @@ def _fields(scorer: Scorer, renamed: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_place(run: RunDirectory, name: str, file: Path) -> None:
-    """Refuses to replace the evaluation of another file.
+    """Refuse to replace the evaluation of another file.
 
     Raises:
-        ConfigError: with the fix.
+        ConfigError: The evaluation of another file is in the way; the message names the fix.
     """
     from genre_lightning.evaluation.stored import read_metrics
 

@@ -50,7 +50,7 @@ def explain(arguments: Sequence[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "explain",
-        "Says why texts get their genres: integrated gradients over the input embeddings give each word, and each "
+        "Explains why texts get their genres: integrated gradients over the input embeddings give each word, and each "
         "input of data.features, the log-odds that it adds. TF-IDF runs are explained exactly.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of fit or baseline")

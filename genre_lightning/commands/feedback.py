@@ -1,4 +1,4 @@
-"""`genre-lightning feedback`: what people say about predictions, kept beside the run, and read back."""
+"""`genre-lightning feedback`: opinions about predictions, kept beside the run, and read back."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def forget(arguments: Sequence[str]) -> int:
 
 
 def add_correction(parser: CommandParser) -> None:
-    """Add the options of `tag` that store what a person says."""
+    """Add the options of `tag` that store a person's opinion."""
     parser.add_argument("--correct", metavar="GENRES", help='store that the text has these: "Drama, War", or "none"')
     parser.add_argument("--user", help="your name (default: your login name)")
     parser.add_argument("--db", type=Path, metavar="FILE", help=f"where to store it (default: RUN/{DATABASE})")
@@ -171,7 +171,7 @@ def correction_of(options: argparse.Namespace) -> tuple[str, ...] | None:
 def store_correction(
     options: argparse.Namespace, tagger: Tagger, film: str | Mapping[str, Any], genres: tuple[str, ...]
 ) -> None:
-    """Store what a person says of the film of `tag`, beside what the run predicts.
+    """Store a person's opinion of the film of `tag`, beside what the run predicts.
 
     Args:
         options: Of the command.

@@ -28,11 +28,11 @@ def fields_of(given: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
     """Read the columns of a film, each NAME=VALUE.
 
     Args:
-        given: values of --field.
+        given: Values of --field.
         texts: Texts of the command; columns describe one film.
 
     Raises:
-        ConfigError: a column without its value, or columns of several texts.
+        ConfigError: A column without its value, or columns of several texts.
     """
     fields = {}
     for field in given:

@@ -1,4 +1,4 @@
-"""`genre-lightning fit`: train and evaluate a run, or resume it where an earlier start stopped."""
+"""`genre-lightning fit`: train and evaluate a run, or resume it from where an earlier start stopped."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def monitor(arguments: Sequence[str]) -> int:
         "has labels, calibration and ranking. Ends with one line of advice and exit status 0 for nothing to do, 1 for "
         "'refit thresholds' or 'continue training'.",
     )
-    add_new_film_options(parser, "new films; genres are used where they are known")
+    add_new_film_options(parser, "new films; genres are used if they are known")
     parser.add_argument("--data.columns.genres", metavar="NAME", help="the file's column of genres")
     parser.add_argument("--data.cache_dir", type=Path, metavar="DIR", help="where films are kept between runs")
     parser.add_argument("--db", type=Path, metavar="FILE", help=f"feedback database (default: RUN/{DATABASE})")

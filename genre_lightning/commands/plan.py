@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def plan(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit status: 2 where `fit` would refuse the configuration."""
+    """Run the command; returns its exit status: 2 if `fit` would refuse the configuration."""
     options, words = _parser().parse_known_args(list(arguments))
     gpu = gpu_named(options.gpu) if options.gpu else None
     # before the hub's client is loaded: what is not in its cache is known, estimated or asked for
@@ -55,7 +55,7 @@ def plan(arguments: Sequence[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "plan",
-        "Says what a run will take, without a GPU and without its weights: parameters, memory of each GPU part by "
+        "Shows what a run will take, without a GPU and without its weights: parameters, memory of each GPU part by "
         "part, steps, time, and every conflict in the configuration. With --trainer.accelerator cpu the time is "
         "measured on this machine, in a few seconds of training with random weights. All other options are those of "
         "'genre-lightning fit', such as --config and --data.csv. Exit status 2 where fit would refuse the "

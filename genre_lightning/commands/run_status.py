@@ -1,4 +1,4 @@
-"""Where a run stands, as its directory and SLURM say."""
+"""Where a run stands, from its directory and SLURM."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class RunStatus:
     """Where a run stands.
 
     Attributes:
-        run_dir: its directory.
+        run_dir: Its directory.
         state: "queued", "running", "evaluating", "stopped", "finished", or SLURM's word for a job that ended badly.
-        job: id of its last job; None for a run that no job did.
-        slurm: what SLURM says of the job; None where it says nothing.
-        step: optimizer steps done; steps: of the whole training, None before it has begun.
-        saved_step: optimizer steps of the last checkpoint, where the run goes on if it is cut off now.
-        steps_per_second: of the last start, validations and saves included; None before it has logged anything.
-        seconds_left: of the training at that rate; None where it does not train.
-        restarts: starts of the training after the first one.
-        metrics: the last value of each curve.
+        job: Id of its last job; None for a run that no job did.
+        slurm: State of the job in SLURM; None if SLURM does not know it.
+        step: Optimizer steps done; steps: of the whole training, None before it has begun.
+        saved_step: Optimizer steps of the last checkpoint, from which the run resumes if it is cut off now.
+        steps_per_second: Rate of the last start, validations and saves included; None before it has logged anything.
+        seconds_left: Seconds left of the training at that rate; None if it is not training.
+        restarts: Starts of the training after the first one.
+        metrics: The last value of each curve.
     """
 
     run_dir: str
@@ -48,8 +48,8 @@ def read_status(run: RunDirectory) -> RunStatus:
     """Read where a run stands.
 
     Raises:
-        CheckpointError: the directory is no run, and none was submitted in it.
-        ConfigError: a link in it leads out of it, or it holds a pipe or the like.
+        CheckpointError: The directory is not a run, and none was submitted in it.
+        ConfigError: A link in it leads out of it, or it holds a pipe or the like.
     """
     run.check_links()
     submitted = run.job()
@@ -109,7 +109,7 @@ def _saved_step(run: RunDirectory) -> int | None:
 
 
 def _rate(run: RunDirectory, start: Start | None, step: int) -> float | None:
-    """Optimizer steps a second from the last start of the training to the last row of its curves."""
+    """Return the optimizer steps a second from the last start of the training to the last row of its curves."""
     if start is None or not run.curves.is_file() or step <= start.step:
         return None
     seconds = run.curves.stat().st_mtime - start.time

@@ -1,4 +1,4 @@
-"""`genre-lightning status`: where runs stand, from their directories and, where there is one, from SLURM."""
+"""`genre-lightning status`: where runs stand, from their directories and, if there is a job, from SLURM."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _table(found: RunStatus) -> Table:
 
 def _job_text(job: str, slurm: JobState | None) -> str:
     if slurm is None:
-        return f"{job}, of which SLURM says nothing here"
+        return f"{job}, which SLURM does not know here"
     words = [job, slurm.state.lower()]
     words += [f"on {slurm.nodes}"] if slurm.nodes and slurm.left else []
     words += [f"({slurm.reason})"] if slurm.reason else []

@@ -33,12 +33,12 @@ class StatusRow:
     """A row of the table.
 
     Attributes:
-        run: directory of the run.
-        status: where it stands; None if a file of the run is damaged.
-        error: why there is no status; None otherwise.
-        epoch: epochs begun; epochs: of the whole training. None for a run without epochs.
-        best: name and value of its best validation metric; None before a validation.
-        updated: when the run last wrote something, in seconds since the epoch of Unix.
+        run: Directory of the run.
+        status: State of the run; None if a file of the run is damaged.
+        error: Why there is no status; None otherwise.
+        epoch: Epochs begun; epochs: of the whole training. None for a run without epochs.
+        best: Name and value of its best validation metric; None before a validation.
+        updated: Time at which the run last wrote something, in seconds since the epoch of Unix.
     """
 
     run: RunDirectory

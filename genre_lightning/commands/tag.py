@@ -99,7 +99,7 @@ def _parser() -> CommandParser:
 
 
 def _converse(tagger: Tagger, options: argparse.Namespace, write: _Writer) -> None:
-    """Answers each line as soon as it has come."""
+    """Answer each line as soon as it has come."""
     terminal = sys.stdin.isatty()
     if terminal:
         say("one text a line; an empty line or Ctrl-D ends")
@@ -114,7 +114,7 @@ class _Writer:
     """Prints results as the options and the place of the output ask for.
 
     Args:
-        options: of the command.
+        options: Options of the command.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -185,11 +185,11 @@ def _given(text: str) -> str:
 
 
 def decoded(content: bytes, name: str) -> str:
-    """Return the text of bytes that should be UTF-8; others are read as Windows-1252, and that is said.
+    """Return the text of bytes that should be UTF-8; others are read as Windows-1252, with a warning.
 
     Args:
-        content: of a line or an argument.
-        name: of it, for the message.
+        content: Bytes of a line or an argument.
+        name: Name of the content, for the message.
     """
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
@@ -214,8 +214,8 @@ def _lines(file: IO[AnyStr], ends: AnyStr) -> Iterator[AnyStr]:
     """Give the lines of a stream, each as soon as it is there; of one that is too long its beginning.
 
     Args:
-        file: the stream.
-        ends: the characters that end a line, the last one always.
+        file: The stream.
+        ends: The characters that end a line, the last one always.
     """
     while line := file.readline(_LONGEST_LINE):
         rest = line

@@ -17,18 +17,18 @@ class LoraOptions:
     """Low-rank adapters (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021).
 
     Attributes:
-        rank: rank of the update's matrices.
-        alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with rslora).
-        dropout: on the input of the adapters.
-        targets: names of the linear layers that get one, or "all-linear"; null takes the attention projections.
-        rslora: rank-stabilised scaling.
-        dora: weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
+        rank: Rank of the update's matrices.
+        alpha: The update is scaled by alpha / rank (alpha / sqrt(rank) with rslora).
+        dropout: Dropout on the input of the adapters.
+        targets: Names of the linear layers that get one, or "all-linear"; null takes the attention projections.
+        rslora: Rank-stabilised scaling.
+        dora: Weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
             the base stands whole on every rank while the model is built.
-        init: what the matrices start from: "default" (A random, B zero), "pissa" (the largest singular vectors of the
+        init: What the matrices start from: "default" (A random, B zero), "pissa" (the largest singular vectors of the
             weights), "olora" (their QR decomposition), "loftq" (the error of quantising them) or "eva" (A the
             directions in which the layer's inputs vary most on 256 training films, B zero). "pissa", "olora" and
             "loftq" read the weights, as dora does.
-        lr_ratio_b: the learning rate of B is that of A times this (LoRA+); 1 for equal rates.
+        lr_ratio_b: The learning rate of B is that of A times this (LoRA+); 1 for equal rates.
     """
 
     rank: Annotated[int, at_least(1, 10**5)] = 16
@@ -56,8 +56,8 @@ class AdapterOptions:
     """Adapters of another of peft's methods, in place of LoRA.
 
     Attributes:
-        method: its name in peft's table, such as IA3, OFT, MISS, VERA, HRA or LOHA.
-        arguments: fields of its configuration: numbers, names, and lists of them; the layers are the attention
+        method: Its name in peft's table, such as IA3, OFT, MISS, VERA, HRA or LOHA.
+        arguments: Fields of its configuration: numbers, names, and lists of them; the layers are the attention
             projections if `target_modules` is not given.
     """
 
@@ -73,7 +73,7 @@ def check_lora(options: LoraOptions, quantization: Quantization = "none") -> Non
         quantization: Of the weights below them.
 
     Raises:
-        ConfigError: with the option and the fix.
+        ConfigError: An option is out of place; the message names it and the fix.
     """
     if options.dora and options.starts_from_weights:
         raise ConfigError(
@@ -93,7 +93,7 @@ def check_one_kind(lora: LoraOptions | None, adapter: AdapterOptions | None, unf
     """Refuse adapters of two kinds, and whole layers beside others than LoRA's.
 
     Raises:
-        ConfigError: with the options.
+        ConfigError: Options conflict; the message names them.
     """
     if adapter is not None and lora is not None:
         raise ConfigError("model.lora and model.adapter are both set: a backbone has adapters of one kind, drop one")

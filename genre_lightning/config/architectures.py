@@ -18,10 +18,10 @@ class Architecture:
     """The shape of a small encoder that is trained from random weights; its vocabulary is the tokenizer's.
 
     Attributes:
-        layers: transformer blocks.
-        width: size of a token's state; a multiple of `heads`.
-        heads: attention heads.
-        inner_width: size of the feed-forward layers.
+        layers: Transformer blocks.
+        width: Size of a token's state; a multiple of `heads`.
+        heads: Attention heads.
+        inner_width: Size of the feed-forward layers.
     """
 
     layers: Annotated[int, LAYERS] = 2
@@ -37,12 +37,12 @@ class LlamaArchitecture:
     Llama 2 7B is {layers: 32, width: 4096, heads: 32, inner_width: 11008}.
 
     Attributes:
-        layers: transformer blocks.
-        width: size of a token's state; a multiple of `heads`.
-        heads: attention heads.
-        kv_heads: heads of keys and values; null takes `heads`.
-        inner_width: size of the feed-forward layers.
-        vocab_size: tokens; null takes the tokenizer's.
+        layers: Transformer blocks.
+        width: Size of a token's state; a multiple of `heads`.
+        heads: Attention heads.
+        kv_heads: Heads of keys and values; null takes `heads`.
+        inner_width: Size of the feed-forward layers.
+        vocab_size: Tokens; null takes the tokenizer's.
     """
 
     layers: Annotated[int, LAYERS] = 2

@@ -53,7 +53,7 @@ _OF_SPLITS = ("data.seed", "data.split", "data.max_films")
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys; lists stay values."""
+    """Return nested settings as dotted keys; lists stay values."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         key = f"{prefix}{name}"
@@ -65,11 +65,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def training_digest(config_text: str, parts: Sequence[str] = ()) -> str:
-    """SHA-256 of the settings that the training depends on.
+    """Return the SHA-256 of the settings that the training depends on.
 
     Args:
-        config_text: a resolved configuration in YAML.
-        parts: the groups of settings that count, such as "data"; all of them by default.
+        config_text: A resolved configuration in YAML.
+        parts: The groups of settings that count, such as "data"; all of them by default.
     """
     whole = yaml.safe_load(config_text)
     settings = _without_defaults(flatten({name: whole[name] for name in parts if name in whole} if parts else whole))
@@ -103,9 +103,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], without_effec
     """Return the settings that would change a training, as "model.lr: 0.0003 → 0.001", sorted.
 
     Args:
-        before: the configuration that the run was started with.
-        now: the one that it would go on with.
-        without_effect: settings that this kind of run does not read, beside those that none does.
+        before: The configuration that the run was started with.
+        now: The configuration that it would resume with.
+        without_effect: Settings that this kind of run does not read, beside those that none does.
     """
     ignored = (*_WITHOUT_EFFECT, *without_effect)
     old, new = _without_defaults(flatten(before)), _without_defaults(flatten(now))
@@ -127,18 +127,18 @@ def check_same_training(
     """Compare a configuration with the one that the run directory was started with.
 
     Args:
-        run: the directory.
-        config_text: the configuration that it would go on with.
-        override: let differences pass; None for a command that evaluates the run, and so never does.
-        without_effect: settings that this kind of run does not read.
+        run: The directory.
+        config_text: The configuration that it would resume with.
+        override: Let differences pass; None for a command that evaluates the run, and so never does.
+        without_effect: Settings that this kind of run does not read.
 
     Returns:
-        the differences that `override` lets pass.
+        The differences that `override` lets pass.
 
     Raises:
-        ConfigError: settings that would change the training differ, and `override` is not set; or settings that would
+        ConfigError: Settings that would change the training differ, and `override` is not set; or settings that would
             move films between the splits of a run that has been trained.
-        CheckpointError: the run's configuration cannot be read.
+        CheckpointError: The run's configuration cannot be read.
     """
     if not run.config.is_file():
         return []
@@ -150,7 +150,7 @@ def check_same_training(
             "--override: take those back, or name another --run_dir"
         )
     if changed and not override:
-        other_ways = ", name another --run_dir, or go on with the new ones by --override"
+        other_ways = ", name another --run_dir, or resume with the new ones by --override"
         raise ConfigError(
             f"{run.path} was started with other settings ({'; '.join(changed)}): take those back"
             + (other_ways if override is not None else ", as a run is evaluated with the settings that trained it")
@@ -161,14 +161,14 @@ def check_same_training(
 def decision_changes(run: RunDirectory, config_text: str) -> list[str]:
     """List the options of the decision that differ from those that a run's was fitted with; see `differences`.
 
-    They change no training: the decision is fitted anew, and the run is evaluated under it.
+    They change no training: the decision is fitted again, and the run is evaluated under it.
 
     Args:
-        run: the directory.
-        config_text: the configuration of the command.
+        run: The directory.
+        config_text: The configuration of the command.
 
     Raises:
-        CheckpointError: the run's configuration cannot be read.
+        CheckpointError: The run's configuration cannot be read.
     """
     if not run.config.is_file():
         return []
@@ -186,8 +186,8 @@ def with_decision_of(run: RunDirectory, config_text: str) -> str:
     """Return a run's configuration with the options of the decision from another.
 
     Args:
-        run: the directory.
-        config_text: the other configuration.
+        run: The directory.
+        config_text: The other configuration.
     """
     settings = {**run.settings(), "decision": yaml.safe_load(config_text)["decision"]}
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

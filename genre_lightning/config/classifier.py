@@ -34,34 +34,34 @@ class ClassifierOptions:
     Attributes:
         loss: "bce" with pos_weight, "focal", "asymmetric" or "zlpr"; or a function of your own of logits, targets and
             pos_weight that gives one value for each film, such as my_package.my_loss with --trust my_package.
-        pos_weight: weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
+        pos_weight: Weight of each genre's positives: "full" is negatives / positives as in the paper, "sqrt" its
             square root, "none" one.
-        pos_weight_cap: largest such weight; null for no limit.
-        focal_gamma: exponent of the focal loss.
-        asymmetric_gamma_positive: exponent of the asymmetric loss for positives.
-        asymmetric_gamma_negative: exponent of the asymmetric loss for negatives.
-        asymmetric_margin: probability below which a negative counts nothing in the asymmetric loss.
-        label_smoothing: smoothing of "bce": a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
-        lr: peak learning rate of the backbone; null chooses by its size.
-        head_lr: peak learning rate of the head; null is ten times the backbone's.
-        layer_lr_decay: each transformer block of the backbone learns this much slower than the one above it, and the
+        pos_weight_cap: Largest such weight; null for no limit.
+        focal_gamma: Exponent of the focal loss.
+        asymmetric_gamma_positive: Exponent of the asymmetric loss for positives.
+        asymmetric_gamma_negative: Exponent of the asymmetric loss for negatives.
+        asymmetric_margin: Probability below which a negative counts nothing in the asymmetric loss.
+        label_smoothing: Smoothing of "bce": a target of 1 counts as 1 - s / 2, one of 0 as s / 2.
+        lr: Peak learning rate of the backbone; null chooses by its size.
+        head_lr: Peak learning rate of the head; null is ten times the backbone's.
+        layer_lr_decay: Each transformer block of the backbone learns this much slower than the one above it, and the
             embeddings below the first; 1 for equal rates.
         weight_decay: AdamW's weight decay; biases and norms are never decayed.
-        ema_decay: evaluate, keep and export an exponential moving average of the trained weights with this decay; null
+        ema_decay: Evaluate, keep and export an exponential moving average of the trained weights with this decay; null
             for the weights of the last step.
-        warmup_fraction: share of all optimizer steps in which the learning rate rises from 0.
-        schedule: course of the learning rate after that: "linear" or "cosine" to 0, or "constant".
+        warmup_fraction: Fraction of all optimizer steps in which the learning rate rises from 0.
+        schedule: Course of the learning rate after that: "linear" or "cosine" to 0, or "constant".
         beta2: AdamW's second moment decay.
         seed: Random seed for new weights, dropout and the order of the films; null takes that of the run (--seed; 0 in
             Python).
-        fusion: how the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
+        fusion: How the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
             side by side ("concat").
-        teacher: a run, an ensemble, or a table of 'genre-lightning folds', whose probabilities of the training films
+        teacher: A run, an ensemble, or a table of 'genre-lightning folds', whose probabilities of the training films
             are learnt beside their genres (distillation); null for none.
-        teacher_weight: weight of the teacher's loss beside that of the genres.
-        drop_input: probability that an input of a film is taken for missing in training, for each input by itself; and
+        teacher_weight: Weight of the teacher's loss beside that of the genres.
+        drop_input: Probability that an input of a film is taken for missing in training, for each input by itself; and
             that all inputs of a film are.
-        input_width: numbers of an input's state in the head.
+        input_width: Numbers of an input's state in the head.
     """
 
     loss: str | LossFunction = "bce"
@@ -98,14 +98,14 @@ class ClassifierOptions:
         """Check the model's files as far as that goes without reading them.
 
         Raises:
-            ConfigError: with the option and the cure.
+            ConfigError: A file is missing or unfit; the message names the option and the fix.
         """
 
     def check_options(self) -> None:
-        """Everything that can be told of the options by themselves.
+        """Check everything that the options alone show.
 
         Raises:
-            ConfigError: with the option and the cure.
+            ConfigError: An option is unfit; the message names it and the fix.
         """
         problems = bound_problems(type(self), vars(self), "model")
         if not callable(self.loss) and self.loss not in LOSSES and "." not in str(self.loss):

@@ -19,10 +19,10 @@ class ColumnNames:
     """Names of the columns in the file.
 
     Attributes:
-        id: a number or text for each film; a file without the column has its rows numbered from 1.
-        title: shown beside predictions; the file may lack it.
-        overview: the plot summary.
-        genres: the film's genres; or a list of columns, each named after a genre, that hold 1 for films of it.
+        id: A number or text for each film; a file without the column has its rows numbered from 1.
+        title: Shown beside predictions; the file may lack it.
+        overview: The plot summary.
+        genres: The film's genres; or a list of columns, each named after a genre, that hold 1 for films of it.
     """
 
     id: str = "id"
@@ -48,13 +48,13 @@ class TextTemplate:
     """A text made of columns, such as "{title}. {overview}".
 
     Attributes:
-        template: as the user has written it.
-        features: further columns, each on a line of its own behind the template's text; an empty one has no line.
-        fields: the names in braces: a role of `ColumnNames` (title, overview, id), or a column of the file; and the
+        template: Template, as the user has written it.
+        features: Further columns, each on a line of its own behind the template's text; an empty one has no line.
+        fields: The names in braces: a role of `ColumnNames` (title, overview, id), or a column of the file; and the
             features' columns.
 
     Raises:
-        ConfigError: no name in braces, or a brace without its other.
+        ConfigError: No name in braces, or a brace without its other.
     """
 
     template: str
@@ -81,10 +81,10 @@ class TextTemplate:
         """Return the file's column for each field.
 
         Args:
-            names: of the columns with a role.
+            names: Names of the columns with a role.
 
         Raises:
-            ConfigError: a field is a column of the labels.
+            ConfigError: A field is a column of the labels.
         """
         roles = asdict(names)
         labels = names.label_columns
@@ -117,21 +117,21 @@ class FilmSource:
     """Where films come from and how they are read.
 
     Attributes:
-        path: the movies file.
-        columns: names of its columns.
-        template: of the text that the model reads.
-        genre_format: of the genres column.
-        genre_separator: of names in it, where it is "separated"; None to find out.
-        require_genres: drop films without genres.
-        encoding: of the text of a CSV.
-        max_malformed: fraction of the rows that may be malformed.
-        join: further files with columns of the films.
-        inputs: columns that are given to the head.
-        known_genres: column of the genres that a film was labelled for: where it is not empty, a film without genres
+        path: The movies file.
+        columns: Names of its columns.
+        template: Template of the text that the model reads.
+        genre_format: Format of the genres column.
+        genre_separator: Text between names if the format is "separated"; None to find out.
+        require_genres: Drop films without genres.
+        encoding: Text encoding of a CSV.
+        max_malformed: Fraction of the rows that may be malformed.
+        join: Further files with columns of the films.
+        inputs: Columns that are given to the head.
+        known_genres: Column of the genres that a film was labelled for: if it is not empty, a film without genres
             is one that has none of them.
 
     Raises:
-        ConfigError: the text or an input holds the labels.
+        ConfigError: The text or an input holds the labels.
     """
 
     path: Path

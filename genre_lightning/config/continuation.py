@@ -50,13 +50,13 @@ class ContinueOptions:
     """How a run continues from the one that `--continue_from` names.
 
     Attributes:
-        replay: fraction of the parent's training films that are trained on again, or "all" or "none".
-        distillation: weight of a loss that keeps the probabilities of the parent's genres on the training films as the
+        replay: Fraction of the parent's training films that are trained on again, or "all" or "none".
+        distillation: Weight of a loss that keeps the probabilities of the parent's genres on the training films as the
             parent has them; null is 1 if nothing is replayed, and else 0.
-        feedback_weights: weight in the loss of feedback by its source, such as {import: 1, tag: 0.5}; 1 for a source
+        feedback_weights: Weight in the loss of feedback by its source, such as {import: 1, tag: 0.5}; 1 for a source
             that is not named, and 0 leaves it out.
-        trusted_users: users whose newest opinion of a text decides; without one, the majority does.
-        drop_genres: leave out the genres of the parent that no film has any more; false, the default, refuses that.
+        trusted_users: Users whose newest opinion of a text decides; without one, the majority does.
+        drop_genres: Leave out the genres of the parent that no film has any more; false, the default, refuses that.
     """
 
     replay: Annotated[Literal["all", "none"] | float, Bounds(0, 1)] = "all"
@@ -92,10 +92,10 @@ class SelfTrainingOptions:
 
     Attributes:
         teacher: Run or ensemble that gives the genres; null is the run that is continued.
-        precision: fraction of the films above a genre's upper cut-off on validation that has the genre.
-        negative_precision: fraction of the films below its lower cut-off that lacks it.
-        weight: what a film with pseudo-labels counts in the loss, times the mean probability of the genres it gets.
-        rounds: trainings one after the other, each a run RUN_DIR/round-1, RUN_DIR/round-2 and so on that continues from
+        precision: Fraction of the films above a genre's upper cut-off on validation that has the genre.
+        negative_precision: Fraction of the films below its lower cut-off that lacks it.
+        weight: What a film with pseudo-labels counts in the loss, times the mean probability of the genres it gets.
+        rounds: Trainings one after the other, each a run RUN_DIR/round-1, RUN_DIR/round-2 and so on that continues from
             the one before it and learns its pseudo-labels; 1 makes RUN_DIR the one run.
     """
 

@@ -1,4 +1,4 @@
-"""The options of the data and what can be told of them and of the file's header: read without loading torch."""
+"""The options of the data, and checks of them and of the file's header without loading torch."""
 
 from __future__ import annotations
 
@@ -30,51 +30,51 @@ class DataOptions:
     These are the options of `MovieDataModule`.
 
     Attributes:
-        csv: the movies file: .csv, .tsv or .jsonl (one object per line), each also with .gz, or .parquet.
-        older_csv: further movies files of the same form, the newest first; of films with one id, the first file's row
+        csv: The movies file: .csv, .tsv or .jsonl (one object per line), each also with .gz, or .parquet.
+        older_csv: Further movies files of the same form, the newest first; of films with one id, the first file's row
             counts. A run that continues from another has that run's files here.
         reader: Function of your own that is given csv and yields films, each a mapping of column names to values, such
             as my_package.read_films with --trust my_package; null, the default, reads the file.
-        columns: names of the file's columns.
-        genre_format: of the genres column: "literal" for Python lists, "json", "separated", "one_hot" for a column of
+        columns: Names of the file's columns.
+        genre_format: Format of the genres: "literal" for Python lists, "json", "separated", "one_hot" for a column of
             0 and 1 for each genre (those listed in columns.genres, else all columns of 0 and 1), or "auto", the
             default, to find out from all rows.
-        genre_separator: text between the names of a "separated" column; null, the default, finds out.
-        merge_genre_case: count genres that differ in upper and lower case only as one, under the most frequent
+        genre_separator: Text between the names of a "separated" column; null, the default, finds out.
+        merge_genre_case: Count genres that differ in upper and lower case only as one, under the most frequent
             spelling; false, the default, keeps and reports them.
-        max_malformed: fraction of the rows that may be malformed, 0.05 by default; a file with more is refused.
-        encoding: of a file that is not Parquet, "utf-8" by default; such as windows-1252.
-        text: template over the columns of what the model reads, such as "{title}. {overview}".
-        join: further CSV, JSONL or Parquet files with columns of the films, each with its key column.
-        features: columns that the model reads beside the text, each with its kind and its place; see docs/inputs.md.
-        leave_out_after_release: leave out the features that are marked after_release.
-        exclude_leaks: leave out the tags and categories that all but give a genre away; see the audit.
-        label_since: the date from which films are labelled for a genre, such as {Western: 2011-05-01}, or the files
+        max_malformed: Fraction of the rows that may be malformed, 0.05 by default; a file with more is refused.
+        encoding: Encoding of a file that is not Parquet, "utf-8" by default; such as windows-1252.
+        text: Template over the columns of what the model reads, such as "{title}. {overview}".
+        join: Further CSV, JSONL or Parquet files with columns of the films, each with its key column.
+        features: Columns that the model reads beside the text, each with its kind and its place; see docs/inputs.md.
+        leave_out_after_release: Leave out the features that are marked after_release.
+        exclude_leaks: Leave out the tags and categories that all but give a genre away; see the audit.
+        label_since: The date from which films are labelled for a genre, such as {Western: 2011-05-01}, or the files
             whose films are ({Western: [new.csv]}); other films are unknown for the genre unless they have it.
-        label_date: column of the dates that label_since is compared with.
-        known_genres: column that lists the genres that a film was labelled for, for films where it is not empty; the
+        label_date: Column of the dates that label_since is compared with.
+        known_genres: Column that lists the genres that a film was labelled for, for films where it is not empty; the
             other genres that the film lacks are unknown.
-        unlabelled: films that get pseudo-labels from a trained run when a run continues: "main" for the films without
+        unlabelled: Films that get pseudo-labels from a trained run when a run continues: "main" for the films without
             genres of the movies files, further files of the same columns, or a list of both; see docs/keep-learning.md.
-        language: column of the films' languages, by which metrics are shown too if the files have it; null leaves it
+        language: Column of the films' languages, by which metrics are shown too if the files have it; null leaves it
             out.
-        tokenizer: model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
+        tokenizer: Model of the hub or local directory whose tokenizer is used, or "wordpiece" for a vocabulary
             trained on the training split; null takes the backbone's.
-        revision: of the tokenizer on the hub; null takes the backbone's.
-        vocab_size: tokens of a trained vocabulary.
-        max_tokens: of a text, special tokens included; longer texts are cut.
-        split: shares of train, validation and test; two shares give the paper's protocol, in which one part
+        revision: Revision of the tokenizer on the hub; null takes the backbone's.
+        vocab_size: Tokens of a trained vocabulary.
+        max_tokens: Maximum number of tokens of a text, special tokens included; longer texts are cut.
+        split: Fractions of train, validation and test; two fractions give the paper's protocol, in which one part
             serves as validation and as test.
-        seed: of the subset and the splits.
-        fold: leaves one of several folds of the training films out of the training, such as 2/5; null, the default,
+        seed: Random seed of the subset and the splits.
+        fold: Leaves one of several folds of the training films out of the training, such as 2/5; null, the default,
             trains on all. 'genre-lightning folds' sets it.
-        max_films: number of films of a random subset; null uses all.
-        global_batch_size: films of one optimizer step, over all devices.
-        micro_batch_tokens: processed tokens that a device takes at once, padding included; it changes the speed and
+        max_films: Number of films of a random subset; null uses all.
+        global_batch_size: Films of one optimizer step, over all devices.
+        micro_batch_tokens: Processed tokens that a device takes at once, padding included; it changes the speed and
             the memory of a run, never its training. null chooses by device and layout, 16,384 on an accelerator.
-        num_workers: processes that load batches; loading is cheap, so 0 is right for most.
-        cache_dir: where films and tokens are kept between runs; null takes $GENRE_LIGHTNING_CACHE or ~/.cache.
-        cache_group_writable: let the group of cache_dir read and write what is kept there; false, the default, keeps
+        num_workers: Processes that load batches; loading is cheap, so 0 is right for most.
+        cache_dir: Folder that keeps films and tokens between runs; null takes $GENRE_LIGHTNING_CACHE or ~/.cache.
+        cache_group_writable: Let the group of cache_dir read and write what is kept there; false, the default, keeps
             it to the user. Who may write to a cache can change what others train on.
     """
 
@@ -252,7 +252,7 @@ def make_paths_absolute(data: Any) -> None:
     """Make the files that the options name absolute, in place: a run is used from other directories.
 
     Args:
-        data: the options, or the parser's namespace of them.
+        data: The options, or the parser's namespace of them.
     """
     csv = Path(data.csv).expanduser().absolute()
     data.csv = str(csv)
@@ -274,7 +274,7 @@ def check_encoding(name: str) -> None:
     """Refuse a text encoding that Python does not know.
 
     Raises:
-        ConfigError: with the fix.
+        ConfigError: Python does not know the encoding; the message names the fix.
     """
     try:
         "a".encode(name)
@@ -283,13 +283,13 @@ def check_encoding(name: str) -> None:
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Refuses fractions that are not (train, validation, test) or (train, rest).
+    """Refuse fractions that are not (train, validation, test) or (train, rest).
 
     Raises:
-        ConfigError: with the option's name and the cure.
+        ConfigError: The fractions are unfit; the message names the option and the fix.
     """
     if len(fractions) not in (2, 3) or not all(f > 0 for f in fractions) or not abs(sum(fractions) - 1) <= 1e-6:
         raise ConfigError(
-            f"data.split is {list(fractions)}: give three positive shares of train, validation and test that add up "
+            f"data.split is {list(fractions)}: give three positive fractions of train, validation and test that add up "
             "to 1 ([0.8, 0.1, 0.1]), or two for the paper's protocol ([0.8, 0.2])"
         )

@@ -22,13 +22,13 @@ Calibration = Literal["auto", "none", "temperature", "platt"]
 class DecisionOptions:
     """How probabilities and thresholds are fitted on validation, once the model is trained.
 
-    A run keeps its decision. Other options, given to the command of the run or to `validate`, fit it anew; so does
+    A run keeps its decision. Other options, given to the command of the run or to `validate`, fit it again; so does
     `validate` without its decision.json.
 
     Attributes:
-        calibration: one "temperature", "platt" scaling for each genre, "none", or "auto" for the one of the first two
+        calibration: One "temperature", "platt" scaling for each genre, "none", or "auto" for the one of the first two
             with the better cross-validated likelihood on validation.
-        shrinkage: pull of a genre's threshold to the global one, in positives of the genre.
+        shrinkage: Pull of a genre's threshold to the global one, in positives of the genre.
     """
 
     calibration: Calibration = "auto"

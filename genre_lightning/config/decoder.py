@@ -32,16 +32,16 @@ class DecoderOptions(ClassifierOptions):
     These are the options of `FrozenDecoder`.
 
     Attributes:
-        backbone: model of the hub (Llama 2 and 3, Mistral, Qwen 2 and 3) or local directory; "random" makes
+        backbone: Model of the hub (Llama 2 and 3, Mistral, Qwen 2 and 3) or local directory; "random" makes
             `architecture` with random weights.
-        revision: commit or tag of the backbone on the hub.
-        random_weights: draw the weights of the backbone's configuration at random instead of loading them, for
+        revision: Commit or tag of the backbone on the hub.
+        random_weights: Draw the weights of the backbone's configuration at random instead of loading them, for
             benchmarks and planning.
-        architecture: used with backbone "random".
-        quantization: format of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or
+        architecture: Used with backbone "random".
+        quantization: Format of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or
             "none".
-        compute_dtype: dtype of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
-        quant_storage: dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
+        compute_dtype: Dtype of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
+        quant_storage: Dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
             shards every parameter by itself; other sharding may need the float that it computes in.
     """
 
@@ -94,23 +94,23 @@ class LlamaQLoraOptions(DecoderOptions):
     These are the options of `LlamaQLoraClassifier`.
 
     Attributes:
-        lora: shape and place of the adapters; null takes the defaults.
-        adapter: adapters of another method in place of LoRA; null for none.
-        unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null
+        lora: Shape and place of the adapters; null takes the defaults.
+        adapter: Adapters of another method in place of LoRA; null for none.
+        unfreeze: This many blocks nearest to the output train in full, without adapters, and the norms of all; null
             trains adapters alone. Quantised weights cannot be unfrozen.
-        unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
+        unfreeze_lr: Peak learning rate of what is unfrozen; null chooses by the backbone's size.
         attention: "causal", as the decoder was trained, or "full": a token sees all of its text.
-        pooling: the state of a text's "last" token, or the "mean" over its tokens.
-        packing: lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
+        pooling: The state of a text's "last" token, or the "mean" over its tokens.
+        packing: Lay texts one behind another in a row without padding; attention keeps them apart exactly. Otherwise
             texts of like length are padded to the longest of them. The logits are the same.
-        dropout: before the head; null for none.
-        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
+        dropout: Dropout before the head; null for none.
+        activation_checkpointing: Keep only the states between layers and compute the rest again in the backward
             pass: a third more work for a fraction of the memory.
-        compile: compile norms and gates by torch for a CUDA GPU, each into one kernel for any number of tokens. The
+        compile: Compile norms and gates by torch for a CUDA GPU, each into one kernel for any number of tokens. The
             first step of every start takes longer; no effect on a CPU.
-        r_drop: weight of the divergence between two passes with different dropout (R-Drop); 0 for one pass. It doubles
+        r_drop: Weight of the divergence between two passes with different dropout (R-Drop); 0 for one pass. It doubles
             the compute of a step.
-        fgm: length of an adversarial offset of a text's embeddings, with which the text is learnt once more (FGM); 0
+        fgm: Length of an adversarial offset of a text's embeddings, with which the text is learnt once more (FGM); 0
             for none. It more than doubles the compute of a step.
         optimizer: "adamw" in float32, "adamw_8bit" with moments of 8 bits, or "paged_adamw_8bit", whose moments
             move to the host when the GPU is full.
@@ -153,11 +153,11 @@ class ZeroShotOptions(DecoderOptions):
     These are the options of `ZeroShotLlama`.
 
     Attributes:
-        prompt: with {text}, and after it {genre}; where the tokenizer has a chat format, it is a user's message.
-        chat: use the chat format; null where the tokenizer has one.
-        yes: spellings of the answer that a genre fits.
-        no: spellings of the other.
-        batch_tokens: tokens that go through the model at once, questions and padding included.
+        prompt: Prompt with {text}, and after it {genre}; if the tokenizer has a chat format, it is a user's message.
+        chat: Use the chat format; null if the tokenizer has one.
+        yes: Spellings of the answer that a genre fits.
+        no: Spellings of the other.
+        batch_tokens: Tokens that go through the model at once, questions and padding included.
     """
 
     prompt: str = PROMPT

@@ -26,27 +26,27 @@ class EncoderOptions(ClassifierOptions):
     These are the options of `DistilBertClassifier`.
 
     Attributes:
-        backbone: model of the hub (DistilBERT, BERT, RoBERTa, DeBERTa, MiniLM, ModernBERT, …) or local directory;
+        backbone: Model of the hub (DistilBERT, BERT, RoBERTa, DeBERTa, MiniLM, ModernBERT, …) or local directory;
             "small" makes `architecture` with random weights.
-        revision: commit or tag of the backbone on the hub.
+        revision: Commit or tag of the backbone on the hub.
         pooling: "mean" over a text's tokens, or its first token's state ("cls").
-        dropout: rate in the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
-        lora: train low-rank adapters in the attention and the head in full; null trains everything.
-        adapter: adapters of another method in place of LoRA; null for none.
-        unfreeze: this many blocks nearest to the output train in full, without adapters, and the norms of all; null
+        dropout: Rate in the backbone and before the head; null keeps the backbone's own, and 0.1 before the head.
+        lora: Train low-rank adapters in the attention and the head in full; null trains everything.
+        adapter: Adapters of another method in place of LoRA; null for none.
+        unfreeze: This many blocks nearest to the output train in full, without adapters, and the norms of all; null
             trains adapters alone.
-        unfreeze_lr: peak learning rate of what is unfrozen; null chooses by the backbone's size.
-        activation_checkpointing: keep only the states between layers and compute the rest again in the backward
+        unfreeze_lr: Peak learning rate of what is unfrozen; null chooses by the backbone's size.
+        activation_checkpointing: Keep only the states between layers and compute the rest again in the backward
             pass: a third more work for a fraction of the memory.
-        compile: compile the blocks by torch for a CUDA GPU, into one graph for any number of tokens. The first steps of
+        compile: Compile the blocks by torch for a CUDA GPU, into one graph for any number of tokens. The first steps of
             every start take minutes; no effect on a CPU.
-        packing: lay texts one behind another in a row without padding, for backbones whose attention can keep them
+        packing: Lay texts one behind another in a row without padding, for backbones whose attention can keep them
             apart (BERT, DistilBERT, ELECTRA, RoBERTa and its kin). Otherwise texts of like length are padded to the
             longest of them. The logits are the same.
-        architecture: used with backbone "small".
-        r_drop: weight of the divergence between two passes with different dropout (R-Drop); 0 for one pass. It doubles
+        architecture: Used with backbone "small".
+        r_drop: Weight of the divergence between two passes with different dropout (R-Drop); 0 for one pass. It doubles
             the compute of a step.
-        fgm: length of an adversarial offset of a text's embeddings, with which the text is learnt once more (FGM); 0
+        fgm: Length of an adversarial offset of a text's embeddings, with which the text is learnt once more (FGM); 0
             for none. It more than doubles the compute of a step.
     """
 

@@ -23,11 +23,11 @@ class JoinedFile:
     Attributes:
         file: .csv, .tsv or .jsonl, each also with .gz, or .parquet. A relative path is looked for in the working
             directory, then beside data.csv.
-        key: its column of ids.
-        on: column of data.csv that the key is compared with, such as imdb_id; null is the films' id.
-        via: a further file that gives the films' id for each key, such as links.csv for a key of movieId; null compares
+        key: Its column of ids.
+        on: Column of data.csv that the key is compared with, such as imdb_id; null is the films' id.
+        via: A further file that gives the films' id for each key, such as links.csv for a key of movieId; null compares
             the key itself.
-        to: column of via with the films' ids; null is tmdbId.
+        to: Column of via with the films' ids; null is tmdbId.
     """
 
     file: Path
@@ -38,7 +38,7 @@ class JoinedFile:
 
     @property
     def name(self) -> str:
-        """The file's name without its endings, by which its columns are told from those of other files."""
+        """The file's name without its endings, which distinguishes its columns from those of other files."""
         return _stem(self.file)
 
     @property
@@ -67,19 +67,19 @@ class Feature:
     """A column that the model reads beside the template of data.text.
 
     Attributes:
-        column: of data.csv or of a joined file; `file.column` if several files have it.
+        column: Column of data.csv or of a joined file; `file.column` if several files have it.
         kind: "text", "tags" (several names: a list, JSON, or separated), "category" (one name), "number", "date" or
             "vector" (numbers of one length).
         place: "text" appends a line to the text, "head" gives the value to the head; null is the text for kind text,
             and else the head.
-        marker: what the line in the text begins with; null is the column's name.
-        max_tokens: of the line in the text, so that a long one never pushes out the rest.
-        separator: between tags; null finds out for each cell, of | ; and comma.
-        max_values: the most frequent tags or categories of the training films that are known by name.
-        min_films: training films that a tag or category must have to be known by name.
-        log: take the logarithm of 1 + the number, for budgets and counts.
-        zero_is_missing: a number of 0 stands for a missing one.
-        after_release: known only after the release; see data.leave_out_after_release.
+        marker: What the line in the text begins with; null is the column's name.
+        max_tokens: Maximum number of tokens of the line in the text, so that a long one never pushes out the rest.
+        separator: Separator between tags; null finds out for each cell, of | ; and comma.
+        max_values: The most frequent tags or categories of the training films that are known by name.
+        min_films: Training films that a tag or category must have to be known by name.
+        log: Take the logarithm of 1 + the number, for budgets and counts.
+        zero_is_missing: A number of 0 stands for a missing one.
+        after_release: Known only after the release; see data.leave_out_after_release.
     """
 
     column: str
@@ -152,12 +152,12 @@ def join_beside(join: JoinedFile, csv: Path) -> JoinedFile:
 
 
 def feature_problems(features: Sequence[Feature], joins: Sequence[JoinedFile], labels: Sequence[str]) -> list[str]:
-    """List what is wrong with features and joined files, as far as their options say.
+    """List what is wrong with features and joined files, as far as their options show.
 
     Args:
-        features: of the data.
-        joins: likewise.
-        labels: columns of the genres.
+        features: Features of the data.
+        joins: Joined files of the data.
+        labels: Columns of the genres.
     """
     problems = [problem for feature in features for problem in feature.problems()]
     problems += [problem for join in joins for problem in join.problems()]
@@ -181,11 +181,11 @@ def with_files(joins: Sequence[JoinedFile], files: Sequence[Path]) -> tuple[Join
     """Return a run's joined files with others in their place.
 
     Args:
-        joins: of the run.
-        files: each in the place of the one with the same name, or of the only one; a file of links likewise.
+        joins: Joined files of the run.
+        files: Each in the place of the one with the same name, or of the only one; a file of links likewise.
 
     Raises:
-        ConfigError: a file is in the place of none.
+        ConfigError: A file is in the place of none.
     """
     names = {_stem(file) for join in joins for file in join.files}
     found = tuple(joins)

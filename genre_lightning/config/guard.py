@@ -168,7 +168,7 @@ def _check(content: Any, key: str, where: str, folders: tuple[Path, ...], depth:
 
 
 def _inner(text: str, where: str) -> Any:
-    """Give what the parser makes of a text that is YAML of more than one value; the text itself where it is none."""
+    """Give what the parser makes of a text that is YAML of more than one value; the text itself if it is none."""
     if not any(sign in text for sign in "{[:&"):
         return text
     try:
@@ -199,7 +199,7 @@ def _check_file(name: str, key: str, where: str, folders: tuple[Path, ...], dept
 def _exists(path: Path) -> bool:
     try:
         return path.exists() and not path.is_dir()
-    except (OSError, ValueError):  # a text that can be no path: too long, or with a null character
+    except (OSError, ValueError):  # a text that cannot be a path: too long, or with a null character
         return False
 
 

@@ -1,6 +1,6 @@
 """The one parser of a command line: built from the dataclasses in `config`, and without torch.
 
-Only where the words or files name an object of Lightning's, or a model of a trusted package, the types that they are
+Only if the arguments or files name an object of Lightning's, or a model of a trusted package, the types that they are
 of are imported to read their arguments.
 """
 
@@ -119,7 +119,7 @@ def parse_baseline(name: str, kind: type, arguments: Sequence[str]) -> tuple[Nam
     summary = (kind.__doc__ or "").splitlines()[0]
     about = f"{summary} Options of data that are about tokens and steps have no effect here."
     parser = _empty(f"baseline {name}", about)
-    parser.add_argument("--baseline", choices=[name], default=name, help="Says in config.yaml what the run is.")
+    parser.add_argument("--baseline", choices=[name], default=name, help="Records in config.yaml what the run is.")
     parser.add_class_arguments(DataOptions, "data")
     parser.add_class_arguments(kind, "model")
     return in_one_line(f"baseline {name}", lambda: parser.parse_args(words)), parser
@@ -164,7 +164,7 @@ class _Parser(ArgumentParser):
 
 
 def _without_enums(value: Any) -> Any:
-    """Return a configuration with plain values where Lightning's defaults are of an enum, which YAML cannot hold."""
+    """Return a configuration with plain values in place of enum defaults, which YAML cannot hold."""
     if isinstance(value, Namespace):
         return Namespace(**{name: _without_enums(inner) for name, inner in vars(value).items()})
     if isinstance(value, dict):
@@ -220,7 +220,7 @@ def _parser(command: str, model: Any, trainer: type) -> ArgumentParser:
     parser.add_argument(
         "--feedback", type=Path | None, default=None,
         help="A feedback database that a continued run learns from: its opinions become training films, and never "
-        "those of validation or test. What they say is kept in the run directory when it starts.",
+        "those of validation or test. Their predictions are kept in the run directory when it starts.",
     )  # fmt: skip
     parser.add_argument(
         "--labels", type=Path | None, default=None,
@@ -263,7 +263,7 @@ def _empty(command: str, about: str) -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Of new weights, dropout and the order of the films.")
     parser.add_argument(
         "--override", type=bool, default=False,
-        help="Go on with a run although settings that change its training differ.",
+        help="Resume a run although settings that change its training differ.",
     )  # fmt: skip
     parser.add_class_arguments(DecisionOptions, "decision")
     parser.add_argument("--json", type=bool, default=False, help="Print the results as JSON.")

@@ -32,8 +32,8 @@ def check_rounds(config: Namespace) -> None:
         raise ConfigError(f"{option}, and data.max_films would add other films in each round: leave it out")
     if len(config.data.split) < 3:
         raise ConfigError(
-            f"{option}, and with two shares in data.split a round has no validation films to fit the cut-offs of the "
-            "next one on: continue from a run with three shares"
+            f"{option}, and with two fractions in data.split a round has no validation films to fit cut-offs of the "
+            "next one on: continue from a run with three fractions"
         )
     if sweep_run_id() is not None:
         raise ConfigError(f"{option}, and each start of a sweep is one run: leave it out")

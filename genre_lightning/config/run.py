@@ -13,14 +13,14 @@ class CheckpointOptions:
     """When checkpoints are written.
 
     Attributes:
-        monitor: metric of a validation that says which checkpoint is best.
-        every_minutes: minutes between two saves within an epoch; null saves at its end only.
-        every_steps: optimizer steps between two saves within an epoch; null for no such rhythm.
-        keep_last: how many of the last checkpoints are kept; more than one for the case that the newest is damaged on
+        monitor: Metric of a validation by which the best checkpoint is chosen.
+        every_minutes: Minutes between two saves within an epoch; null saves at its end only.
+        every_steps: Optimizer steps between two saves within an epoch; null for no such rhythm.
+        keep_last: How many of the last checkpoints are kept; more than one for the case that the newest is damaged on
             disk.
-        sharded: under strategy fsdp, every rank writes its own shards into a directory, in place of one file that the
-            first rank gathers: for models that one host's memory does not hold. Other strategies write one file.
-        on_failure: a save that fails (disk full, no permission) can "stop" the run, or "warn" and go on.
+        sharded: Under strategy fsdp, every rank writes its own shards into a directory, in place of one file that
+            rank 0 gathers: for models that one host's memory does not hold. Other strategies write one file.
+        on_failure: A save that fails (disk full, no permission) can "stop" the run, or "warn" and continue.
     """
 
     monitor: str = "val/f1_micro_tuned"
@@ -36,8 +36,8 @@ class EarlyStoppingOptions:
     """When training ends before its last epoch.
 
     Attributes:
-        patience: validations without a better `checkpoint.monitor` after which training stops; 0 never stops early.
-        min_delta: how much better counts as better.
+        patience: Validations without a better `checkpoint.monitor` after which training stops; 0 never stops early.
+        min_delta: How much better counts as better.
     """
 
     patience: Annotated[int, at_least(0)] = 0
@@ -53,13 +53,13 @@ class WandbOptions:
 
     Attributes:
         project: null is WANDB_PROJECT, or else "genre_lightning".
-        entity: user or team; null is the key's default.
-        name: shown for the run; null is the name of the run directory.
-        group: of runs that belong together, such as the seeds of one setting.
-        tags: to search by.
-        notes: a longer description.
-        mode: "auto" is online where there is a key and a server; "offline" asks for neither.
-        log_model: keep the best checkpoint as an artifact at the end, with the decision and the tokenizer.
+        entity: User or team; null is the key's default.
+        name: Shown for the run; null is the name of the run directory.
+        group: Group of runs that belong together, such as the seeds of one setting.
+        tags: Tags to search by.
+        notes: A longer description.
+        mode: "auto" is online if there is a key and a server; "offline" asks for neither.
+        log_model: Keep the best checkpoint as an artifact at the end, with the decision and the tokenizer.
     """
 
     project: str | None = None
@@ -77,9 +77,9 @@ class PretrainOptions:
     """What a masked language model is pretrained on.
 
     Attributes:
-        mask_fraction: fraction of a text's tokens that the model predicts: of these, 8 in 10 are hidden, 1 in 10 is
+        mask_fraction: Fraction of a text's tokens that the model predicts: of these, 8 in 10 are hidden, 1 in 10 is
             replaced by a random token, and 1 in 10 stays.
-        unlabelled: read the texts of films without genres too, beside those of the training split.
+        unlabelled: Read the texts of films without genres too, beside those of the training split.
     """
 
     mask_fraction: Annotated[float, above(0, 0.9)] = 0.15

@@ -86,7 +86,7 @@ def _of_options(kind: type) -> Schema:
 
 
 def option_docs(kind: type) -> dict[str, str]:
-    """Return what the docstrings of a dataclass of options, and of its bases, say of each option."""
+    """Return what the docstrings of a dataclass of options, and of its bases, write about each option."""
     said = {
         parameter.arg_name: " ".join((parameter.description or "").split())
         for base in reversed(kind.__mro__)
@@ -126,7 +126,7 @@ def _of_type(hint: Any) -> Schema:
 
 
 def _limits(bounds: Bounds) -> Schema:
-    """Bounds of numbers, which leave other values alone."""
+    """Return the bounds of numbers, which leave other values alone."""
     if isinstance(bounds, BatchBounds):
         return {"exclusiveMinimum": 0}
     lower = "exclusiveMinimum" if bounds.open_below else "minimum"

@@ -35,46 +35,46 @@ class TrainerOptions:
 
     Attributes:
         precision: "auto" is fp16 on CUDA, bf16 on a CPU that has it, else 32 bits.
-        max_epochs: how often each film is seen.
-        gradient_clip_val: largest global norm of a step's gradient; null for no limit.
-        log_every_n_steps: optimizer steps between two rows of the curves.
-        num_sanity_val_steps: batches of validation before training; none are needed.
-        enable_model_summary: list the model's parts before training.
+        max_epochs: How often each film is seen.
+        gradient_clip_val: Largest global norm of a step's gradient; null for no limit.
+        log_every_n_steps: Optimizer steps between two rows of the curves.
+        num_sanity_val_steps: Batches of validation before training; none are needed.
+        enable_model_summary: List the model's parts before training.
         accelerator: "cpu", "gpu", "cuda", "mps", or "auto" for the fastest that is there.
         strategy: "ddp" copies the model to every rank, "fsdp" shards it; "auto" is ddp on several ranks.
-        devices: how many of the accelerator's devices, a list of their numbers, or "auto".
-        num_nodes: machines.
-        logger: one of Lightning's loggers or a list of them, beside the run's own.
-        callbacks: one of Lightning's callbacks or a list of them, beside the run's own.
-        fast_dev_run: none here, as it saves nothing that could be evaluated: see data.max_films.
-        min_epochs: that are trained whatever stops early.
-        max_steps: optimizer steps after which training ends; -1 for no limit.
-        min_steps: that are trained whatever stops early.
-        max_time: after which training ends, as DD:HH:MM:SS.
-        limit_train_batches: none here, as it would break the plan of the steps: see data.max_films.
-        limit_val_batches: batches or fraction of each validation during training.
-        limit_test_batches: none here, as an evaluation counts each film once: see data.max_films.
-        limit_predict_batches: none here, as limit_test_batches.
-        overfit_batches: none here, as limit_train_batches.
-        val_check_interval: batches or share of an epoch between two validations.
-        check_val_every_n_epoch: epochs between two validations.
-        enable_checkpointing: whether Lightning may save checkpoints.
-        enable_progress_bar: whether progress is shown.
-        accumulate_grad_batches: none here, as it is planned from the data's options.
+        devices: How many of the accelerator's devices, a list of their numbers, or "auto".
+        num_nodes: Machines.
+        logger: One of Lightning's loggers or a list of them, beside the run's own.
+        callbacks: One of Lightning's callbacks or a list of them, beside the run's own.
+        fast_dev_run: Refused, as it saves nothing that could be evaluated: see data.max_films.
+        min_epochs: Number of epochs that are trained whatever stops early.
+        max_steps: Optimizer steps after which training ends; -1 for no limit.
+        min_steps: Number of steps that are trained whatever stops early.
+        max_time: Time after which training ends, as DD:HH:MM:SS.
+        limit_train_batches: Refused, as it would break the plan of the steps: see data.max_films.
+        limit_val_batches: Batches or fraction of each validation during training.
+        limit_test_batches: Refused, as an evaluation counts each film once: see data.max_films.
+        limit_predict_batches: Refused, as limit_test_batches.
+        overfit_batches: Refused, as limit_train_batches.
+        val_check_interval: Batches or fraction of an epoch between two validations.
+        check_val_every_n_epoch: Epochs between two validations.
+        enable_checkpointing: Whether Lightning may save checkpoints.
+        enable_progress_bar: Whether progress is shown.
+        accumulate_grad_batches: Refused, as it is planned from the data's options.
         gradient_clip_algorithm: "norm", the only one here: the norm is over all ranks.
-        deterministic: use deterministic algorithms only; "warn" if there is none.
-        benchmark: let cuDNN look for the fastest convolutions.
-        inference_mode: evaluate under torch.inference_mode rather than torch.no_grad.
-        use_distributed_sampler: none here, as the films are dealt to ranks already.
+        deterministic: Use deterministic algorithms only; "warn" if there is none.
+        benchmark: Let cuDNN look for the fastest convolutions.
+        inference_mode: Evaluate under torch.inference_mode rather than torch.no_grad.
+        use_distributed_sampler: Refused, as the sampler gives each rank its films already.
         profiler: "simple", "advanced", "pytorch" or one of Lightning's.
-        detect_anomaly: look for the operation behind a NaN; slow.
-        barebones: leave out whatever may cost time.
-        plugins: of Lightning, for precision, clusters or checkpoints.
-        sync_batchnorm: over ranks.
-        reload_dataloaders_every_n_epochs: none here, as limit_train_batches.
-        default_root_dir: of what Lightning writes; always the run directory.
-        enable_autolog_hparams: log the module's own hyper-parameters.
-        model_registry: name of a model in Lightning's registry.
+        detect_anomaly: Look for the operation behind a NaN; slow.
+        barebones: Leave out whatever may cost time.
+        plugins: Lightning's plugins for precision, clusters or checkpoints.
+        sync_batchnorm: Synchronise batch norms over ranks.
+        reload_dataloaders_every_n_epochs: Refused, as limit_train_batches.
+        default_root_dir: Folder of what Lightning writes; always the run directory.
+        enable_autolog_hparams: Log the module's own hyper-parameters.
+        model_registry: Name of a model in Lightning's registry.
     """
 
     precision: Precision = "auto"

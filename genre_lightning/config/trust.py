@@ -1,4 +1,4 @@
-"""Packages of the user's own whose classes and functions a configuration may name: said on the command line alone.
+"""Packages of the user's own whose classes and functions a configuration may name: given on the command line alone.
 
 A file cannot ask for trust: `--trust PACKAGE` is taken from the arguments before anything reads them, and `trust()` is
 for programs. What a path of a trusted package resolves to is still held to the option's rules: a class that is defined

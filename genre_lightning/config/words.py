@@ -41,11 +41,11 @@ def with_run_named(command: str, arguments: Sequence[str]) -> list[str]:
     """Put `--run_dir` before a run that is named first and bare, and look that there is a run.
 
     Args:
-        command: for messages.
-        arguments: of it.
+        command: Name of the command, for messages.
+        arguments: Arguments of the command.
 
     Raises:
-        ConfigError, CheckpointError: no run directory is named, or no run is in it.
+        ConfigError, CheckpointError: No run directory is named, or no run is in it.
     """
     words = list(arguments)
     if words and not words[0].startswith("-"):
@@ -75,7 +75,7 @@ def option_word(name: str, value: object) -> str:
 
 
 def with_film_file(arguments: Sequence[str]) -> list[str]:
-    """Put `--data.csv` before a file that is named first and bare, and take a small model where none is named."""
+    """Put `--data.csv` before a file that is named first and bare, and take a small model if none is named."""
     words = list(arguments)
     if words and not words[0].startswith("-"):
         words[:1] = ["--data.csv", words[0]]
@@ -85,14 +85,14 @@ def with_film_file(arguments: Sequence[str]) -> list[str]:
 
 
 def with_run_config(arguments: Sequence[str], kind: str = "fit") -> list[str]:
-    """Put the run's own configuration in front where no other is named: a run directory alone is enough to go on.
+    """Put the run's own configuration in front if no other is named: a run directory alone is enough to resume.
 
     Args:
-        arguments: of the command.
-        kind: of the runs that the command can go on with: "fit", "baseline tfidf_nb", …
+        arguments: Arguments of the command.
+        kind: Kind of the runs that the command can resume: "fit", "baseline tfidf_nb", …
 
     Raises:
-        ConfigError: the directory holds a run of another kind.
+        ConfigError: The directory holds a run of another kind.
     """
     words = list(arguments)
     for value in option_values(words, "--run_dir")[:1]:
@@ -112,7 +112,7 @@ def _check_kind(run: RunDirectory, kind: str) -> None:
 
 
 def default_run_dir(arguments: Sequence[str]) -> Path:
-    """`runs/NAME` after the first configuration file that the arguments name."""
+    """Return `runs/NAME` after the first configuration file that the arguments name."""
     files = [file for file in option_values(arguments, *_CONFIG_OPTIONS) if file]
     return Path("runs") / (Path(files[0]).stem if files else "default")
 

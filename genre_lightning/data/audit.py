@@ -1,4 +1,4 @@
-"""What data_audit.json says of the films: rows, splits, unknown labels, corrections, inputs."""
+"""Contents of data_audit.json: rows, splits, unknown labels, corrections, inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genre_lightning.types import FittedInput
 def audit_of(
     options: DataOptions, films: FilmTable, vocabulary: GenreVocabulary, splits: dict[str, Split]
 ) -> dict[str, Any]:
-    """Return what the audit says of the file's rows and of the splits."""
+    """Return the audit's entries on the file's rows and of the splits."""
     distinct = {split.sha256: split for split in splits.values()}  # the paper's protocol has one twice
     return {
         **films.audit.as_dict(),
@@ -88,7 +88,7 @@ def pseudo_labels_of(
 def inputs_of(
     films: FilmTable, inputs: Sequence[FittedInput], leaks: Sequence[Leak], *, excluded: bool
 ) -> dict[str, Any]:
-    """Return what the audit says of joined files and of the inputs of the head."""
+    """Return the audit's entries on joined files and of the inputs of the head."""
     return {
         "joins": list(films.joins),
         "inputs": {

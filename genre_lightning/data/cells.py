@@ -27,7 +27,7 @@ PLACEHOLDER_GENRES = frozenset(
      "unspecified", "no genre", "no genres", "no genre listed", "no genres listed", "none listed", "not available",
      "not specified", "unknown genre"]
 )  # fmt: skip
-"""Names that say that a film has no genre, without case and without the signs around them."""
+"""Names that mean that a film has no genre, without case and without the signs around them."""
 
 _SIGNS_AROUND = " \t.,;:!?#*+=~|/_'\"()[]{}<>-–—…"
 
@@ -71,14 +71,14 @@ def parse_genres(
     """Read the names in a genres cell, in its order, each once, normalised (NFC) and without placeholders.
 
     Args:
-        cell: a string with a list, tuple, set or dict of names or of entries with a name, as Python, JSON, NumPy or
+        cell: A string with a list, tuple, set or dict of names or of entries with a name, as Python, JSON, NumPy or
             Spark write them; a string of names between separators; or, from Parquet, such an object itself.
         style: "list" for the first of these, "separated" for the second.
-        separator: what stands between names in the "separated" style.
-        numbers: whether numbers in a list are names.
+        separator: What stands between names in the "separated" style.
+        numbers: Whether numbers in a list are names.
 
     Raises:
-        MalformedCellError: any other content. Nothing is ever evaluated but strings in quotes, and those only after
+        MalformedCellError: Any other content. Nothing is ever evaluated but strings in quotes, and those only after
             the whole cell has been read as brackets, strings, numbers and bare words.
     """
     if cell is None:
@@ -102,14 +102,14 @@ def parse_genres(
 
 
 def is_placeholder_genre(name: str) -> bool:
-    """Whether a name, or a whole cell, says that there is no genre."""
+    """Return whether a name, or a whole cell, means that there is no genre."""
     text = name.strip().casefold()
     bare = text.strip(_SIGNS_AROUND)
     return not bare or bare in PLACEHOLDER_GENRES or text in PLACEHOLDER_GENRES
 
 
 def looks_like_list(cell: str) -> bool:
-    """Whether a cell begins and ends as a list, a dict or a string of JSON does."""
+    """Return whether a cell begins and ends as a list, a dict or a string of JSON does."""
     text = cell.strip()
     if len(text) < 2:
         return False
@@ -119,7 +119,7 @@ def looks_like_list(cell: str) -> bool:
 
 
 def split_names(cell: str, separator: str) -> tuple[str, ...]:
-    """Read the names between separators; quotes around names and the dashes of a list of lines are no part of them."""
+    """Read the names between separators; quotes around names and the dashes of a list of lines are not part of them."""
     names = _unquoted(cell).split(separator)
     if separator == "\n":
         names = [_BULLET.sub("", name) for name in names]
@@ -134,7 +134,7 @@ def _unquoted(text: str) -> str:
 
 
 def _literal(cell: str) -> Any:
-    """Value of a cell or string whose shape is known; JSON first, as its escapes differ from Python's."""
+    """Return the value of a cell or string whose shape is known; JSON first, as its escapes differ from Python's."""
     try:
         return json.loads(cell)
     except ValueError:
@@ -316,7 +316,7 @@ def _values_of(entry: Mapping[str, Any]) -> list[str]:
 
 
 def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names without outer space, in one Unicode form (NFC), each once, placeholders left out."""
+    """Return the names without outer space, in one Unicode form (NFC), each once, placeholders left out."""
     distinct = tuple(
         dict.fromkeys(
             stripped if stripped.isascii() else unicodedata.normalize("NFC", stripped)

@@ -20,9 +20,9 @@ class Padding:
     """What fills a batch up.
 
     Attributes:
-        token: id of the pad token.
-        left: pad before the text rather than after it.
-        filler: token ids of the one row of a batch without films.
+        token: Id of the pad token.
+        left: Pad before the text rather than after it.
+        filler: Token ids of the one row of a batch without films.
     """
 
     token: int
@@ -34,12 +34,12 @@ class TokenisedFilms(Dataset[Batch]):
     """The films of a split; an item is the whole batch for a `MicroBatch`.
 
     Args:
-        store: token ids of all films of the file's subset.
-        films: positions in the store of the split's films.
-        labels: bool (films of the split, genres), or None where they are not known.
-        padding: see `Padding`.
+        store: Token ids of all films of the file's subset.
+        films: Positions in the store of the split's films.
+        labels: bool (films of the split, genres), or None if they are not known.
+        padding: See `Padding`.
         layout: "padded" texts, or "packed" ones for models that keep the texts of a row apart.
-        inputs: of the head, of all films of the store; None if there are none.
+        inputs: Inputs of the head for all films of the store; None if there are none.
         known: bool (films of the split, genres): the labels that are known; None if all are.
         teacher: float32 (films of the split, genres): log-odds of another model, NaN for genres that it does not know.
         weights: float32 (films of the split,): of the films in the loss, above 0; None for 1.
@@ -115,7 +115,7 @@ def pad_rows(rows: list[NDArray[np.int32]], padding: Padding) -> tuple[NDArray[n
     """Pad token rows to the longest.
 
     Returns:
-        token ids and attention mask, both int64 (rows, tokens of the longest).
+        Token ids and attention mask, both int64 (rows, tokens of the longest).
     """
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
     width = int(lengths.max())
@@ -127,10 +127,10 @@ def pad_rows(rows: list[NDArray[np.int32]], padding: Padding) -> tuple[NDArray[n
 
 
 def pack_rows(rows: list[NDArray[np.int32]]) -> dict[str, NDArray[np.int64]]:
-    """Lays token rows one behind another, without padding.
+    """Lay token rows one behind another, without padding.
 
     Returns:
-        all int64: input_ids (1, tokens); position_ids (1, tokens), from 0 in each text; last_tokens (texts,), where
+        All int64: input_ids (1, tokens); position_ids (1, tokens), from 0 in each text; last_tokens (texts,), where
         each text ends; slots (texts, longest), the token at each place of each text, and past a text's end its last
         one; places (tokens,), where each token stands in the flattened slots.
     """

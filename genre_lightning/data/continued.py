@@ -49,7 +49,7 @@ class OldFilms:
 
 @dataclass(frozen=True, eq=False)
 class Origins:
-    """What a parent says of the films of files.
+    """What a parent knows of the films of files.
 
     Attributes:
         side: int64 (films,): place in `SPLIT_NAMES`, or -1 for a new film.
@@ -128,7 +128,7 @@ def films_in_use(
 
     Args:
         old: The parent's films.
-        films: What the parent says of each film.
+        films: What the parent knows of each film.
         from_older: bool (films,): whether it is from one of the parent's files.
         max_films: Number of new films; None for all.
         seed: Random seed of both choices.
@@ -142,7 +142,7 @@ def films_in_use(
         generator = np.random.default_rng([seed, 0x2E91])
         left_out = generator.permutation(trained)[round(old.replay * len(trained)) :]
         used[left_out] = False
-    # a film that the parent's subset left out is no new one
+    # a film that the parent's subset left out is not a new one
     new = np.flatnonzero(films.new & ~(from_older & old.subset))
     if max_films is not None and max_films < len(new):
         new = np.random.default_rng([seed, 0xF115]).choice(new, max_films, replace=False)
@@ -161,7 +161,7 @@ def continued_parts(
     """Split the films of a continued run: old ones keep their side, new ones are split by the rule of any run.
 
     Args:
-        films: What the parent says of each film.
+        films: What the parent knows of each film.
         labels: bool (films, genres).
         digests: Of their texts.
         names: The parent's sides.
@@ -191,7 +191,7 @@ def continued_sides(
 
     Args:
         old: The parent's films.
-        films: What the parent says of each film.
+        films: What the parent knows of each film.
         ids: Of the films.
         digests: Of their texts.
         parts: Of the splits.
@@ -223,7 +223,7 @@ def check_genres(old: OldFilms, genres: Sequence[str], files: str) -> list[str]:
         files: Names of the movies files.
 
     Returns:
-        notes for the audit.
+        Notes for the audit.
 
     Raises:
         ConfigError: No film has a genre of the parent any more, and that was not accepted.

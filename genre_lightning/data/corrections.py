@@ -1,4 +1,4 @@
-"""What people say about films as training rows: never on the validation or test side."""
+"""Feedback on films as training rows: never on the validation or test side."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Correction:
     Attributes:
         text: Overview of the film.
         genres: That the votes give it.
-        weight: In the loss of a step, where a film of a file has 1.
+        weight: Weight in the loss of a step; a film of a file has 1.
         title: Of the film, or "".
         fields: What the text template is filled with, by the name of the column.
         known: Genres that the film is known to have or not to have; None for all. A pseudo-label knows some alone.

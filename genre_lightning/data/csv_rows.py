@@ -14,7 +14,7 @@ MAX_ROW_CHARACTERS = 16 * 2**20
 _DELIMITERS = ",;\t|"
 _LINES_BETWEEN_REPORTS = 4096
 _CERTAINLY_ROWS = 20
-"""Lines of one cell that have as many cells as a row: no text has so many."""
+"""Lines of one cell that have as many cells as a row: no text has that many."""
 
 
 class TooLargeError(ValueError):
@@ -25,7 +25,7 @@ class MisfitRow(dict[str, Any]):
     """A row whose cells do not fit the header, or that a damaged quote has spoilt.
 
     Attributes:
-        flaw: what is wrong with it, and the line that it starts at.
+        flaw: What is wrong with it, and the line that it starts at.
     """
 
     def __init__(self, flaw: str) -> None:
@@ -40,12 +40,12 @@ class CsvRows:
     give the most. A `sep=` line before the header is obeyed, blank lines are skipped.
 
     Args:
-        text: opened with newline="".
-        needed: columns that the header should have.
-        count_lines: called with the number of lines read since the last call, now and then.
+        text: Opened with newline="".
+        needed: Columns that the header should have.
+        count_lines: Called with the number of lines read since the last call, now and then.
 
     Raises:
-        TooLargeError: from here or from the iteration.
+        TooLargeError: A row or cell is too large, found here or in the iteration.
     """
 
     def __init__(self, text: TextIO, needed: Sequence[str], count_lines: Callable[[int], None] | None = None) -> None:
@@ -134,8 +134,8 @@ class CsvRows:
         The lines behind it that are rows of their own are read again.
 
         Args:
-            cells: of the row; None if it cannot be parsed.
-            error: of the parser.
+            cells: Cells of the row; None if it cannot be parsed.
+            error: Error of the parser.
         """
         taken, width = list(self._taken), len(self.header)
         first = self._line - len(taken) + 1

@@ -64,7 +64,7 @@ class MovieDataModule(LightningDataModule):
         self._kept: KeptSplits | None = None
         self._old: OldFilms | None = None
         self.corrections: tuple[Correction, ...] = ()
-        """What people said about films, one for each text."""
+        """Feedback on films, one correction for each text."""
         self._teacher: NDArray[np.float32] | None = None
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
@@ -99,7 +99,7 @@ class MovieDataModule(LightningDataModule):
         self._old = old
 
     def correct(self, corrections: Sequence[Correction]) -> None:
-        """Train on what people said about films, beside the films of a run that is continued."""
+        """Train on feedback on films, beside the films of a run that is continued."""
         self.corrections = tuple(corrections)
 
     def distil(self, teacher: NDArray[np.float32]) -> None:
@@ -197,7 +197,7 @@ class MovieDataModule(LightningDataModule):
         return evaluation_tokens(self._budget(trainer), device, self.layout)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Micro-batches of the steps, from the step that the restored run had reached."""
+        """Return the micro-batches of the steps, from the step that the restored run had reached."""
         assert self._sampler is not None, "setup('fit') comes first"
         assert self.trainer is not None
         # optimizer steps done are the whole state: an epoch has the same number of them on any number of ranks
@@ -221,10 +221,10 @@ class MovieDataModule(LightningDataModule):
             yield dataset[MicroBatch(first[places], len(first))]
 
     def film_ids_of_step(self, done: int) -> list[int | str]:
-        """Ids of the films of an optimizer step, in the order of the step.
+        """Return the ids of the films of an optimizer step, in the order of the step.
 
         Args:
-            done: optimizer steps before it.
+            done: Optimizer steps before it.
         """
         data, size = self.prepare_films(), self.options.global_batch_size
         films = data.splits["train"].films
@@ -233,7 +233,7 @@ class MovieDataModule(LightningDataModule):
         return data.films.ids[data.rows[films[places]]].tolist()
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every validation film once over all ranks."""
+        """Return every validation film once over all ranks."""
         return self.evaluation_dataloader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
@@ -241,11 +241,11 @@ class MovieDataModule(LightningDataModule):
         return self.evaluation_dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Every test film once over all ranks."""
+        """Return every test film once over all ranks."""
         return self.evaluation_dataloader("test")
 
     def evaluation_dataloader(self, split: str) -> DataLoader[Batch]:
-        """Batches of like lengths that hold each film of a split once over all ranks."""
+        """Return the batches of like lengths that hold each film of a split once over all ranks."""
         dataset = self.dataset(split)
         trainer = self.trainer
         sampler = EvaluationSampler(
@@ -278,7 +278,7 @@ class MovieDataModule(LightningDataModule):
         return {"epoch": epoch, "step": step, "micro_batches": self._sampler.micro_batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Note how the checkpoint's steps were cut; how many were done, the trainer's own count says."""
+        """Note how the checkpoint's steps were cut; the trainer's own count has how many were done."""
         self._restored_micro_batches = state_dict.get("micro_batches")
 
 
@@ -321,7 +321,7 @@ class StepLoader(DataLoader[Batch]):
     """
 
     def state_dict(self) -> dict[str, int]:
-        """Return what a checkpoint keeps: nothing that the steps done do not say."""
+        """Return what a checkpoint keeps: nothing that the number of steps does not give."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -329,6 +329,6 @@ class StepLoader(DataLoader[Batch]):
 
 
 def padding_of(tokenizer: PreTrainedTokenizerBase) -> Padding:
-    """How batches for this tokenizer's model are filled up."""
+    """Return how batches for this tokenizer's model are filled up."""
     filler = tuple(tokenizer("")["input_ids"]) or (tokenizer.pad_token_id or 0,)
     return Padding(token=tokenizer.pad_token_id or 0, left=False, filler=filler)

@@ -15,21 +15,21 @@ FILE = "movies_metadata.csv"
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 
 _FEWEST_FILMS = 1000
-"""A file of fewer is not the dataset, whatever its header says."""
+"""A file of fewer is not the dataset, whatever its header is."""
 
 
 def download_movies(folder: Path) -> tuple[Path, Audit, bool]:
-    """Brings movies_metadata.csv into a folder; one that is there already is only checked.
+    """Bring movies_metadata.csv into a folder; one that is there already is only checked.
 
     Args:
-        folder: made if needed.
+        folder: Made if needed.
 
     Returns:
-        the file, what became of its rows, and whether it was fetched now.
+        The file, what became of its rows, and whether it was fetched now.
 
     Raises:
         ConfigError: kagglehub is not installed, or the folder cannot be written.
-        DataError: the file cannot be fetched, or is not the dataset's; the folder is as it was.
+        DataError: The file cannot be fetched, or is not the dataset's; the folder is as it was.
     """
     target = folder / FILE
     if target.exists():

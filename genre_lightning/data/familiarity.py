@@ -16,7 +16,7 @@ _FEWEST_LETTERS = 12
 _LEAST_SHARE = 0.12
 """Of a text's words that are frequent ones."""
 _RARE_LETTER = 1e-4
-"""Share of all letters below which one is foreign."""
+"""Fraction of all letters below which one is foreign."""
 _SAMPLE_TEXTS = 2000
 
 
@@ -25,8 +25,8 @@ class Familiar:
     """What texts of a language share: the words that hold its sentences together, and its letters.
 
     Attributes:
-        words: the most frequent ones.
-        letters: those that are not rare.
+        words: The most frequent ones.
+        letters: Those that are not rare.
     """
 
     words: frozenset[str]
@@ -47,7 +47,7 @@ class Familiar:
         )
 
     def unlike(self, text: str) -> bool:
-        """Whether a text is written in other letters, or is long and holds hardly any of the frequent words."""
+        """Return whether a text is written in other letters, or is long and holds hardly any of the frequent words."""
         letters = [letter for letter in text.casefold() if letter.isalpha()]
         if len(letters) >= _FEWEST_LETTERS and sum(letter in self.letters for letter in letters) < len(letters) / 2:
             return True

@@ -54,14 +54,14 @@ class FilmTable:
     """Films in columns; the table is memory-mapped, so its size is not the process's.
 
     Attributes:
-        table: id, title, overview, text and genres of each kept film, in the file's order.
-        audit: of the file.
-        notes: what a reader of the audit should know beside the counts, a line each.
-        digest: names the content of the table.
-        path: of the Arrow stream that the table maps.
-        numbered: whether the ids are numbers of rows, as the file has none.
-        joins: what became of the rows of each joined file.
-        inputs: films in which each input of the head is known, missing or malformed.
+        table: Id, title, overview, text and genres of each kept film, in the file's order.
+        audit: Audit of the file.
+        notes: What a reader of the audit should know beside the counts, a line each.
+        digest: Names the content of the table.
+        path: Path of the Arrow stream that the table maps.
+        numbered: Whether the ids are numbers of rows, as the file has none.
+        joins: What became of the rows of each joined file.
+        inputs: Films in which each input of the head is known, missing or malformed.
     """
 
     table: pa.Table
@@ -121,14 +121,14 @@ def load_films(
     """Read the films of a file, or opens what an earlier reading left in the cache.
 
     Args:
-        source: the file.
-        cache_dir: root of the cache.
-        progress: shows how far the reading has come.
-        shown: further columns that the table holds as it holds inputs, which no training depends on: its digest is the
+        source: The file.
+        cache_dir: Root of the cache.
+        progress: Shows how far the reading has come.
+        shown: Further columns that the table holds as it holds inputs, which no training depends on: its digest is the
             same without them.
 
     Raises:
-        DataError: the file cannot be read, or leaves no film.
+        DataError: The file cannot be read, or leaves no film.
     """
     kind = file_kind(source.path)
     state = FileState.of(source.path)
@@ -205,7 +205,7 @@ def input_column(column: str) -> str:
 
 
 def _read(source: FilmSource, path: Path, progress: ReadingProgress, joins: Sequence[JoinIndex] = ()) -> Reading:
-    """Write the films of a file as a table, by what all of its rows say of its ids and genres."""
+    """Write the films of a file as a table, by the shapes that all of its rows give its ids and genres."""
     shapes: Shapes | None = guess_shapes(source)
     while shapes is not None:
         reading, share = Reading(source, joins), ReadShare()

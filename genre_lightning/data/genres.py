@@ -39,11 +39,11 @@ class GenreVocabulary:
         """Return the vocabulary of all genres in a column, read once, and the column's films encoded.
 
         Args:
-            batches: the names of each film's genres.
-            merge_case: take names that differ in upper and lower case only for one, the most frequent of them.
+            batches: The names of each film's genres.
+            merge_case: Take names that differ in upper and lower case only for one, the most frequent of them.
 
         Returns:
-            the vocabulary, and bool (films, genres).
+            The vocabulary, and bool (films, genres).
         """
         number: dict[str, int] = {}
         columns, counts = [], []
@@ -70,16 +70,16 @@ class GenreVocabulary:
         return len(self.names)
 
     def encode(self, genres_of_films: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
-        """Multi-hot rows.
+        """Return the multi-hot rows.
 
         Args:
-            genres_of_films: the names of each film's genres.
+            genres_of_films: The names of each film's genres.
 
         Returns:
             bool array (films, genres).
 
         Raises:
-            DataError: a genre that the vocabulary lacks.
+            DataError: A genre that the vocabulary lacks.
         """
         column = {name: index for index, name in enumerate(self.names)}
         labels = np.zeros((len(genres_of_films), len(self.names)), dtype=bool)
@@ -98,7 +98,7 @@ class GenreVocabulary:
         return [[self.names[column] for column in np.flatnonzero(row)] for row in np.atleast_2d(labels)]
 
     def counts(self, labels: NDArray[np.bool_]) -> dict[str, int]:
-        """How many films have each genre."""
+        """Return how many films have each genre."""
         return dict(zip(self.names, labels.sum(axis=0).astype(int).tolist(), strict=True))
 
 
@@ -106,7 +106,7 @@ def case_variants(films: Mapping[str, int]) -> list[list[str]]:
     """Group the names that differ in upper and lower case only; the most frequent first, names alone left out.
 
     Args:
-        films: number of films of each name.
+        films: Number of films of each name.
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(films, key=lambda name: (-films[name], name)):

@@ -36,15 +36,15 @@ def write_rows(path: Path, join: JoinedFile, columns: Sequence[str], encoding: s
 
     Args:
         path: The table to make.
-        join: the file, and the file of links through which its keys are those of films.
-        columns: that are kept.
+        join: The file, and the file of links through which its keys are those of films.
+        columns: Columns that are kept.
         encoding: How text is encoded in files that are not Parquet.
 
     Returns:
-        the counts of `JoinIndex.facts`, and an example of a key.
+        The counts of `JoinIndex.facts`, and an example of a key.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: A file cannot be read.
     """
     counts = {"rows": 0, "rows_without_key": 0}
     example: list[str] = []

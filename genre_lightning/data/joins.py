@@ -25,8 +25,8 @@ class Columns:
     """Which file each column is in.
 
     Attributes:
-        own: columns of the movies file.
-        joined: for each joined file, its column for each name by which the options call it.
+        own: Columns of the movies file.
+        joined: Column of each joined file, by each name that the options use for it.
     """
 
     own: tuple[str, ...]
@@ -37,11 +37,11 @@ def find_columns(source: FilmSource, names: Sequence[str] | None = None) -> Colu
     """Find the file that has each column of texts and inputs, by the headers alone.
 
     Args:
-        source: the files.
-        names: of the columns; None for those of the template and the inputs.
+        source: The files.
+        names: Names of the columns; None for those of the template and the inputs.
 
     Raises:
-        DataError: a file cannot be read, or none has a column.
+        DataError: A file cannot be read, or none has a column.
     """
     if names is None:
         names = [*source.template.columns(source.columns).values(), *(f.column for f in source.inputs)]
@@ -127,11 +127,11 @@ class JoinIndex:
     """The rows of a joined file by their key.
 
     Attributes:
-        join: the file.
-        columns: its column for each name by which the options call it.
-        facts: counts of the file: rows, duplicate_keys, rows_without_key, and rows_without_link of one with links.
-        matched: films that have a row.
-        unmatched: films that have none.
+        join: The file.
+        columns: Its column for each name by which the options call it.
+        facts: Counts of the file: rows, duplicate_keys, rows_without_key, and rows_without_link of one with links.
+        matched: Films that have a row.
+        unmatched: Films that have none.
     """
 
     join: JoinedFile
@@ -147,8 +147,8 @@ class JoinIndex:
         """Return a film's cells of the joined columns; None for each if the film has no row.
 
         Args:
-            film_id: of the film.
-            row: of the movies file.
+            film_id: Id of the film.
+            row: Row of the movies file.
         """
         if self._database is None:
             self._database = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
@@ -180,7 +180,7 @@ class JoinIndex:
         """Refuse a file of which no row is of a film.
 
         Raises:
-            DataError: with an id of each side, and the fix.
+            DataError: No row is of a film; the message names an id of each side, and the fix.
         """
         if self.matched or not self.unmatched:
             return
@@ -208,13 +208,13 @@ def joined_row(
     """Return a film's row with its cells of the joined files.
 
     Args:
-        joins: the files' indexes, which count the films.
-        source: the movies file.
-        film_id: of the film; None if it has none.
-        row: of the movies file.
+        joins: The files' indexes, which count the films.
+        source: The movies file.
+        film_id: Id of the film; None if it has none.
+        row: Row of the movies file.
 
     Raises:
-        DataError: the movies file has no ids to join by.
+        DataError: The movies file has no ids to join by.
     """
     for join in joins:
         if not join.join.on and source.columns.id not in row:
@@ -232,12 +232,12 @@ def open_joins(source: FilmSource, cache_dir: Path, names: Sequence[str] | None 
     """Index the joined files by their keys, or open what an earlier call left in the cache.
 
     Args:
-        source: the files.
-        cache_dir: root of the cache.
-        names: see `find_columns`.
+        source: The files.
+        cache_dir: Root of the cache.
+        names: See `find_columns`.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: A file cannot be read.
     """
     if not source.join:
         return []

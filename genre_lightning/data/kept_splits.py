@@ -27,15 +27,15 @@ class KeptSplits:
     """The side of each film of a run.
 
     Attributes:
-        ids: of the films, distinct.
-        digests: of their normalised texts; see `splits.text_digests`.
+        ids: Distinct ids of the films.
+        digests: Digests of their normalised texts; see `splits.text_digests`.
         sides: "train", "validation" or "test" for each; in the paper's protocol no film is on "validation", as that
             is the test split.
-        file: name of the movies file, for messages.
-        born: of each film, the run of a chain of continued runs in which it was first seen; 0 is the first run.
-        used: whether the run itself has the film: one that it has not used keeps its side all the same.
-        genres: of each genre that came later than the first run, the run in which it came.
-        generation: of the run in its chain; 0 is a run that continues from none.
+        file: Name of the movies file, for messages.
+        born: For each film, the run of a chain of continued runs in which it was first seen; 0 is the first run.
+        used: Whether the run itself has the film: one that it has not used keeps its side all the same.
+        genres: For each genre that came later than the first run, the run in which it came.
+        generation: Position of the run in its chain; 0 is a run that continues from none.
     """
 
     ids: Sequence[str]
@@ -54,10 +54,10 @@ class KeptSplits:
         """Keep splits that were drawn.
 
         Args:
-            ids: of all films.
+            ids: Ids of all films.
             digests: uint64 (films, 2), of their texts.
-            parts: positions of the films of train, validation and test, or of train and test.
-            file: name of the movies file.
+            parts: Positions of the films of train, validation and test, or of train and test.
+            file: Name of the movies file.
         """
         sides = np.empty(len(ids), dtype=object)
         for side, part in zip(_names(len(parts)), parts, strict=True):
@@ -69,7 +69,7 @@ class KeptSplits:
         """Read splits.parquet of a run.
 
         Raises:
-            CheckpointError: it is damaged, or may not be read.
+            CheckpointError: It is damaged, or may not be read.
         """
         table = read_parquet(path, fix=_FIX)
         try:
@@ -110,15 +110,15 @@ class KeptSplits:
         """Give each film of a file the side that it had when the run was trained.
 
         Args:
-            ids: of the file's films.
-            digests: of their texts.
-            path: of the file, for messages.
+            ids: Ids of the file's films.
+            digests: Digests of their texts.
+            path: Path of the file, for messages.
 
         Returns:
             int64, ascending: positions of the films of train, validation and test, or of train and test.
 
         Raises:
-            ConfigError: the file does not hold the very films that the run was trained with.
+            ConfigError: The file does not hold the very films that the run was trained with.
         """
         films = zip(self.ids, zip(self.digests, self.sides, strict=True), self.in_use, strict=True)
         known = {name: film for name, film, used in films if used}
@@ -156,8 +156,8 @@ class KeptSplits:
         """Find the films of another file that are on a side of this run.
 
         Args:
-            ids: of the file's films.
-            digests: of their texts.
+            ids: Ids of the file's films.
+            digests: Digests of their texts.
             side: "train", "validation" or "test".
 
         Returns:

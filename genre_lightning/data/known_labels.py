@@ -20,7 +20,7 @@ from genre_lightning.errors import ConfigError
 
 
 def label_columns(options: DataOptions) -> tuple[Feature, ...]:
-    """Return the columns that say which labels are known, beside those that the model reads."""
+    """Return the columns that define which labels are known, beside those that the model reads."""
     found = []
     if any(is_date(since) for since in (options.label_since or {}).values()):
         found.append(Feature(options.label_date, "date", place="head"))

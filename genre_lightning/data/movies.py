@@ -35,7 +35,7 @@ PLACEHOLDERS = frozenset(
     .strip(" |")
     .split("|")
 )
-"""Overviews that say nothing, without case and outer punctuation; the statuses come from shifted rows."""
+"""Overviews without content, without case and outer punctuation; the statuses come from shifted rows."""
 _PLACEHOLDERS = frozenset(" ".join(text.split()) for text in PLACEHOLDERS if text.strip())
 
 
@@ -44,12 +44,12 @@ class Movie:
     """A film that is fit to learn from.
 
     Attributes:
-        id: a number or a text, of one type in a file; unique.
-        title: may be empty.
-        overview: the plot summary as it stands in the file, without outer white space.
-        genres: names, in the file's order; at least one, unless films without genres were asked for.
-        text: the template of `data.text` filled in: what the model reads.
-        inputs: value of each input of the head.
+        id: A number or a text, of one type in a file; unique.
+        title: May be empty.
+        overview: The plot summary as it stands in the file, without outer white space.
+        genres: Names, in the file's order; at least one, unless films without genres were asked for.
+        text: The template of `data.text` filled in: what the model reads.
+        inputs: Value of each input of the head.
     """
 
     id: int | str
@@ -90,12 +90,12 @@ def check_loss(source: FilmSource, audit: Audit, loss: str) -> None:
     """Refuse a file of which more rows are lost than the source allows.
 
     Args:
-        source: the file.
-        audit: of its rows.
-        loss: what is wrong with them; see `Reading.loss`.
+        source: The file.
+        audit: Audit of its rows.
+        loss: What is wrong with them; see `Reading.loss`.
 
     Raises:
-        DataError: too many rows are malformed, or most rows have the id of an earlier one.
+        DataError: Too many rows are malformed, or most rows have the id of an earlier one.
     """
     if audit.malformed > source.max_malformed * audit.rows:
         raise DataError(
@@ -117,15 +117,15 @@ class Reading:
     """What is learnt of a file while it is read: the shapes of its cells, and what is wrong with its rows.
 
     Args:
-        source: the file.
-        joins: indexes of its joined files.
+        source: The file.
+        joins: Indexes of its joined files.
 
     Attributes:
-        audit: of the rows read.
-        inputs: films in which each input of the head has a value, is missing, or is malformed.
-        tally: of their ids and genres.
-        problems: how many rows are malformed for each kind of reason.
-        examples: the first of each.
+        audit: Audit of the rows that were read.
+        inputs: Films in which each input of the head has a value, is missing, or is malformed.
+        tally: Tally of their ids and genres.
+        problems: How many rows are malformed for each kind of reason.
+        examples: The first of each.
     """
 
     def __init__(self, source: FilmSource, joins: Sequence[JoinIndex] = ()) -> None:
@@ -147,7 +147,7 @@ class Reading:
         """Refuse a file of which too much is malformed or nothing is kept.
 
         Raises:
-            DataError: with a sample and the fix.
+            DataError: Too much is malformed or nothing is kept; the message names a sample and the fix.
         """
         audit, source = self.audit, self.source
         check_loss(source, audit, self.loss())
@@ -194,7 +194,7 @@ class Reading:
 
 
 def is_placeholder(overview: str) -> bool:
-    """Whether an overview, not blank, only says that there is none ("No overview found.", "Released", "n/a")."""
+    """Return whether an overview, not blank, states that there is none ("No overview found.", "Released", "n/a")."""
     if len(overview) > 40:
         return False
     words = overview.casefold().strip(" .!?,;:-–—_*'\"()[]…")
@@ -202,7 +202,7 @@ def is_placeholder(overview: str) -> bool:
 
 
 def _is_labelled(row: dict[str, Any], known_genres: str | None) -> bool:
-    """Whether a film without genres was looked at for some."""
+    """Return whether a film without genres was looked at for some."""
     return known_genres is not None and bool(readable(row.get(known_genres)))
 
 
@@ -220,7 +220,7 @@ def guess_shapes(source: FilmSource) -> Shapes:
     """Guess how a file writes its ids and genres, from its first rows.
 
     Raises:
-        DataError: see `read_rows`.
+        DataError: See `read_rows`.
     """
     reading = Reading(source)
     for _ in islice(_counted_rows(reading, None), _HEAD_ROWS):
@@ -232,7 +232,7 @@ def find_shapes(source: FilmSource) -> Shapes:
     """Find out how a file writes its ids and genres, from all of its rows.
 
     Raises:
-        DataError: see `read_rows`.
+        DataError: See `read_rows`.
     """
     reading = Reading(source)
     for _ in _counted_rows(reading, None):
@@ -244,13 +244,13 @@ def read_movies(reading: Reading, shapes: Shapes, share: ReadShare | None = None
     """Yield the films of a file that are kept, in the file's order, and count every row.
 
     Args:
-        reading: of the file; counted up while the iterator runs. The shapes that its tally gives in the end decide:
+        reading: Reading of the file, counted up while the iterator runs. The shapes that its tally gives decide:
             if they are others than `shapes`, read again.
-        shapes: how ids and genres are written.
-        share: told how far the reading has come.
+        shapes: How ids and genres are written.
+        share: Called with the fraction that has been read.
 
     Raises:
-        DataError: see `read_rows`.
+        DataError: See `read_rows`.
     """
     source, audit = reading.source, reading.audit
     columns, fields = source.columns, source.template.columns(source.columns)
@@ -321,7 +321,7 @@ def source_rows(source: FilmSource, share: ReadShare | None = None) -> Iterator[
     """Yield the rows with the columns that are read of them.
 
     Raises:
-        DataError: see `read_rows`.
+        DataError: See `read_rows`.
     """
     columns = source.columns
     labels = columns.label_columns if source.require_genres and not source.finds_labels else []
@@ -336,7 +336,7 @@ def check_columns(source: FilmSource) -> None:
     """Open the file and check its header: cheap, for use before any work.
 
     Raises:
-        DataError: as `read_movies`.
+        DataError: As for `read_movies`.
     """
     next(source_rows(source), None)
 

@@ -27,10 +27,10 @@ class NewFilm:
     """A row of a file of films whose genres are asked for.
 
     Attributes:
-        id: as the file has it, or the row's number from 1 if it has no such column; None if the cell is empty.
-        title: likewise, or empty.
-        cells: what text templates are filled with, as words, and the values of the head's inputs.
-        reason: why the film cannot be tagged, one of `malformed`, `missing_overview` and `placeholder_overview`; None
+        id: Id as the file has it, or the row's number from 1 if it has no such column; None if the cell is empty.
+        title: Title as the file has it, or empty.
+        cells: What text templates are filled with, as words, and the values of the head's inputs.
+        reason: Why the film cannot be tagged, one of `malformed`, `missing_overview` and `placeholder_overview`; None
             if it can.
     """
 
@@ -45,13 +45,13 @@ class NewFilms:
     """Where films to be tagged come from.
 
     Attributes:
-        path: the file, in any format that `read_rows` reads.
-        columns: names of its columns; those of ids, titles and genres may be missing.
-        fields: the file's column for each name in a text template.
-        encoding: of the text of a CSV.
-        features: that the run reads beside its template.
-        join: further files with columns of the films.
-        cache_dir: root of the cache, for joined files.
+        path: The file, in any format that `read_rows` reads.
+        columns: Names of its columns; those of ids, titles and genres may be missing.
+        fields: The file's column for each name in a text template.
+        encoding: Text encoding of a CSV.
+        features: Features that the run reads beside its template.
+        join: Further files with columns of the films.
+        cache_dir: Root of the cache, for joined files.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class NewFilms:
         """Open the files and check their headers: cheap, for use before any work.
 
         Raises:
-            DataError: a file is missing, empty, not readable in its format, or lacks a column.
+            DataError: A file is missing, empty, not readable in its format, or lacks a column.
         """
         next(self._rows(None), None)
 
@@ -92,10 +92,10 @@ class NewFilms:
         """Yield every row.
 
         Args:
-            share: told how far the reading has come.
+            share: Called with the fraction that has been read.
 
         Raises:
-            DataError: as `check`.
+            DataError: As for `check`.
         """
         columns, source = self.columns, self.source
         inputs = {feature.column: feature for feature in self.features if not feature.in_text}
@@ -120,10 +120,10 @@ class NewFilms:
                 tell(f"no film of {self.path} has a row in {join.join.file}: its columns are taken for missing")
 
     def chunks(self, rows: int, share: ReadShare | None = None) -> Iterator[list[NewFilm]]:
-        """Yield the rows by so many, the last ones fewer.
+        """Yield the rows in lists of at most n.
 
         Raises:
-            DataError: as `check`.
+            DataError: As for `check`.
         """
         films = self.read(share)
         while chunk := list(islice(films, rows)):
@@ -131,7 +131,7 @@ class NewFilms:
 
 
 def reason_not_to_tag(overview: str) -> str | None:
-    """Why an overview gives a model nothing to read, in the words of the data audit; None where it does."""
+    """Return why an overview gives a model nothing to read, in the words of the data audit; None if it does."""
     if not overview.strip():
         return "missing_overview"
     return "placeholder_overview" if is_placeholder(overview.strip()) else None

@@ -125,7 +125,7 @@ def prepare_films(
         options: Of the data.
         kept: Splits that each film keeps; None draws them.
         old: The films of the run that is continued; None for a run that continues from none.
-        corrections: What people said about films, one for each text.
+        corrections: Feedback on films, one correction for each text.
 
     Raises:
         ConfigError, DataError: The options or the file cannot be used.

@@ -18,7 +18,7 @@ def bare_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer of a directory with only tokenizer.model or llama2.c's tok*.bin of it; else None.
 
     Raises:
-        ConfigError: the file is damaged.
+        ConfigError: The file is damaged.
     """
     if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return None
@@ -54,7 +54,7 @@ def _from_llama2c(file: Path) -> PreTrainedTokenizerBase:
 
 
 def _read_pieces(file: Path) -> list[tuple[str, float]]:
-    """Pieces and their scores: after one int32, for each a float32 score, an int32 length and that many bytes."""
+    """Return pieces and scores: after one int32, for each a float32 score, an int32 length and that many bytes."""
     content, place = file.read_bytes(), 4
     pieces = []
     try:

@@ -26,7 +26,7 @@ SEPARATORS = ("|", ";", "\n", ",")
 """Between names, the rarest within names first."""
 
 _MOST_TEXT_IDS = 0.05
-"""Fraction of ids that may be no whole numbers in a column of numbers; with more it is a column of text."""
+"""Fraction of ids that may not be whole numbers in a column of numbers; with more it is a column of text."""
 _MOST_CELLS = 20_000
 """Distinct genres cells that are looked at as a whole, some megabytes."""
 _LONGEST_CELL = 1000
@@ -46,11 +46,11 @@ class Shapes:
 
     Attributes:
         ids: "number" for whole numbers, "text", or "row" if the file has no column of ids.
-        style: of the genres column.
-        separator: between names in the "separated" style.
-        odd_names: names that are several genres of this file between another separator, with those genres.
-        numbers: whether the names in lists are numbers.
-        one_hot: columns that hold 1 for films of the genre that they are named after; empty for a column of genres.
+        style: Style of the genres column.
+        separator: Separator between names in the "separated" style.
+        odd_names: Names that are several genres of this file between another separator, with those genres.
+        numbers: Whether the names in lists are numbers.
+        one_hot: Columns that hold 1 for films of the genre that they are named after; empty for a column of genres.
     """
 
     ids: IdKind
@@ -85,7 +85,7 @@ class Shapes:
         """Return the genres of a row of 0/1 columns.
 
         Raises:
-            MalformedCellError: another cell in one of them.
+            MalformedCellError: Another cell in one of them.
         """
         return tuple(column for column in self.one_hot if is_true(row.get(column)))
 
@@ -93,13 +93,13 @@ class Shapes:
         """Return the id in a cell.
 
         Raises:
-            MalformedCellError: none, or no whole number in a column of them.
+            MalformedCellError: The cell has no ids, or one that is not a whole number in a column of them.
         """
         number = whole_number(cell)
         if number is not None and (self.ids == "number" or not isinstance(cell, str)):
             return number if self.ids == "number" else str(number)
         text = "" if cell is None else str(cell if number is None else number).strip()
-        # a cell that is a number by its type but no whole one is no text either
+        # a cell that is a number by its type but not a whole one is not a text either
         is_text = isinstance(cell, str | int) and not is_placeholder_genre(text) and len(text) <= _LONGEST_ID
         if self.ids == "number" or not is_text:
             raise MalformedCellError(f"id {text[:40]!r}")
@@ -119,7 +119,7 @@ def is_true(cell: Any) -> bool:
     """Return the truth in a cell of a 0/1 column; an empty one is false.
 
     Raises:
-        MalformedCellError: another cell.
+        MalformedCellError: Another cell.
     """
     text = "" if cell is None else str(cell).strip().casefold()
     if text in _TRUE:
@@ -134,10 +134,10 @@ class Tally:
     """What the ids and genres of the rows look like; counts that do not depend on how they are read.
 
     Attributes:
-        wanted: format of the genres that the user named, or "auto".
-        separator: that the user named; None to find out.
-        has_ids: whether the file has the column of ids.
-        one_hot: columns of 0/1, if the genres are in such.
+        wanted: Format of the genres that the user named, or "auto".
+        separator: Separator that the user named; None to find out.
+        has_ids: Whether the file has the column of ids.
+        one_hot: Columns of 0/1, if the genres are in such.
     """
 
     wanted: GenreFormat = "auto"
@@ -265,7 +265,7 @@ def _signs(texts: Mapping[str, int]) -> list[str]:
 
 
 def _far_fewer(texts: Mapping[str, int], marks: Sequence[str], names: int) -> str | None:
-    """Return the first mark that leaves at most two thirds of so many names."""
+    """Return the first mark that leaves at most two thirds of n names."""
     return next((mark for mark in marks if 3 * _count_names(texts, mark) <= 2 * names), None)
 
 
@@ -274,7 +274,7 @@ def _count_names(texts: Mapping[str, int], separator: str) -> int:
 
 
 def _odd_names(texts: Mapping[str, int], separator: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Names with another separator in them whose parts are all names of other cells."""
+    """Return the names with another separator in them whose parts are all names of other cells."""
     films: Counter[str] = Counter()
     for cell, times in texts.items():
         films.update(dict.fromkeys(_names(cell, separator), times))
@@ -293,8 +293,8 @@ def one_hot_columns(head: Sequence[Mapping[str, Any]], others: Iterable[str]) ->
     """Return the columns that hold nothing but 0 and 1 in the first rows.
 
     Args:
-        head: the first rows.
-        others: columns with another role.
+        head: The first rows.
+        others: Columns with another role.
     """
 
     def is_binary(column: str) -> bool:

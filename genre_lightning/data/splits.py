@@ -40,7 +40,7 @@ def normalised_text(text: str) -> str:
 
 
 def text_groups(texts: Iterable[str]) -> NDArray[np.int64]:
-    """Numbers the films by their normalised text: films of one group must stay together.
+    """Give films of one normalised text one number: films of one group must stay together.
 
     Returns:
         int64 array (films,): for each film the first index of a film with its text.
@@ -70,20 +70,20 @@ def groups_of(halves: NDArray[np.uint64]) -> NDArray[np.int64]:
 def split_films(
     labels: NDArray[np.bool_], groups: NDArray[np.int64], fractions: Sequence[float], seed: int
 ) -> list[NDArray[np.int64]]:
-    """Deals films to splits so that each genre's films lie in the splits in the wanted shares.
+    """Assign films to splits so that each genre's films are in the splits in the wanted fractions.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-label Data", 2011):
-    the genre with the fewest films left is dealt first, each split getting what it still lacks of that genre. The
-    films of a genre are dealt at once here, which keeps the cost at one pass for each genre.
+    the genre with the fewest films left is assigned first, each split getting what it still lacks of that genre. The
+    films of a genre are assigned at once here, which keeps the cost at one pass for each genre.
 
     Args:
         labels: bool (films, genres).
         groups: int64 (films,): films with equal numbers are never parted.
-        fractions: shares of the splits.
-        seed: of the shuffles; equal seeds give equal splits.
+        fractions: Fractions of the splits.
+        seed: Random seed of the shuffles; equal seeds give equal splits.
 
     Returns:
-        for each share the sorted int64 indices of its films; together every film once.
+        For each fraction the sorted int64 indices of its films; together every film once.
     """
     rng = np.random.default_rng([seed, 0x5711])
     _, unit_of_film = np.unique(groups, return_inverse=True)
@@ -127,7 +127,7 @@ def _deal(
 
 
 def ids_digest(ids: NDArray[Any]) -> str:
-    """SHA-256 of a split's sorted ids, numbers or texts: two runs may be compared only where it is equal."""
+    """Return the SHA-256 of a split's sorted ids, numbers or texts: two runs may be compared only if it is equal."""
     if ids.dtype == object:
         return hashlib.sha256("\n".join(sorted(ids.tolist())).encode()).hexdigest()
     return hashlib.sha256(np.sort(np.asarray(ids, dtype="<i8")).tobytes()).hexdigest()

@@ -28,8 +28,8 @@ class MicroBatch:
     """The films that one rank puts through the model at once.
 
     Attributes:
-        films: positions in the data set; empty where a rank has nothing to do but take part in a collective.
-        step_films: how many films the whole optimizer step has, over all ranks and micro-batches.
+        films: Positions in the data set; empty if a rank has nothing to do but take part in a collective.
+        step_films: How many films the whole optimizer step has, over all ranks and micro-batches.
     """
 
     films: Indices
@@ -42,12 +42,12 @@ def steps_per_epoch(films: int, global_batch_size: int) -> int:
 
 
 def planned_epochs(steps: int, max_epochs: int | None, max_steps: int) -> tuple[int, int]:
-    """Return the epochs and the optimizer steps of a whole run; 0 of both where neither limit is set.
+    """Return the epochs and the optimizer steps of a whole run; 0 of both if neither limit is set.
 
     Args:
-        steps: of an epoch.
-        max_epochs: of the trainer; None or -1 for no limit.
-        max_steps: of the trainer; -1 for no limit.
+        steps: Number of steps in an epoch.
+        max_epochs: The trainer's maximum number of epochs; None or -1 for no limit.
+        max_steps: The trainer's maximum number of steps; -1 for no limit.
     """
     epochs = max_epochs if max_epochs and max_epochs > 0 else max(-(-max_steps // steps), 0)
     return epochs, epochs * steps if max_steps < 1 else min(epochs * steps, max_steps)
@@ -64,18 +64,18 @@ def films_of_step(order: Indices, global_batch_size: int, step: int) -> Indices:
 
 
 def parts_needed(lengths: NDArray[np.integer], budget: int, layout: Layout = "padded") -> int:
-    """How many micro-batches hold texts of these lengths within `budget` tokens.
+    """Return how many micro-batches hold texts of these lengths within `budget` tokens.
 
     Args:
-        lengths: tokens of each text.
-        budget: tokens of a micro-batch.
+        lengths: Tokens of each text.
+        budget: Tokens of a micro-batch.
         layout: "padded" texts cost what the longest of their micro-batch costs, "packed" ones what they have.
     """
     return int(_parts_needed_by_row(np.asarray(lengths)[None, :], budget, layout)[0]) if len(lengths) else 0
 
 
 def _parts_needed_by_row(lengths: NDArray[np.integer], budget: int, layout: Layout) -> NDArray[np.int64]:
-    """`parts_needed` for each row of (steps, films); a length of 0 stands for no film.
+    """Return `parts_needed` for each row of (steps, films); a length of 0 stands for no film.
 
     Longest first, each part takes as many texts as there is room for, which is the fewest parts possible of texts
     that are neighbours in length. A text over the budget goes alone.
@@ -113,13 +113,13 @@ def micro_batches_per_step(
     number for the whole run so that gradients are accumulated over a fixed count.
 
     Args:
-        lengths: tokens of each film of the training split.
-        global_batch_size: films of a step.
-        budget: processed tokens (padding included) of a micro-batch.
-        world_size: number of ranks.
-        seed: of the epochs' orders.
-        epochs: how many epochs are looked at.
-        layout: see `parts_needed`.
+        lengths: Tokens of each film of the training split.
+        global_batch_size: Films of a step.
+        budget: Processed tokens (padding included) of a micro-batch.
+        world_size: Number of ranks.
+        seed: Random seed of the epochs' orders.
+        epochs: How many epochs are looked at.
+        layout: See `parts_needed`.
     """
     films = len(lengths)
     steps = steps_per_epoch(films, global_batch_size)
@@ -132,15 +132,15 @@ def micro_batches_per_step(
 
 
 def partition(lengths: NDArray[np.integer], parts: int, layout: Layout = "padded") -> list[Indices]:
-    """Cuts texts into `parts` groups of like length so that the largest group is as small as it can be.
+    """Cut texts into `parts` groups of like length so that the largest group is as small as it can be.
 
-    Where one long text alone is the largest group, the others are cut so that the largest of them is as small as it
+    If one long text alone is the largest group, the others are cut so that the largest of them is as small as it
     can be, and so on: one film over the budget never lets the others go over it.
 
     Args:
-        lengths: tokens of each text.
-        parts: number of groups; some stay empty where there are fewer texts.
-        layout: see `parts_needed`.
+        lengths: Tokens of each text.
+        parts: Number of groups; some stay empty if there are fewer texts.
+        layout: See `parts_needed`.
 
     Returns:
         `parts` arrays of positions in `lengths`, the longest texts first; every position in one of them.
@@ -162,7 +162,7 @@ def partition(lengths: NDArray[np.integer], parts: int, layout: Layout = "padded
 class _Descending:
     """Texts from the longest to the shortest, as runs of equal length.
 
-    A step of 512 ranks has 100,000 texts, of some hundred lengths, and is planned anew on every rank.
+    A step of 512 ranks has 100,000 texts, of some hundred lengths, and is planned again on every rank.
 
     Attributes:
         lengths: Tokens of each text of a run; descending.
@@ -175,11 +175,11 @@ class _Descending:
     tokens: list[int]
 
     def length(self, text: int) -> int:
-        """Tokens of a text, by its place."""
+        """Return the tokens of a text, by its place."""
         return self.lengths[bisect_right(self.ends, text)]
 
     def before(self, text: int) -> int:
-        """Tokens of all texts before a place."""
+        """Return the tokens of all texts before a place."""
         run = bisect_right(self.ends, text)
         if run == len(self.ends):
             return self.tokens[-1]
@@ -187,7 +187,7 @@ class _Descending:
         return tokens + (text - first) * self.lengths[run]
 
     def end_within(self, tokens: int) -> int:
-        """Return the place before which all texts together have at most so many tokens."""
+        """Return the place before which all texts together have at most n tokens."""
         run = bisect_right(self.tokens, tokens)
         if run == len(self.ends):
             return self.ends[-1]
@@ -227,7 +227,7 @@ def _smallest_largest(texts: _Descending, start: int, parts: int, layout: Layout
 
 
 def _cut(texts: _Descending, largest: int, parts: int, layout: Layout, start: int = 0) -> list[tuple[int, int]]:
-    """Greedy groups of at most `largest` tokens; gives up one group after `parts`."""
+    """Return the greedy groups of at most `largest` tokens; gives up one group after `parts`."""
     cuts: list[tuple[int, int]] = []
     films = texts.ends[-1] if texts.ends else 0
     while start < films and len(cuts) <= parts:
@@ -243,7 +243,7 @@ def _cut(texts: _Descending, largest: int, parts: int, layout: Layout, start: in
 def shares_of_step(
     films: Indices, lengths: NDArray[np.integer], *, world_size: int, micro_batches: int, layout: Layout = "padded"
 ) -> list[list[Indices]]:
-    """Deals the films of a step to ranks and micro-batches.
+    """Distribute the films of a step over ranks and micro-batches.
 
     Neighbouring groups of `partition` go to the ranks of one micro-batch, so ranks that wait for each other have
     texts of like length; the direction turns at each micro-batch, so no rank always has the longer ones.
@@ -265,13 +265,13 @@ class StepSampler:
     """Yields a rank's micro-batches of an epoch, from any step on; its whole state is (epoch, step).
 
     Args:
-        lengths: tokens of each film of the training split.
-        global_batch_size: films of a step.
-        micro_batches: of each step, on each rank.
-        seed: of the epochs' orders.
-        rank: of this process.
-        world_size: number of ranks.
-        layout: see `parts_needed`.
+        lengths: Tokens of each film of the training split.
+        global_batch_size: Films of a step.
+        micro_batches: Micro-batches of each step, on each rank.
+        seed: Random seed of the epochs' orders.
+        rank: Rank of this process.
+        world_size: Number of ranks.
+        layout: See `parts_needed`.
     """
 
     def __init__(
@@ -297,7 +297,7 @@ class StepSampler:
         self.step = 0
 
     def __len__(self) -> int:
-        """Micro-batches of a whole epoch on this rank."""
+        """Return the micro-batches of a whole epoch on this rank."""
         return self.steps * self.micro_batches
 
     def set_epoch(self, epoch: int) -> None:
@@ -306,14 +306,14 @@ class StepSampler:
             self.epoch, self.step = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next iteration starts: the same for every rank and any number of ranks.
+        """Return where the next iteration starts: the same for every rank and any number of ranks.
 
         An iteration under way is not in it, as loaders read ahead of training: count optimizer steps for that.
         """
         return {"epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on at a saved state; a step past the epoch's end is the next epoch's start."""
+        """Continue from a saved state; a step past the epoch's end is the next epoch's start."""
         epochs, self.step = divmod(int(state["step"]), self.steps)
         self.epoch = int(state["epoch"]) + epochs
 
@@ -351,11 +351,11 @@ def evaluation_shards(
     All ranks get the same number of batches, as collectives inside the model need; missing ones are empty arrays.
 
     Args:
-        lengths: tokens of each film of the split.
-        budget: processed tokens of a batch.
-        rank: of this process.
-        world_size: number of ranks.
-        layout: see `parts_needed`.
+        lengths: Tokens of each film of the split.
+        budget: Processed tokens of a batch.
+        rank: Rank of this process.
+        world_size: Number of ranks.
+        layout: See `parts_needed`.
     """
     order, texts = longest_first(lengths)
     cuts = _cut(texts, budget, len(order), layout)

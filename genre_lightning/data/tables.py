@@ -36,8 +36,8 @@ class FileState:
     """What changes when a file is written to.
 
     Attributes:
-        path: of the file.
-        stamp: device, inode, size in bytes and time of the last change in nanoseconds.
+        path: Path of the file.
+        stamp: Device, inode, size in bytes and time of the last change in nanoseconds.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class FileState:
         """Refuse a file that has changed since.
 
         Raises:
-            DataError: it has, or it is gone.
+            DataError: It has, or it is gone.
         """
         try:
             same = _stamp(self.path.stat()) == self.stamp
@@ -79,14 +79,14 @@ def read_rows(
     """Yield each row of a movies file as its cells by column; a `MisfitRow` if its cells do not fit the header.
 
     Args:
-        path: a .csv, .tsv or .jsonl file, each with or without .gz, or a .parquet file.
-        needed: columns that it must have, each once.
-        share: told how far the reading has come.
-        optional: columns that are read if the file has them; None for all others.
-        encoding: of the text of a file that is not Parquet.
+        path: A .csv, .tsv or .jsonl file, each with or without .gz, or a .parquet file.
+        needed: Columns that it must have, each once.
+        share: Called with the fraction that has been read.
+        optional: Columns that are read if the file has them; None for all others.
+        encoding: Text encoding of a file that is not Parquet.
 
     Raises:
-        DataError: the file is missing, empty, not readable in its format, lacks a column, changes while it is read, or
+        DataError: The file is missing, empty, not readable in its format, lacks a column, changes while it is read, or
             holds a cell or row that is larger than any film's.
     """
     share = share or ReadShare()
@@ -109,12 +109,12 @@ def header_of(path: Path, needed: Sequence[str], encoding: str = "utf-8") -> lis
     """Return the names of a file's columns.
 
     Args:
-        path: a file that `read_rows` reads.
-        needed: columns that it should have, by which the separator of a CSV is found.
-        encoding: of the text of a file that is not Parquet.
+        path: A file that `read_rows` reads.
+        needed: Columns that it should have, by which the separator of a CSV is found.
+        encoding: Text encoding of a file that is not Parquet.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: The file cannot be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -199,7 +199,7 @@ def _parquet_rows(
 
 
 def _batch_rows(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> int:
-    """How many rows are read at a time, so that an average batch stays within `_BATCH_BYTES`."""
+    """Return how many rows are read at a time, so that an average batch stays within `_BATCH_BYTES`."""
     most = 1.0
     for group in range(file.metadata.num_row_groups):
         group_bytes = 0
@@ -264,7 +264,7 @@ def check_header(path: Path, header: Sequence[str], needed: Sequence[str], optio
     """Refuse a header without a needed column, or with two of one that is read.
 
     Raises:
-        DataError: with the header, or with what the file seems to be.
+        DataError: The header is unfit; the message names it, or what the file seems to be.
     """
     missing = [name for name in dict.fromkeys(needed) if name not in header]
     if missing:

@@ -12,9 +12,9 @@ def columns_to_tag(fields: Sequence[str], trained: ColumnNames, asked: ColumnNam
     """Return the column of a file of new films for each field of a run's template.
 
     Args:
-        fields: of the template, or of several.
-        trained: names of the columns that the run was trained with.
-        asked: names of them in the new file.
+        fields: Fields of the template, or of several templates.
+        trained: Names of the columns that the run was trained with.
+        asked: Names of them in the new file.
     """
     before, now = asdict(trained), asdict(asked)
     renamed = {before[role]: now[role] for role in _ROLES if before[role] != now[role]}
@@ -25,9 +25,9 @@ def field_for(name: str, fields: Sequence[str], columns: ColumnNames) -> str | N
     """Return the field of a template that a name stands for: itself, or the role or the column of the same meaning.
 
     Args:
-        name: of a field, a role or a column.
-        fields: of the template.
-        columns: that the run was trained with.
+        name: Name of a field, a role or a column.
+        fields: Fields of the template.
+        columns: Columns that the run was trained with.
     """
     named = vars(columns)  # of each film: asdict would copy it
     others = [named.get(name) if name in _ROLES else None, *(role for role in _ROLES if named[role] == name)]

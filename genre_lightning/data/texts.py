@@ -16,10 +16,10 @@ class LazyTexts(Sequence[str]):
     """The texts of films: a slice taken from the mapped table, or all in a pass that holds a few in memory.
 
     Args:
-        films: of a file.
+        films: Films of a file.
         rows: int64: positions of the films, ascending.
         column: "text", or another that holds texts.
-        progress: told of the texts that a pass has given.
+        progress: Called with the number of texts that a pass has yielded.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ def _parts(component: Any, file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _growth(part: dict[str, Any]) -> int:
-    """How many times a normalizer lengthens a text at most."""
+    """Return how many times a normalizer lengthens a text at most."""
     if part.get("type") == "Prepend":
         return max(1, len(str(part.get("prepend", ""))))
     content, pattern = part.get("content"), part.get("pattern")

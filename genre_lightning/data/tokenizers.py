@@ -38,7 +38,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         knows = _knows_words(tokenizer)
     except (KeyboardInterrupt, SystemExit, ConfigError):
         raise
-    except BaseException as error:  # transformers raises a dozen kinds, and a panic of tokenizers is no Exception
+    except BaseException as error:  # transformers raises a dozen kinds, and a panic of tokenizers is not an Exception
         raise _unloadable(name, error) from None
     if not tokenizer.is_fast:
         raise ConfigError(f"{name!r} has no fast tokenizer: convert it to tokenizer.json, or use another backbone")
@@ -86,7 +86,7 @@ _PLAIN_TEXT = (
 
 
 def _knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer makes anything but unknown and special tokens of letters; spaces alone do not count."""
+    """Return whether a tokenizer makes tokens other than unknown and special ones of letters, not counting spaces."""
     special = set(tokenizer.all_special_ids)
     tokens = {token for token in tokenizer(_PLAIN_TEXT, add_special_tokens=False)["input_ids"] if token not in special}
     return any(str(token).strip("\u2581\u0120# ") for token in tokenizer.convert_ids_to_tokens(sorted(tokens)))
@@ -96,7 +96,7 @@ def _check_class(name: str, revision: str | None) -> None:
     """Refuse a tokenizer that names any other of transformers' classes than a tokenizer's, which would load itself.
 
     Raises:
-        ConfigError: It names another class, or a file that says which is unreadable.
+        ConfigError: It names another class, or the file with the class name is unreadable.
     """
     from transformers import PreTrainedTokenizerBase
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
@@ -133,11 +133,11 @@ def train_wordpiece(
     """Return a lower-casing WordPiece tokenizer with BERT's special tokens, trained once for each content.
 
     Args:
-        texts: of the training split; read only when the cache does not hold the tokenizer.
-        vocab_size: tokens of the vocabulary, special ones included.
-        max_tokens: of a text; kept in the tokenizer as its model's limit.
-        cache_dir: root of the cache.
-        content: names the texts; equal names promise equal texts.
+        texts: Texts of the training split; read only when the cache does not hold the tokenizer.
+        vocab_size: Tokens of the vocabulary, special ones included.
+        max_tokens: Maximum number of tokens of a text; kept in the tokenizer as its model's limit.
+        cache_dir: Root of the cache.
+        content: Names the texts; equal names promise equal texts.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -180,7 +180,7 @@ def _trained(texts: Iterable[str], vocab_size: int) -> Any:
         show_progress=False,
     )
     draft.train_from_iterator(texts, trainer)
-    # made anew, since the draft takes the pieces that were named for special tokens
+    # made again, since the draft takes the pieces that were named for special tokens
     numbers = draft.get_vocab()
     tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter

@@ -52,7 +52,7 @@ class TokenStore:
         return len(self.lengths)
 
     def __getitem__(self, text: int) -> NDArray[np.int32]:
-        """int32 (tokens,): a read-only view of the mapped file."""
+        """Return int32 (tokens,): a read-only view of the mapped file."""
         chunk = int(np.searchsorted(self._first, text, side="right")) - 1
         place = text - self._first[chunk]
         start, end = self._offsets[chunk][place : place + 2]
@@ -63,7 +63,7 @@ class TokenLists:
     """Token ids of a few texts in memory, read like a `TokenStore`.
 
     Args:
-        rows: token ids of each text.
+        rows: Token ids of each text.
 
     Attributes:
         lengths: int32 (texts,): tokens of each text.
@@ -77,14 +77,14 @@ class TokenLists:
         return len(self._rows)
 
     def __getitem__(self, text: int) -> NDArray[np.int32]:
-        """int32 (tokens,)."""
+        """Return int32 (tokens,)."""
         return np.asarray(self._rows[text], dtype=np.int32)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of everything that decides a fast tokenizer's output: its serialised form."""
+    """Return the SHA-256 of everything that decides a fast tokenizer's output: its serialised form."""
     serialised = json.loads(tokenizer.backend_tokenizer.to_str())
-    # how the file was last used is no part of it, and we set both ourselves
+    # how the file was last used is not part of it, and we set both ourselves
     serialised.pop("truncation", None)
     serialised.pop("padding", None)
     serialised["truncation_side"] = tokenizer.truncation_side
@@ -100,15 +100,15 @@ def tokenise(
     content: str,
     progress: Progress | None = None,
 ) -> TokenStore:
-    """Token ids of each text, cut to `max_tokens` with its special tokens, from the cache where they are there.
+    """Return the token ids of each text, cut to `max_tokens` with its special tokens, from the cache if it has them.
 
     Args:
-        texts: what to tokenise; read only when the cache does not hold it.
-        tokenizer: a fast tokenizer.
-        max_tokens: of a text, special tokens included.
-        cache_dir: root of the cache.
-        content: names the texts and their order; equal names promise equal texts.
-        progress: told of every batch done.
+        texts: What to tokenise; read only when the cache does not hold it.
+        tokenizer: A fast tokenizer.
+        max_tokens: Maximum number of tokens of a text, special tokens included.
+        cache_dir: Root of the cache.
+        content: Names the texts and their order; equal names promise equal texts.
+        progress: Called with each batch that is done.
     """
     settings = {"format": _FORMAT, "content": content, "tokenizer": tokenizer_digest(tokenizer), "max": max_tokens}
 
@@ -169,7 +169,7 @@ def no_panic(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException as error:  # a panic is no Exception, and its class has no public name
+    except BaseException as error:  # a panic is not an Exception, and its class has no public name
         if type(error).__name__ != "PanicException":
             raise
         raise ConfigError(
@@ -179,7 +179,7 @@ def no_panic(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
 
 
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
-    """Token ids of texts, each cut to `max_tokens`; whatever truncation the tokenizer's file had is overruled."""
+    """Return the token ids of texts, each cut to `max_tokens`, whatever truncation the tokenizer's file had."""
     # the call of one text sets truncation and padding; the tokenizer below it then spares masks and offsets of the rest
     with no_panic(tokenizer):
         tokenizer("", truncation=True, max_length=max_tokens, padding=False)

@@ -1,4 +1,4 @@
-"""Films that say nothing of genres: what a training may read beside the films of its training split."""
+"""Films without genres: what a training may read beside the films of its training split."""
 
 from __future__ import annotations
 

@@ -30,14 +30,14 @@ def render(
     """Fill in the batch script.
 
     Args:
-        template: text of train.sbatch.
+        template: Text of train.sbatch.
         directives: sbatch's options by their long names, without dashes. An empty text is an option without a value,
             None takes the template's own away.
-        settings: variables of the script, set where the template leaves room for it.
-        tasks: arguments of the command, for each task of an array; a single one is for a job without an array.
+        settings: Variables of the script, set in the places that the template has for them.
+        tasks: Arguments of the command, for each task of an array; a single one is for a job without an array.
 
     Raises:
-        ConfigError: a value that no directive can hold.
+        ConfigError: A value that no directive can hold.
     """
     open_ones = dict(directives)
     lines: list[str] = []
@@ -65,10 +65,10 @@ def render(
 
 
 def directive(name: str, value: str) -> str:
-    """One line of sbatch's options.
+    """Return one line of sbatch's options.
 
     Raises:
-        ConfigError: a name or a value that no line can hold.
+        ConfigError: A name or a value that no line can hold.
     """
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ConfigError(f"--sbatch {name}: give the long name of an option of sbatch, such as --sbatch qos=high")
@@ -82,13 +82,13 @@ def directive(name: str, value: str) -> str:
 
 
 def check_limit(script: str) -> None:
-    """Refuses a time limit that comes with its own signal: such a job would save and be queued again after one step.
+    """Refuse a time limit that comes with its own signal: such a job would save and be queued again after one step.
 
     Args:
-        script: rendered.
+        script: Rendered.
 
     Raises:
-        ConfigError: with the cure.
+        ConfigError: The limit has its own signal; the message names the fix.
     """
     given = dict(re.findall(r"^#SBATCH --(time|signal)=(\S+)", script, flags=re.MULTILINE))
     lead = re.search(r"@(\d+)", given.get("signal", ""))
@@ -105,7 +105,7 @@ def limit_seconds(text: str) -> float | None:
     """Return a time limit as sbatch takes it, "90", "8:00:00" or "1-12", in seconds; None for one that never comes.
 
     Raises:
-        ConfigError: it is no time.
+        ConfigError: It is no time.
     """
     if text.lower() in ("infinite", "unlimited"):
         return None
@@ -128,7 +128,7 @@ def submit(script: Path) -> str:
     """Pass a batch script to sbatch and return the job's id.
 
     Raises:
-        ConfigError: there is no sbatch, or it refuses the script.
+        ConfigError: There is no sbatch, or it refuses the script.
     """
     require_sbatch()
     done = _call(["sbatch", "--parsable", str(script)])
@@ -139,10 +139,10 @@ def submit(script: Path) -> str:
 
 
 def require_sbatch() -> None:
-    """Refuses a machine that cannot submit.
+    """Refuse a machine that cannot submit.
 
     Raises:
-        ConfigError: with the cure.
+        ConfigError: The machine has no sbatch; the message names the fix.
     """
     if shutil.which("sbatch") is None:
         raise ConfigError(
@@ -153,13 +153,13 @@ def require_sbatch() -> None:
 
 @dataclass(frozen=True)
 class JobState:
-    """What SLURM says of a job.
+    """State of a job in SLURM.
 
     Attributes:
-        state: such as "RUNNING", "PENDING", "COMPLETED", "FAILED".
-        nodes: where it runs.
-        reason: why it waits; None where it does not.
-        left: time to its limit, as "8:00:00" or "1-02:00:00"; None where it does not run.
+        state: State of the job, such as "RUNNING", "PENDING", "COMPLETED", "FAILED".
+        nodes: Nodes on which it runs.
+        reason: Why it waits; None if it does not.
+        left: Time to its limit, as "8:00:00" or "1-02:00:00"; None if it does not run.
     """
 
     state: str

@@ -31,7 +31,7 @@ def limit_seconds() -> float:
     """Return the seconds of `GENRE_LIGHTNING_RANK_SECONDS`.
 
     Raises:
-        ConfigError: it is no such number.
+        ConfigError: It is no such number.
     """
     text = os.environ.get(LIMIT, str(_LIMIT_SECONDS))
     try:
@@ -53,15 +53,15 @@ class Silence(NamedTuple):
 class Heartbeats:
     """Counts up in the store of the ranks, and looks whether the others do.
 
-    Rank 0 looks at all and leaves in the store who is silent; the others look at rank 0 and at what it says. So each
+    Rank 0 looks at all and leaves in the store who is silent; the others look at rank 0 and at its notes. So each
     rank costs a few messages a pulse, whatever their number.
 
     Args:
-        store: that all ranks share; used by one thread alone.
-        rank: of this process.
-        ranks: of the run.
-        pulse: seconds between two beats.
-        clock: seconds, from any moment on.
+        store: Store that all ranks share; used by one thread alone.
+        rank: Rank of this process.
+        ranks: Number of ranks of the run.
+        pulse: Seconds between two beats.
+        clock: Seconds, from any moment on.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class RankWatch:
     """Names a rank that does not answer, and ends this process when it is asked to stop and cannot agree to.
 
     Args:
-        beats: of this process.
-        limit: seconds of silence after which a rank is named.
-        flag: of this process.
+        beats: Heartbeats of this process.
+        limit: Seconds of silence after which a rank is named.
+        flag: Stop flag of this process.
     """
 
     def __init__(self, beats: Heartbeats, limit: float, flag: StopFlag = FLAG) -> None:
@@ -156,7 +156,7 @@ class RankWatch:
         self._over.set()
 
     def look(self) -> None:
-        """Say who does not answer, once, and that they do again."""
+        """Report each rank that stops answering, once, and when it answers again."""
         silence = self.beats.silence()
         if silence and self.flag.raised() and silence.seconds >= min(STOP_SECONDS, self.limit):
             exit_at_once(

@@ -1,4 +1,4 @@
-"""What the launcher of this process says of its ranks, whether that is complete, and where errors are written."""
+"""The launcher's variables for this process's ranks, whether that is complete, and where errors are written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ALONE = {
 
 
 class LaunchError(ConfigError):
-    """The environment does not say which rank of what this process is."""
+    """The environment does not name the rank of this process."""
 
 
 def check_launch(environment: Mapping[str, str] = os.environ) -> None:
@@ -45,7 +45,7 @@ def check_launch(environment: Mapping[str, str] = os.environ) -> None:
     nobody has started.
 
     Raises:
-        LaunchError: with the variables and the fix.
+        LaunchError: Rank variables are incomplete; the message names them and the fix.
     """
     if wrong := sorted(name for name in _NUMBERS if not environment.get(name, "0").isdecimal()):
         raise LaunchError(f"{_shown(wrong, environment)} in the environment: give a whole number, or unset it")
@@ -93,8 +93,8 @@ class Ranks:
     """Ranks that are there already, started by another program.
 
     Attributes:
-        nodes: machines.
-        devices: ranks of each machine.
+        nodes: Machines.
+        devices: Ranks of each machine.
     """
 
     nodes: int
@@ -102,15 +102,15 @@ class Ranks:
 
 
 def started_by_torchrun() -> bool:
-    """Whether torchrun has started this process."""
+    """Return whether torchrun has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def torchrun_ranks() -> Ranks | None:
-    """Return the ranks that torchrun has started; None where it has not started this process.
+    """Return the ranks that torchrun has started; None if it has not started this process.
 
     Raises:
-        ConfigError: its nodes have different numbers of ranks, which Lightning cannot number; or its restarts would
+        ConfigError: Its nodes have different numbers of ranks, which Lightning cannot number; or its restarts would
             have the new ranks meet in the store where the addresses of the dead ones still are.
     """
     if not started_by_torchrun():
@@ -132,12 +132,12 @@ def torchrun_ranks() -> Ranks | None:
 
 
 def has_company() -> bool:
-    """Whether other ranks of the run are there already, which may be waiting for this one."""
+    """Return whether other ranks of the run are there already, which may be waiting for this one."""
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
 def rank_name() -> str:
-    """Return the rank of this process as its launcher says it; "0" if it has none."""
+    """Return the rank that the launcher gave this process; "0" if it has none."""
     ranks = ("RANK", "SLURM_PROCID", "LOCAL_RANK") if in_step() else ("RANK", "LOCAL_RANK")
     return next((os.environ[name] for name in ranks if name in os.environ), "0")
 

@@ -12,7 +12,7 @@ AUTO = "auto"
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices natively (AVX-512 BF16 or AMX)."""
+    """Return whether this CPU multiplies bfloat16 matrices natively (AVX-512 BF16 or AMX)."""
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
@@ -38,12 +38,12 @@ def resolve_precision(precision: str | int, accelerator: str, *, here: bool = Tr
     """Return the precision to train in and the reason, as a clause to print.
 
     Args:
-        precision: what the configuration says; "auto" chooses.
+        precision: As configured; "auto" chooses.
         accelerator: "cpu", "cuda" or another of Lightning's names.
-        here: whether it is this machine's; another's is not asked what it can compute.
+        here: Whether it is this machine's; another's is not asked what it can compute.
 
     Raises:
-        ConfigError: the machine cannot compute in that precision.
+        ConfigError: The machine cannot compute in that precision.
     """
     wanted = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}.get(
         str(precision), str(precision)
@@ -91,7 +91,7 @@ def accelerator_of(name: str) -> str:
     """Return the accelerator that Lightning's name stands for on this machine.
 
     Raises:
-        ConfigError: one that the machine does not have.
+        ConfigError: One that the machine does not have.
     """
     if name in ("auto", "gpu"):
         if torch.cuda.is_available():

@@ -31,10 +31,10 @@ class NoSignalConnector:
     received_sigterm = False
 
     def register_signal_handlers(self) -> None:
-        """Leaves the process's handlers as they are."""
+        """Leave the process's handlers as they are."""
 
     def teardown(self) -> None:
-        """There is nothing to put back."""
+        """Do nothing: there is nothing to put back."""
 
 
 def replace_signal_handling(trainer: Trainer) -> None:
@@ -72,7 +72,7 @@ class StopAgreement:
     """What the ranks of a trainer agree on: whether a signal has come to any of them.
 
     Args:
-        flag: of this process.
+        flag: Stop flag of this process.
     """
 
     def __init__(self, flag: StopFlag = FLAG) -> None:
@@ -91,11 +91,11 @@ class StopAgreement:
             self._group = torch.distributed.new_group(backend="gloo")
 
     def reached(self, trainer: Trainer) -> bool:
-        """Whether any rank's flag is up; a collective."""
+        """Return whether any rank's flag is up; a collective."""
         return self._agree(trainer, due=False)[0]
 
     def reached_or(self, trainer: Trainer, *, due: bool = False) -> tuple[bool, bool]:
-        """Whether any rank's flag is up, and whether something is due on any rank, asked about once a second.
+        """Return whether any rank's flag is up, and whether something is due on any rank, asked about once a second.
 
         Call it after every step, or every batch, on all ranks. The calls between two agreements are counted, not
         timed: clocks differ between ranks, and one that asks alone would wait for ever. How many they are is agreed on
@@ -128,12 +128,12 @@ class StopAgreement:
 
 
 class StopWithoutSaving(Callback):
-    """Stops where there is nothing to save: before the first step, and between two batches of an evaluation.
+    """Stops if there is nothing to save: before the first step, and between two batches of an evaluation.
 
     All ranks stop at the same place, so that none waits for one that has left.
 
     Args:
-        agreement: whether a signal has come to any rank.
+        agreement: Whether a signal has come to any rank.
     """
 
     def __init__(self, agreement: StopAgreement) -> None:

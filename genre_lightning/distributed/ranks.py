@@ -26,11 +26,11 @@ def from_all_ranks(value: T) -> list[T]:
 
 
 def is_first_rank() -> bool:
-    """Whether this process writes the run's files."""
+    """Return whether this process writes the run's files."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def tell(line: str) -> None:
-    """Says a line once, however many ranks there are."""
+    """Log a line once, however many ranks there are."""
     if is_first_rank():
         say(line)

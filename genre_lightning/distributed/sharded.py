@@ -33,7 +33,7 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     """Return the repeated blocks of a model: the members of its longest list of modules of one kind.
 
     Raises:
-        ConfigError: there is none, so nothing to shard by.
+        ConfigError: There is none, so nothing to shard by.
     """
     lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
     alike = [blocks for blocks in lists if len({type(block) for block in blocks}) == 1]
@@ -52,7 +52,7 @@ def shard(
     materialise: Callable[[nn.Module], None] = lambda part: None,
     keeps_states: bool = False,
 ) -> None:
-    """Shards a backbone block by block and the head by itself, in place.
+    """Shard a backbone block by block and the head by itself, in place.
 
     Every block is a group of its own, and within it every parameter is sharded by itself: frozen NF4 weights, float32
     adapters and norms live side by side. The head is a group that computes in float32.
@@ -60,12 +60,12 @@ def shard(
     Each part is filled just before it is sharded, so that no rank holds more than its shards and one block.
 
     Args:
-        backbone: the same on every rank, with its weights or placeholders for them.
-        head: with its weights, the same on every rank.
-        mesh: one dimension, over all ranks.
-        compute_dtype: of the backbone's forward and backward; gradients are summed over ranks in float32.
-        cpu_offload: keep shards, gradients and optimizer states in the host's memory.
-        materialise: puts in the weights that a part lacks.
+        backbone: The same on every rank, with its weights or placeholders for them.
+        head: Head with its weights, the same on every rank.
+        mesh: One dimension, over all ranks.
+        compute_dtype: Data type of the backbone's forward and backward; gradients are summed over ranks in float32.
+        cpu_offload: Keep shards, gradients and optimizer states in the host's memory.
+        materialise: Puts in the weights that a part lacks.
         keeps_states: Whether states between blocks keep their dtype: a decoder's are float32, and would overflow in
             float16; an encoder's norms take them in the dtype of their weights alone.
     """
@@ -93,7 +93,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Put whole tensors into a module, sharded or not; names that the weights lack keep their values.
 
     Raises:
-        RuntimeError: a shape differs.
+        RuntimeError: A shape differs.
     """
     if not _is_sharded(module):
         module.load_state_dict(weights, strict=False)
@@ -121,7 +121,7 @@ def open_checkpoint(checkpoint: Path) -> dict[str, Any]:
     """Return the verified content of a checkpoint, file or directory; tensors of a directory have no values yet.
 
     Raises:
-        CheckpointError: missing, damaged, or holding more than tensors and plain values.
+        CheckpointError: Missing, damaged, or holding more than tensors and plain values.
     """
     return read_unsharded(checkpoint) if checkpoint.is_dir() else read_checkpoint(checkpoint)
 
@@ -130,12 +130,12 @@ def restore_weights(module: nn.Module, checkpoint: Path, content: dict[str, Any]
     """Put a checkpoint's weights into a module, of a directory only what this rank needs; a collective.
 
     Args:
-        module: sharded or not.
-        checkpoint: where it lies.
-        content: what `open_checkpoint` gave.
+        module: Sharded or not.
+        checkpoint: Path of the checkpoint.
+        content: What `open_checkpoint` gave.
 
     Raises:
-        CheckpointError: of another shape of model.
+        CheckpointError: The checkpoint is of a model of another shape.
     """
     try:
         if not checkpoint.is_dir():
@@ -156,7 +156,7 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load whole optimizer states, cutting each to the shard that this rank has of its parameter.
 
     Args:
-        optimizer: over the parameters in the order of the run that saved.
+        optimizer: Optimizer over the parameters in the order of the run that saved.
         state: `optimizer.state_dict()` of an unsharded run, or `ShardedStrategy.optimizer_state`.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -170,7 +170,7 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 def _belongs(value: Any, parameter: Tensor) -> TypeGuard[Tensor]:
-    """Whether a value of an optimizer's state is sharded as its parameter is: moments are, step counts are not."""
+    """Return whether a value of an optimizer's state is sharded as its parameter: moments are, step counts are not."""
     return isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape
 
 
@@ -186,7 +186,7 @@ class ShardedPrecision(ScaledPrecision):
 
     Args:
         precision: "32-true", "bf16-mixed" or "16-mixed".
-        device: type of the device that trains.
+        device: Type of the device that trains.
     """
 
     def __init__(self, precision: Literal["32-true", "bf16-mixed", "16-mixed"], device: str) -> None:
@@ -221,9 +221,9 @@ class ShardedStrategy(ModelParallelStrategy):
     """Lightning's strategy for `fully_shard`, over all ranks, applied to any `GenreClassifier`.
 
     Args:
-        cpu_offload: keep shards, gradients and optimizer states in the host's memory.
-        shards_checkpoints: write checkpoints as directories, each rank its own shards, in place of one file that the
-            first rank gathers. Either is read at any number of ranks and under any strategy.
+        cpu_offload: Keep shards, gradients and optimizer states in the host's memory.
+        shards_checkpoints: Write checkpoints as directories, each rank its own shards, in place of one file that the
+            rank 0 gathers. Either is read at any number of ranks and under any strategy.
         kwargs: Lightning's own options.
     """
 
@@ -270,7 +270,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return the tensors of a checkpoint: this rank's shards, or whole on the first rank's host; a collective."""
+        """Return the tensors of a checkpoint: this rank's shards, or whole on rank 0's host; a collective."""
         module: Any = self.model
         kept = module.trained_names()
         return {name: self._to_save(value) for name, value in module.state_dict().items() if name in kept}

@@ -30,17 +30,17 @@ BEFORE_EXIT: list[Callable[[], None]] = []
 
 
 class StopNow(BaseException):
-    """Raised by a signal where there is nothing to save; no library catches it in passing."""
+    """Raised by a signal if there is nothing to save; no library catches it in passing."""
 
 
 class StopFlag:
     """Whether a signal has asked this process to save and stop.
 
     Attributes:
-        signal: name of the first such signal, or None.
-        handles: whether signals set the flag now.
-        at_once: whether a signal ends a process without other ranks by `StopNow`, except while it is `waiting`.
-        waiting: whether there is a state to save, so that a signal waits until the flag is looked at.
+        signal: Name of the first such signal, or None.
+        handles: Whether signals set the flag now.
+        at_once: Whether a signal ends a process without other ranks by `StopNow`, except while it is `waiting`.
+        waiting: Whether there is a state to save, so that a signal waits until the flag is looked at.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class StopFlag:
         """Set the flag; a save from here could start inside a collective or another save.
 
         Raises:
-            StopNow: there is nothing to save.
+            StopNow: There is nothing to save.
         """
         self._handled += 1
         if number == signal.SIGINT and self._handled > 1:
@@ -82,7 +82,7 @@ class StopFlag:
         """Stop here if a signal has come: for phases that have nothing to save, in a process without other ranks.
 
         Raises:
-            PreemptedError: it has.
+            PreemptedError: It has.
         """
         if self.raised():
             raise self.stopped()
@@ -119,8 +119,8 @@ class SignalWatch(threading.Thread):
     not while a library computes. This thread reads the numbers that the system's own handler writes into a pipe.
 
     Args:
-        reader: the pipe's end.
-        flag: of the process.
+        reader: The pipe's end.
+        flag: Stop flag of the process.
     """
 
     def __init__(self, reader: int, flag: StopFlag = FLAG) -> None:
@@ -187,7 +187,7 @@ def _unwatched() -> None:
 
 
 def ignore_batch_signals() -> None:
-    """For a process that has done its work: to unload the libraries takes a while, and is nothing to be killed in."""
+    """End a process that has done its work: unloading the libraries takes a while, and a signal may come in it."""
     for number in BATCH_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what is being unloaded
@@ -201,17 +201,17 @@ def stopping_on_signals(
     last: bool = False,
     at_once: bool = False,
 ) -> Iterator[StopFlag]:
-    """Has signals set the flag while the block runs; then puts the former handlers back and the flag down.
+    """Have signals set the flag while the block runs; then put the former handlers back and the flag down.
 
     Args:
-        numbers: signals that set the flag.
-        flag: to be set.
-        last: the process does nothing after the block but end. Batch signals are then ignored from its end on, with no
+        numbers: Signals that set the flag.
+        flag: Flag that is set.
+        last: The process does nothing after the block but end. Batch signals are then ignored from its end on, with no
             moment between: the rank that ends first has its launcher send SIGTERM to those that are still ending.
-        at_once: a signal ends a process without other ranks where it is, unless it has a state to save.
+        at_once: A signal ends a process without other ranks where it is, unless it has a state to save.
 
     Raises:
-        PreemptedError: a signal has ended the block.
+        PreemptedError: A signal has ended the block.
     """
     if threading.current_thread() is not threading.main_thread():
         yield flag  # only the main thread may set handlers

@@ -1,4 +1,4 @@
-"""Where a process stands in a SLURM job: what srun's variables say of ranks, nodes and restarts."""
+"""Where a process stands in a SLURM job: srun's variables for ranks, nodes and restarts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SlurmStep:
     """The step that this process is a task of.
 
     Attributes:
-        nodes: of the step.
-        tasks: of the step, one for each rank.
+        nodes: Number of nodes of the step.
+        tasks: Number of tasks of the step, one for each rank.
     """
 
     nodes: int
@@ -54,7 +54,7 @@ def current_step(environment: Mapping[str, str] = os.environ) -> SlurmStep | Non
     """Return the step of a batch job that srun started this process in; None anywhere else.
 
     Raises:
-        ConfigError: the nodes have different numbers of tasks.
+        ConfigError: The nodes have different numbers of tasks.
     """
     if not in_step(environment):
         return None
@@ -75,7 +75,7 @@ def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def lock_patience(environment: Mapping[str, str] = os.environ) -> float:
-    """Seconds to wait for a run directory that another process works in: many where this job was here before."""
+    """Return the seconds to wait for a run directory that another process uses: many if this job was here before."""
     return _LOCK_PATIENCE_SECONDS if int(environment.get("SLURM_RESTART_COUNT", 0)) else 1.0
 
 
@@ -83,7 +83,7 @@ def planned_accelerator(accelerator: str, planned: PlannedStep) -> str:
     """Return the accelerator that Lightning's name stands for on the nodes of a job.
 
     Raises:
-        ConfigError: one that they will not have.
+        ConfigError: One that they will not have.
     """
     if accelerator == "auto" or accelerator == planned.accelerator:
         return planned.accelerator
@@ -102,7 +102,7 @@ def shape_problems(devices: Any, num_nodes: Any, step: SlurmStep) -> list[str]:
     Args:
         devices: "auto", -1, a number, or a list.
         num_nodes: 1 says nothing.
-        step: what the job has, or will have.
+        step: What the job has, or will have.
     """
     problems = []
     count = len(devices) if isinstance(devices, list | tuple) else devices

@@ -24,18 +24,18 @@ _SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def is_sharded(strategy: Any) -> bool:
-    """Whether a strategy, by name, in a configuration or made, shards the model."""
+    """Return whether a strategy, by name, in a configuration or made, shards the model."""
     configured = str(getattr(strategy, "class_path", "")).rpartition(".")[2]
     return strategy == SHARDED or isinstance(strategy, ShardedStrategy) or configured == ShardedStrategy.__name__
 
 
 def rank_count(devices: Any, num_nodes: int, accelerator: str) -> int:
-    """How many ranks a trainer starts.
+    """Return how many ranks a trainer starts.
 
     Args:
-        devices: as Lightning takes them: "auto", -1, a number, a list, or "0,2".
-        num_nodes: machines.
-        accelerator: resolved.
+        devices: Devices as Lightning takes them: "auto", -1, a number, a list, or "0,2".
+        num_nodes: Machines.
+        accelerator: Resolved.
     """
     kind = {"cuda": CUDAAccelerator, "mps": MPSAccelerator}.get(accelerator, CPUAccelerator)
     found = kind.auto_device_count() if devices == "auto" else kind.parse_devices(devices)
@@ -62,8 +62,8 @@ def device_problems(devices: Any, accelerator: str) -> list[str]:
     """List what `trainer.devices` asks of this machine that it does not have.
 
     Args:
-        devices: as Lightning takes them, well-formed: "auto", -1, a number, a list, or "0,2".
-        accelerator: resolved.
+        devices: Devices as Lightning takes them, well-formed: "auto", -1, a number, a list, or "0,2".
+        accelerator: Resolved.
     """
     if str(devices) in ("auto", "-1"):
         return []
@@ -83,14 +83,14 @@ def device_problems(devices: Any, accelerator: str) -> list[str]:
 def make_strategy(
     strategy: str | Strategy, precision: str, accelerator: str, *, ranks: int = 1, shards_checkpoints: bool = False
 ) -> tuple[str | Strategy, Precision | None]:
-    """Lightning's strategy for a name, and the precision plugin that it needs in place of the trainer's own.
+    """Return Lightning's strategy for a name, and the precision plugin that it needs in place of the trainer's own.
 
     Args:
         strategy: "auto", "ddp", "fsdp", or one already made.
-        precision: resolved.
-        accelerator: resolved.
-        ranks: of the run; "auto" is "ddp" where there are several.
-        shards_checkpoints: of a sharded model, see `ShardedStrategy`.
+        precision: Resolved.
+        accelerator: Resolved.
+        ranks: Number of ranks of the run; "auto" is "ddp" if there are several.
+        shards_checkpoints: Whether a sharded model's checkpoint is sharded too, see `ShardedStrategy`.
     """
     if is_sharded(strategy):
         made = strategy if isinstance(strategy, ShardedStrategy) else ShardedStrategy()
@@ -115,20 +115,20 @@ def check_strategy(
     quant_storage: str = "uint8",
     trains: bool = True,
 ) -> None:
-    """Refuses what cannot work together, before anything is loaded.
+    """Refuse what cannot work together, before anything is loaded.
 
     Args:
-        strategy: a name, or one already made.
-        precision: resolved.
-        accelerator: resolved.
-        optimizer: the model's option, such as "adamw" or "adamw_8bit".
-        quantization: the model's option: "none", "nf4" or "int8".
-        compute_dtype: the model's option: "auto", or the dtype of the frozen weights' products.
+        strategy: A name, or one already made.
+        precision: Resolved.
+        accelerator: Resolved.
+        optimizer: The model's option, such as "adamw" or "adamw_8bit".
+        quantization: The model's option: "none", "nf4" or "int8".
+        compute_dtype: The model's option: "auto", or the dtype of the frozen weights' products.
         quant_storage: The model's option: the dtype that packed NF4 weights are stored in.
-        trains: whether the model has anything to train.
+        trains: Whether the model has anything to train.
 
     Raises:
-        ConfigError: with the cure.
+        ConfigError: Options cannot work together; the message names the fix.
     """
     # a subclass, such as DeepSpeed's, steps in its own way
     if not (strategy in NAMES if isinstance(strategy, str) else is_sharded(strategy) or type(strategy) in _MADE):

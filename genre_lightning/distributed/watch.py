@@ -1,4 +1,4 @@
-"""Ranks that watch each other's processes: one that dies ends the others within seconds, and its name is said."""
+"""Ranks that watch each other's processes: one that dies ends the others within seconds, and is named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BENIGN = (0, PreemptedError.exit_status)
 
 
 def death_notice(rank: int, status: int) -> str:
-    """Return what is said of a rank that died."""
+    """Return the message about a rank that died."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     hint = " (out of memory, perhaps)" if status == -signal.SIGKILL else ""
     return (
@@ -43,7 +43,7 @@ class RankObserver(threading.Thread):
     state and left with 75 would have the others killed.
 
     Args:
-        children: processes of ranks 1, 2, … of this node.
+        children: Processes of ranks 1, 2, … of this node.
     """
 
     def __init__(self, children: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -61,7 +61,7 @@ class RankObserver(threading.Thread):
             time.sleep(_POLL_SECONDS)
 
     def name_the_dead(self) -> bool:
-        """Says once which rank has died, and returns whether one has."""
+        """Log once which rank has died, and return whether one has."""
         statuses = [child.poll() for child in self.children]
         dead = [(rank, s) for rank, s in enumerate(statuses, start=1) if s is not None and s not in _BENIGN]
         if dead and self._said.acquire(blocking=False):
@@ -84,7 +84,7 @@ _OBSERVER: list[RankObserver] = []
 
 
 def observe_children(children: list[subprocess.Popen[bytes]]) -> None:
-    """Lightning's hook: called by the first rank of a node when it has started the others."""
+    """Note the ranks that were started: Lightning's hook, called by the first process of a node."""
     _OBSERVER[:] = [RankObserver(children)]
     _OBSERVER[0].start()
     BEFORE_EXIT.append(_kill_children)
@@ -99,12 +99,12 @@ def _kill_children() -> None:
 
 @contextmanager
 def explaining_failures() -> Iterator[None]:
-    """Names the dead rank when a collective fails here because of it, before the error goes on; then parts the ranks.
+    """Name the dead rank when a collective fails here because of it, before the error is raised; then part the ranks.
 
     A rank that leaves while others still use its connections aborts, so all leave together.
 
     Raises:
-        RankLostError: in place of what a broken connection raised.
+        RankLostError: A rank was lost; raised in place of the error of the broken connection.
     """
     try:
         yield
@@ -116,7 +116,7 @@ def explaining_failures() -> Iterator[None]:
             raise
         rank = rank_name()
         raise RankLostError(
-            f"rank {rank} has lost its connection to a rank that died, whose own words say why "
+            f"rank {rank} has lost its connection to a rank that died, whose own message has the reason "
             f"({one_line(error)[-120:]}): run the same command again to resume from the last checkpoint"
         ) from error
     except (PreemptedError, PrunedError):
@@ -126,7 +126,7 @@ def explaining_failures() -> Iterator[None]:
 
 
 def _lost_a_rank(error: RuntimeError) -> bool:
-    """Whether a collective raised it because a peer is gone: gloo has no class of its own for that."""
+    """Return whether a collective raised it because a peer is gone: gloo has no class of its own for that."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
@@ -141,15 +141,15 @@ def watch_parent(parent: int, name: str) -> None:
     """End this process when the one that started it is gone: a rank alone would wait in a collective for ever.
 
     Args:
-        parent: its process id.
-        name: of what is gone, for the message.
+        parent: Its process id.
+        name: Name of what has ended, for the message.
     """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_POLL_SECONDS)
         print(f"genre-lightning: rank {rank_name()} stops, as {name} is gone", file=sys.stderr, flush=True)
-        # the others may be about to say why in errors of their own
+        # the others may be about to report why in errors of their own
         time.sleep(2 * _POLL_SECONDS)
         os._exit(1)
 
@@ -160,7 +160,7 @@ def watch_ranks() -> None:
     """Have every process of a run watch its family: call it before the trainer starts any rank.
 
     Raises:
-        ConfigError: the environment's limit for heartbeats is none.
+        ConfigError: The environment's limit for heartbeats is none.
     """
     limit_seconds()
     subprocess_script._launch_process_observer = observe_children  # type: ignore[assignment]

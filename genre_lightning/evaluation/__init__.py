@@ -1,1 +1,1 @@
-"""What a model's predictions are worth: decisions, metrics, tables, figures, report, comparison. Needs no torch."""
+"""What a model's predictions are worth: decisions, metrics, tables, plots, report, comparison. Needs no torch."""

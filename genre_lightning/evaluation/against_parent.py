@@ -112,7 +112,7 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = boo
 
 
 def _samples(stored: StoredPredictions, seed: int, resamples: int) -> bootstrap.Samples:
-    """Metrics of resamples of the films, or of the films themselves for no resamples."""
+    """Return the metrics of resamples of the films, or of the films themselves for no resamples."""
     labels, known = stored.predictions.labels, stored.predictions.known
     decided = judged(stored.decided, known)
     if not resamples:
@@ -153,7 +153,7 @@ def is_worse(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(comparison: Mapping[str, Any]) -> str:
-    """Say in a sentence whether the run is better or worse than its parent."""
+    """Return a sentence on whether the run is better or worse than its parent."""
     if worse := is_worse(comparison):
         return f"significantly worse than the parent on its test films: {', '.join(worse)}"
     rows = (*comparison["overall"], *comparison["genres"])
@@ -164,7 +164,7 @@ def verdict(comparison: Mapping[str, Any]) -> str:
 
 
 def comparison_path(run: RunDirectory) -> Path:
-    """Where the comparison of a run with its parent lies."""
+    """Return the path of the comparison of a run with its parent."""
     return run.path / "evaluation" / "against_parent.json"
 
 

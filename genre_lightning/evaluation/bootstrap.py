@@ -33,7 +33,7 @@ _BATCH_CELLS = 2_000_000
 _JACKKNIFE = 500
 """Most films or groups of films that are left out in turn: the acceleration falls with the root of the films."""
 _TIE = 1e-12
-"""Relative difference below which a resample's figure is the figure itself: sums of floats depend on their order."""
+"""Relative difference below which a resample's metric is the metric itself: sums of floats depend on their order."""
 
 Samples = dict[str, FloatArray]
 
@@ -50,7 +50,7 @@ def film_weights(films: int, resamples: int = RESAMPLES, seed: int = 0) -> Itera
 def policy_samples(
     labels: BoolArray, decided: BoolArray, weights: NDArray[np.float32], known: BoolArray | None = None
 ) -> Samples:
-    """Give the figures of `metrics.policy_metrics` for each resample.
+    """Return the metrics of `metrics.policy_metrics` for each resample.
 
     Args:
         labels: bool (films, genres).
@@ -59,7 +59,7 @@ def policy_samples(
         known: bool (films, genres): labels that are known; None for all. See `metrics`.
 
     Returns:
-        float64 (resamples,) for each name, NaN where a resample leaves it undefined, and `f1` (resamples, genres).
+        float64 (resamples,) for each name, NaN if a resample leaves it undefined, and `f1` (resamples, genres).
     """
     genres, films = labels.shape[1], weights.sum(axis=1, dtype=np.float64)
     tp = _weighted(weights, labels & decided)
@@ -82,7 +82,7 @@ def policy_samples(
 def threshold_free_samples(
     labels: BoolArray, probabilities: FloatArray, weights: NDArray[np.float32], known: BoolArray | None = None
 ) -> Samples:
-    """Give the figures of `metrics.threshold_free_metrics` for each resample, float64 (resamples,) for each name."""
+    """Return the metrics of `metrics.threshold_free_metrics` for each resample, float64 (resamples,) for each name."""
     films, genres = labels.shape
     precision = np.full((len(weights), genres), np.nan)
     area = np.full((len(weights), genres), np.nan)
@@ -114,7 +114,7 @@ def bootstrap_samples(
     seed: int = 0,
     known: BoolArray | None = None,
 ) -> dict[str, Samples]:
-    """Resample all figures, the same films for each of them.
+    """Resample all metrics, the same films for each of them.
 
     The films drawn depend on (number of films, resamples, seed) alone, so that two models evaluated on the same films
     in the same order have paired samples.
@@ -123,12 +123,12 @@ def bootstrap_samples(
         labels: bool (films, genres), at least one film.
         probabilities: floating (films, genres), calibrated.
         decided: bool (films, genres) for each policy.
-        resamples: how many.
-        seed: of the drawing.
+        resamples: How many.
+        seed: Random seed of the resampling.
         known: bool (films, genres): labels that are known; None for all.
 
     Returns:
-        "threshold_free" and each policy, with the samples of each figure.
+        "threshold_free" and each policy, with the samples of each metric.
     """
     return _samples(labels, probabilities, decided, film_weights(len(labels), resamples, seed), known)
 
@@ -141,18 +141,18 @@ def bca_intervals(
     level: float = LEVEL,
     known: BoolArray | None = None,
 ) -> dict[str, Samples]:
-    """Give the interval of every figure that `bootstrap_samples` resampled.
+    """Return the interval of every metric that `bootstrap_samples` resampled.
 
     Args:
         labels: bool (films, genres), at least one film.
         probabilities: floating (films, genres), calibrated.
         decided: bool (films, genres) for each policy.
-        samples: of the same arguments.
-        level: share of the intervals that hold the true figure.
-        known: of the same.
+        samples: What `bootstrap_samples` returned for the same arguments.
+        level: Fraction of the intervals that hold the true metric.
+        known: As given to `bootstrap_samples`.
 
     Returns:
-        "threshold_free" and each policy, with float64 (2, ...) for each figure; see `bca_interval`.
+        "threshold_free" and each policy, with float64 (2, ...) for each metric; see `bca_interval`.
     """
     figures = _samples(labels, probabilities, decided, iter([np.ones((1, len(labels)), dtype=np.float32)]), known)
     left_out = _samples(labels, probabilities, decided, jackknife_weights(len(labels)), known)
@@ -198,18 +198,18 @@ def bca_interval(
 ) -> NDArray[np.float64]:
     """Give the bias-corrected and accelerated interval (Efron, "Better Bootstrap Confidence Intervals", 1987).
 
-    A percentile interval lies off figures that resampling shifts, such as calibration error or the mean of average
-    precisions of rare genres. Where the shift is larger than the spread, even the corrected interval leaves out its
-    own figure: there are too few films for one, and it is NaN. So it is if all resamples give the same figure.
+    A percentile interval lies off metrics that resampling shifts, such as calibration error or the mean of average
+    precisions of rare genres. If the shift is larger than the spread, even the corrected interval leaves out its
+    own metric: there are too few films for one, and it is NaN. So it is if all resamples give the same metric.
 
     Args:
-        samples: floating (resamples, ...), of the figure; resamples that leave it undefined are NaN and left out.
-        figure: floating (...), of all films.
+        samples: floating (resamples, ...), of the metric; resamples that leave it undefined are NaN and left out.
+        figure: Metric of all films, floating (...).
         left_out: floating (groups, ...), of all films but one group.
-        level: share of the intervals that hold the true figure.
+        level: Fraction of the intervals that hold the true metric.
 
     Returns:
-        float64 (2, ...): low and high; NaN where there is none.
+        float64 (2, ...): low and high; NaN if there is none.
     """
     shape, size = np.shape(figure), np.size(figure)
     columns = zip(
@@ -229,7 +229,7 @@ def _bca_of_one(samples: FloatArray, figure: float, left_out: FloatArray, level:
         return nothing
     tie = _TIE * max(1.0, abs(figure))
     if np.ptp(defined) <= tie:
-        return nothing  # 0 of 59 films is no proof of 0: resampling never shows what no film of the sample has
+        return nothing  # 0 of 59 films is not proof of 0: resampling never shows what no film of the sample has
     below = ((defined < figure - tie).mean() + (defined <= figure + tie).mean()) / 2
     bias = ndtri(below)
     if not np.isfinite(bias):
@@ -245,7 +245,7 @@ def _bca_of_one(samples: FloatArray, figure: float, left_out: FloatArray, level:
 
 
 def paired_p_value(first: FloatArray, second: FloatArray) -> float:
-    """Two-sided p-value of "no difference" from paired resamples of one figure for two models.
+    """Return the two-sided p-value of "no difference" from paired resamples of one metric for two models.
 
     p = 2 min(#{difference <= 0} + 1, #{difference >= 0} + 1) / (resamples + 1), at most 1: the smallest level at which
     the percentile interval of the difference leaves out 0. The one added keeps it above 0, which no finite bootstrap
@@ -256,7 +256,7 @@ def paired_p_value(first: FloatArray, second: FloatArray) -> float:
         second: floating (resamples,), from the same films drawn.
 
     Returns:
-        The p-value; NaN where no resample defines both figures.
+        The p-value; NaN if no resample defines both metrics.
     """
     difference = (first - second)[~np.isnan(first - second)]
     if difference.size == 0:
@@ -283,7 +283,7 @@ def _weighted(weights: NDArray[np.float32], values: NDArray) -> FloatArray:
 def _ranking_samples(
     truth: BoolArray, scores: FloatArray, weights: NDArray[np.float32]
 ) -> tuple[FloatArray, FloatArray]:
-    """Average precision and ROC area of one genre in each resample; formulas as in `metrics`, with weighted counts."""
+    """Return the average precision and ROC area of one genre in each resample, as in `metrics` with weighted counts."""
     order = np.argsort(-scores)
     ranked = scores[order]
     places = np.flatnonzero(truth[order])

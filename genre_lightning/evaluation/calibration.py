@@ -69,7 +69,7 @@ def fit_platt(
         known: bool (films, genres): labels that are known; None for all.
 
     Returns:
-        scale and shift, float64 (genres,) each; the scales are within [1/20, 20].
+        Scale and shift, float64 (genres,) each; the scales are within [1/20, 20].
     """
     common = 1 / fit_temperature(*known_pairs(known, logits, labels))
     scale, shift = np.full(labels.shape[1], common), np.zeros(labels.shape[1])
@@ -120,14 +120,14 @@ def choose_calibration(
 ) -> Literal["temperature", "platt"]:
     """Name the calibration that predicts films it was not fitted on better, by cross-validated likelihood.
 
-    Platt scaling has two numbers a genre to fit, so it wins where there are films enough for them, and where training
+    Platt scaling has two numbers a genre to fit, so it wins if there are enough films for them, and if training
     has shifted the genres apart, as pos_weight does.
 
     Args:
-        logits: raw, (films, genres).
+        logits: Raw, (films, genres).
         labels: bool, the same shape.
-        folds: of the cross-validation.
-        seed: of the deal of films to folds.
+        folds: Number of folds of the cross-validation.
+        seed: Random seed of the assignment of films to folds.
         known: bool (films, genres): labels that are known; None for all.
     """
     folds = min(folds, len(logits))

@@ -42,7 +42,7 @@ PAPER_ROW = {
     "recall_micro": 0.630,
     "threshold": 0.70,
 }
-"""The published figures, at the threshold that was chosen on the same 20% of films that they are of."""
+"""The published metrics, at the threshold that was chosen on the same 20% of films that they are of."""
 PAPER_NAME = "paper, as published (another split, threshold chosen on it)"
 
 
@@ -58,7 +58,7 @@ class Comparison:
     optimistic: bool
     """Whether the runs' thresholds were fitted on these very films."""
     rows: list[dict[str, Any]]
-    """A run each, best first: run, each figure, its `_low` and `_high`, its `_p`, seconds, trainable_parameters."""
+    """A row per run, best first: run, each metric, its `_low` and `_high`, its `_p`, seconds, trainable_parameters."""
     lineage: list[str] = field(default_factory=list)
     """Which runs continue from which, if all are of one family: they are compared on the films that all have."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -77,15 +77,15 @@ def compare_runs(
     """Compare runs on the films of one split, as each decides with its own thresholds for each genre.
 
     Args:
-        directories: of at least two finished runs.
-        split: of the predictions.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
+        directories: Directories of at least two finished runs.
+        split: Split of the predictions.
+        seed: Random seed of the bootstrap.
+        resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ConfigError: there are fewer than two directories, or one is given twice.
-        CheckpointError: a directory is no finished run.
-        DataError: the runs were evaluated on different films, labels or vocabularies.
+        ConfigError: There are fewer than two directories, or one is given twice.
+        CheckpointError: A directory is not a finished run.
+        DataError: The runs were evaluated on different films, labels or vocabularies.
     """
     if len({Path(directory).resolve() for directory in directories}) < max(2, len(directories)):
         raise ConfigError("compare needs at least two different run directories: name two or more finished runs")
@@ -142,7 +142,7 @@ def require_same_films(first: StoredPredictions, second: StoredPredictions, name
     """Refuse two sets of predictions that are not of the same films with the same labels.
 
     Raises:
-        DataError: they differ; the message says in what.
+        DataError: They differ; the message names the difference.
     """
     second.predictions.require_genres(first.predictions.genres)
     hashes = [stored.metadata.get("split_sha256") for stored in (first, second)]
@@ -182,7 +182,7 @@ def comparison_files(directory: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def is_comparison(directory: str | os.PathLike[str]) -> bool:
-    """Whether a directory holds what `write_comparison` writes, and no run."""
+    """Return whether a directory holds what `write_comparison` writes, and no run."""
     files = comparison_files(directory).values()
     return all(file.is_file() for file in files) and not RunDirectory(Path(directory)).config.exists()
 
@@ -219,13 +219,13 @@ def markdown(comparison: Comparison) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Say what the table's figures are."""
+    """Return the notes below the table."""
     fitted_here = ["Thresholds were fitted on these very films: the metrics are optimistic."] * comparison.optimistic
     return [
         *fitted_here,
         *comparison.lineage,
         f"{comparison.n:,} films of the {comparison.split} split, each run with its own threshold for each genre.",
-        "In brackets: 95% bootstrap intervals over films (BCa); none where there are too few films for one.",
+        "In brackets: 95% bootstrap intervals over films (BCa); none if there are too few films for one.",
         f"p: paired bootstrap, two-sided, against '{comparison.best}' (best micro-F1), not adjusted for several runs.",
         "The paper's row is of another split, with one threshold (0.70) chosen on the films it is scored on: "
         "no p-value can be given, and it is optimistic.",
@@ -256,7 +256,7 @@ def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def stacked_cells(comparison: Comparison) -> tuple[list[str], list[list[list[str]]]]:
-    """Lay out the same as lines of few, narrow cells: a figure over its interval and its p-value, time over size."""
+    """Lay out the same as lines of few, narrow cells: a metric over its interval and its p-value, time over size."""
     flat_heads, flat = table_cells(comparison)
     heads = ["run", *(title for _, title in COMPARED), "trained in"]
     rows = []
@@ -282,7 +282,7 @@ def _count(parameters: int) -> str:
 
 
 def _row(stored: StoredPredictions, seed: int, resamples: int) -> tuple[dict[str, Any], bootstrap.Samples]:
-    """Compute a run's figures, intervals and samples; films in the order of their ids, so that samples are paired."""
+    """Compute a run's metrics, intervals and samples; films in the order of their ids, so that samples are paired."""
     order = np.argsort(stored.predictions.ids, kind="stable")
     labels, probabilities = stored.predictions.labels[order], stored.probabilities[order]
     known = None if stored.predictions.known is None else stored.predictions.known[order]
@@ -301,6 +301,6 @@ def _row(stored: StoredPredictions, seed: int, resamples: int) -> tuple[dict[str
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Name runs by their directories, and by their paths where two directories share a name."""
+    """Name runs by their directories, and by their paths if two directories share a name."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.directory) for run in runs]

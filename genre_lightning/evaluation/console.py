@@ -1,4 +1,4 @@
-"""The headline figures as a table for a terminal, and for the log file of a job."""
+"""The headline metrics as a table for a terminal, and for the log file of a job."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOG_WIDTH = 100
 
 
 def titles_without_interval(result: Mapping[str, Any]) -> list[str]:
-    """Name the defined figures that have no interval, as there are too few films for one."""
+    """Name the defined metrics that have no interval, as there are too few films for one."""
     names = dict((*HEADLINES, *THRESHOLD_FREE))
     found = []
     for path in result.get("bootstrap", {}).get("too_few_films_for", ()):
@@ -46,7 +46,7 @@ def titles_without_interval(result: Mapping[str, Any]) -> list[str]:
 
 
 def figure_text(value: float | None, interval: Sequence[float | None] | None = None) -> str:
-    """Write a figure with its interval, "0.605 [0.597, 0.613]"; an undefined one is a dash."""
+    """Format a metric with its interval, "0.605 [0.597, 0.613]"; an undefined one is a dash."""
     if value is None:
         return "-"
     if not interval or interval[0] is None or interval[1] is None:
@@ -79,11 +79,11 @@ def _some_of(genres: Sequence[str], most: int = 20) -> str:
 
 
 def headline_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
-    """Lay out what `evaluate` gave: one row a figure, one column a policy, with 95% intervals.
+    """Lay out the result of `evaluate`: one row per metric, one column per policy, with 95% intervals.
 
     Args:
-        result: of a split.
-        narrow: put each interval on a line of its own.
+        result: Result of a split's evaluation.
+        narrow: Put each interval on a line of its own.
     """
     spans = result.get("intervals", {})
     # ASCII: a log may be read with any encoding
@@ -103,7 +103,7 @@ def headline_table(result: Mapping[str, Any], *, narrow: bool = False) -> Table:
 
 
 def probability_table(result: Mapping[str, Any]) -> Table:
-    """Lay out the figures that need no threshold."""
+    """Lay out the metrics that need no threshold."""
     spans = result.get("intervals", {}).get("threshold_free", {})
     table = Table(box=box.ASCII)
     table.add_column("of the probabilities", no_wrap=True)
@@ -117,8 +117,8 @@ class SafeConsole(Console):
     """A console that takes text as it is: no markup, no emoji by name, and nothing that a terminal obeys.
 
     Args:
-        file: where it prints; None takes the standard output.
-        options: of rich's console.
+        file: File that it prints to; None takes the standard output.
+        options: Options of rich's console.
     """
 
     def __init__(self, file: TextIO | None, **options: Any) -> None:
@@ -147,7 +147,7 @@ def console_of(file: TextIO | None) -> Console:
 
 
 def stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str) -> Table:
-    """Lay out cells of several lines each, the first column folded where it is long."""
+    """Lay out cells of several lines each, the first column folded if it is long."""
     table = Table(box=box.ASCII, title=title, title_justify="left", show_lines=True)
     table.add_column(heads[0], overflow="fold", min_width=12)
     for head in heads[1:]:
@@ -158,7 +158,7 @@ def stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]],
 
 
 def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> None:
-    """Print the headline table, and the genres whose figures are undefined."""
+    """Print the headline table, and the genres whose metrics are undefined."""
     console = console_of(file)
     table = headline_table(result)
     needed = console.measure(table, options=console.options.update(max_width=2 * LOG_WIDTH)).maximum

@@ -20,13 +20,13 @@ def loss_by_epoch(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Average the logged training losses of each epoch, and take its last validation loss.
 
     Args:
-        path: curves.csv: an `epoch` column, and columns of losses that are empty where nothing was logged.
+        path: curves.csv: an `epoch` column, and columns of losses that are empty if nothing was logged.
 
     Returns:
-        Rows of epoch (counted from 1), train and validation (None where not logged), by epoch.
+        Rows of epoch (counted from 1), train and validation (None if not logged), by epoch.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: The file is missing or damaged.
     """
     columns, rows = read_curves(path)
     train: dict[int, list[float]] = defaultdict(list)
@@ -65,7 +65,7 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str,
     A last line without its end is left out, and so are empty cells.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: The file is missing or damaged.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"{path} is missing: {REMAKE}")

@@ -84,7 +84,7 @@ class Decision:
         """Give a policy's threshold of each genre, float64 (genres,).
 
         Raises:
-            ConfigError: there is no such policy.
+            ConfigError: There is no such policy.
         """
         if policy == "per_genre":
             return self.threshold_per_genre
@@ -95,7 +95,7 @@ class Decision:
         raise ConfigError(f"there is no decision policy {policy!r}: choose one of {', '.join(POLICIES)}")
 
     def decide(self, probabilities: FloatArray, policy: Policy = "per_genre") -> BoolArray:
-        """Choose genres where probability >= threshold: bool (films, genres), from calibrated probabilities."""
+        """Choose genres whose probability >= threshold: bool (films, genres), from calibrated probabilities."""
         return np.asarray(probabilities, dtype=np.float64) >= self.thresholds(policy)
 
     def with_checkpoint(self, sha256: str | None) -> Decision:
@@ -132,7 +132,7 @@ class Decision:
         """Restore a decision.
 
         Raises:
-            ValueError: the values are not those of a decision; the message says which.
+            ValueError: The values are not those of a decision; the message names the value.
         """
         require_shape(values, _SHAPE)
         genres, thresholds, platt = tuple(values["genres"]), values["thresholds"], values.get("platt")
@@ -167,10 +167,10 @@ class Decision:
         """Give the same decision for logits whose columns are in another order.
 
         Args:
-            genres: names of the columns.
+            genres: Names of the columns.
 
         Raises:
-            CheckpointError: they are not the decision's genres.
+            CheckpointError: They are not the decision's genres.
         """
         if self.genres == tuple(genres):
             return self
@@ -200,18 +200,18 @@ def fit_decision(
     cannot undo that, Platt scaling can. Either way the thresholds of each genre are fitted after it.
 
     Args:
-        predictions: of films that the model was not trained on.
-        split: their split's name; "test" is refused.
+        predictions: Predictions of films that the model was not trained on.
+        split: Their split's name; "test" is refused.
         calibration: "none", "temperature", "platt", or "auto" for the one of the last two with the better
             cross-validated likelihood on these films.
-        shrinkage: pull of a genre's threshold to the global one, in positives.
-        resamples: bootstrap resamples that a genre's threshold is averaged over.
-        seed: of the resampling.
-        checkpoint_sha256: of the checkpoint that made the predictions.
+        shrinkage: Pull of a genre's threshold to the global one, in positives.
+        resamples: Bootstrap resamples that a genre's threshold is averaged over.
+        seed: Random seed of the resampling.
+        checkpoint_sha256: SHA-256 of the checkpoint that made the predictions.
 
     Raises:
-        ConfigError: the split is test, or there is no such calibration.
-        DataError: there is no film, or no film has a genre.
+        ConfigError: The split is test, or there is no such calibration.
+        DataError: There is no film, or no film has a genre.
     """
     if split == "test":
         raise ConfigError("a decision fitted on test would flatter the test metrics: fit it on validation")
@@ -253,11 +253,11 @@ def read_decision(path: str | os.PathLike[str], fix: str = REMAKE) -> Decision:
     """Read decision.json.
 
     Args:
-        path: of the file.
-        fix: for one that is missing or damaged.
+        path: Path of the file.
+        fix: Fix to report for one that is missing or damaged.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: The file is missing or damaged.
     """
     return read_record(path, Decision.from_dict, fix)
 
@@ -266,7 +266,7 @@ def check_checkpoint(decision: Decision, sha256: str | None, fix: str = REMAKE) 
     """Refuse a decision that was fitted on another checkpoint's logits; one bound to no checkpoint fits any.
 
     Raises:
-        CheckpointError: the SHA-256 differ.
+        CheckpointError: The SHA-256 differ.
     """
     expected = decision.checkpoint_sha256
     if expected is not None and expected != sha256:

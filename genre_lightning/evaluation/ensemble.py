@@ -36,10 +36,10 @@ def fit_weights(
     run's likelihood over the mixture's. The loss is convex in the weights and falls with every step.
 
     Args:
-        probabilities: one floating (films, genres) array for each run.
+        probabilities: One floating (films, genres) array for each run.
         labels: bool (films, genres).
-        steps: the most to take.
-        tolerance: change of a weight below which to stop.
+        steps: The most to take.
+        tolerance: Change of a weight below which to stop.
 
     Returns:
         float64 (runs,), not negative, of sum 1.
@@ -83,21 +83,21 @@ def write_ensemble(
     """Fit an ensemble on validation, evaluate it on test, and write both as a run directory.
 
     Args:
-        run_directory: of the ensemble.
-        directories: of at least two runs evaluated on validation and test.
-        calibration: of the mean.
-        figures: also draw.
-        seed: of the bootstrap and of the thresholds' resampling.
-        resamples: of the bootstrap.
-        before_writing: called once all runs have been read and checked, such as to take the directory's lock.
+        run_directory: Run directory of the ensemble.
+        directories: Directories of at least two runs evaluated on validation and test.
+        calibration: Calibration of the mean of the logits.
+        figures: Whether to draw plots too.
+        seed: Random seed of the bootstrap and of the thresholds' resampling.
+        resamples: Number of resamples of the bootstrap.
+        before_writing: Called once all runs have been read and checked, such as to take the directory's lock.
 
     Returns:
         The weight of each run, by its absolute path.
 
     Raises:
-        ConfigError: there are fewer than two runs, or the ensemble's directory holds one of them or another run.
-        CheckpointError: a directory is no finished run.
-        DataError: the runs are of different splits.
+        ConfigError: There are fewer than two runs, or the ensemble's directory holds one of them or another run.
+        CheckpointError: A directory is not a finished run.
+        DataError: The runs are of different splits.
     """
     paths = [Path(directory).resolve() for directory in directories]
     if len(set(paths)) < max(2, len(paths)):
@@ -150,10 +150,10 @@ def write_ensemble(
 
 
 def require_no_other_run(files: RunDirectory) -> None:
-    """Refuse to write an ensemble over a run of another kind, or among files that are no run's.
+    """Refuse to write an ensemble over a run of another kind, or among files that are not a run's.
 
     Raises:
-        ConfigError: with the cure.
+        ConfigError: The directory holds something else; the message names the fix.
     """
     files.check_writable()
     if files.config.is_file() and kind_of(files.settings()) != ENSEMBLE:

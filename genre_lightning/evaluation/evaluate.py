@@ -1,4 +1,4 @@
-"""Evaluation of predictions under a decision: figures, and the files of an evaluation directory."""
+"""Evaluation of predictions under a decision: metrics, and the files of an evaluation directory."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def evaluate(
     split: str = "",
     resamples: int = bootstrap.RESAMPLES,
 ) -> dict[str, Any]:
-    """Compute the figures of metrics.json.
+    """Compute the metrics of metrics.json.
 
     Plain numbers are at `threshold_free.<name>` and `policies.<policy>.<name>`, and their 95% intervals [low, high] at
-    the same path under `intervals`. Undefined figures are None. `raw` holds loss and ece before calibration,
-    and the figures of deciding at 0.5 then. `trivial_baseline` holds those of giving every film the same genres, which
-    were chosen where the decision was fitted. `languages` holds the rows of `language_rows`, if there are any.
+    the same path under `intervals`. Undefined metrics are None. `raw` holds loss and ece before calibration,
+    and the metrics of deciding at 0.5 then. `trivial_baseline` holds those of giving every film the same genres, which
+    were chosen on the split of the decision. `languages` holds the rows of `language_rows`, if there are any.
 
     Args:
         scored: At least one film, decided by a decision that was fitted on other films.
-        seed: of the bootstrap.
-        split: name of the split.
-        resamples: of the bootstrap; 0 for no intervals.
+        seed: Random seed of the bootstrap.
+        split: Name of the split.
+        resamples: Number of resamples of the bootstrap; 0 for no intervals.
 
     Raises:
-        DataError: there is no film.
+        DataError: There is no film.
     """
     predictions, decision, labels = scored.predictions, scored.decision, scored.labels
     predictions.require_films(f"evaluate on {split}" if split else "evaluate")
@@ -121,7 +121,7 @@ def genre_rows(scored: ScoredSplit, *, seed: int = 0, resamples: int = 0) -> lis
     """Give the rows of per_genre.csv: one a genre, for the shipped policy.
 
     With `resamples` they have the 95% interval of F1 too. `calibration_error` is the ECE of the genre's calibrated
-    probabilities; undefined figures are NaN.
+    probabilities; undefined metrics are NaN.
     """
     labels, probabilities, decided = scored.labels, scored.probabilities, scored.judged[SHIPPED_POLICY]
     figures = genre_policy_metrics(labels, decided)
@@ -183,24 +183,24 @@ def write_evaluation(
     top_words.json, which `explain` adds, is kept.
 
     Args:
-        directory: such as RUN/evaluation/test.
-        predictions: of at least one film.
-        decision: fitted on other films.
-        split: name of the split.
-        figures: also draw figures/*.png.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
-        metadata: kept in predictions.parquet and metrics.json: split_sha256, checkpoint_sha256, and the cost that
+        directory: Directory to write to, such as RUN/evaluation/test.
+        predictions: Predictions of at least one film.
+        decision: Fitted on other films.
+        split: Name of the split.
+        figures: Whether to draw figures/*.png too.
+        seed: Random seed of the bootstrap.
+        resamples: Number of resamples of the bootstrap.
+        metadata: Kept in predictions.parquet and metrics.json: split_sha256, checkpoint_sha256, and the cost that
             `compare` shows, seconds (of training) and trainable_parameters.
-        provenance: what made them, kept in metrics.json: "made_by" and "training".
-        films: which films they are, kept in metrics.json.
-        curves_csv: the run's curves, for the figure of the loss.
+        provenance: What made them, kept in metrics.json: "made_by" and "training".
+        films: Which films they are, kept in metrics.json.
+        curves_csv: The run's curves, for the plot of the loss.
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        DataError: there is no film, or the decision is of another vocabulary.
+        DataError: There is no film, or the decision is of another vocabulary.
     """
     scored = ScoredSplit(predictions, decision)
     result = evaluate(scored, seed, split=split, resamples=resamples)

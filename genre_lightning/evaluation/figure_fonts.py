@@ -19,12 +19,12 @@ _WITHOUT_LETTERS = ("Last Resort", "STIXNonUnicode", "cm")
 
 @contextmanager
 def drawable(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Give names as figures show them: for characters that the usual font lacks, another installed one is added.
+    """Return names as plots show them: for characters that the usual font lacks, another installed one is added.
 
     A character that no installed font has becomes its escape in Python, and a long name is cut.
 
     Args:
-        names: of genres; figures must be drawn within the context.
+        names: Names of genres; plots must be drawn within the context.
     """
     shown = [visible(name) for name in names]
     usual = _characters(font_manager.findfont(font_manager.FontProperties()))

@@ -70,7 +70,7 @@ def describe_films(metrics: Mapping[str, Any]) -> list[str]:
     """Describe the films of an evaluation in plain sentences.
 
     Args:
-        metrics: what metrics.json holds.
+        metrics: What metrics.json holds.
     """
     if not metrics.get("films"):
         return []
@@ -108,7 +108,7 @@ def describe_provenance(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name what made an evaluation, as rows of a table; what is not known is left out.
 
     Args:
-        metrics: what metrics.json holds.
+        metrics: What metrics.json holds.
     """
     training, evaluation = metrics.get("training") or {}, metrics.get("made_by") or {}
     rows = []

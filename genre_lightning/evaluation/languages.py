@@ -35,7 +35,7 @@ def language_rows(scored: ScoredSplit, *, seed: int = 0, resamples: int = 0) -> 
         resamples: Of the bootstrap for the interval of micro-F1; 0 for none.
 
     Returns:
-        language (such as "en", or "other"), languages that the row stands for, films, f1_micro by a threshold for each
+        Language (such as "en", or "other"), languages that the row stands for, films, f1_micro by a threshold for each
         genre with its interval f1_low and f1_high, and map_macro; nothing if there are no languages, or one alone.
     """
     if scored.predictions.languages is None:

@@ -1,4 +1,4 @@
-"""The paper's tables in its own layout, its protocol beside the held-out figure."""
+"""The paper's tables in its own layout, its protocol beside the held-out metric."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def paper_tables(run_directory: str | os.PathLike[str], split: str = "test") -> 
     """Gather Table I (loss by epoch), Table II (threshold grid), and both protocols side by side.
 
     The paper chooses the threshold on the same films that it scores. That is done here too, on the grid of Table II,
-    and marked as optimistic beside this run's figure at the threshold fitted on validation.
+    and marked as optimistic beside this run's metric at the threshold fitted on validation.
 
     Args:
-        run_directory: of a run evaluated on `split`.
-        split: of the films.
+        run_directory: Directory of a run that was evaluated on `split`.
+        split: Split of the films.
 
     Returns:
-        `losses`, `grid` (rows of Table II), `optimistic` (the grid's row of highest F1), `held_out` (the run's figures
-        at its global threshold, None where that was fitted on these films) and `published`.
+        `losses`, `grid` (rows of Table II), `optimistic` (the grid's row of highest F1), `held_out` (the run's metrics
+        at its global threshold, None if that was fitted on these films) and `published`.
 
     Raises:
-        CheckpointError: the directory is no run, or was not evaluated on the split.
+        CheckpointError: The directory is not a run, or was not evaluated on the split.
     """
     run = open_run(run_directory, split)
     stored, metrics = run.predictions(split), run.metrics(split)
@@ -70,7 +70,7 @@ def write_paper_report(run_directory: str | os.PathLike[str], split: str = "test
     """Write paper.html into a run directory; give its path.
 
     Raises:
-        CheckpointError: the directory is no run, or was not evaluated on the split.
+        CheckpointError: The directory is not a run, or was not evaluated on the split.
     """
     tables = paper_tables(run_directory, split)
     heads = ["threshold", "accuracy", "precision", "recall", "F1 score"]
@@ -78,11 +78,11 @@ def write_paper_report(run_directory: str | os.PathLike[str], split: str = "test
         ["paper, as published (another split; threshold chosen on it)", *_cells(tables["published"])],
         ["the paper's protocol here (optimistic: threshold chosen on these films)", *_cells(tables["optimistic"])],
     ]
-    notes = [f"{tables['n']:,} films of the {split} split. Accuracy is the share of films with every genre right."]
+    notes = [f"{tables['n']:,} films of the {split} split. Accuracy is the fraction of films with every genre right."]
     if tables["held_out"] is None:
         notes.append(
-            "This run has no held-out figure: its threshold was fitted on these very films. For one, train with three "
-            "shares (data.split: [0.8, 0.1, 0.1])."
+            "This run has no held-out metric: its threshold was fitted on these very films. For one, train with three "
+            "fractions (data.split: [0.8, 0.1, 0.1])."
         )
     else:
         protocols.append(["held out here (threshold fitted on validation)", *_cells(tables["held_out"])])

@@ -23,10 +23,10 @@ COLUMNS = ("id", "title", "text", "true_genres", "labels", "logits", "probabilit
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of films, beside the truth; arrays are brought to the dtypes below.
+    """A model's predictions for films, beside the truth; arrays are brought to the dtypes below.
 
     Raises:
-        DataError: the shapes do not fit each other, or a logit is NaN or infinite.
+        DataError: The shapes do not fit each other, or a logit is NaN or infinite.
     """
 
     genres: tuple[str, ...]
@@ -87,19 +87,19 @@ class Predictions:
         return len(self.ids)
 
     def require_films(self, purpose: str) -> None:
-        """Refuse to go on without films.
+        """Refuse to continue without films.
 
         Raises:
-            DataError: there is none.
+            DataError: There is none.
         """
         if len(self) == 0:
-            raise DataError(f"there is no film to {purpose}: give the split a larger share or a larger data.max_films")
+            raise DataError(f"there is no film to {purpose}: give the split a larger fraction or raise data.max_films")
 
     def require_genres(self, genres: Sequence[str]) -> None:
         """Refuse predictions of another vocabulary, the order of its genres included.
 
         Raises:
-            DataError: the genres are not `genres`.
+            DataError: The genres are not `genres`.
         """
         if self.genres != tuple(genres):
             other = sorted(set(self.genres) ^ set(genres))
@@ -126,10 +126,10 @@ class Predictions:
         known (0/1), if some labels are not; and language, if the films have one.
 
         Args:
-            path: where to.
+            path: Path of the Parquet file.
             probabilities: float32 (films, genres), after calibration.
             decided: bool (films, genres).
-            metadata: texts kept in the file's schema beside the vocabulary, such as split and split_sha256.
+            metadata: Texts kept in the file's schema beside the vocabulary, such as split and split_sha256.
         """
         genres = len(self.genres)
         table = pa.table(
@@ -172,12 +172,12 @@ def read_stored_predictions(path: str | os.PathLike[str], fix: str = REMAKE) -> 
     """Read a predictions file with its probabilities, decided genres and metadata.
 
     Args:
-        path: of the file.
-        fix: for one that is missing or damaged.
+        path: Path of the file.
+        fix: Fix to report for one that is missing or damaged.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or is not a predictions file.
-        DataError: its values are not usable (NaN, shapes).
+        CheckpointError: The file is missing or damaged, or is not a predictions file.
+        DataError: Its values are not usable (NaN, shapes).
     """
     table = read_parquet(path, fix=fix)
     try:
@@ -199,7 +199,7 @@ def _stored(table: pa.Table, genres: tuple[str, ...], metadata: dict[str, str]) 
     """Make predictions of a table.
 
     Raises:
-        ValueError, TypeError, pa.ArrowException, DataError: it does not hold what `write_parquet` writes.
+        ValueError, TypeError, pa.ArrowException, DataError: It does not hold what `write_parquet` writes.
     """
     shape = (table.num_rows, len(genres))
     if len(set(genres)) != len(genres):
@@ -250,5 +250,5 @@ def _unfixed(column: pa.ChunkedArray, shape: tuple[int, int]) -> NDArray:
 
 
 def _storable(text: str) -> str:
-    """Replace lone surrogates, which are no UTF-8 and which Parquet refuses."""
+    """Replace lone surrogates, which are not UTF-8 and which Parquet refuses."""
     return text.encode("utf-8", errors="replace").decode("utf-8")

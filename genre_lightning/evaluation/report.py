@@ -44,16 +44,16 @@ _CARDS = ("f1_micro", "f1_macro", "subset_accuracy")
 def write_report(run_directory: str | os.PathLike[str]) -> Path:
     """Write report.html into a run directory.
 
-    The page speaks of the test split, or of validation, plainly marked, where test was not evaluated.
+    The page speaks of the test split, or of validation, plainly marked, if test was not evaluated.
 
     Args:
-        run_directory: of a run that has been evaluated.
+        run_directory: Directory of a run that has been evaluated.
 
     Returns:
         The page's path.
 
     Raises:
-        CheckpointError: the directory is no run, or has no finished evaluation.
+        CheckpointError: The directory is not a run, or has no finished evaluation.
     """
     run = open_run(run_directory)
     split = next((name for name in ("test", "validation") if run.has(name)), None)
@@ -189,7 +189,7 @@ def _most_confident(wrong: BoolArray, confidence: np.ndarray, most: int = 400) -
 
 
 def _cards(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Choose the figures that head the page."""
+    """Choose the metrics that head the page."""
     titles, spans = dict(HEADLINES), metrics.get("intervals", {})
     cards = [
         {
@@ -216,7 +216,7 @@ def _top_words(run: Run, split: str) -> dict[str, Any] | None:
 
 
 def _cost(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say what the run has cost, as far as it is known."""
+    """Return what the run has cost, as far as it is known."""
     rows = []
     if metrics.get("seconds") is not None:
         rows.append(("time of training", duration(metrics["seconds"])))
@@ -226,7 +226,7 @@ def _cost(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _figures(directory: Path) -> list[dict[str, str]]:
-    """Read the figures there are, as data URIs."""
+    """Read the plots there are, as data URIs."""
     found = []
     for name, title in FIGURES.items():
         path = directory / f"{name}.png"
@@ -237,7 +237,7 @@ def _figures(directory: Path) -> list[dict[str, str]]:
 
 
 def _figure(value: object, digits: int = 3) -> str:
-    """Write a number from JSON or CSV; an undefined one is a dash, and one too small for its digits is no 0."""
+    """Write a number from JSON or CSV; an undefined one is a dash, and one too small for its digits is not 0."""
     if value is None or value == "":
         return "–"
     if 0 < float(str(value)) < 0.5 * 10**-digits:
@@ -253,6 +253,6 @@ def _span(value: list[float | None] | None) -> str:
 
 
 def _isolated(text: str) -> Markup:
-    """Keep a name that is read from right to left, or that sets a direction, from reordering the figures beside it."""
+    """Keep a name that is read from right to left, or that sets a direction, from reordering the numbers beside it."""
     turns = any(unicodedata.bidirectional(character) in _TURNING for character in text)
     return Markup("<bdi>{}</bdi>").format(text) if turns else escape(text)

@@ -1,4 +1,4 @@
-"""What the evaluation reads from a run directory, with a clear refusal where it is none or has not finished."""
+"""What the evaluation reads from a run directory, with a clear refusal if it is not a run or has not finished."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Run:
         """Refuse a run whose training or evaluation is under way or was cut off; give the run.
 
         Raises:
-            CheckpointError: with the cure.
+            CheckpointError: The run is not finished; the message names the fix.
         """
         if self.files.status in ("training", "evaluating"):
             raise CheckpointError(
@@ -65,7 +65,7 @@ class Run:
         """Read metrics.json of a split.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: It is missing or damaged.
         """
         return read_metrics(self.files.evaluation(split).metrics, self.files.again)
 
@@ -73,15 +73,15 @@ class Run:
         """Read predictions.parquet of a split.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: It is missing or damaged.
         """
         return read_stored_predictions(self.files.evaluation(split).predictions, self.files.again)
 
     def genre_rows(self, split: str) -> list[dict[str, str]]:
-        """Read per_genre.csv of a split; an undefined figure is an empty text.
+        """Read per_genre.csv of a split; an undefined metric is an empty text.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: It is missing or damaged.
         """
         return read_genre_rows(self.files.evaluation(split).per_genre, self.files.again)
 
@@ -89,7 +89,7 @@ class Run:
         """Read thresholds.csv of a split.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: It is missing or damaged.
         """
         return read_threshold_rows(self.files.evaluation(split).thresholds, self.files.again)
 
@@ -106,7 +106,7 @@ class Run:
         """Read data_audit.json; None without one.
 
         Raises:
-            CheckpointError: it is damaged.
+            CheckpointError: It is damaged.
         """
         fix = f"delete it, then {self.files.again}"
         return read_json(self.files.audit, _AUDIT, fix) if self.files.audit.is_file() else None
@@ -115,7 +115,7 @@ class Run:
         """Read the text of config.yaml; None without one.
 
         Raises:
-            CheckpointError: it is damaged.
+            CheckpointError: It is damaged.
         """
         if not self.files.config.is_file():
             return None
@@ -127,8 +127,8 @@ def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:
     """Open a run directory that has been evaluated on the given splits.
 
     Raises:
-        CheckpointError: the directory is missing, is no run, or has not been evaluated on one of the splits.
-        ConfigError: a link in it leads out of it, or it holds a pipe or the like.
+        CheckpointError: The directory is missing, is not a run, or has not been evaluated on one of the splits.
+        ConfigError: A link in it leads out of it, or it holds a pipe or the like.
     """
     path = Path(directory)
     if not path.is_dir():

@@ -20,7 +20,7 @@ class ScoredSplit:
     """Predictions and the decision on them; probabilities and decided genres are computed once, when asked for.
 
     Raises:
-        DataError: the decision is of another vocabulary.
+        DataError: The decision is of another vocabulary.
     """
 
     predictions: Predictions

@@ -47,7 +47,7 @@ TABLES = (
 
 
 def section_path(run: Run, section: Section) -> Path:
-    """Where what a command has found lies."""
+    """Return the path of a command's results."""
     return run.directory / "evaluation" / f"{section}.json"
 
 

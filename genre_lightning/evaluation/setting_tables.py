@@ -34,7 +34,7 @@ def setting_tables(config: str) -> list[dict[str, Any]]:
     """Lay out a configuration, one table a section.
 
     Args:
-        config: text of config.yaml; a text that is no YAML mapping gives no table.
+        config: Text of config.yaml; a text that is not a YAML mapping gives no table.
 
     Returns:
         Tables of `title` and `rows` of (option, value), both texts; options that are not set are left out, but those of

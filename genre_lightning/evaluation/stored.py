@@ -68,11 +68,11 @@ def read_metrics(path: str | os.PathLike[str], fix: str = REMAKE) -> dict[str, A
     """Read metrics.json.
 
     Args:
-        path: of the file.
-        fix: for one that is missing or damaged.
+        path: Path of the file.
+        fix: Fix to report for one that is missing or damaged.
 
     Raises:
-        CheckpointError: it is.
+        CheckpointError: It is.
     """
     return read_json(path, _METRICS, fix)
 
@@ -93,13 +93,13 @@ def read_rows(
     """Read a CSV of an evaluation.
 
     Args:
-        path: of the file.
-        numbers: columns of finite numbers, in which an undefined one is an empty cell.
-        texts: columns of texts.
-        fix: for a file that is missing or damaged.
+        path: Path of the file.
+        numbers: Columns of finite numbers, in which an undefined one is an empty cell.
+        texts: Columns of texts.
+        fix: Fix to report for a file that is missing or damaged.
 
     Raises:
-        CheckpointError: it is.
+        CheckpointError: It is.
     """
     columns, rows = read_csv(path, fix)
     if missing := [name for name in (*texts, *numbers) if name not in columns]:
@@ -115,7 +115,7 @@ def read_csv(path: str | os.PathLike[str], fix: str = REMAKE) -> tuple[list[str]
     """Read a CSV file that the project has written: the names of its columns, and its rows.
 
     Raises:
-        CheckpointError: the file is missing, may not be read, or has rows of another length than its header.
+        CheckpointError: The file is missing, may not be read, or has rows of another length than its header.
     """
     content = io.StringIO(read_text(path, fix), newline="")
     try:

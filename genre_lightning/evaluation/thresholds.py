@@ -1,6 +1,6 @@
 """Decision thresholds by exact search over observed probabilities: pure functions of arrays.
 
-A genre is decided where probability >= threshold. Every threshold lies midway between two neighbouring observed
+A genre is decided if probability >= threshold. Every threshold lies midway between two neighbouring observed
 probabilities and is a float32 value, so that rounding, or another machine's sigmoid, does not flip a film near it.
 """
 
@@ -33,7 +33,7 @@ def best_global_threshold(probabilities: FloatArray, labels: BoolArray) -> float
         The threshold; of several equally good ones the highest.
 
     Raises:
-        DataError: there is no positive label, so that F1 is undefined.
+        DataError: There is no positive label, so that F1 is undefined.
     """
     scores, decided, hits = _candidates(np.ravel(probabilities), np.ravel(labels))
     positives = int(labels.sum())
@@ -61,10 +61,10 @@ def best_genre_thresholds(
     Args:
         probabilities: floating (films, genres).
         labels: bool (films, genres).
-        global_threshold: what a genre without positives gets.
-        shrinkage: k, in positives; 0 for none.
-        resamples: how many to average over; 0 for the exact optimum of the films themselves.
-        seed: of the resampling.
+        global_threshold: What a genre without positives gets.
+        shrinkage: K, in positives; 0 for none.
+        resamples: How many to average over; 0 for the exact optimum of the films themselves.
+        seed: Random seed of the resampling.
         known: bool (films, genres): labels that are known; None for all.
 
     Returns:
@@ -134,7 +134,7 @@ def threshold_grid(
 
 
 def micro_f1_curve(probabilities: FloatArray, labels: BoolArray, points: int = 400) -> dict[str, FloatArray]:
-    """Give precision, recall and F1 (micro) at evenly spaced thresholds, for a figure; each float64 (points,)."""
+    """Give precision, recall and F1 (micro) at evenly spaced thresholds, for a plot; each float64 (points,)."""
     thresholds = np.linspace(0.0, 1.0, points)
     flat = np.ravel(probabilities).astype(np.float64)
     everywhere, positives = np.sort(flat), np.sort(flat[np.ravel(labels)])
@@ -172,7 +172,7 @@ def _resampled(films: int, resamples: int, seed: int) -> NDArray[np.float32]:
 
 
 def _best_log_odds(scores: FloatArray, labels: BoolArray, weights: NDArray[np.float32]) -> FloatArray:
-    """Log-odds of the best-F1 threshold of one genre under each column of weights; NaN where no positive was drawn."""
+    """Return the log-odds of a genre's best-F1 threshold under each column of weights; NaN if no positive was drawn."""
     order = np.argsort(-scores)
     ranked = scores[order].astype(np.float64)
     # F1 can peak only where a group of equal scores that holds a positive ends

@@ -21,13 +21,13 @@ class Attribution:
     """What the words of a text, and the inputs of the head beside it, add to the log-odds of some genres.
 
     Attributes:
-        words: of the text.
-        read: characters of the text that the model reads; the rest is cut.
+        words: Words of the text.
+        read: Characters of the text that the model reads; the rest is cut.
         values: float64 (words, genres): log-odds of each word.
         log_odds: float64 (genres,): of the text.
         baseline: float64 (genres,): log-odds of what the text is compared with.
-        steps: int64 (genres,): points of the path at which gradients were taken; 0 where the values are exact.
-        inputs: log-odds that each input adds, float64 (genres,).
+        steps: int64 (genres,): points of the path at which gradients were taken; 0 if the values are exact.
+        inputs: Log-odds that each input adds, float64 (genres,).
     """
 
     words: Words
@@ -61,16 +61,16 @@ class Attributor(Protocol):
     """Explains the raw log-odds of a model.
 
     Attributes:
-        baseline: what a text is compared with, in words.
+        baseline: What a text is compared with, in words.
     """
 
     baseline: str
 
     def attribute(self, text: str, genres: Sequence[int], inputs: EncodedInputs | None = None) -> Attribution:
-        """Explains a text, and the inputs beside it, of which at least one is not empty.
+        """Explain a text, and the inputs beside it, of which at least one is not empty.
 
         Args:
-            text: what the model reads.
-            genres: columns of the logits.
-            inputs: this film's inputs of the head; None if the head has none.
+            text: What the model reads.
+            genres: Columns of the logits.
+            inputs: This film's inputs of the head; None if the head has none.
         """

@@ -1,4 +1,4 @@
-"""Explanations and top words on a terminal, and as plain text where there is none."""
+"""Explanations and top words on a terminal, and as plain text if there is none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genre_lightning.explain.explainer import Explanation, GenreExplanation
 _STRONGEST = 6
 _TOP_WORDS_SHOWN = 8
 _LEVELS = ((0.5, "bold reverse"), (0.25, "bold"), (0.1, ""))
-"""Least strength of a word, as a share of the strongest one's, and how it is shown; weaker ones are left plain.
+"""Least strength of a word, as a fraction of the strongest one's, and how it is shown; weaker ones are left plain.
 Weights of the terminal's own green and red are readable on light and dark."""
 
 
@@ -45,7 +45,7 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
 
 
 def legend(explanation: Explanation) -> str:
-    """Return what the figures are, in one line."""
+    """Return what the numbers are, in one line."""
     what = "a word or an input" if explanation.genres and explanation.genres[0].inputs else "a word"
     return f"values are the log-odds that {what} adds, compared with {explanation.baseline}"
 
@@ -87,7 +87,7 @@ def _coloured(explanation: Explanation, genre: GenreExplanation) -> Text:
 
 
 def top_words_table(found: Mapping[str, Any]) -> Table:
-    """Lays out what `top_words` gave: one row a genre."""
+    """Lay out what `top_words` gave: one row a genre."""
     table = Table(
         box=box.ASCII,
         title=f"{found['split']}: the words that speak most for each genre, in {found['films']:,} films",

@@ -1,4 +1,4 @@
-"""Explainer: a trained run that says why it gives a text its genres."""
+"""Explainer: explain why a trained run gives a text its genres."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class GenreExplanation:
     """Why a text has a genre. Log-odds are calibrated: their sigmoid is the probability.
 
     Attributes:
-        genre: its name.
-        probability: that the text has it.
-        threshold: that the probability is held against; None where the genre is one of the `top_k` asked for.
-        decided: whether the run gives the text this genre.
+        genre: Its name.
+        probability: Probability that the text has the genre.
+        threshold: Threshold of the probability; None if the genre is one of the `top_k` asked for.
+        decided: Whether the run gives the text this genre.
         values: float64 (words,): log-odds that each word adds.
-        log_odds: of the text.
-        baseline: log-odds of what the text is compared with.
-        error: by how much the sum of the words misses `log_odds - baseline`, in log-odds, not negative.
-        steps: points of the path at which gradients were taken; 0 where the values are exact.
-        inputs: log-odds that each input of the head adds, the strongest first.
+        log_odds: Log-odds of the text.
+        baseline: Log-odds of what the text is compared with.
+        error: Absolute difference between the sum of the words and `log_odds - baseline`, in log-odds.
+        steps: Points of the path at which gradients were taken; 0 if the values are exact.
+        inputs: Log-odds that each input of the head adds, the strongest first.
     """
 
     genre: str
@@ -59,12 +59,12 @@ class GenreExplanation:
 
     @property
     def named_inputs(self) -> list[tuple[str, float]]:
-        """The inputs that say something of the genre, the strongest first."""
+        """The inputs that count for the genre, the strongest first."""
         return [(name, value) for name, value in self.inputs.items() if abs(value) >= _LEAST_NAMED]
 
     @property
     def error_share(self) -> float:
-        """The error as a share of the change; infinite where nothing has changed."""
+        """The error as a fraction of the change; infinite if nothing has changed."""
         if self.error == 0:
             return 0.0
         return self.error / abs(self.change) if self.change else float("inf")
@@ -76,7 +76,7 @@ class GenreExplanation:
         return self.values / largest if largest else np.zeros_like(self.values)
 
     def strongest(self, words: Words, count: int, *, against: bool = False) -> list[tuple[str, float]]:
-        """Return the words that say most for or against the genre, each once, with its log-odds in all places."""
+        """Return the words that count most for or against the genre, each once, with its log-odds in all places."""
         sums: dict[str, float] = {}
         for name, value in zip(words.names, self.values.tolist(), strict=True):
             sums[name] = sums.get(name, 0.0) + value
@@ -87,15 +87,15 @@ class GenreExplanation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a run says of a text, and why.
+    """A run's prediction for a text, and why.
 
     Attributes:
-        tagged: the text with its genres.
-        text: what the model reads: the run's template, filled.
-        words: of `text`; none where it is empty.
-        read: characters of `text` that the model reads.
-        baseline: what the text is compared with, in words.
-        genres: explained: those decided or else the likeliest one, the likeliest first.
+        tagged: The text with its genres.
+        text: What the model reads: the run's template, filled.
+        words: Words of `text`; none if it is empty.
+        read: Characters of `text` that the model reads.
+        baseline: What the text is compared with, in words.
+        genres: Explained: those decided or else the likeliest one, the likeliest first.
     """
 
     tagged: TaggedText
@@ -140,15 +140,15 @@ class Explainer:
     """A trained run, loaded once, in 32 bits: `Explainer("runs/distilbert")("A boy finds a map …").genres[0]`.
 
     Args:
-        run: directory of a run of `fit` or `baseline`.
-        device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU where there is one.
-        steps: of the integral, for encoders and decoders; None takes as many as it needs.
-        bound: see `GradientAttributor`.
+        run: Directory of a run of `fit` or `baseline`.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU if there is one.
+        steps: Steps of the integral, for encoders and decoders; None takes as many as it needs.
+        bound: See `GradientAttributor`.
         tagger: The run, if it is loaded already; used if it computes in 32 bits.
 
     Raises:
-        CheckpointError: the directory is no run, or an unfinished or damaged one.
-        ConfigError: a run that has no explanation, or no such device.
+        CheckpointError: The directory is not a run, or an unfinished or damaged one.
+        ConfigError: A run that has no explanation, or no such device.
     """
 
     def __init__(
@@ -182,15 +182,15 @@ class Explainer:
             self.attributor = GradientAttributor(scorer, steps, bound)
 
     def __call__(self, text: Text, *, top_k: int | None = None, threshold: float | None = None) -> Explanation:
-        """Explains the genres of a text: those decided, or the likeliest one where none is.
+        """Explain the genres of a text: those decided, or the likeliest one if none is.
 
         Args:
-            text: see `Tagger`.
-            top_k: see `Tagger`.
-            threshold: see `Tagger`.
+            text: See `Tagger`.
+            top_k: See `Tagger`.
+            threshold: See `Tagger`.
 
         Raises:
-            ConfigError: an impossible `top_k` or `threshold`.
+            ConfigError: An impossible `top_k` or `threshold`.
         """
         return self.explain(text, self.tagger(text, top_k=top_k, threshold=threshold))
 
@@ -226,12 +226,12 @@ class Explainer:
         return Explanation(tagged, filled, attribution.words, attribution.read, self.attributor.baseline, genres)
 
     def attribute(self, filled: str, genres: Sequence[int], inputs: EncodedInputs | None = None) -> Attribution:
-        """Explains the calibrated log-odds of a text to which the template has been applied.
+        """Explain the calibrated log-odds of a text to which the template has been applied.
 
         Args:
-            filled: what the model reads.
-            genres: columns of the decision.
-            inputs: this film's inputs of the head; None if the head has none.
+            filled: What the model reads.
+            genres: Columns of the decision.
+            inputs: This film's inputs of the head; None if the head has none.
         """
         scale, shift = self.decision.affine
         columns = list(genres)
@@ -243,10 +243,10 @@ def _strongest_first(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_explainable(run: RunDirectory) -> None:
-    """Refuses runs that have no explanation, before anything is loaded.
+    """Refuse runs that have no explanation, before anything is loaded.
 
     Raises:
-        ConfigError: an ensemble, or a model that is asked in words.
+        ConfigError: An ensemble, or a model that is asked in words.
     """
     settings = run.settings()
     if kind_of(settings) == "ensemble":

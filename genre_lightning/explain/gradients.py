@@ -22,7 +22,7 @@ from genre_lightning.types import INPUT
 
 FIRST_STEPS, MOST_STEPS = 16, 512
 LEAST_CHANGE = 0.5
-"""Log-odds that a completeness error is at least compared with: a change near 0 has no share that could be small."""
+"""Log-odds that a completeness error is at least compared with: a change near 0 has no fraction that could be small."""
 
 
 class GradientAttributor:
@@ -34,10 +34,10 @@ class GradientAttributor:
     the attributions add up.
 
     Args:
-        scorer: of the run, in 32 bits: a sum of hundreds of gradients needs the digits.
-        steps: exactly so many; None doubles from `FIRST_STEPS` to `MOST_STEPS`.
-        bound: completeness error at which the doubling ends, as a share of the change from baseline to text, or of
-            `LEAST_CHANGE` where that is more.
+        scorer: The run's predictor, in 32 bits: a sum of hundreds of gradients needs the digits.
+        steps: Exact number of steps; None doubles from `FIRST_STEPS` to `MOST_STEPS`.
+        bound: Completeness error at which the doubling ends, as a fraction of the change from baseline to text, or of
+            `LEAST_CHANGE` if that is more.
     """
 
     def __init__(self, scorer: ModelScorer, steps: int | None = None, bound: float = 0.01) -> None:
@@ -101,7 +101,7 @@ class GradientAttributor:
     def _integrate(
         self, film: tuple[Tensor, ...], missing: tuple[Tensor, ...], genre: int, change: float
     ) -> tuple[list[NDArray[np.float64]], int]:
-        """Attributions to a genre, float64 (tokens,) and (1,) for each input, and the number of steps they took."""
+        """Return the attributions to a genre, float64 (tokens,) and (1,) for each input, and the number of steps."""
         steps = self.steps or FIRST_STEPS
         while True:
             attributions = self.gradients.attribute(

@@ -12,7 +12,7 @@ from genre_lightning.explain.explainer import Explanation, GenreExplanation
 from genre_lightning.files import write_text
 
 _LEAST_STRENGTH = 0.03
-"""Share of the strongest word's log-odds below which a word is left without colour."""
+"""Fraction of the strongest word's log-odds below which a word is left without colour."""
 _STRONGEST = 8
 
 
@@ -20,15 +20,15 @@ def write_page(path: str | os.PathLike[str], run: str, explanations: Sequence[Ex
     """Write the page, whole or not at all.
 
     Args:
-        path: of the page.
-        run: name of the run.
-        explanations: of one text each.
+        path: Path of the page.
+        run: Name of the run.
+        explanations: Explanations, each of one text.
     """
     write_text(path, render("explanation.html.j2", page_values(run, explanations)))
 
 
 def page_values(run: str, explanations: Sequence[Explanation]) -> dict[str, Any]:
-    """Gathers what the page shows."""
+    """Gather what the page shows."""
     return {"run": run, "texts": [_text_values(explanation) for explanation in explanations]}
 
 

@@ -19,7 +19,7 @@ class TermAttributor:
     """Explains a TF-IDF baseline by the weights of its terms.
 
     Args:
-        model: trained.
+        model: Trained.
     """
 
     def __init__(self, model: TfidfBaseline) -> None:
@@ -43,7 +43,7 @@ class TermAttributor:
         )
 
     def _inputs(self, inputs: EncodedInputs | None) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-        """Log-odds that each input adds to those of a film without inputs, and all of them if they are missing."""
+        """Return the log-odds that each input adds to those of a film without inputs, and those of missing inputs."""
         linear = self.model.fitted()
         missing = missing_columns(linear.inputs, 1).astype(np.float64)
         weights = self.model.input_weight * linear.weights[len(linear.terms) :].astype(np.float64)

@@ -29,7 +29,7 @@ class WordMeans:
     """Gathers what each word adds to the log-odds of each genre, film by film.
 
     Args:
-        genres: names of all genres.
+        genres: Names of all genres.
     """
 
     def __init__(self, genres: tuple[str, ...]) -> None:
@@ -41,8 +41,8 @@ class WordMeans:
         """Take a film in; a word that it has several times counts once, with their sum.
 
         Args:
-            attribution: of the film's text.
-            genres: that its columns are of.
+            attribution: Attribution of the film's text.
+            genres: Genres of its columns.
         """
         names = [common_form(name) for name in attribution.words.names]
         read = attribution.words.ends <= attribution.read
@@ -60,7 +60,7 @@ class WordMeans:
             self.films[genre] += 1
 
     def rows(self, fewest: int = FEWEST_FILMS, kept: int = WORDS_KEPT) -> list[dict[str, Any]]:
-        """For each genre its films and the words of highest mean, of those that at least `fewest` of its films have."""
+        """Return each genre's films and its words of highest mean that at least `fewest` of its films have."""
         rows = []
         for genre, films, values in zip(self.genres, self.films.tolist(), self._values, strict=True):
             means = [(float(np.mean(v)), len(v), name) for name, v in values.items() if len(v) >= fewest]
@@ -76,8 +76,8 @@ def stored_split(run: RunDirectory, split: str) -> StoredPredictions:
     """Return the films of a split, with the genres that the run gave them.
 
     Raises:
-        CheckpointError: the split has not been evaluated.
-        ConfigError: the run's head reads inputs, which are not stored beside the texts.
+        CheckpointError: The split has not been evaluated.
+        ConfigError: The run's head reads inputs, which are not stored beside the texts.
     """
     if inputs := [f.column for f in features_in(run.settings().get("data") or {}) if not f.in_text]:
         raise ConfigError(
@@ -93,15 +93,15 @@ def stored_split(run: RunDirectory, split: str) -> StoredPredictions:
 
 
 def draw_films(decided: BoolArray, films: int, seed: int) -> NDArray[np.int64]:
-    """Draws films so that rare genres are heard too.
+    """Draw films so that rare genres are heard too.
 
-    Genre by genre, the rarest first, films that have it are drawn until there are as many as its equal share; the
+    Genre by genre, the rarest first, films that have it are drawn until there are as many as its equal part; the
     rest is drawn from all.
 
     Args:
         decided: bool (films, genres).
-        films: to draw; all where there are no more.
-        seed: of the drawing.
+        films: Number of films to draw; all if there are no more.
+        seed: Random seed of the sample.
 
     Returns:
         int64: positions, ascending.
@@ -125,19 +125,19 @@ def top_words(
     progress: Callable[[int], None],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Explains a sample of a split's films and gives what top_words.json holds.
+    """Explain a sample of a split's films and return what top_words.json holds.
 
     Args:
-        explainer: of the run.
-        stored: the split's films.
-        split: its name.
-        films: of the sample; the whole split where it has no more.
-        progress: told of every film done.
-        seed: of the sample.
+        explainer: The run's explainer.
+        stored: The split's films.
+        split: Its name.
+        films: Number of films of the sample; the whole split if it has no more.
+        progress: Called for each film that is done.
+        seed: Random seed of the sample.
 
     Raises:
-        ConfigError: no film is asked for.
-        DataError: the run decided no genre of any of them.
+        ConfigError: No film is asked for.
+        DataError: The run decided no genre of any of them.
     """
     if films < 1:
         raise ConfigError(f"--films is {films}: give a positive whole number")

@@ -1,4 +1,4 @@
-"""The words of a text, and what tokens say of it summed by word."""
+"""The words of a text, and token attributions summed by word."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Words:
     """Where the words and the runs of punctuation of a text stand, in their order.
 
     Attributes:
-        text: that they are of.
+        text: Text that the words are of.
         starts: int64 (words,): first character of each.
         ends: int64 (words,): character behind each.
     """
@@ -47,7 +47,7 @@ class Words:
     def sum_by_word(
         self, starts: NDArray[np.int64], ends: NDArray[np.int64], values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Sum what parts of a text say by its words.
+        """Sum attributions of parts of a text by its words.
 
         A part counts for the first word that ends behind its start, as a piece may begin with the space before its
         word; at the end of the text, for the last one. One that covers several words gives each an equal part.
@@ -79,7 +79,7 @@ def split_words(text: str) -> Words:
 
 @lru_cache(maxsize=4096)
 def _kind(character: str) -> str:
-    """Say in a letter what a character is.
+    """Return the class of a character as a letter.
 
     `i` an ideograph or kana; `u` a letter of a script without spaces, `l` a vowel before it, `f` one behind it;
     `w` another letter, digit or underscore; `m` a mark or joiner; `a` an apostrophe or hyphen; `p` other punctuation;

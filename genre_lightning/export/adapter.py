@@ -50,6 +50,6 @@ def _write_random_base(source: Source, folder: Path) -> str:
 
 
 def plain_attention(config: Any) -> None:
-    """Names transformers' own attention in a configuration: other programs know no other."""
+    """Name transformers' own attention in a configuration: other programs know no other."""
     config._attn_implementation = "sdpa"
     config.use_cache = True

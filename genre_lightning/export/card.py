@@ -43,10 +43,10 @@ class Exported:
     """What was exported.
 
     Attributes:
-        form: of the export.
-        name: of the folder.
-        onnx: comparison of the ONNX model; None without one.
-        difference: largest difference of a probability from the run's, where that was measured.
+        form: Form of the export.
+        name: Name of the folder.
+        onnx: Comparison of the ONNX model; None without one.
+        difference: Largest difference of a probability from the run's, if it was measured.
     """
 
     form: Form
@@ -56,7 +56,7 @@ class Exported:
 
 
 def model_card(source: Source, exported: Exported) -> str:
-    """Return the card: metadata, use, data, figures, each genre, limits and licence."""
+    """Return the card: metadata, use, data, metrics, each genre, limits and licence."""
     run = Run(source.run.path)
     split = "test" if run.has("test") else "validation"
     metrics = run.metrics(split)
@@ -77,7 +77,7 @@ def model_card(source: Source, exported: Exported) -> str:
 
 @dataclass(frozen=True)
 class _Card:
-    """What the template shows besides what the run's files say themselves."""
+    """What the template shows besides the contents of the run's files."""
 
     source: Source
     exported: Exported

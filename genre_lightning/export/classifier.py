@@ -1,4 +1,4 @@
-"""A run as one of transformers' own sequence classifiers, where its head can say what ours says."""
+"""A run as one of transformers' own sequence classifiers, if its head can compute what the run's head computes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class _Head:
     """How a family's classifier goes from the first token's state to logits: linear, activation, linear.
 
     Attributes:
-        inner: path of the first linear layer, of the backbone's width.
-        outer: path of the second one, with one output for each genre.
-        activation: between them; None takes the configuration's pooler_hidden_act.
+        inner: Path of the first linear layer, of the backbone's width.
+        outer: Path of the second one, with one output for each genre.
+        activation: Activation between the layers; None takes the configuration's pooler_hidden_act.
     """
 
     inner: str
@@ -53,12 +53,12 @@ _ODD_PART_IS_LINEAR = ("relu", "gelu", "silu")
 
 
 def why_not_plain(config: PretrainedConfig, pooled_by: PooledBy, genres: int) -> str | None:
-    """Why no classifier of transformers computes a model's logits; None where one does.
+    """Return why no classifier of transformers computes a model's logits; None if one does.
 
     Args:
-        config: of the backbone.
-        pooled_by: which state of a text the head reads.
-        genres: number of logits.
+        config: Configuration of the backbone.
+        pooled_by: Which state of a text the head reads.
+        genres: Number of logits.
     """
     if pooled_by == "last":
         return f"the head of transformers' {config.model_type} classifier has no bias, which calibrated logits need"
@@ -80,14 +80,14 @@ def plain_classifier(source: Source, backbone: Any) -> nn.Module:
     """Return the classifier of transformers that computes the run's calibrated logits.
 
     Its head puts a square linear layer and an activation before the last layer, where ours has none. The logits go
-    through the first of them: as z and -z where f(z) - f(-z) = z, or made small where tanh is the identity.
+    through the first of them: as z and -z if f(z) - f(-z) = z, or made small, so that tanh is the identity.
 
     Args:
-        source: whose head is written.
-        backbone: the encoder without adapters.
+        source: Run whose head is written.
+        backbone: The encoder without adapters.
 
     Raises:
-        CheckpointError: the classifier has other parts than the backbone.
+        CheckpointError: The classifier has other parts than the backbone.
     """
     config = type(backbone.config).from_dict(backbone.config.to_dict())
     genres = source.decision.genres
@@ -134,13 +134,13 @@ def difference(source: Source, folder: Path, texts: list[str], expected: Any) ->
     """Open a written classifier as anybody would; the largest difference of its probabilities from those expected.
 
     Args:
-        source: where it comes from.
-        folder: that `write_classifier` wrote.
-        texts: to compare on.
-        expected: probabilities (texts, genres).
+        source: Run that the classifier comes from.
+        folder: Folder that `write_classifier` wrote.
+        texts: Texts to compare on.
+        expected: Probabilities (texts, genres).
 
     Raises:
-        CheckpointError: it is above `TOLERANCE`, and more than rounding.
+        CheckpointError: It is above `TOLERANCE`, and more than rounding.
     """
     from transformers import AutoTokenizer
 

@@ -18,12 +18,12 @@ def whole_folder(target: Path, needed: int) -> Iterator[Path]:
     """Give an empty folder beside the target, which takes the target's name on a clean exit, flushed to disk.
 
     Args:
-        target: not there yet, or empty.
-        needed: bytes that will be written, roughly.
+        target: Not there yet, or empty.
+        needed: Bytes that will be written, roughly.
 
     Raises:
-        ConfigError: no room or no permission, or another process writes there; nothing is left behind.
-        SaveError: a write failed; nothing is left behind.
+        ConfigError: No room or no permission, or another process writes there; nothing is left behind.
+        SaveError: A write failed; nothing is left behind.
     """
     try:
         with new_folder(target) as draft:

@@ -32,11 +32,11 @@ class OnnxCheck:
     """How an ONNX model stands beside torch.
 
     Attributes:
-        difference: largest absolute difference of a logit.
-        tokens: of the one text that was timed.
-        threads: that both ran on.
-        onnx_ms: median milliseconds of that text.
-        torch_ms: of the same text by torch.
+        difference: Largest absolute difference of a logit.
+        tokens: Number of tokens of the text that was timed.
+        threads: Number of threads that both ran on.
+        onnx_ms: Median milliseconds of that text.
+        torch_ms: Median milliseconds of the same text in torch.
     """
 
     difference: float
@@ -47,10 +47,10 @@ class OnnxCheck:
 
 
 def check_onnx_installed() -> None:
-    """Refuses where the optional libraries are missing.
+    """Raise an error if the optional libraries are missing.
 
     Raises:
-        ConfigError: with the cure.
+        ConfigError: A library is missing; the message names the fix.
     """
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise ConfigError(
@@ -62,13 +62,13 @@ def write_onnx(tagger: PlainTagger, folder: Path, batches: list[dict[str, Tensor
     """Write a model for any number of texts of any length, and compare it with torch.
 
     Args:
-        tagger: in float32; its outputs are calibrated logits.
-        folder: that holds model.onnx.
-        batches: of different shapes to compare on; the first one holds one text, which is timed. Their tensors come in
+        tagger: Model in float32; its outputs are calibrated logits.
+        folder: Folder that holds model.onnx.
+        batches: Batches of different shapes to compare on; the first, of one text, is timed. Their tensors come in
             the order of the tagger's arguments, and have the names of the model's inputs.
 
     Raises:
-        CheckpointError: onnxruntime cannot run it, or its logits differ.
+        CheckpointError: Onnxruntime cannot run it, or its logits differ.
     """
     tagger = tagger.float().eval()
     folder.mkdir(parents=True, exist_ok=True)

@@ -104,7 +104,7 @@ def _choose_form(source: Source, options: argparse.Namespace) -> Form:
     """Return the form that was asked for, or the best that gives the run's probabilities.
 
     Raises:
-        ConfigError: the run cannot have the form, with one that it can.
+        ConfigError: The run cannot have the form, with one that it can.
     """
     place, lora, decoder = source.run.path, source.model.adapters, isinstance(source.model, FrozenDecoder)
     form: str = options.form

@@ -24,9 +24,9 @@ def write_sentence_folder(source: Source, backbone: Any, folder: Path) -> None:
     missing, and invent one.
 
     Args:
-        source: whose head is written.
-        backbone: the encoder or decoder without adapters.
-        folder: that holds the modules.
+        source: Run whose head is written.
+        backbone: The encoder or decoder without adapters.
+        folder: Folder that holds the modules.
     """
     from safetensors.torch import save_file
 
@@ -60,6 +60,6 @@ def write_sentence_folder(source: Source, backbone: Any, folder: Path) -> None:
         {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for place, (path, kind) in enumerate(kinds.items())
     ]
-    # a list, which is no JSON object
+    # a list, which is not a JSON object
     write_json(folder / "modules.json", modules)
     write_json(folder / "config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": None})

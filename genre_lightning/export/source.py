@@ -37,13 +37,13 @@ class Source:
     """A run that is exported.
 
     Attributes:
-        run: its directory.
-        model: with the best checkpoint's weights.
-        decision: fitted on validation, of that checkpoint.
-        metadata: What the checkpoint says beside its weights.
-        tokenizer: the run's, as `plain_tokenizer` makes it.
-        template: what texts are made of, such as "{overview}".
-        features: that the run reads beside the template.
+        run: Its directory.
+        model: Model with the best checkpoint's weights.
+        decision: Fitted on validation, of that checkpoint.
+        metadata: The checkpoint's metadata.
+        tokenizer: The run's, as `plain_tokenizer` makes it.
+        template: What texts are made of, such as "{overview}".
+        features: Features that the run reads beside the template.
     """
 
     run: RunDirectory
@@ -93,7 +93,7 @@ class Source:
         return self.decision.probabilities(logits.float().numpy())
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids and mask of texts, cut and padded on the right."""
+        """Return the token ids and mask of texts, cut and padded on the right."""
         rows = [np.array(ids, dtype=np.int32) for ids in encode(list(texts), self.tokenizer, self.max_tokens)]
         ids, mask = pad_rows(rows, Padding(self.tokenizer.pad_token_id or 0))
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
@@ -103,8 +103,8 @@ def calibrated_head(linear: nn.Linear, decision: Decision) -> nn.Linear:
     """Return a head with calibrated logits: temperature and Platt scaling are affine in each genre's logit.
 
     Args:
-        linear: the trained head, one output for each genre.
-        decision: of the same genres.
+        linear: The trained head, one output for each genre.
+        decision: Decision for the same genres.
 
     Returns:
         float32; the sigmoid of its output is the calibrated probability.
@@ -140,9 +140,9 @@ class PlainTagger(nn.Module):
     """Backbone, pooling and head as one module: ids and mask in, calibrated logits out.
 
     Args:
-        backbone: gives `last_hidden_state`.
-        pooled_by: which state of a text the head reads.
-        head: with the calibration folded in.
+        backbone: Gives `last_hidden_state`.
+        pooled_by: Which state of a text the head reads.
+        head: Head with the calibration folded in.
     """
 
     def __init__(self, backbone: nn.Module, pooled_by: PooledBy, head: nn.Linear | FusionHead) -> None:
@@ -152,12 +152,12 @@ class PlainTagger(nn.Module):
         self.head = head
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *values: Tensor) -> Tensor:
-        """Logits, float32 (texts, genres).
+        """Return the logits, float32 (texts, genres).
 
         Args:
             input_ids: int64 (texts, tokens).
-            attention_mask: likewise.
-            values: one for each of the head's inputs, in their order, as `types.INPUT` describes them.
+            attention_mask: 1 for tokens of the text, 0 for padding.
+            values: One for each of the head's inputs, in their order, as `types.INPUT` describes them.
         """
         apart = {"use_cache": False} if self.pooled_by == "last" else {}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **apart).last_hidden_state

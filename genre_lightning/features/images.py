@@ -84,7 +84,7 @@ class Preparation:
         return made
 
     def as_list(self) -> list[Any]:
-        """All of it, as JSON can hold it."""
+        """Return all fields, as JSON can hold them."""
         return list(astuple(self))
 
 
@@ -100,7 +100,7 @@ def prepared(path: Path, preparation: Preparation) -> NDArray[np.float32]:
     """Return an image as a vision model takes it, float32 (3, height, width).
 
     Raises:
-        UnreadableImageError: It is no image, damaged, too large, or not a regular file.
+        UnreadableImageError: It is not an image, damaged, too large, or not a regular file.
     """
     image = _opened(path)
     width, height = image.size

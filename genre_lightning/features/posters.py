@@ -137,7 +137,7 @@ def find_posters(folder: Path, poster_ids: Mapping[str, int] | None = None) -> t
 
     Args:
         folder: Searched at any depth.
-        poster_ids: The film's id for each file name, as `poster_path` in a movies file gives them; None where each
+        poster_ids: The film's id for each file name, as `poster_path` in a movies file gives them; None if each
             file is named by its film's id.
 
     Returns:
@@ -250,7 +250,7 @@ def _build_chunk(
 
 
 def _key(chunk: Sequence[tuple[int, Path]], backbone: VisionBackbone) -> str:
-    """Names the vectors of a chunk by the weights, the preparation, and each file's path, size and time of change."""
+    """Name the vectors of a chunk by the weights, the preparation, and each file's path, size and time."""
     files = []
     for film, path in chunk:
         try:

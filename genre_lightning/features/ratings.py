@@ -47,7 +47,7 @@ class Ratings:
 
 @dataclass(frozen=True)
 class FilmVectors:
-    """What users' ratings say of films, in the order of their ids.
+    """Vectors of films from users' ratings, in the order of their ids.
 
     Attributes:
         ids: int32 (films,).
@@ -109,7 +109,7 @@ def film_vectors(ratings: Ratings, dimensions: int, seed: int) -> FilmVectors:
         seed: For the random projection of the SVD (Halko, Martinsson and Tropp, 2011).
 
     Raises:
-        DataError: There are too few films or users for so many dimensions.
+        DataError: There are too few films or users for that many dimensions.
     """
     from scipy import sparse
     from sklearn.decomposition import TruncatedSVD
@@ -181,7 +181,7 @@ def _blocks(path: Path, columns: dict[str, pa.DataType], share: ReadShare | None
 
 
 def _ids(column: pa.Array | pa.ChunkedArray, path: Path) -> NDArray[np.int32]:
-    """Ids in 32 bits.
+    """Return the ids in 32 bits.
 
     Raises:
         DataError: One is missing, negative or larger.

@@ -36,11 +36,11 @@ class OtherFilms:
     """Films of a file that a run was not trained on.
 
     Attributes:
-        table: of all films of the file.
+        table: Table of all films of the file.
         rows: int64, ascending: positions of the films to evaluate.
         evaluated: Which films they are.
-        source: the file, and how it is read.
-        cache_dir: root of the cache.
+        source: The file, and how it is read.
+        cache_dir: Root of the cache.
     """
 
     table: FilmTable
@@ -55,16 +55,16 @@ class OtherFilms:
         """Predict all films.
 
         Args:
-            genres: that the run knows, in the order of its logits.
-            fields: the file's column for each name in the run's text templates.
-            logits: of the run.
-            done: told of the films that have been predicted.
+            genres: Genres that the run knows, in the order of its logits.
+            fields: The file's column for each name in the run's text templates.
+            logits: Function that returns the run's logits.
+            done: Called with the number of films that have been predicted.
 
         Returns:
-            the predictions, and which films they are of, with the genres that the run does not know.
+            The predictions, and which films they are of, with the genres that the run does not know.
 
         Raises:
-            DataError: the films have none of the run's genres.
+            DataError: The films have none of the run's genres.
         """
         inputs = {feature.column for feature in self.source.inputs}
         cells = {name: self._column(column) for name, column in fields.items() if name not in inputs}
@@ -115,16 +115,16 @@ def other_films(
     """Read a file's films, without those that a run was trained on.
 
     Args:
-        source: the file.
-        run: the run; of an ensemble, the films of all its members are left out.
-        cache_dir: root of the cache.
-        progress: shows how far the reading has come.
-        same_ids: a film with the id of a training film is that film, whatever its text; without, and in a file without
+        source: The file.
+        run: The run; of an ensemble, the films of all its members are left out.
+        cache_dir: Root of the cache.
+        progress: Shows how far the reading has come.
+        same_ids: A film with the id of a training film is that film, whatever its text; without, and in a file without
             ids, films are the same only if their texts are.
 
     Raises:
-        DataError: the file cannot be read, or leaves no film that the run was not trained on.
-        CheckpointError: what the run was trained on is not known.
+        DataError: The file cannot be read, or leaves no film that the run was not trained on.
+        CheckpointError: What the run was trained on is not known.
     """
     table = load_films(source, cache_dir, progress)
     same_ids = same_ids and not table.numbered
@@ -164,7 +164,7 @@ def sides_of(run: RunDirectory) -> list[KeptSplits]:
     """Return the splits of a run, or of all members of an ensemble.
 
     Raises:
-        CheckpointError: a run of a version that did not keep them, whose file is not there or has changed.
+        CheckpointError: A run of a version that did not keep them, whose file is not there or has changed.
     """
     settings = run.settings()
     if kind_of(settings) == ENSEMBLE:
@@ -182,12 +182,12 @@ def _drawn_again(run: RunDirectory, settings: Mapping[str, Any]) -> KeptSplits:
         data = MovieDataModule(**options).prepare_films()
     except (DataError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{run.path} does not say which films it was trained on ({one_line(error)}): {fix}"
+            f"{run.path} does not record which films it was trained on ({one_line(error)}): {fix}"
         ) from None
     splits = {name: split.sha256 for name, split in data.splits.items()}
     before = run.read_state().data
     if before is not None and before.splits not in (None, splits):
         raise CheckpointError(
-            f"{run.path} does not say which films it was trained on, and {options.get('csv')} has changed: {fix}"
+            f"{run.path} does not record which films it was trained on, and {options.get('csv')} has changed: {fix}"
         )
     return data.sides

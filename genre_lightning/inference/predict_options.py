@@ -14,7 +14,7 @@ from genre_lightning.runs import RunDirectory
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What the command line says.
+    """Options of the command line.
 
     Attributes:
         run: Directory of the run.

@@ -48,12 +48,12 @@ class Scorer(Protocol):
     """A trained run at work.
 
     Attributes:
-        decision: its calibration and thresholds.
-        columns: names of the columns of the file that it was trained on.
-        fields: columns that its text template and its features name.
-        features: that it reads beside its template.
-        join: files that it was trained with beside the movies file.
-        max_tokens: of a text, special tokens included; None where the model reads all of it.
+        decision: Its calibration and thresholds.
+        columns: Names of the columns of the file that it was trained on.
+        fields: Columns that its text template and its features name.
+        features: Features that it reads beside its template.
+        join: Files that it was trained with beside the movies file.
+        max_tokens: Maximum number of tokens of a text, special tokens included; None if the model reads all of it.
     """
 
     decision: Decision
@@ -68,23 +68,23 @@ class Scorer(Protocol):
         """Inputs of the head, as training has fitted them."""
 
     def logits(self, films: Sequence[Cells]) -> NDArray[np.float32]:
-        """Raw log-odds, float32 (films, genres)."""
+        """Return the raw log-odds, float32 (films, genres)."""
 
     def tokens(self, films: Sequence[Cells]) -> list[int | None]:
-        """How many tokens each text has before it is cut, special ones included; None where there are none."""
+        """Return how many tokens each text has before it is cut, special ones included; None if there are none."""
 
 
 def open_scorer(directory: str | os.PathLike[str], device: str | None = None, precision: str | None = None) -> Scorer:
     """Open a run of any kind.
 
     Args:
-        directory: of a run of `fit`, `baseline` or `ensemble`.
+        directory: Directory of a run of `fit`, `baseline` or `ensemble`.
         device: "cpu", "cuda", "cuda:1", "mps"; None chooses.
-        precision: such as "32-true"; None takes that of the training, where the device has it.
+        precision: Precision, such as "32-true"; None takes that of the training, if the device has it.
 
     Raises:
-        CheckpointError: no run, an unfinished or a damaged one.
-        ConfigError: no such device, or a base that is not there.
+        CheckpointError: No run, an unfinished or a damaged one.
+        ConfigError: No such device, or a base that is not there.
     """
     return _open(Path(directory).expanduser().absolute(), device, precision, [])
 
@@ -106,7 +106,7 @@ def _open(path: Path, device: str | None, precision: str | None, opened: list[Pa
 
 
 class _TemplateReader:
-    """The part of a run's settings that says how its texts are made."""
+    """The part of a run's settings that defines how its texts are made."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         data = settings.get("data") or {}
@@ -125,10 +125,10 @@ class ModelScorer(_TemplateReader):
     """The best checkpoint of a run of `fit`: encoder, adapted decoder, or one that is asked as it is.
 
     Args:
-        run: its directory.
-        settings: its configuration.
-        device: see `open_scorer`.
-        precision: see `open_scorer`.
+        run: Its directory.
+        settings: Its configuration.
+        device: See `open_scorer`.
+        precision: See `open_scorer`.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class ModelScorer(_TemplateReader):
         return not isinstance(self.model.head, torch.nn.Identity)
 
     def pooled(self, films: Sequence[Cells]) -> NDArray[np.float32]:
-        """Pooled states of the backbone, which the head reads, float32 (films, width)."""
+        """Return the pooled states of the backbone, which the head reads, float32 (films, width)."""
         states: list[torch.Tensor] = []
         vectors: NDArray[np.float32] | None = None
         hook = self.model.head.register_forward_pre_hook(lambda head, inputs: states.append(inputs[0]))
@@ -206,7 +206,7 @@ class ModelScorer(_TemplateReader):
 
     @torch.inference_mode()
     def _batches(self, films: Sequence[Cells]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Positions of the films of each batch, and their logits."""
+        """Yield the positions of the films of each batch, and their logits."""
         assert self.max_tokens is not None
         if not films:
             return
@@ -233,8 +233,8 @@ class BaselineScorer(_TemplateReader):
     """A model that counts words.
 
     Args:
-        run: its directory.
-        settings: its configuration.
+        run: Its directory.
+        settings: Its configuration.
     """
 
     max_tokens: int | None = None
@@ -267,9 +267,9 @@ class EnsembleScorer:
     """The weighted mean of runs.
 
     Args:
-        run: directory of the ensemble.
-        device: see `open_scorer`.
-        precision: see `open_scorer`.
+        run: Directory of the ensemble.
+        device: See `open_scorer`.
+        precision: See `open_scorer`.
         opened: Runs that were opened before, see `_open`.
     """
 
@@ -319,10 +319,10 @@ class EnsembleScorer:
 
 
 def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits, unless one of them is no number.
+    """Return the logits, unless one of them is not a number.
 
     Raises:
-        DataError: with the cure.
+        DataError: A logit is not a finite number; the message names the fix.
     """
     if not np.isfinite(logits).all():
         raise DataError(

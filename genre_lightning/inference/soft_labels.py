@@ -93,7 +93,7 @@ def log_odds_of(
         scorer: The run.
         options: Of the data that the films are of; what the run reads of them is taken from the same files.
         ids: Of the films; one that the files do not have, such as a text of feedback, gets NaN.
-        done: Told of the films that have been predicted.
+        done: Called with the number of films that have been predicted.
 
     Raises:
         DataError: A file lacks a column that the run reads.

@@ -36,10 +36,10 @@ class ChunkOnItsWay:
     """A chunk of which batches are with the model.
 
     Attributes:
-        films: all of it.
+        films: All of it.
         mine: int64 (films of this rank,): their positions in the chunk.
-        batches: how many this rank puts through the model.
-        outputs: positions in the chunk and logits of the batches that are done.
+        batches: How many this rank puts through the model.
+        outputs: Positions in the chunk and logits of the batches that are done.
     """
 
     films: list[NewFilm]
@@ -51,17 +51,17 @@ class ChunkOnItsWay:
 class ChunkBatches(IterableDataset[Batch]):
     """The batches of a rank of each chunk, texts of like length together.
 
-    A rank tokenises its own share of a chunk only. All ranks give the same number of batches for a chunk, as
+    A rank tokenises only its own part of a chunk. All ranks give the same number of batches for a chunk, as
     collectives inside the model need.
 
     Args:
-        chunks: from the first one that is to be done; read when the ranks have met.
-        text_of: makes the text of a film.
-        tokenizer: of the run.
-        max_tokens: of a text.
-        layout: of the batches.
-        features: that the run reads beside its template.
-        inputs: of the head, as fitted.
+        chunks: Chunks from the first one to compute; read when the ranks have met.
+        text_of: Makes the text of a film.
+        tokenizer: Tokenizer of the run.
+        max_tokens: Maximum number of tokens of a text.
+        layout: Layout of the batches.
+        features: Features that the run reads beside its template.
+        inputs: Inputs of the head, as fitted.
     """
 
     def __init__(
@@ -110,12 +110,12 @@ class ChunkBatches(IterableDataset[Batch]):
 
 
 def share_by_length(lengths: Sequence[int], *, rank: int, world_size: int) -> Indices:
-    """Return a rank's share of texts: every text in one share, and texts of all lengths in each.
+    """Return a rank's part of texts: every text in one part, and texts of all lengths in each.
 
     Args:
-        lengths: of each text, in any unit.
-        rank: of this process.
-        world_size: number of ranks.
+        lengths: Length of each text, in any unit.
+        rank: Rank of this process.
+        world_size: Number of ranks.
 
     Returns:
         int64: positions in `lengths`.
@@ -127,11 +127,11 @@ class ChunkWriter(Callback):
     """Gives each chunk's logits away once all ranks have them.
 
     Args:
-        stream: the batches.
-        genres: how many.
-        begin: told on every rank, once the ranks have met, how many chunks the first rank finds finished.
-        finished: that number on the first rank.
-        write: gets films and logits, float32 (films, genres), of a chunk, on the first rank only; NaN where there is
+        stream: The batches.
+        genres: How many.
+        begin: Called on every rank, once the ranks have met, with the number of chunks that rank 0 finds finished.
+        finished: That number on rank 0.
+        write: Gets films and logits, float32 (films, genres), of a chunk, on rank 0 only; NaN if there is
             no text.
     """
 

@@ -45,10 +45,10 @@ class TaggedFile:
     with the user's key: what anybody else has put there is neither used nor followed.
 
     Args:
-        path: of the file.
-        decision: how logits become genres.
-        identity: what the parts depend on; parts of another identity are thrown away.
-        raw_cells: leave texts in a CSV as they are, even those that a spreadsheet program takes for formulas.
+        path: Path of the file.
+        decision: How logits become genres.
+        identity: What the parts depend on; parts of another identity are thrown away.
+        raw_cells: Leave texts in a CSV as they are, even those that a spreadsheet program takes for formulas.
     """
 
     def __init__(self, path: Path, decision: Decision, identity: Mapping[str, Any], *, raw_cells: bool = False) -> None:
@@ -64,8 +64,8 @@ class TaggedFile:
         """Open the folder of parts for this process alone, and give the number of parts that are finished.
 
         Raises:
-            ConfigError: another process uses it, or this user's `predict` did not make it.
-            SaveError: it cannot be made.
+            ConfigError: Another process uses it, or this user's `predict` did not make it.
+            SaveError: It cannot be made.
         """
         self._key = read_key(default_cache_dir())
         with naming_the_fix(self.path):
@@ -134,8 +134,8 @@ class TaggedFile:
         """Write a part, whole or not at all.
 
         Args:
-            number: of the part, from 0.
-            films: in the file's order.
+            number: Index of the part, from 0.
+            films: Films in the file's order.
             logits: float32 (films, genres); those of films with a reason are not looked at.
         """
         reasons = [film.reason for film in films]
@@ -164,7 +164,7 @@ class TaggedFile:
         """Put the parts together in the file's place, and remove them.
 
         Returns:
-            rows by their reason, those that were tagged under "tagged".
+            Rows by their reason, those that were tagged under "tagged".
         """
         parts = self._finished_parts()
         counts: dict[str, int] = {}
@@ -225,7 +225,7 @@ def _text_of(file: BinaryIO) -> io.TextIOWrapper:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a number says all that the text does, within 64 bits."""
+    """Return whether a number says all that the text does, within 64 bits."""
     return len(text) <= 18 and text.isascii() and text.isdigit() and str(int(text)) == text
 
 
@@ -238,7 +238,7 @@ def _schema(id_type: pa.DataType) -> pa.Schema:
 
 
 def _vectors(values: NDArray[np.float32], missing: NDArray[np.bool_]) -> pa.Array:
-    """Give the rows as lists, null where they are missing."""
+    """Give the rows as lists, null if they are missing."""
     rows, width = values.shape
     offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * width)
     flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))

@@ -23,7 +23,7 @@ from genre_lightning.runs import RunDirectory
 __all__ = ["Genre", "TaggedText", "Tagger"]
 
 WINDOW = 2048
-"""Texts that are sorted by length and computed together; results of a stream come by so many."""
+"""Texts that are sorted by length and computed together; results of a stream come in groups of this size."""
 
 _WINDOW_CHARACTERS = 1 << 24
 """Of a window's texts together, whatever their number: at most some 100 MB of memory."""
@@ -37,9 +37,9 @@ class Genre:
     """A genre of a text.
 
     Attributes:
-        name: of the genre.
-        probability: that the text has it, calibrated.
-        threshold: that the probability has reached; None where the genre is one of the `top_k` asked for.
+        name: Name of the genre.
+        probability: Calibrated probability that the text has the genre.
+        threshold: Threshold that the probability has reached; None if the genre is one of the `top_k` asked for.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Genre:
 
 @dataclass(frozen=True)
 class TaggedText:
-    """What a run says of a text.
+    """A run's prediction for a text.
 
     Attributes:
-        text: as it was given.
-        genres: decided, the likeliest first.
-        probabilities: of all genres, the likeliest first; empty for an empty text.
-        thresholds: of all genres.
-        notes: what a reader should know: that the text is empty, was cut, or is unlike those of the training.
+        text: Text as it was given.
+        genres: Decided, the likeliest first.
+        probabilities: Probabilities of all genres, the likeliest first; empty for an empty text.
+        thresholds: Thresholds of all genres.
+        notes: What a reader should know: that the text is empty, was cut, or is unlike those of the training.
     """
 
     text: str
@@ -91,13 +91,13 @@ class Tagger:
     mapping such as {"title": …, "overview": …}, and so are the inputs of the head: {"overview": …, "keywords": […]}.
 
     Args:
-        run: directory of a run of `fit`, `baseline` or `ensemble`.
-        device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU where there is one.
-        precision: such as "32-true"; None takes that of the training, where the device has it.
+        run: Directory of a run of `fit`, `baseline` or `ensemble`.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None takes a GPU if there is one.
+        precision: Precision, such as "32-true"; None takes that of the training, if the device has it.
 
     Raises:
-        CheckpointError: the directory is no run, or an unfinished or damaged one.
-        ConfigError: there is no such device, or the base of the run's adapters is not there.
+        CheckpointError: The directory is not a run, or an unfinished or damaged one.
+        ConfigError: There is no such device, or the base of the run's adapters is not there.
     """
 
     def __init__(self, run: str | os.PathLike[str], device: str | None = None, precision: str | None = None) -> None:
@@ -128,18 +128,18 @@ class Tagger:
     def __call__(
         self, texts: Text | Iterable[Text], *, top_k: int | None = None, threshold: float | None = None
     ) -> TaggedText | list[TaggedText] | Iterator[TaggedText]:
-        """Tags a text, a list of texts, or a stream of them that may be endless.
+        """Tag a text, a list of texts, or a stream of them that may be endless.
 
         Args:
-            texts: one text, a sequence, or an iterator, from which `WINDOW` are taken at a time.
-            top_k: decide on so many of the likeliest genres, whatever their thresholds.
-            threshold: in place of each genre's own; with `top_k`, that the likeliest must reach too.
+            texts: One text, a sequence, or an iterator, from which `WINDOW` are taken at a time.
+            top_k: Number of the likeliest genres to decide on, whatever their thresholds.
+            threshold: Threshold in place of each genre's own; with `top_k`, one that the likeliest must reach too.
 
         Returns:
-            a result for a text, a list for a sequence, an iterator for anything else; in the order of the texts.
+            A result for a text, a list for a sequence, an iterator for anything else; in the order of the texts.
 
         Raises:
-            ConfigError: an impossible `top_k` or `threshold`.
+            ConfigError: An impossible `top_k` or `threshold`.
         """
         self._check(top_k, () if threshold is None else (threshold,))
         if isinstance(texts, str | Mapping):
@@ -219,7 +219,7 @@ class Tagger:
         """Return what the template is filled with, and the inputs of the head: of a plain text, its overview alone.
 
         Raises:
-            DataError: neither a string nor a mapping of the run's columns.
+            DataError: Neither a string nor a mapping of the run's columns.
         """
         fields = self.scorer.fields
         if isinstance(text, str):
@@ -263,7 +263,7 @@ def has_content(film: Mapping[str, Any]) -> bool:
 
 
 def _windows(texts: Iterator[Text]) -> Iterator[list[Text]]:
-    """Give texts by `WINDOW`, or by fewer where they are long."""
+    """Give texts by `WINDOW`, or by fewer if they are long."""
     window: list[Text] = []
     characters = 0
     for text in texts:

@@ -1,4 +1,4 @@
-"""What a person says of a film that a run has tagged, as feedback."""
+"""A person's opinion of a film that a run has tagged, as feedback."""
 
 from __future__ import annotations
 

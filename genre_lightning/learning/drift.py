@@ -300,7 +300,7 @@ def compare_ranking(
     """Compare macro AUROC, which does not depend on how frequent genres are, with a bootstrap interval.
 
     Returns:
-        that of the reference and of the new films, and the 95% interval of the difference; None for too few films.
+        That of the reference and of the new films, and the 95% interval of the difference; None for too few films.
     """
     sets = ((reference, reference_probabilities, known), (labels, probabilities, None))
     counts = [

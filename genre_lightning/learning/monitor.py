@@ -82,10 +82,10 @@ def tag_file(
         scorer: The run.
         known: Digests of films that the run was trained or evaluated on, which are left out.
         labels: That have arrived.
-        done: Told of the rows that have been read.
+        done: Called with the number of rows that have been read.
 
     Returns:
-        the films, and how many were left out.
+        The films, and how many were left out.
 
     Raises:
         DataError: Too few films are left.

@@ -97,7 +97,7 @@ def cutoffs_of(teacher: RunDirectory, settings: SelfTrainingOptions) -> tuple[Cu
     if run.test_is_validation:
         raise ConfigError(
             f"{teacher.path} has no validation films apart from its test films, on which no cut-offs are fitted: name "
-            "a run with three shares in data.split by self_training.teacher"
+            "a run with three fractions in data.split by self_training.teacher"
         )
     predictions, decision = run.predictions("validation").predictions, run.decision
     predictions.require_genres(decision.genres)

@@ -40,7 +40,7 @@ class KnownFilms:
         """Add the films of a run, whatever their side.
 
         Raises:
-            CheckpointError: The run does not say which they are.
+            CheckpointError: The run does not record which they are.
         """
         for sides in sides_of(run):
             self.digests.update(sides.digests)
@@ -108,7 +108,7 @@ def make_queue(
         size: Films to choose.
         rare_weight: See `score_films`.
         seed: Random seed of the clusters.
-        done: Told of the rows that have been read.
+        done: Called with the number of rows that have been read.
 
     Raises:
         DataError: The file has no film that could be chosen.
@@ -160,7 +160,7 @@ def make_queue(
 def _score(
     file: FilmFile, scorer: Scorer, known: KnownFilms, done: Callable[[int], None]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, int]]:
-    """Row numbers of the candidates, their logits, and what became of the other rows."""
+    """Return the row numbers of the candidates, their logits, and what became of the other rows."""
     rows: list[int] = []
     parts: list[NDArray[np.float32]] = []
     counts = {"rows_read": 0, "known": 0, "unreadable": 0}
@@ -196,7 +196,7 @@ def _films_at(file: FilmFile, rows: NDArray[np.int64]) -> list[NewFilm]:
 
 
 def labelled_in(database: Path) -> set[bytes]:
-    """Digests of the texts that people have labelled; empty without a database.
+    """Return the digests of the texts that people have labelled; empty without a database.
 
     Raises:
         DataError: The database cannot be used.

@@ -38,7 +38,7 @@ _LIKELY = 0.1
 
 @dataclass(frozen=True)
 class Scores:
-    """How much a label of each film would say.
+    """How informative a label of each film would be.
 
     Attributes:
         uncertainty: Of each genre, (films, genres), from 0 to 1.
@@ -69,7 +69,7 @@ def score_films(log_odds: FloatArray, thresholds: FloatArray, positives: FloatAr
 
 
 def best_films(scores: FloatArray, count: int) -> NDArray[np.int64]:
-    """Positions of the films of the highest scores, the highest first; the earlier of equals."""
+    """Return the positions of the films of the highest scores, the highest first; the earlier of equals."""
     return np.argsort(-scores, kind="stable")[:count]
 
 
@@ -85,7 +85,7 @@ def diverse_films(
         seed: Random seed of the first centres.
 
     Returns:
-        positions of the films, the highest score first, and for each the number of candidates in its cluster.
+        Positions of the films, the highest score first, and for each the number of candidates in its cluster.
     """
     if len(vectors) <= size:
         return best_films(scores, size), np.ones(len(vectors), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The feedback store: one SQLite file of what people say about films, safe with several writers and sudden ends."""
+"""The feedback store: one SQLite file of opinions on films, safe with several writers and sudden ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a person says about a film.
+    """A person's opinion of a film.
 
     Attributes:
         text: Overview of the film.

@@ -26,7 +26,7 @@ def resolve(
         weights: Of opinions by their source; 1 for a source that is not named. A source of weight 0 does not vote.
 
     Returns:
-        a correction for each text, whose weight is the mean of the opinions that decided it.
+        A correction for each text, whose weight is the mean of the opinions that decided it.
     """
     given = weights or {}
     opinions: dict[bytes, list[Feedback]] = {}

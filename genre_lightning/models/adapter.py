@@ -42,7 +42,7 @@ _LARGEST = 10**5
 
 
 def methods() -> list[str]:
-    """List the methods that may be named: peft's own table, without prompts, which are no layers, and some others."""
+    """List the methods that may be named: peft's own table, without prompts, which are not layers, and some others."""
     from peft import PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 

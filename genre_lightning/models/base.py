@@ -26,7 +26,7 @@ class GenreClassifier(StoredModule):
     """A backbone with a head of one logit for each genre.
 
     A subclass makes `self.backbone` and `self.head` in `build()` and maps a batch to logits in `forward()`. It takes
-    what it must know of the data from the trainer's data module, which has a `spec`; from a checkpoint that says it;
+    what it must know of the data from the trainer's data module, which has a `spec`; from a checkpoint that holds it;
     or from `bind()`.
 
     Args:
@@ -84,7 +84,7 @@ class GenreClassifier(StoredModule):
             self.starts_from = None
 
     def model_step(self, batch: Batch) -> StepOutput:
-        """Logits and summed loss of a batch: the one computation of training, validation and test."""
+        """Return the logits and summed loss of a batch: the one computation of training, validation and test."""
         if self.training and passes_of(self.options) > 1:
             return regularised_step(self, batch)
         logits = self(batch).float()
@@ -146,6 +146,6 @@ class GenreClassifier(StoredModule):
         self.evaluation_metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Logits of the batch's films: index int64 (films,) and logits float32 (films, genres), on the CPU."""
+        """Return the logits of a batch's films on the CPU: index int64 (films,) and logits float32 (films, genres)."""
         real = batch["weights"] > 0
         return {"index": batch["index"][real].cpu(), "logits": self(batch).float()[real].cpu()}

@@ -195,7 +195,7 @@ class StoredWeights:
         from safetensors import safe_open
 
         try:
-            # opened anew each time: what a mapped file has read counts as memory of the process until it is closed
+            # opened again each time: what a mapped file has read counts as memory of the process until it is closed
             with safe_open(self.files[key], framework="pt") as handle:
                 return handle.get_tensor(key).to(dtype, copy=True)
         except Exception as error:
@@ -213,12 +213,12 @@ def _damaged(file: Path, error: Exception) -> ConfigError:
 
 
 def weights_digest(files: list[Path], cache_dir: Path | None = None) -> str:
-    """SHA-256 over the names and digests of weight files.
+    """Return the SHA-256 over the names and digests of weight files.
 
     A file's digest is kept in the cache under its path, size and time of change, so that gigabytes are read once.
 
     Raises:
-        ConfigError: a file cannot be read.
+        ConfigError: A file cannot be read.
     """
     whole = hashlib.sha256()
     for file in files:
@@ -261,14 +261,14 @@ def _remember(note: Path, digest: str) -> None:
 
 
 def check_same_base(theirs: BaseMetadata, ours: BaseMetadata) -> None:
-    """Refuses a checkpoint whose adapters were trained over other frozen weights.
+    """Refuse a checkpoint whose adapters were trained over other frozen weights.
 
     Args:
-        theirs: the base of the checkpoint.
-        ours: that of the model.
+        theirs: The base of the checkpoint.
+        ours: Value of the model.
 
     Raises:
-        CheckpointError: naming what differs.
+        CheckpointError: Naming what differs.
     """
     for name, cure in (
         ("sha256", "name the base that it was trained on with model.backbone and model.revision"),

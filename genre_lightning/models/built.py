@@ -71,7 +71,7 @@ class BuiltModule(StepwiseModule):
         raise TypeError(f"{type(self).__name__} does not say how it is built: define build(self, spec)")
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, float32 (rows, genres), of a batch."""
+        """Return the logits, float32 (rows, genres), of a batch."""
         raise TypeError(f"{type(self).__name__} does not map a batch to logits: define forward(self, batch)")
 
     def fused(self, head: nn.Sequential, spec: DataSpec) -> nn.Module:
@@ -180,7 +180,7 @@ class BuiltModule(StepwiseModule):
             self.check(self.spec.max_tokens)
 
     def runs_on(self, accelerator: str, precision: str) -> None:
-        """Say what the model will run on.
+        """Report what the model will run on.
 
         Args:
             accelerator: Type of the device, such as "cuda".

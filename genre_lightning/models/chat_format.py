@@ -67,7 +67,7 @@ def _render(template: str, message: str, names: str) -> str:
 def _answer_of_process(request: dict[str, object]) -> dict[str, str]:
     child = Path(__file__).with_name("chat_renderer.py")
     try:
-        # -P: the folder of the script is no place to import from
+        # -P: the folder of the script is not a place to import from
         done = subprocess.run(
             [sys.executable, "-P", str(child)], input=json.dumps(request).encode(), capture_output=True,
             timeout=_WALL_SECONDS, check=False,

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def limit(cpu_seconds: int, memory: int) -> None:
-    """Limit this process to so many more seconds of CPU time and bytes of memory, if the system can."""
+    """Limit this process to further seconds of CPU time and bytes of memory, if the system can."""
     try:
         import resource
     except ImportError:  # Windows has a limit of time alone, kept by the process that waits
@@ -48,5 +48,5 @@ def answer(request: dict[str, Any]) -> dict[str, str]:
 
 if __name__ == "__main__":
     answers = sys.stdout
-    sys.stdout = sys.stderr  # what a library prints is no answer
+    sys.stdout = sys.stderr  # what a library prints is not an answer
     answers.write(f"{json.dumps(answer(json.loads(sys.stdin.buffer.read())))}\n")

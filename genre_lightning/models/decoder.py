@@ -152,13 +152,13 @@ class FrozenDecoder(GenreClassifier):
     # Building
 
     def weight_format(self) -> WeightFormat:
-        """How the frozen weights are kept."""
+        """Return how the frozen weights are kept."""
         auto = self.options.compute_dtype == "auto"
         dtype = dtype_of_precision(self.precision) if auto else getattr(torch, self.options.compute_dtype)
         return WeightFormat(self.options.quantization, dtype, getattr(torch, self.options.quant_storage))
 
     def build_device(self) -> torch.device:
-        """Where the weights are quantised: at once on the device that computes, where it is known."""
+        """Return the device that quantises the weights: the one that computes, if it is known."""
         if self.shape_only:
             return torch.device("meta")
         if (trainer := self._trainer) is not None:
@@ -170,7 +170,7 @@ class FrozenDecoder(GenreClassifier):
         """Return the backbone's configuration.
 
         Raises:
-            ConfigError: the tokenizer knows tokens that the backbone does not.
+            ConfigError: The tokenizer knows tokens that the backbone does not.
         """
         if self.options.backbone == RANDOM:
             from transformers import LlamaConfig
@@ -260,6 +260,6 @@ class FrozenDecoder(GenreClassifier):
         check_same_base(metadata.base, self.base_metadata())
 
     def trained_names(self) -> set[str]:
-        """Names of what a checkpoint holds: all that trains, and nothing of the frozen base."""
+        """Return the names of what a checkpoint holds: all that trains, and nothing of the frozen base."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad or is_start(name)}
         return trained | self.adapter_state

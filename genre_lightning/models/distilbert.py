@@ -92,7 +92,7 @@ class DistilBertClassifier(GenreClassifier):
 
     @property
     def layout(self) -> Layout:
-        """How batches are laid out for this model; "padded" where the backbone is not to be found, as `check` tells."""
+        """How batches are laid out for this model; "padded" if the backbone is not found, as `check` reports."""
         if not self.options.packing:
             return "padded"
         if self.backbone_config is None and self.from_scratch:
@@ -126,7 +126,7 @@ class DistilBertClassifier(GenreClassifier):
             check_vocabulary(vocabulary_size(tokenizer), config, self.options.backbone)
 
     def build(self, spec: DataSpec) -> None:
-        """Load the backbone, put adapters on it where asked, and make the head."""
+        """Load the backbone, put adapters on it if asked, and make the head."""
         restored = self.backbone_config is not None
         config = self.backbone_config or self._new_config(spec)
         check_encoder(config, self.options.backbone)
@@ -199,7 +199,7 @@ class DistilBertClassifier(GenreClassifier):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
+        """Return the logits, float32 (texts, genres), of a padded or packed batch of token ids."""
         if "attention_mask" in batch:
             mask = batch["attention_mask"]
             states = self.backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state

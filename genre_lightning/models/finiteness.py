@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: counted on the device, and told when they stay."""
+"""Steps whose loss or gradient is not finite: counted on the device, and reported if they stay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FiniteSteps(nn.Module):
         Args:
             loss: (), of the step, the same on all ranks.
             norm: (), of the step's gradient, likewise.
-            step: optimizer steps before it.
+            step: Optimizer steps before it.
         """
         here = self.counts.device  # a norm of gradients that are kept on the host comes from there
         bad = ~(loss.to(here).isfinite() & norm.to(here).isfinite())
@@ -45,10 +45,10 @@ class FiniteSteps(nn.Module):
         self.counts[0] = value
 
     def first_that_stays(self, *, scaled: bool) -> int | None:
-        """Optimizer steps before the first of the bad steps that end nowhere; waits for the device.
+        """Return the optimizer steps before the first of the bad steps that end nowhere; waits for the device.
 
         Args:
-            scaled: whether a loss scaler skips bad steps; without one a single bad step spoils the weights.
+            scaled: Whether a loss scaler skips bad steps; without one a single bad step spoils the weights.
 
         Returns:
             None while all is well.

@@ -21,7 +21,7 @@ class TrainingCost:
     per_token_squared: float
 
     def flops(self, tokens: float, tokens_squared: float) -> float:
-        """FLOPs of texts that have so many tokens, and so many squares of their lengths, in all."""
+        """Return the FLOPs of texts, from the sums of their lengths and of the squares of their lengths."""
         return self.per_token * tokens + self.per_token_squared * tokens_squared
 
 
@@ -30,19 +30,19 @@ def training_cost(
 ) -> TrainingCost:
     """Count as PaLM's appendix B does (Chowdhery et al. 2022, arXiv:2204.02311), for frozen weights too.
 
-    A weight of a linear layer costs 2 FLOPs a token forward, 2 for the gradient of its input, and 2 for its own where
+    A weight of a linear layer costs 2 FLOPs a token forward, 2 for the gradient of its input, and 2 for its own if
     it trains: 6 for trained weights, 4 for frozen ones, since adapters of earlier layers need the gradient to pass.
     Embeddings, norms and biases multiply no matrices and count nothing; neither does the head, which reads one state
     of a text. Attention costs 12 x layers x width for each pair of tokens: 4 forward (scores and mixing) and twice
-    that backward; half of it where a token sees only those before it. What is computed again by activation
+    that backward; half of it if a token sees only those before it. What is computed again by activation
     checkpointing, and padding, are not part of what the model needs.
 
     Args:
-        backbone: with its linear layers, which may be quantised or sharded: their sizes are as they were made.
-        config: of the backbone: num_hidden_layers, num_attention_heads, hidden_size, and head_dim where that differs.
-        causal: whether a token sees only those before it.
-        passes: how often a step computes a text, forward and backward.
-        input_gradients: how often it computes the gradient of the embeddings besides.
+        backbone: Backbone, whose linear layers may be quantised or sharded: their sizes are as they were made.
+        config: Configuration with num_hidden_layers, num_attention_heads, hidden_size, and head_dim if that differs.
+        causal: Whether a token sees only those before it.
+        passes: How often a step computes a text, forward and backward.
+        input_gradients: How often it computes the gradient of the embeddings besides.
     """
     per_token = 0
     of_trained, of_frozen = 6 * passes + 2 * input_gradients, 4 * passes + 2 * input_gradients

@@ -35,17 +35,17 @@ class LinearGenres:
 def naive_bayes(
     features: csr_matrix, labels: NDArray[np.bool_], smoothing: float, known: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Log-odds of multinomial naive Bayes, each genre against the rest, as a linear function of the features.
+    """Return the log-odds of multinomial naive Bayes, each genre against the rest, as weights and bias.
 
     Args:
-        features: not negative, (films, terms).
+        features: Not negative, (films, terms).
         labels: bool (films, genres).
-        smoothing: added to each term's sum in a class.
+        smoothing: Added to each term's sum in a class.
         known: bool (films, genres): films whose label of a genre is known; None for all.
 
     Returns:
-        weights float64 (terms, genres): log of a term's share among films with the genre over its share among the
-        others; and bias float64 (genres,): the log-odds of the genre's share of films. A genre that no film or every
+        Weights float64 (terms, genres): log of a term's fraction among films with the genre over its fraction among the
+        others; and bias float64 (genres,): the log-odds of the genre's fraction of films. A genre that no film or every
         film has gets weights of 0.
     """
     with_genre = np.asarray(features.T @ labels.astype(np.float64))
@@ -61,7 +61,7 @@ def naive_bayes(
 
 
 def prior_log_odds(labels: NDArray[np.bool_], known: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """Log-odds of each genre's share of films; half a film more on either side keeps those of none and all finite."""
+    """Return the log-odds of each genre's fraction of films; half a film more on either side keeps them finite."""
     positives = labels.sum(axis=0).astype(np.float64)
     negatives = (len(labels) if known is None else known.sum(axis=0)) - positives
     edge = (positives == 0) | (negatives == 0)

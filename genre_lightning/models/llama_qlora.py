@@ -128,7 +128,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
             rank_zero_only(say)("model.compile has no effect on a CPU")
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, float32 (texts, genres), of a padded or packed batch of token ids."""
+        """Return the logits, float32 (texts, genres), of a padded or packed batch of token ids."""
         names = ("position_ids", "slots", "places")
         apart: dict[str, Tensor] = {name: batch[name] for name in names if name in batch}
         if (ends := text_ends(batch)) is not None:

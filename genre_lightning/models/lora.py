@@ -1,4 +1,4 @@
-"""LoRA on a backbone's attention through peft, which is imported only where adapters are asked for."""
+"""LoRA on a backbone's attention through peft, which is imported only if adapters are asked for."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def add_lora(
     unfreeze: int | None = None,
     shape_only: bool = False,
 ) -> nn.Module:
-    """Freezes the backbone and puts trainable float32 adapters on it.
+    """Freeze the backbone and put trainable float32 adapters on it.
 
     Args:
         backbone: With its weights, if the adapters start from them.
@@ -70,7 +70,7 @@ def add_lora(
         shape_only: Leave the adapters' values as they come.
 
     Raises:
-        ConfigError: no layer has one of the target names, or none is left for an adapter.
+        ConfigError: No layer has one of the target names, or none is left for an adapter.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -126,7 +126,7 @@ def _add_start(wrapped: Any, config: Any) -> None:
 
 
 def is_start(name: str) -> bool:
-    """Whether a parameter is of an adapter that `add_lora` has frozen, and belongs in a checkpoint all the same."""
+    """Return whether a parameter is of an adapter that `add_lora` has frozen, but belongs in a checkpoint."""
     return f".{START}." in name
 
 
@@ -184,11 +184,11 @@ def merge_adapters(backbone: Any, dtype: torch.dtype) -> nn.Module:
     did, to the precision of `dtype`.
 
     Args:
-        backbone: what `add_lora` gave; it is used up.
-        dtype: of the merged weights.
+        backbone: What `add_lora` gave; it is used up.
+        dtype: Data type of the merged weights.
 
     Returns:
-        the backbone without adapters.
+        The backbone without adapters.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -249,5 +249,5 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype)
 
 
 def trained_size(shapes: Iterable[tuple[int, int]], rank: int) -> int:
-    """Numbers that LoRA trains in linear layers of these (outputs, inputs)."""
+    """Return the numbers that LoRA trains in linear layers of these (outputs, inputs)."""
     return sum(rank * (outputs + inputs) for outputs, inputs in shapes)

@@ -110,11 +110,11 @@ class MaskedLanguageModel(DistilBertClassifier):
             )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Log-odds of words, float32 (tokens, words), of all tokens of a batch one after another."""
+        """Return the log-odds of words, float32 (tokens, words), of all tokens of a batch one after another."""
         return self._predict(batch, torch.ones(batch["input_ids"].numel(), dtype=torch.bool, device=self.device))
 
     def _predict(self, batch: Batch, chosen: Tensor) -> Tensor:
-        """Log-odds of words, float32 (chosen, words), at the chosen ones of a batch's flattened tokens."""
+        """Return the log-odds of words, float32 (chosen, words), at the chosen ones of a batch's flattened tokens."""
         assert self.backbone_config is not None
         if "attention_mask" in batch:
             inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -128,7 +128,7 @@ class MaskedLanguageModel(DistilBertClassifier):
         return head(states[chosen]).float()
 
     def model_step(self, batch: Batch) -> StepOutput:
-        """Log-odds of words at the hidden tokens, and the sum of the films' losses."""
+        """Return the log-odds of words at the hidden tokens, and the sum of the films' losses."""
         assert self._vocabulary is not None, "masks need the tokenizer of the data"
         rows, places = token_places(batch)
         ids = batch["input_ids"].flatten()

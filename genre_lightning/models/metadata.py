@@ -83,7 +83,7 @@ class BaseMetadata:
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a model's checkpoint says beside its tensors.
+    """Metadata of a model's checkpoint.
 
     Attributes:
         genres: Names, in the order of the logits' columns.

@@ -21,9 +21,9 @@ def default_learning_rate(parameters: int, *, adapters: bool, from_scratch: bool
     """Return a good peak learning rate of AdamW for a backbone of that size.
 
     Args:
-        parameters: of the backbone.
-        adapters: only LoRA's matrices train, which stand ten times more than whole weights.
-        from_scratch: the backbone starts from random weights.
+        parameters: Parameters of the backbone.
+        adapters: Only LoRA's matrices train, which stand ten times more than whole weights.
+        from_scratch: The backbone starts from random weights.
     """
     if from_scratch:
         return 1e-3
@@ -53,7 +53,7 @@ def parameter_groups(
     weight_decay: float,
     part_of: Callable[[str], Part] | None = None,
 ) -> list[dict[str, Any]]:
-    """AdamW's groups: parts of the backbone and head apart, biases and norms (all of one dimension) without decay.
+    """Return AdamW's groups: backbone and head apart, biases and norms (all of one dimension) without decay.
 
     Args:
         backbone: Its parameters by name.
@@ -82,7 +82,7 @@ def parameter_groups(
 def parts_of_backbone(
     backbone: nn.Module, lr: float, *, ratio_b: float = 1.0, layer_decay: float = 1.0, unfrozen_lr: float | None = None
 ) -> Callable[[str], Part]:
-    """Say which part of a backbone a parameter belongs to, and the learning rate of that part.
+    """Return the part of a backbone that a parameter belongs to, and the learning rate of that part.
 
     Args:
         backbone: With its adapters.
@@ -111,7 +111,7 @@ def parts_of_backbone(
 
 
 def _depths(backbone: nn.Module) -> dict[str, int]:
-    """How many blocks a parameter lies below the last one; those above the blocks are left out."""
+    """Return how many blocks a parameter lies below the last one; those above the blocks are left out."""
     try:
         blocks = transformer_blocks(backbone)
     except ConfigError:
@@ -133,7 +133,7 @@ def schedule_factor(schedule: Schedule, *, warmup_steps: int, total_steps: int) 
     """Return the factor on the peak learning rate of optimizer step k = 0, 1, …: linear warm-up, then a decay to 0.
 
     Raises:
-        ConfigError: there is no schedule of that name.
+        ConfigError: There is no schedule of that name.
     """
     if schedule not in get_args(Schedule):
         raise ConfigError(f"model.schedule is {schedule!r}: choose one of {', '.join(get_args(Schedule))}")

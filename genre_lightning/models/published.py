@@ -20,7 +20,7 @@ def published_config(name: str) -> PretrainedConfig | None:
     """Return the configuration of a model of the hub that is known here; None for others.
 
     Args:
-        name: such as "meta-llama/Llama-2-7b-hf" or "distilbert-base-uncased".
+        name: Name on the hub, such as "meta-llama/Llama-2-7b-hf" or "distilbert-base-uncased".
     """
     from transformers import BertConfig, DistilBertConfig, LlamaConfig
 

@@ -36,10 +36,10 @@ class WeightFormat:
     """How the frozen weights are kept and computed with.
 
     Attributes:
-        quantization: of the linear layers.
-        compute_dtype: of their products; embeddings are kept in it too.
-        quant_storage: the dtype that packed NF4 weights pretend to have.
-        head: name of a linear layer that stays in `compute_dtype`, such as a language model's own head.
+        quantization: Quantisation of the linear layers.
+        compute_dtype: Data type of their products; embeddings are kept in it too.
+        quant_storage: The dtype that packed NF4 weights pretend to have.
+        head: Name of a linear layer that stays in `compute_dtype`, such as a language model's own head.
     """
 
     quantization: Quantization
@@ -78,7 +78,7 @@ def dtype_of_precision(precision: str) -> torch.dtype:
 
 
 def random_values(config: PretrainedConfig, dtype: torch.dtype, seed: int) -> ValuesOf:
-    """Random weights for a configuration, each drawn when it is asked for.
+    """Return the random weights for a configuration, each drawn when it is asked for.
 
     Equal seeds give equal weights on every machine, device and in every format, before rounding: a checkpoint holds
     none of them.
@@ -130,8 +130,8 @@ class FrozenWeights:
     transformers' own loader reads ahead of the quantisation: on a CPU it holds most of a model in full precision.
 
     Args:
-        model: as `empty_decoder` gives it. Modules may be put around its layers before they are filled.
-        values_of: the weight of a name and shape, on the host.
+        model: Model as `empty_decoder` returns it. Modules may be put around its layers before they are filled.
+        values_of: The weight of a name and shape, on the host.
     """
 
     def __init__(self, model: PreTrainedModel, values_of: ValuesOf) -> None:
@@ -146,7 +146,7 @@ class FrozenWeights:
 
     def materialise(self, part: nn.Module) -> None:
         """Read and quantise the weights of a part of the model, one after the other; those it has it keeps."""
-        _return_freed_memory()  # of the part before, where sharding has left its own share of that
+        _return_freed_memory()  # of the part before, where sharding has left its own part of that
         for placeholder in [parameter for parameter in part.parameters() if parameter in self._owners]:
             owners = self._owners.pop(placeholder)
             values = self._values_of(self._names.pop(placeholder), placeholder.shape)
@@ -168,13 +168,13 @@ def random_decoder(
 
 
 def _return_freed_memory() -> None:
-    """Has the C library give freed memory back: small quantised weights between large freed ones make it keep all."""
+    """Have the C library give freed memory back: small quantised weights between large freed ones make it keep all."""
     with suppress(OSError, AttributeError):  # glibc alone has it, and alone needs it
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _draw(name: str, shape: torch.Size, dtype: torch.dtype, spread: float, seed: int) -> torch.Tensor:
-    """Ones for norms, zeros for biases, else normal values drawn from (seed, name) alone."""
+    """Return ones for norms, zeros for biases, else normal values drawn from (seed, name) alone."""
     values = torch.empty(shape, dtype=dtype)
     if len(shape) == 1:
         return values.fill_(0.0 if name.endswith("bias") else 1.0)
@@ -215,7 +215,7 @@ def _filled(module: nn.Module, placeholder: nn.Parameter, values: torch.Tensor) 
 
 
 def _prepare_layers(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:
-    """Has states between layers in float32, and does away with what bitsandbytes does to NF4 on some CPUs."""
+    """Have states between layers in float32, and do away with what bitsandbytes does to NF4 on some CPUs."""
     # half precision is for the products: fp16 sums over the layers would overflow in some decoders; by a hook, so that
     # the embedding is called within the model, as sharding needs
     model.get_input_embeddings().register_forward_hook(partial(_cast_output, torch.float32))
@@ -237,7 +237,7 @@ def _cast_output(dtype: torch.dtype, module: nn.Module, inputs: Any, output: tor
 
 @contextmanager
 def known_warnings() -> Iterator[None]:
-    """Hides the libraries' notes about what is meant here."""
+    """Hide the libraries' notes about what is meant here."""
     # a kernel for repacked weights, which are not used here
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -249,7 +249,7 @@ def known_warnings() -> Iterator[None]:
 
 
 def memory_of(model: nn.Module) -> dict[str, int]:
-    """Bytes of a model's parameters as they are stored: "trained" and "frozen", with the scales of quantised ones."""
+    """Return the stored bytes of a model's parameters: "trained" and "frozen", with the scales of quantised ones."""
     sizes = {"trained": 0, "frozen": 0}
     for parameter in model.parameters():
         size = parameter.numel() * parameter.element_size()

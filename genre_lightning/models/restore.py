@@ -25,7 +25,7 @@ def restore_weights(model: GenreClassifier, checkpoint: Path) -> CheckpointMetad
         The checkpoint's metadata.
 
     Raises:
-        CheckpointError: missing, damaged, or of another model.
+        CheckpointError: Missing, damaged, or of another model.
     """
     return _restore(model, checkpoint, sharded.open_checkpoint(checkpoint))
 

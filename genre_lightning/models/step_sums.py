@@ -41,7 +41,7 @@ class StepSums(nn.Module):
 
         Args:
             loss_sum: (), of its films.
-            batch: padded or packed; one whose weights are all 0 holds no film.
+            batch: Padded or packed; one whose weights are all 0 holds no film.
         """
         lengths = text_lengths(batch) * (batch["weights"].amax() > 0)
         slots = lengths.new_full((), batch["input_ids"].numel())
@@ -52,10 +52,10 @@ class StepSums(nn.Module):
 
         Args:
             films: (), of the whole step.
-            reduce: over the ranks.
+            reduce: Function that sums over the ranks.
 
         Returns:
-            the step's mean loss, and its real tokens for each processed one.
+            The step's mean loss, and its real tokens for each processed one.
         """
         sums = reduce(self.step).clone()  # one rank is given back what it gave
         self.step.zero_()
@@ -72,7 +72,7 @@ class StepSums(nn.Module):
 
 
 def text_lengths(batch: dict[str, Tensor]) -> Tensor:
-    """Tokens of each text of a batch, float64 (texts,), padding left out."""
+    """Return the tokens of each text of a batch, float64 (texts,), padding left out."""
     if "attention_mask" in batch:
         return batch["attention_mask"].sum(dim=1).double()
     return packed_lengths(batch["last_tokens"]).double()  # a packed batch has no padding, and no mask

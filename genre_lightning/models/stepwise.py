@@ -66,7 +66,7 @@ class StepwiseModule(LightningModule):
         """Metrics of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
 
     def model_step(self, batch: Batch) -> StepOutput:
-        """Logits and summed loss of a batch."""
+        """Return the logits and summed loss of a batch."""
         raise NotImplementedError
 
     @property
@@ -131,7 +131,7 @@ class StepwiseModule(LightningModule):
         return total
 
     def is_logged_step(self) -> bool:
-        """Whether the step at hand gets a row in the curves."""
+        """Return whether the step at hand gets a row in the curves."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector, where mypy cannot see
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
@@ -160,7 +160,7 @@ class StepwiseModule(LightningModule):
             rank_zero_only(say)(f"evaluated, kept and exported: the moving average of the weights (ema_decay {decay})")
             return
         for optimizer in self.trainer.optimizers:
-            forget(optimizer)  # of a run that goes on without one
+            forget(optimizer)  # of a run that continues without one
 
     def on_validation_start(self) -> None:
         """Evaluate the averaged weights."""
@@ -178,7 +178,7 @@ class StepwiseModule(LightningModule):
     # Optimisation
 
     def learning_rates(self) -> tuple[float, float]:
-        """Peak learning rates of backbone and head."""
+        """Return the peak learning rates of backbone and head."""
         size = sum(p.numel() for p in self.backbone.parameters())
         lr = self.options.lr or default_learning_rate(size, adapters=self.adapters, from_scratch=self.from_scratch)
         if self.options.head_lr is not None:
@@ -186,7 +186,7 @@ class StepwiseModule(LightningModule):
         return lr, min((1.0 if self.from_scratch else HEAD_LEARNING_RATE_FACTOR) * lr, 5e-3)
 
     def unfrozen_learning_rate(self) -> float | None:
-        """Peak learning rate of what trains in full beside adapters; None if nothing does."""
+        """Return the peak learning rate of what trains in full beside adapters; None if nothing does."""
         options: Any = self.options
         if getattr(options, "unfreeze", None) is None:
             return None
@@ -194,7 +194,7 @@ class StepwiseModule(LightningModule):
         return options.unfreeze_lr or default_learning_rate(size, adapters=False, from_scratch=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with linear warm-up and decay over the steps of the whole run."""
+        """Return AdamW with linear warm-up and decay over the steps of the whole run."""
         lr, head_lr = self.learning_rates()
         groups = parameter_groups(
             self.backbone.named_parameters(),

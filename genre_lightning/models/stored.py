@@ -34,7 +34,7 @@ class StoredModule(BuiltModule):
 
     @strict_loading.setter
     def strict_loading(self, value: bool) -> None:
-        """Lightning's own switch; it has no effect here."""
+        """Accept Lightning's own switch; it has no effect here."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """See `torch.nn.Module.load_state_dict`; frozen weights of an adapted base are not missed."""
@@ -45,7 +45,7 @@ class StoredModule(BuiltModule):
         return result
 
     def trained_names(self) -> set[str]:
-        """Names of the parameters and persistent buffers that a checkpoint must hold."""
+        """Return the names of the parameters and persistent buffers that a checkpoint must hold."""
         frozen = {name for name, p in self.named_parameters() if not p.requires_grad and not is_start(name)}
         kept = set(self.state_dict()) - (frozen - self.adapter_state if self.adapters else set())
         return {name for name in kept if not name.startswith("evaluation_metrics.")}

@@ -32,13 +32,13 @@ class TfidfBaseline(ABC):
     """TF-IDF features; a subclass finds the weights.
 
     Attributes:
-        max_ngram: longest run of words that counts as a term; 1 takes single words only.
-        min_films: films of the training split that must hold a term.
-        max_share: share of the films above which a term says nothing and is left out.
-        stop_words: leave out English function words ("the", "of").
-        sublinear: a term that occurs n times counts 1 + ln n, not n.
-        input_weight: of each input of data.features in the head, beside the words.
-        drop_inputs: fraction of the training films that are learnt from a second time as if nothing but the overview
+        max_ngram: Longest run of words that counts as a term; 1 takes single words only.
+        min_films: Films of the training split that must hold a term.
+        max_share: Fraction of the films above which a term says nothing and is left out.
+        stop_words: Leave out English function words ("the", "of").
+        sublinear: A term that occurs n times counts 1 + ln n, not n.
+        input_weight: Weight of each input of data.features in the head, beside the words.
+        drop_inputs: Fraction of the training films that are learnt from a second time as if nothing but the overview
             were known, so that such films are tagged well; 1 doubles the time of training. It has no effect without
             inputs.
     """
@@ -56,10 +56,10 @@ class TfidfBaseline(ABC):
     name: ClassVar[str]
 
     def check(self) -> None:
-        """Refuses impossible options.
+        """Refuse impossible options.
 
         Raises:
-            ConfigError: every problem, each with its cure.
+            ConfigError: Every problem, each with its fix.
         """
         if problems := bound_problems(type(self), vars(self), "model"):
             raise ConfigError("; and ".join(problems))
@@ -68,9 +68,9 @@ class TfidfBaseline(ABC):
     def _solve(
         self, features: csr_matrix, labels: NDArray[np.bool_], seed: int, known: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Weights (terms, genres) and bias (genres,) from features (films, terms) and labels (films, genres).
+        """Return weights (terms, genres) and bias (genres,) from features (films, terms) and labels (films, genres).
 
-        `known` is None or says of which films each label is known.
+        `known` is None or marks the films of which each label is known.
         """
 
     @property
@@ -93,17 +93,17 @@ class TfidfBaseline(ABC):
         """Find terms and weights.
 
         Args:
-            texts: of the training split.
+            texts: Texts of the training split.
             labels: bool (films, genres).
-            genres: names of the columns.
-            seed: of solvers that draw.
-            inputs: beside the texts.
+            genres: Names of the columns.
+            seed: Random seed of solvers that draw random numbers.
+            inputs: Inputs beside the texts.
             columns: float32 (films, columns): what they are for the films, not negative; None without inputs.
             known: bool (films, genres): films whose label of a genre is known; None for all.
-            overviews: texts of the films if nothing but their overviews is known, for `drop_inputs`; None takes texts.
+            overviews: Texts of the films if nothing but their overviews is known, for `drop_inputs`; None takes texts.
 
         Raises:
-            DataError: no term is left.
+            DataError: No term is left.
         """
         from scipy.sparse import vstack
 
@@ -140,11 +140,11 @@ class TfidfBaseline(ABC):
         return hstack([features, columns * np.float32(self.input_weight)], format="csr", dtype=np.float32)
 
     def logits(self, texts: Sequence[str], columns: csr_matrix | None = None) -> NDArray[np.float32]:
-        """Log-odds, finite, (texts, genres).
+        """Return the log-odds, finite, (texts, genres).
 
         Args:
-            texts: what the template makes.
-            columns: of the inputs; see `fit`.
+            texts: What the template makes.
+            columns: Columns of the inputs; see `fit`.
         """
         linear = self.fitted()
         vectorizer = self._vectorizer(linear.terms)
@@ -160,7 +160,7 @@ class TfidfBaseline(ABC):
         A term of several words gives each of them an equal part, and one that occurs several times each occurrence.
 
         Returns:
-            first character of each word that counts and the one behind it, (words,) each, and log-odds (words, genres).
+            First character of each word that counts and the one behind it, (words,) each, and log-odds (words, genres).
         """
         linear = self.fitted()
         vectorizer = self._vectorizer(linear.terms)
@@ -191,7 +191,7 @@ class TfidfBaseline(ABC):
         """Write model and options as safetensors, whole or not at all.
 
         Returns:
-            the SHA-256 of the file, as hexadecimal digits.
+            The SHA-256 of the file, as hexadecimal digits.
         """
         from safetensors.numpy import save_file
 
@@ -218,7 +218,7 @@ class TfidfBaseline(ABC):
         """Return what `fit` found.
 
         Raises:
-            CheckpointError: it has not been called.
+            CheckpointError: It has not been called.
         """
         if self.linear is None:
             raise CheckpointError(f"{self.name} has not been trained: run 'genre-lightning baseline {self.name}'")
@@ -240,11 +240,11 @@ class TfidfBaseline(ABC):
 
 @dataclass
 class TfidfNaiveBayes(TfidfBaseline):
-    """Multinomial naive Bayes for each genre against the rest, with the genre's share of films as its prior.
+    """Multinomial naive Bayes for each genre against the rest, with the genre's fraction of films as its prior.
 
     Attributes:
-        smoothing: count added to each term in each class, in TF-IDF units.
-        evidence: what the words count against the prior. TF-IDF rows have length 1, however long the text, so that
+        smoothing: Count added to each term in each class, in TF-IDF units.
+        evidence: What the words count against the prior. TF-IDF rows have length 1, however long the text, so that
             1 leaves rare genres to their prior.
     """
 
@@ -266,9 +266,9 @@ class TfidfLogisticRegression(TfidfBaseline):
     """Logistic regression for each genre, with an L2 penalty.
 
     Attributes:
-        inverse_penalty: scikit-learn's C: higher fits the training split more closely.
+        inverse_penalty: Scikit-learn's C: higher fits the training split more closely.
         class_weight: "none", or "balanced" to weigh each genre's positives as much as its negatives.
-        max_iter: iterations of the solver for a genre.
+        max_iter: Iterations of the solver for a genre.
     """
 
     inverse_penalty: Annotated[float, above(0)] = 3.0
@@ -316,11 +316,11 @@ def read_baseline(path: str | os.PathLike[str], sha256: str | None = None) -> Tf
     """Read what `TfidfBaseline.write` wrote; nothing in the file is ever run.
 
     Args:
-        path: of the file.
-        sha256: that the file must have, as a decision names it; None takes any.
+        path: Path of the file.
+        sha256: SHA-256 that the file must have, as a decision names it; None takes any.
 
     Raises:
-        CheckpointError: the file is missing, damaged, no baseline, or not the one with that SHA-256.
+        CheckpointError: The file is missing, damaged, no baseline, or not the one with that SHA-256.
     """
     from safetensors import SafetensorError, safe_open
 

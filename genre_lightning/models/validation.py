@@ -39,7 +39,7 @@ _EXPECTED = (
     # a rank without films
     "The ``compute`` method of metric",
 )
-"""Warnings of torchmetrics about cases that are dealt with here."""
+"""Warnings of torchmetrics about cases that are handled here."""
 
 
 @contextmanager
@@ -86,11 +86,11 @@ class GenreMetrics(nn.Module):
     """Metrics of a validation epoch over all ranks, each film counted once.
 
     Decisions are at probability 0.5. A genre that lacks positives (or, for AUROC, negatives) is left out of the macro
-    means; a figure without any data is NaN.
+    means; a metric without any data is NaN.
 
     Args:
-        num_genres: width of the logits.
-        masked: whether some labels are not known; they are -1 and are not counted.
+        num_genres: Width of the logits.
+        masked: Whether some labels are not known; they are -1 and are not counted.
     """
 
     def __init__(self, num_genres: int, *, masked: bool = False) -> None:
@@ -169,7 +169,7 @@ class GenreMetrics(nn.Module):
     def per_genre(self) -> dict[str, Tensor]:
         """Give "f1" at 0.5 and "ap" (average precision), each float32 (genres,) and NaN without positives.
 
-        It comes after `compute`, whose gathered figures it reads.
+        It comes after `compute`, whose gathered metrics it reads.
         """
         with _without_expected_warnings():
             counts = cast(MultilabelStatScores, self.metrics.counts).compute()
@@ -238,5 +238,5 @@ class EvaluationMetrics(nn.Module):
 
 
 def _mean_where(values: Tensor, defined: Tensor) -> Tensor:
-    """Mean over the entries marked as defined; NaN where none is."""
+    """Return the mean over the entries marked as defined; NaN if none is."""
     return torch.where(defined, values, 0.0).sum() / defined.sum()

@@ -35,9 +35,9 @@ class Questions:
         place: int64, as `tokens`: its place in its question, from 0.
         last: int64 (genres,): where each question ends.
         yes: int64: first tokens of the answer yes, in all its spellings.
-        no: likewise.
-        lead: special tokens that the tokenizer puts before every text.
-        trail: special tokens that it puts behind.
+        no: Spellings of the answer that it does not fit.
+        lead: Special tokens that the tokenizer puts before every text.
+        trail: Special tokens that it puts behind.
     """
 
     head: Tensor
@@ -86,7 +86,7 @@ class ZeroShotLlama(FrozenDecoder):
 
     @property
     def layout(self) -> Layout:
-        """Padded: each film's row goes on with its questions."""
+        """Padded: each film's row continues with its questions."""
         return "padded"
 
     def build(self, spec: DataSpec) -> None:
@@ -162,7 +162,7 @@ class ZeroShotLlama(FrozenDecoder):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Log-odds of yes against no, float32 (rows, genres), of a padded batch of films."""
+        """Return the log-odds of yes against no, float32 (rows, genres), of a padded batch of films."""
         assert self.questions is not None
         tokens, mask = batch["input_ids"], batch["attention_mask"]
         asked = self.questions.to(tokens.device)
@@ -206,7 +206,7 @@ class ZeroShotLlama(FrozenDecoder):
 
 
 def continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Tokens of a text that follows another: without the leading space that some tokenizers put before every text."""
+    """Return the tokens of a text that follows another: without the leading space that some tokenizers add."""
     anchor = tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"]
     whole = tokenizer(_ANCHOR + text, add_special_tokens=False)["input_ids"]
     if whole[: len(anchor)] == anchor:
@@ -215,7 +215,7 @@ def continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase, before: str, words: list[str]) -> set[int]:
-    """Return the first tokens of each word where it follows a text, with and without a space between."""
+    """Return the first tokens of each word when it follows a text, with and without a space between."""
     stem = continuation(tokenizer, before)
     found = set()
     for word in words:

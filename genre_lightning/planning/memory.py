@@ -26,10 +26,10 @@ CUDA_CONTEXT = 1_000_000_000
 """Assumed: the driver's context, loaded kernels and the workspaces of cuBLAS."""
 
 NCCL_BUFFERS = 500_000_000
-"""Assumed, where there are several ranks."""
+"""Assumed, if there are several ranks."""
 
 RESERVE = 0.05
-"""Assumed share of all tensors that the allocator loses to fragments."""
+"""Assumed fraction of all tensors that the allocator loses to fragments."""
 
 PARTS = {
     "weights": "weights",
@@ -50,10 +50,10 @@ class Memory:
     """Bytes by part.
 
     Attributes:
-        tensors: on the device, by the names of PARTS: what `torch.cuda.max_memory_allocated` counts.
-        host: on the host, where shards are offloaded.
-        context: assumed for CUDA and NCCL.
-        reserve: assumed for fragments.
+        tensors: Bytes on the device, by the names of PARTS: what `torch.cuda.max_memory_allocated` counts.
+        host: Bytes on the host, if shards are offloaded.
+        context: Assumed for CUDA and NCCL.
+        reserve: Assumed for fragments.
     """
 
     tensors: dict[str, int]
@@ -103,9 +103,9 @@ def evaluation_memory(shape: ModelShape, setting: Setting, tokens: int) -> Memor
     Keys and values take 2 x blocks x key-value heads x head width x c a token, a block's states 8d + 3fc.
 
     Args:
-        shape: of a decoder.
-        setting: what it runs on.
-        tokens: that go through at once.
+        shape: Shape of a decoder.
+        setting: What it runs on.
+        tokens: Number of tokens that are processed at once.
     """
     c = setting.number
     cache = 2 * shape.blocks * shape.kv_heads * shape.head_width * c
@@ -128,15 +128,15 @@ def _with_assumed(tensors: dict[str, int], host: int, setting: Setting) -> Memor
 def largest_micro_batch(
     shape: ModelShape, setting: Setting, *, available: int, longest: int, packed: bool, step: int = 64
 ) -> int | None:
-    """Return the most tokens of a micro-batch that fit, as `data.micro_batch_tokens` counts them; None where none do.
+    """Return the most tokens of a micro-batch that fit, as `data.micro_batch_tokens` counts them; None if none do.
 
     Args:
-        shape: of the model.
-        setting: what it is trained on.
-        available: bytes of the device.
-        longest: tokens of the longest text, which goes through alone where the budget is smaller.
-        packed: how batches are laid out.
-        step: the answer is a multiple of it.
+        shape: Shape of the model.
+        setting: What it is trained on.
+        available: Bytes of the device.
+        longest: Tokens of the longest text, which is processed alone if the budget is smaller.
+        packed: How batches are laid out.
+        step: The answer is a multiple of it.
     """
 
     def fits(tokens: int) -> bool:

@@ -13,7 +13,7 @@ from genre_lightning.planning.shape import Adapter, ModelShape, Weight
 
 
 def _shard(weight: Weight, size: int, setting: Setting) -> int:
-    """Bytes of a rank's share of `size`: fully_shard cuts the first dimension, and pads it to equal shares."""
+    """Return the bytes of a rank's shard of `size`: fully_shard cuts the first dimension, padded to equal shards."""
     if setting.strategy != "fsdp":
         return size
     return -(-weight.rows // setting.ranks) * (size // max(weight.rows, 1))
@@ -29,9 +29,9 @@ def weight_bytes(shape: ModelShape, setting: Setting) -> int:
 
 
 def gradient_bytes(shape: ModelShape, setting: Setting) -> int:
-    """4 bytes for each trained number.
+    """Return the bytes of gradients: 4 for each trained number.
 
-    Sharded, divided by the ranks. Where a step has several micro-batches, each rank keeps the whole sums until the last
+    Sharded, divided by the ranks. If a step has several micro-batches, each rank keeps the whole sums until the last
     of them, as gradients are reduced once a step.
     """
     trained = [weight for weight in shape.weights if weight.trained]
@@ -41,7 +41,7 @@ def gradient_bytes(shape: ModelShape, setting: Setting) -> int:
 
 
 def optimizer_bytes(shape: ModelShape, setting: Setting) -> int:
-    """AdamW's two moments: 8 bytes for each trained number, sharded as the weights are.
+    """Return the bytes of AdamW's two moments: 8 for each trained number, sharded as the weights are.
 
     In 8 bits 2 bytes and a scale of 4 for each 256 of either moment; bitsandbytes keeps tensors below 4,096 numbers in
     32 bits. Paged ones count too, as they leave the device only when it is full. A moving average of the weights takes
@@ -57,7 +57,7 @@ def optimizer_bytes(shape: ModelShape, setting: Setting) -> int:
 
 
 def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
-    """States kept for the backward pass: those of every block, or with checkpointing the inputs of all and one block's.
+    """Return the bytes kept for the backward pass: every block's, or with checkpointing all inputs and one block's.
 
     Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles.
     """
@@ -139,7 +139,7 @@ def _llama_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[in
 
 
 def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
-    """LoRA: the input of its first matrix (after dropout, whose mask is kept too) and of its second, for each token.
+    """Return LoRA's bytes a token: the inputs of both matrices, and the mask of the dropout before the first.
 
     Without dropout and casts, layers that read the same states share them.
     """
@@ -152,9 +152,9 @@ def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
 
 
 def working_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
-    """Gradients of states while the last block's feed-forward layers are differentiated.
+    """Return the gradients of states while the last block's feed-forward layers are differentiated.
 
-    Of an encoder (fc + 8d) a token, of a decoder (2fc + 8d); the attention of a CPU with dropout may need more where
+    Of an encoder (fc + 8d) a token, of a decoder (2fc + 8d); the attention of a CPU with dropout may need more if
     texts are padded, two numbers for each head and pair of tokens, when what the feed-forward layers kept is freed.
     """
     c, d, f = setting.number, shape.width, shape.inner_width
@@ -165,7 +165,7 @@ def working_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int
 
 
 def cast_bytes(shape: ModelShape, setting: Setting) -> int:
-    """2 bytes for each number of a float32 linear layer under autocast, kept from forward to backward.
+    """Return the bytes of casts: 2 for each number of a float32 linear layer under autocast, kept for backward.
 
     Frozen ones are cast too, and with checkpointing dropped block by block.
     """
@@ -183,9 +183,9 @@ def dequantisation_bytes(shape: ModelShape, setting: Setting) -> int:
 
 
 def communication_bytes(shape: ModelShape, setting: Setting, *, freed: int) -> int:
-    """Buffers that ranks exchange.
+    """Return the bytes of the buffers that ranks exchange.
 
-    Under DDP the gradients are views of its buckets, which take no more; where a step has several micro-batches the
+    Under DDP the gradients are views of its buckets, which take no more; if a step has several micro-batches the
     buckets stand beside their sums, 4 bytes for each trained number.
     Sharded: two gathered blocks, the one at work and the one that is fetched; embeddings, last norm and head, which
     stay gathered between forward and backward; and of a block's gradients what is reduced, (c + 4) for each number, as

@@ -43,11 +43,11 @@ class Machine:
     """What a run is planned for.
 
     Attributes:
-        nodes: machines.
-        devices: of each.
+        nodes: Machines.
+        devices: Number of devices of each node.
         kind: "cuda" or "cpu".
-        gpu: which one; None where it is not said.
-        utilisation: share of the GPU's dense peak that training is taken to reach; None for the usual one of the model.
+        gpu: Which one; None if it is not given.
+        utilisation: Fraction of the GPU's dense peak that training reaches; None for the usual one of the model.
     """
 
     nodes: int
@@ -66,9 +66,9 @@ class Plan:
     """The plan of a run, which `report` holds.
 
     Args:
-        setup: of the run, checked.
-        machine: what it is planned for.
-        conflicts: found by the checks.
+        setup: Setup of the run, checked.
+        machine: What it is planned for.
+        conflicts: Found by the checks.
     """
 
     def __init__(self, setup: Setup, machine: Machine, conflicts: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a plan says of a run, as `genre-lightning plan` prints it."""
+"""What a plan contains, as `genre-lightning plan` prints it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genre_lightning.planning.setting import BatchShape
 
 @dataclass(frozen=True)
 class MachineReport:
-    """What the run is planned for; gpu is None if it is not said which."""
+    """What the run is planned for; gpu is None if none is given."""
 
     nodes: int
     devices: int
@@ -35,7 +35,7 @@ class DataReport:
 
 @dataclass(frozen=True)
 class LengthsReport:
-    """Tokens of the texts, after the cut at max_tokens; estimated says why they were not counted."""
+    """Tokens of the texts, after the cut at max_tokens; estimated is the reason why they were not counted."""
 
     mean: float
     median: int
@@ -75,7 +75,7 @@ class ParametersReport:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """Bytes of each device under one strategy; fits is None if it is not said which GPU that is."""
+    """Bytes of each device under one strategy; fits is None if the GPU is not given."""
 
     parts: dict[str, int]
     tensors: int

@@ -17,14 +17,14 @@ class Setting:
 
     Attributes:
         strategy: "single" is one device.
-        ranks: devices in all.
+        ranks: Devices in all.
         device: "cuda", or "cpu", whose kernels keep other things.
-        half: whether products are in half precision.
-        optimizer: the model's option.
-        fused: whether the optimizer steps without copies of its states.
-        micro_batches: of a step, on each rank.
-        offload: keep shards, gradients and optimizer states on the host.
-        averaged: whether a moving average of the trained weights is kept.
+        half: Whether products are in half precision.
+        optimizer: The model's option.
+        fused: Whether the optimizer steps without copies of its states.
+        micro_batches: Micro-batches of a step, on each rank.
+        offload: Keep shards, gradients and optimizer states on the host.
+        averaged: Whether a moving average of the trained weights is kept.
     """
 
     strategy: Strategy
@@ -58,12 +58,12 @@ class BatchShape:
     """The size of a micro-batch.
 
     Attributes:
-        tokens: that linear layers see, padding included, but for the tail of up to 31 that a CPU is given.
-        attention_tokens: that attention sees: packed texts are padded for it, to the longest or in groups.
-        longest: tokens of the longest text.
-        masked: whether attention is given a mask, as padded texts of an encoder need.
-        packed: how the texts are laid out.
-        pairs: of tokens that attention weighs, where it takes packed texts in groups of like length; else 0.
+        tokens: Tokens that linear layers see, padding included, but for the tail of up to 31 that a CPU is given.
+        attention_tokens: Tokens that attention sees: packed texts are padded for it, to the longest or in groups.
+        longest: Tokens of the longest text.
+        masked: Whether attention is given a mask, as padded texts of an encoder need.
+        packed: How the texts are laid out.
+        pairs: Pairs of tokens that attention weighs, if it takes packed texts in groups of like length; else 0.
     """
 
     tokens: int
@@ -78,10 +78,10 @@ class BatchShape:
         """Return the setting of texts.
 
         Args:
-            lengths: tokens of each, in their order.
-            packed: whether they are laid one behind another.
-            encoder: whether attention needs a mask where texts are padded.
-            in_groups: whether attention takes them in groups of like length.
+            lengths: Tokens of each, in their order.
+            packed: Whether they are laid one behind another.
+            encoder: Whether attention needs a mask if texts are padded.
+            in_groups: Whether attention takes them in groups of like length.
         """
         longest, tokens = max(lengths), sum(lengths)
         padded = longest * len(lengths)

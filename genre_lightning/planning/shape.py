@@ -25,15 +25,15 @@ class Weight:
     """A parameter.
 
     Attributes:
-        numbers: how many it holds.
-        stored: bytes that they are kept in.
-        scales: bytes of the scales of quantised ones, which are not sharded.
-        rows: of what is stored, along which it is sharded.
-        trained: whether it has a gradient.
-        quantised: whether it is kept in 4 or 8 bits.
-        linear: whether it is the weight or bias of a linear layer, which autocast casts.
-        block: which transformer block it belongs to; None outside of them.
-        head: whether it is the head's, which computes in float32.
+        numbers: How many it holds.
+        stored: Bytes that they are kept in.
+        scales: Bytes of the scales of quantised ones, which are not sharded.
+        rows: Rows of the stored tensor, along which it is sharded.
+        trained: Whether it has a gradient.
+        quantised: Whether it is kept in 4 or 8 bits.
+        linear: Whether it is the weight or bias of a linear layer, which autocast casts.
+        block: Which transformer block it belongs to; None outside of them.
+        head: Whether it is the head's, which computes in float32.
     """
 
     numbers: int
@@ -52,10 +52,10 @@ class Adapter:
     """The adapter of a linear layer.
 
     Attributes:
-        inputs: of the layer.
-        rank: of the update.
-        dropout: of its input.
-        on_nf4: whether the layer below it is kept in NF4, which peft's dropout sees in the products' dtype.
+        inputs: Number of inputs of the layer.
+        rank: Rank of the update.
+        dropout: Dropout of its input.
+        on_nf4: Whether the layer below it is kept in NF4, which peft's dropout sees in the products' dtype.
     """
 
     inputs: int
@@ -69,20 +69,20 @@ class ModelShape:
     """What memory is reckoned from.
 
     Attributes:
-        weights: of backbone and head.
-        blocks: transformer blocks.
-        width: of a token's state.
-        heads: of the attention.
-        kv_heads: of keys and values.
-        head_width: of one head.
-        inner_width: of the feed-forward layers.
-        vocab_size: rows of the embedding.
-        decoder: a Llama-like block; else one like BERT's.
-        attention_dropout: on the attention's probabilities.
-        dropouts: dropouts on states in a block.
-        adapters: of the first block.
-        checkpointed: whether the states within blocks are computed again in the backward pass.
-        passes: how often a step computes its films before it goes back.
+        weights: Weights of backbone and head.
+        blocks: Transformer blocks.
+        width: Width of a token's state.
+        heads: Number of heads of the attention.
+        kv_heads: Number of heads of keys and values.
+        head_width: Width of one head.
+        inner_width: Width of the feed-forward layers.
+        vocab_size: Rows of the embedding.
+        decoder: A Llama-like block; else one like BERT's.
+        attention_dropout: Dropout on the attention's probabilities.
+        dropouts: Dropouts on states in a block.
+        adapters: Adapters of the first block.
+        checkpointed: Whether the states within blocks are computed again in the backward pass.
+        passes: How often a step computes its films before it goes back.
     """
 
     weights: tuple[Weight, ...]
@@ -125,7 +125,7 @@ def build_empty(model: GenreClassifier, spec: DataSpec) -> None:
     """Build a model on the meta device, where tensors have shapes and no memory.
 
     Raises:
-        ConfigError: the shape of its backbone is not known, or it cannot be built.
+        ConfigError: The shape of its backbone is not known, or it cannot be built.
     """
     model.shape_only = True
     model.bind(spec)
@@ -174,7 +174,7 @@ def _first(config: Any, *names: str) -> float:
 
 
 def _state_dropouts(block: nn.Module) -> int:
-    """BERT drops states after the attention and after the feed-forward layers, DistilBERT after the latter alone."""
+    """Return the dropped states: BERT's after attention and feed-forward layers, DistilBERT's after the latter."""
     names = [name for name, module in block.named_modules() if isinstance(module, nn.Dropout) and "lora" not in name]
     # the attention's own is on its probabilities
     return sum(name.split(".")[-2:-1] not in (["attention"], ["self"]) for name in names)
@@ -217,7 +217,7 @@ def _weights(model: GenreClassifier, block_of: dict[int, int]) -> list[Weight]:
 
 
 def _adapted(part: nn.Module) -> list[Any]:
-    """Layers with an adapter of peft's."""
+    """Return the layers with an adapter of peft's."""
     return [module for module in part.modules() if "default" in (getattr(module, "lora_A", None) or ())]
 
 

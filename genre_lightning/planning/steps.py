@@ -34,11 +34,11 @@ class Texts:
     """The films of a plan, and how long their texts are.
 
     Attributes:
-        films: audit and splits.
+        films: Audit and splits.
         lengths: int32 (films in use,): tokens, after the cut.
-        estimated: from characters, as there is no tokenizer; else None, or why there is none.
-        vocab_size: of the tokenizer; None where there is none.
-        pad_token_id: likewise.
+        estimated: Reason why lengths are estimated from characters, without a tokenizer; None if they are counted.
+        vocab_size: Vocabulary size of the tokenizer; None if there is none.
+        pad_token_id: Pad token of the tokenizer; None if there is none.
     """
 
     films: PreparedFilms
@@ -62,10 +62,10 @@ class Texts:
 
 
 def read_texts(data: MovieDataModule, *, decoder: bool) -> Texts:
-    """Read and split the films, and tokenise them where the tokenizer is at hand.
+    """Read and split the films, and tokenise them if the tokenizer is at hand.
 
     Raises:
-        DataError: the file is not what it should be.
+        DataError: The file is not what it should be.
     """
     films = data.prepare_films()
     try:
@@ -90,15 +90,15 @@ class StepPlan:
     """The steps of a run.
 
     Attributes:
-        films: of the training split.
-        steps: of an epoch.
-        epochs: at most.
-        total_steps: at most.
-        micro_batches: of a step, on each rank.
-        tokens: real ones of an epoch, over all ranks.
-        slots: tokens of the first epoch with padding.
-        tokens_squared: squared lengths of an epoch's texts.
-        largest: micro-batches of the run, none of which is larger than another in all of its sizes; the one of most
+        films: Number of films of the training split.
+        steps: Number of steps in an epoch.
+        epochs: Maximum number of epochs.
+        total_steps: Maximum number of steps.
+        micro_batches: Micro-batches of a step, on each rank.
+        tokens: Real ones of an epoch, over all ranks.
+        slots: Tokens of the first epoch with padding.
+        tokens_squared: Squared lengths of an epoch's texts.
+        largest: Micro-batches of the run, none of which is larger than another in all of its sizes; the one of most
             tokens comes first.
     """
 
@@ -114,7 +114,7 @@ class StepPlan:
 
     @property
     def padding(self) -> float:
-        """Share of an epoch's slots that hold no token."""
+        """Fraction of an epoch's slots that hold no token."""
         return 1 - self.tokens / self.slots
 
 
@@ -131,19 +131,19 @@ def plan_steps(
     encoder: bool,
     in_groups: bool = False,
 ) -> StepPlan:
-    """Cuts the steps of the run as its sampler will.
+    """Cut the steps of the run as its sampler will.
 
     Args:
-        lengths: tokens of each film of the training split.
-        global_batch_size: films of a step.
-        budget: tokens of a micro-batch, `data.options.micro_batch_tokens`.
-        ranks: devices in all.
-        seed: of the order of the films.
-        max_epochs: of the trainer.
-        max_steps: of the trainer.
-        packed: whether texts are laid one behind another.
-        encoder: whether attention needs a mask where texts are padded.
-        in_groups: whether attention takes packed texts in groups of like length.
+        lengths: Tokens of each film of the training split.
+        global_batch_size: Films of a step.
+        budget: Tokens of a micro-batch, `data.options.micro_batch_tokens`.
+        ranks: Devices in all.
+        seed: Random seed of the order of the films.
+        max_epochs: The trainer's maximum number of epochs.
+        max_steps: The trainer's maximum number of steps.
+        packed: Whether texts are laid one behind another.
+        encoder: Whether attention needs a mask if texts are padded.
+        in_groups: Whether attention takes packed texts in groups of like length.
     """
     steps = steps_per_epoch(len(lengths), global_batch_size)
     epochs, total = planned_epochs(steps, max_epochs, max_steps)

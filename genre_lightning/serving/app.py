@@ -76,7 +76,7 @@ def _add_errors(app: FastAPI) -> None:
 def _add_tagging(app: FastAPI, service: Service) -> None:
     @app.post("/v1/tag", summary="Tag a film, or several")
     async def tag(body: TagBody, request: Request) -> dict[str, Any]:
-        """Genres, probabilities of all genres, and thresholds of each film, in the order of the request."""
+        """Return the genres, probabilities of all genres, and thresholds of each film, in the order of the request."""
         films = body.films if body.films is not None else [Film(text=body.text, fields=body.fields)]
         if body.explain and len(films) > 1:
             raise Problem(422, "invalid-request", "explain is of one film: send one at a time")

@@ -45,7 +45,7 @@ class Options(_Body):
     )
 
     def as_arguments(self, policy: Policy) -> dict[str, Any]:
-        """Arguments of `Tagger.decide`."""
+        """Return the arguments of `Tagger.decide`."""
         return {"policy": self.policy or policy, "top_k": self.top_k, "threshold": self.threshold}
 
 
@@ -53,7 +53,7 @@ class TagBody(Film, Options):
     """One film, or a list of them as `films`."""
 
     films: list[Film] | None = Field(None, min_length=1)
-    explain: bool = Field(False, description="Say which words speak for the genres; of one film.")
+    explain: bool = Field(False, description="Explain which words speak for the genres; of one film.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> TagBody:
@@ -69,7 +69,7 @@ class FilmBody(Film):
 
 
 class FeedbackBody(Film):
-    """What a person says of a film: the genres that it has."""
+    """A person's opinion of a film: the genres that it has."""
 
     genres: list[_Name] = Field(max_length=1000)
     user: _Name | None = Field(None, description="Your name; a token with a name has it already.")

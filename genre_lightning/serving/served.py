@@ -168,6 +168,6 @@ class ServedRun:
 
 
 def scorer_texts(tagger: Tagger) -> set[str]:
-    """Columns that are read as text."""
+    """Return the columns that are read as text."""
     inputs = {feature.column for feature in tagger.scorer.features if not feature.in_text}
     return set(tagger.scorer.fields) - inputs

@@ -271,7 +271,7 @@ def _characters(cell: object) -> int:
 
 
 def resident_bytes() -> int:
-    """Memory of this process; 0 where the system has no /proc."""
+    """Return the memory of this process; 0 if the system has no /proc."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     except OSError:

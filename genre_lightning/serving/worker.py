@@ -26,7 +26,7 @@ _LARGEST_HEADERS = 16 * 1024
 def work(
     options: ServeOptions, number: int, listener: socket.socket, pipe: Connection, memory: MutableSequence[float]
 ) -> None:
-    """Load the run and serve until told to stop, or until the supervisor is gone.
+    """Load the run and serve until asked to stop, or until the supervisor is gone.
 
     The pipe carries ("ready", checkpoint), ("failed", line, exit status) and ("reload",) to the supervisor, and
     ("drain",) and ("reloaded", error or None, checkpoint) from it.

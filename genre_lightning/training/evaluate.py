@@ -40,7 +40,7 @@ def keep_untrained(setup: Setup) -> None:
 
 
 def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModule, split: str) -> Predictions:
-    """Logits of every film of a split, each once, in the split's order, on every rank."""
+    """Return the logits of every film of a split, each once, in the split's order, on every rank."""
     part = data.prepare().splits[split]
     data.trainer = trainer
     logits = collect_logits(trainer, model, data.evaluation_dataloader(split), part.labels.shape)
@@ -48,7 +48,7 @@ def predict_split(trainer: Trainer, model: GenreClassifier, data: MovieDataModul
 
 
 def predictions_of(data: PreparedFilms, split: str, logits: NDArray[np.float32]) -> Predictions:
-    """Logits of a split's films, in its order, beside the films and their genres."""
+    """Return the logits of a split's films, in its order, beside the films and their genres."""
     part = data.splits[split]
     rows = data.rows[part.films]
     return Predictions(
@@ -66,7 +66,7 @@ def predictions_of(data: PreparedFilms, split: str, logits: NDArray[np.float32])
 def collect_logits(
     trainer: Trainer, model: GenreClassifier, loader: DataLoader[Any], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Logits (films, genres) in the order of the data set, from the batches of all ranks."""
+    """Return the logits (films, genres) in the order of the data set, from the batches of all ranks."""
     outputs: list[Any] = trainer.predict(model, dataloaders=loader) or []
     logits = np.full(shape, np.nan, dtype=np.float32)
     pairs = [(batch["index"].numpy(), batch["logits"].numpy()) for batch in outputs]
@@ -77,7 +77,7 @@ def collect_logits(
 
 
 def fit_and_store_decision(setup: Setup, validation: Predictions) -> Decision:
-    """Fits temperature and thresholds on validation, and stores them in the best checkpoint and in decision.json."""
+    """Fit temperature and thresholds on validation, and store them in the best checkpoint and in decision.json."""
     decision = fit_decision(validation, "validation", seed=setup.config.seed, **setup.config.decision.as_dict())
 
     def bind(content: dict[str, Any]) -> None:
@@ -92,9 +92,9 @@ def load_decision(setup: Setup) -> Decision:
     """Read the run's decision, and check that it was fitted for the best checkpoint.
 
     Raises:
-        CheckpointError: it is missing, damaged, or was fitted for another checkpoint.
+        CheckpointError: It is missing, damaged, or was fitted for another checkpoint.
     """
-    fix = f"run 'genre-lightning validate --run_dir {setup.run.path}', which fits it anew"
+    fix = f"run 'genre-lightning validate --run_dir {setup.run.path}', which fits it again"
     decision = read_decision(setup.run.decision, fix)
     check_checkpoint(decision, verify_checkpoint(setup.run.best).sha256, fix)
     return decision
@@ -114,17 +114,17 @@ def evaluate_split(
     """Write evaluation/SPLIT of a run.
 
     Args:
-        run: whose decision it is.
-        data: the films.
-        predictions: of the split.
-        decision: fitted on validation.
+        run: Run whose decision it is.
+        data: The films.
+        predictions: Predictions of the split.
+        decision: Fitted on validation.
         split: "validation" or "test".
-        seed: of the bootstrap.
-        device: that computed the logits; None is the CPU.
-        figures: Draw them, which takes seconds.
+        seed: Random seed of the bootstrap.
+        device: Device that computed the logits; None is the CPU.
+        figures: Draw the plots, which takes seconds.
 
     Returns:
-        what metrics.json holds.
+        What metrics.json holds.
     """
     tell(f"evaluating {len(predictions):,} films of {split}")
     state = run.read_state()
@@ -151,15 +151,15 @@ def provenance_of(run: RunDirectory, device: torch.device | None = None) -> dict
     """Name what made an evaluation: "made_by", and "training" as far as the run knows it.
 
     Args:
-        run: that is evaluated.
-        device: that computed the logits; None is the CPU.
+        run: Run that is evaluated.
+        device: Device that computed the logits; None is the CPU.
     """
     training = run.read_state().training
     return {"made_by": made_by(device_name(device)), **({"training": training} if training else {})}
 
 
 def steps_done(run: RunDirectory) -> int:
-    """Optimizer steps of the whole training, the place of its evaluation on the loggers' axis."""
+    """Return the optimizer steps of the whole training, the place of its evaluation on the loggers' axis."""
     return run.read_state().steps or 0
 
 
@@ -172,7 +172,7 @@ def evaluate_run(
         setup: Of the run.
         trainer: Of the run.
         splits: With validation among them.
-        figures: Draw them, which takes seconds.
+        figures: Draw the plots, which takes seconds.
 
     Returns:
         What each split's metrics.json holds; nothing on other ranks than rank 0.

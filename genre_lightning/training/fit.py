@@ -1,4 +1,4 @@
-"""A whole run: set up, trained, evaluated, or resumed where an earlier start of it stopped."""
+"""A whole run: set up, trained, evaluated, or resumed from where an earlier start of it stopped."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fit_run(
     Args:
         config: Parsed, with a run directory.
         parser: That parsed it.
-        corrections: What people said about films; None for none, or for a run that has kept it.
+        corrections: Feedback on films; None for none, or for a run that has kept it.
         trial: What a study does with a run that is one of its trials. Such a run is evaluated on validation alone, and
             `fit_run` without it evaluates the test split later.
 
@@ -265,7 +265,7 @@ def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> 
     if not setup.config.override:
         raise ConfigError(
             f"{checkpoint} was trained with other settings than {setup.run.config}: put the run's own checkpoint back, "
-            "or go on with this one by --override"
+            "or resume with this one by --override"
         )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def fit_folds(configs: Sequence[tuple[Namespace, ArgumentParser]], path: Path) -> SoftLabels:
-    """Train a run for each fold, resume them, and write what they say of the films that they were not trained on.
+    """Train a run for each fold, resume them, and write their predictions for the films that they were not trained on.
 
     Args:
         configs: Of each fold's run, which differ in `data.fold` and the run directory.
@@ -86,6 +86,6 @@ def _soft_labels(runs: Sequence[RunDirectory], options: DataOptions) -> SoftLabe
 
 
 def _trained_on(run: RunDirectory) -> str | None:
-    """Digest of the ids of a run's training films; None if its audit does not say."""
+    """Digest of the ids of a run's training films; None if its audit has none."""
     audit = Run(run.path).audit() or {}
     return (audit.get("splits") or {}).get("train", {}).get("ids_sha256")

@@ -47,7 +47,7 @@ CHUNK_ROWS = 8192
 """Rows that are read, tagged and written at a time: what a start that is cut off loses, and what memory must hold."""
 
 _ANYWHERE = {"accelerator": "auto", "devices": "auto", "num_nodes": "1"}
-"""Options of the trainer that name the machine of the training, where the films may not be tagged."""
+"""Options of the trainer that name the machine of the training, which may not be the one that tags films."""
 
 _CHANGING_LOGITS = ("--trainer.precision=", "--model.backbone=")
 """Options under which an earlier start's parts are not resumed by one without them."""
@@ -84,7 +84,7 @@ def predict_file(options: PredictOptions) -> None:
 
 
 def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms) -> None:
-    """Tags with a model that has a checkpoint, on as many ranks as there are."""
+    """Tag with a model that has a checkpoint, on as many ranks as there are."""
     films.check()
     config, parser = parse("predict", with_run_config(_trainer_words(options, settings)))
     setup = trained_setup(config, parser, films=False)
@@ -134,7 +134,7 @@ def _trainer_words(options: PredictOptions, settings: Mapping[str, Any]) -> list
 
 
 def _by_scorer(options: PredictOptions, settings: Mapping[str, Any], films: NewFilms) -> None:
-    """Tags with a baseline or an ensemble, in one process."""
+    """Tag with a baseline or an ensemble, in one process."""
     if options.rest:
         raise ConfigError(
             f"{options.rest[0]} means nothing to a run of '{kind_of(settings)}': predict takes --data.csv, "
@@ -166,10 +166,10 @@ class _Writing:
     """The way of chunks from the file of films to the table; on other ranks than the first, of reading alone.
 
     Args:
-        options: of the command.
-        decision: of the run.
-        settings: of the run.
-        films: the file.
+        options: Options of the command.
+        decision: Decision of the run.
+        settings: Settings of the run.
+        films: The file.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class _Writing:
             self._file.decision = decision
 
     def start_after(self, chunks: int) -> None:
-        """Skips so many chunks; the model is ready now."""
+        """Skip n chunks; the model is ready now."""
         self._next = chunks
         if self._file:
             self._advance = self._shown.enter_context(file_progress(f"Tagging {self.films.path.name}", self._done))
@@ -245,7 +245,7 @@ class _Writing:
         self._advance(len(films))
 
     def end(self) -> None:
-        """Put the table in its place and say what is in it."""
+        """Put the table in its place and report what is in it."""
         if self._file is None:
             return
         self._state.check_unchanged()

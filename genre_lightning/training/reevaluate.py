@@ -35,8 +35,8 @@ def trained_setup(config: Namespace, parser: ArgumentParser, *, films: bool = Tr
     Args:
         config: Parsed, with the run's directory.
         parser: That parsed it.
-        films: Whether the run's own films are needed; without, its best checkpoint says what it is, whatever of the
-            training the configuration says.
+        films: Whether the run's own films are needed; without, its best checkpoint defines it, whatever of the
+            training the configuration has.
 
     Raises:
         ConfigError, DataError: Settings that would change the training, or films that cannot be read.
@@ -66,7 +66,7 @@ def reevaluate(split: str, setup: Setup) -> dict[str, Any] | None:
     if split == "test" and (changes := decision_changes(setup.run, setup.config_text)):
         raise ConfigError(
             f"the decision of {setup.run.path} was fitted on validation with other options ({'; '.join(changes)}): "
-            "give them to 'genre-lightning fit', which fits it anew and evaluates both splits"
+            "give them to 'genre-lightning fit', which fits it again and evaluates both splits"
         )
     watch_ranks()
     with explaining_failures():
@@ -104,7 +104,7 @@ def _write_evaluation(split: str, setup: Setup, data: PreparedData) -> dict[str,
 
 
 def _stored_decision(split: str, setup: Setup, data: PreparedData) -> Decision | None:
-    """Return the run's decision; None if `validate` fits it anew: it is missing, damaged or of another checkpoint."""
+    """Return the run's decision; None if `validate` fits it again: it is missing, damaged or of another checkpoint."""
     try:
         return load_decision(setup).for_genres(data.vocabulary.names)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""How a command that makes a run goes on in its directory: configuration, lock, films, and what is already done."""
+"""How a command resumes a run in its directory: configuration, lock, films, and what is already done."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override:
     """Check the films against those that the run was started with.
 
     Args:
-        run: the directory.
-        data: the films.
-        file: that holds them, for messages.
-        override: accept others, if no film of a run that has been trained moves to another side; None for a command
+        run: The directory.
+        data: The films.
+        file: File that holds them, for messages.
+        override: Accept others, if no film of a run that has been trained moves to another side; None for a command
             that evaluates the run, and so never does.
 
     Returns:
         Whether they are others.
 
     Raises:
-        ConfigError: they are, and `override` is not set or films would move.
+        ConfigError: They are, and `override` is not set or films would move.
     """
     before, now = run.read_state().data, films_of(data)
     if before is None or before == now:
@@ -83,7 +83,7 @@ def check_films(run: RunDirectory, data: PreparedFilms, file: Path, *, override:
 
 
 def _same_genres(run: RunDirectory, data: PreparedFilms) -> bool:
-    """Whether the splits have the genres that an earlier version read, whose digests of films are others."""
+    """Return whether the splits have the genres that an earlier version read, whose digests of films are others."""
     return run.audit.is_file() and read_json(run.audit).get("splits") == data.audit["splits"]
 
 
@@ -96,21 +96,21 @@ def begin(run: RunDirectory, config_text: str, data: PreparedFilms, *, anew: boo
     """Write configuration, audit and splits into a run directory, once everything has been checked.
 
     Args:
-        run: a directory that the command may write in.
-        config_text: the resolved configuration.
-        data: the films.
-        anew: settings or films have changed, so that what is noted in the run no longer holds.
+        run: A directory that the command may write in.
+        config_text: The resolved configuration.
+        data: The films.
+        anew: Settings or films have changed, so that what is noted in the run no longer holds.
     """
     if not is_first_rank():
         return
     starts = anew or run.status in ("new", "training")
     if not starts and (changes := decision_changes(run, config_text)):
-        tell(f"fitting the decision anew ({'; '.join(changes)})")
+        tell(f"fitting the decision again ({'; '.join(changes)})")
         # the status first: cut off in between, the run is evaluated by its next command
         run.set_status("evaluating")
         run.write_config(with_decision_of(run, config_text))
     if starts:
-        # first, as a folder with other files and no configuration is no run: ranks that are late may look at it now.
+        # first, as a folder with other files and no configuration is not a run: ranks that are late may look at it now.
         # These options are asked of one call: kept, they would hold for every later one
         run.write_config(
             re.sub(r"^(override|json|require_no_worse): true$", r"\1: false", config_text, flags=re.MULTILINE)
@@ -150,7 +150,7 @@ def undone_if_refused(run: RunDirectory) -> Iterator[None]:
 
 
 def _stamps(run: RunDirectory) -> dict[Path, int]:
-    """When each checkpoint was last written: a step that is kept is not undone."""
+    """Return when each checkpoint was last written: a step that is kept is not undone."""
     return {path: path.stat().st_mtime_ns for path in run.checkpoints.glob("*.ckpt")}
 
 
@@ -158,7 +158,7 @@ def stored_results(run: RunDirectory) -> dict[str, dict[str, Any]]:
     """Read the metrics of each split of a finished run, and check that its decision and evaluations are whole.
 
     Raises:
-        CheckpointError: a file is missing or damaged.
+        CheckpointError: A file is missing or damaged.
     """
     opened = Run(run.path)
     results = {}

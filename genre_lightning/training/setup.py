@@ -88,13 +88,13 @@ def check_setup(
     """Check a configuration as a whole; every problem found is named at once.
 
     Args:
-        config: parsed.
-        parser: that parsed it.
-        planned: what the run will be done on, where that is not this process and machine.
-        films: whether its films are needed; else a trained model is used from its checkpoint alone.
+        config: Parsed.
+        parser: Parser that parsed it.
+        planned: What the run will be done on, if that is not this process and machine.
+        films: Whether its films are needed; else a trained model is used from its checkpoint alone.
 
     Raises:
-        ConfigError, DataError: nothing has been written, and no model loaded.
+        ConfigError, DataError: Nothing has been written, and no model loaded.
     """
     setup, problems, checks = prepare_checks(config, parser, planned, films=films)
     check_all(checks, problems)
@@ -104,12 +104,12 @@ def check_setup(
 def prepare_checks(
     config: Namespace, parser: ArgumentParser, planned: PlannedStep | None = None, *, films: bool = True
 ) -> tuple[Setup, list[str], list[Callable[[], None]]]:
-    """Return what `check_setup` looks at, for commands that go on in spite of problems; see there.
+    """Return what `check_setup` looks at, for commands that continue in spite of problems; see there.
 
     Returns:
-        the setup, the problems that are known already, and the checks that find the others.
+        The setup, the problems that are known already, and the checks that find the others.
     """
-    # which devices Lightning found and what it loads is said in our own lines; its warnings still show
+    # which devices Lightning found and what it loads is reported in our own lines; its warnings still show
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     config = config.clone()
@@ -202,7 +202,7 @@ def _trainer_problems(config: Namespace, planned: PlannedStep | None) -> list[st
 
 
 def _machine_problems(config: Namespace) -> list[str]:
-    """List what the options ask of this machine alone, where no launcher says what there is."""
+    """List what the options ask of this machine alone, if no launcher reports the devices."""
     trainer = config.trainer
     problems = device_problems(trainer.devices, trainer.accelerator)
     if trainer.num_nodes > 1:
@@ -301,7 +301,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
         options["precision"] = None
     # the loggers get the whole configuration, of which the model's hyperparameters are a part
     options |= {"default_root_dir": str(run.path), "enable_autolog_hparams": False}
-    # the sampler already deals films to ranks: Lightning's would deal them again
+    # the sampler already distributes films over ranks: Lightning's would distribute them again
     options["use_distributed_sampler"] = False
     trainer = Trainer(**options, callbacks=callbacks, logger=loggers, plugins=plugins)
     # behind the timer, which Lightning adds for max_time
@@ -314,7 +314,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
 
 
 def _float32_products(accelerator: str, precision: str) -> Literal["highest", "high"]:
-    """How float32 products are computed: in TF32, three digits, only where they are the whole model's, for speed.
+    """Return how float32 products are computed: in TF32, three digits, only if they are the whole model's, for speed.
 
     Below 16-mixed and bf16-mixed they are those of pooling and head, which take no time.
     """

@@ -96,21 +96,21 @@ def teach(setup: Setup, data: PreparedData) -> None:
 
 
 def is_taught(run: RunDirectory) -> bool:
-    """Whether a run keeps what its teacher has said."""
+    """Return whether a run keeps its teacher's predictions."""
     return (run.path / _KEPT).is_file()
 
 
 def _kept(path: Path, key: str) -> NDArray[Any] | None:
     """Return the log-odds that a run keeps; None if they are of another teacher or other films, or not whole."""
     try:
-        with path.open("rb") as stream, np.load(stream) as file:  # closed too if it is no archive
+        with path.open("rb") as stream, np.load(stream) as file:  # closed too if it is not an archive
             return np.asarray(file["log_odds"]) if str(file["key"]) == key else None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 
 def _predicted(path: Path, setup: Setup, data: PreparedData) -> NDArray[np.float32]:
-    """Log-odds (training films, genres): NaN for films and genres that the teacher does not know."""
+    """Return the log-odds (training films, genres): NaN for films and genres that the teacher does not know."""
     films = len(data.splits["train"].films)
     if path.suffix == ".parquet":
         genres, log_odds = _of_table(path, data)
@@ -178,7 +178,7 @@ def _training_ids(data: PreparedData) -> list[Any]:
 
 
 def _films_of(kept: KeptSplits, wanted: Any) -> tuple[set[str], set[bytes]]:
-    """Ids and digests of the texts of the films on the wanted sides."""
+    """Return the ids and digests of the texts of the films on the wanted sides."""
     films = [place for place, side in enumerate(kept.sides) if wanted(side)]
     return {kept.ids[place] for place in films}, {kept.digests[place] for place in films}
 

@@ -22,7 +22,7 @@ from genre_lightning.training.setup import Setup
 _SMOOTHING = 0.9
 """Weight of the past in the moving average of the loss."""
 _DIVERGED = 2.0
-"""The test ends when the smoothed loss is so many times its smallest value."""
+"""The test ends when the smoothed loss is this many times its smallest value."""
 _FEWEST_STEPS = 10
 
 

@@ -95,7 +95,7 @@ def _column(values: Sequence[object]) -> tuple[list[float], list[tuple[float, st
 
 
 def as_uris(figures: Iterable[tuple[str, Figure]]) -> list[dict[str, str]]:
-    """Return figures as PNG in data URIs, each with its title, as the pages show them."""
+    """Return plots as PNG in data URIs, each with its title, as the pages show them."""
     shown = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "figure.png"

@@ -13,7 +13,7 @@ SAMPLERS: tuple[Sampler, ...] = ("tpe", "random", "grid", "cmaes")
 PRUNINGS: tuple[Pruning, ...] = ("none", "median", "asha", "hyperband")
 
 REDUCTION = 3
-"""ASHA and Hyperband let one trial of so many go past each of their epochs 1, 3, 9, ..."""
+"""ASHA and Hyperband let one trial in n go past each of their epochs 1, 3, 9, ..."""
 
 
 def make_sampler(kind: Sampler, seed: int) -> optuna.samplers.BaseSampler:

@@ -62,7 +62,7 @@ def work(folder: StudyDirectory, max_failures: int, devices: int) -> None:
 
     Raises:
         PreemptedError: A signal has stopped the worker; the trial's state is saved.
-        TrialsFailError: So many trials have failed one after another.
+        TrialsFailError: That many trials have failed one after another.
     """
     failed: list[str] = []
     while (claim := _claim(folder)) is not None:

@@ -1,4 +1,4 @@
-"""The training benchmark: what it makes of its figures, and the scripts themselves at small size on a CPU."""
+"""The training benchmark: what it makes of its measurements, and the scripts themselves at small size on a CPU."""
 
 import json
 import os

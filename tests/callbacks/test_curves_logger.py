@@ -101,7 +101,7 @@ def test_without_a_file_there_is_nothing_to_resume(path):
     assert (logger.name, logger.version, logger.log_dir) == ("curves", "", str(path.parent))
 
 
-def test_a_run_that_starts_anew_replaces_the_file(path):
+def test_restarted_run_replaces_the_file(path):
     log(CurvesLogger(path), (9, {"train/loss": 0.5, "epoch": 0}))
     log(CurvesLogger(path), (4, {"train/loss": 0.7, "epoch": 0}))
     assert [row["step"] for row in rows_of(path)] == ["4"]

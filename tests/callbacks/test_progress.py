@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: few lines, each whole."""
+"""Progress if there is no terminal: few lines, each whole."""
 
 from types import SimpleNamespace
 

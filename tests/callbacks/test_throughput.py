@@ -1,4 +1,4 @@
-"""The figures of speed: rates from a clock and lengths that the test knows, FLOPs from PyTorch's own counter."""
+"""The metrics of speed: rates from a clock and lengths that the test knows, FLOPs from PyTorch's own counter."""
 
 import csv
 import re
@@ -18,7 +18,7 @@ from genre_lightning.training.callbacks import throughput
 @pytest.mark.parametrize(
     ("device", "precision", "tera"),
     [
-        ("NVIDIA H200", "fp16", 989.5),  # 1,979 is the figure with sparsity
+        ("NVIDIA H200", "fp16", 989.5),  # 1,979 is the peak with sparsity
         ("NVIDIA H100 80GB HBM3", "bf16", 989.5),
         ("NVIDIA H100 PCIe", "bf16", 756),
         ("NVIDIA H100 NVL", "fp16", 835.5),

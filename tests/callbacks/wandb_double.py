@@ -16,10 +16,10 @@ class WandbDouble:
     """What the server has.
 
     Attributes:
-        history: the lines of the run's history.
-        refusing: answer every line of history with an error.
-        authorizations: headers of that name that came.
-        inits: how often the run was started.
+        history: The lines of the run's history.
+        refusing: Answer every line of history with an error.
+        authorizations: Headers of that name that came.
+        inits: How often the run was started.
     """
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ def make_run(place, noise=1.0, *, seed=0, genres=GENRES, first_id=0, status="fin
 
 
 def without_page(monkeypatch):
-    """Leaves the page out where a test does not look at it."""
+    """Leave out the page if a test does not look at it."""
     monkeypatch.setattr("genre_lightning.training.resume.write_report", lambda *arguments, **options: None)
 
 

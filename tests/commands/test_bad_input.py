@@ -1,4 +1,4 @@
-"""Bad use ends with status 2 and one line that names the cure, and writes nothing into the run directory."""
+"""Bad use ends with status 2 and one line that names the fix, and writes nothing into the run directory."""
 
 import re
 from pathlib import Path

@@ -121,7 +121,7 @@ def test_commands_for_other_kinds_of_runs_name_the_right_one(run, sample, capfd)
     assert everything_under(run) == before
 
 
-def test_override_trains_anew_and_is_not_kept(run, sample, tmp_path, capfd):
+def test_override_trains_again_and_is_not_kept(run, sample, tmp_path, capfd):
     place = tmp_path / "nb"
     shutil.copytree(run, place)
     before = (place / "decision.json").read_text()
@@ -133,12 +133,12 @@ def test_override_trains_anew_and_is_not_kept(run, sample, tmp_path, capfd):
     refused(capfd, words(sample, place, "--model.smoothing", "0.6"), "model.smoothing: 0.7 → 0.6")
 
 
-def test_other_options_of_the_decision_fit_it_anew(run, sample, tmp_path, capfd):
+def test_other_decision_options_fit_it_again(run, sample, tmp_path, capfd):
     place = tmp_path / "nb"
     shutil.copytree(run, place)
     model, before = (place / "model.safetensors").read_bytes(), json.loads((place / "decision.json").read_text())
     assert main(words(sample, place, "--decision.shrinkage", "50")) == 0
-    assert "fitting the decision anew (decision.shrinkage: 2.0 → 50.0)" in capfd.readouterr().err
+    assert "fitting the decision again (decision.shrinkage: 2.0 → 50.0)" in capfd.readouterr().err
     now = json.loads((place / "decision.json").read_text())
     assert now["thresholds"]["per_genre"] != before["thresholds"]["per_genre"]
     assert (place / "model.safetensors").read_bytes() == model

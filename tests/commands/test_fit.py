@@ -132,7 +132,7 @@ def test_a_changed_setting_is_refused_by_name_and_overridden_on_demand(sample, r
     assert "model.lr: null → 0.01" in err
     assert "data.max_tokens: 48 → 32" in err
     assert "--override" in err
-    # where and how fast it runs is no part of the training
+    # where and how fast it runs is not part of the training
     assert fit(sample, run, "--data.micro_batch_tokens=128", "--trainer.log_every_n_steps=7") == 0
 
 
@@ -151,14 +151,14 @@ def decision_of(place):
     return kept["calibration"], json.loads((place / "decision.json").read_text())["calibration"], evaluated
 
 
-def test_other_options_of_the_decision_fit_it_anew_and_train_nothing(run, tmp_path, capfd, monkeypatch):
+def test_other_decision_options_fit_it_again_and_train_nothing(run, tmp_path, capfd, monkeypatch):
     without_page(monkeypatch)
     place = tmp_path / "run"
     shutil.copytree(run, place)
     here = f"--run_dir={place}"
     trained = weights(place, "best")
     assert main(["fit", here, "--decision.calibration=none"]) == 0
-    assert "fitting the decision anew (decision.calibration: " in capfd.readouterr().err
+    assert "fitting the decision again (decision.calibration: " in capfd.readouterr().err
     assert decision_of(place) == ("none", "none", {"validation": "none", "test": "none"})
     assert all(torch.equal(value, weights(place, "best")[name]) for name, value in trained.items())
 

@@ -182,7 +182,7 @@ def test_the_audit_counts_joined_rows_and_inputs(runs, capsys, place):
 
 def test_the_language_of_a_film_is_kept_beside_its_prediction(runs, place, tmp_path):
     rows = {row["id"]: row["original_language"] for row in films_of(place)}
-    run = tmp_path / "run"  # of which language is no input
+    run = tmp_path / "run"  # of which language is not an input
     assert main(["baseline", "tfidf_nb", f"--data.csv={place / 'sample.csv'}", f"--run_dir={run}"]) == 0
     for made in (run, runs("tfidf_nb"), runs("ensemble")):
         stored = read_stored_predictions(made / "evaluation" / "test" / "predictions.parquet").predictions

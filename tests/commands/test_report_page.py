@@ -33,14 +33,14 @@ def test_the_papers_tables_stand_beside_the_published_figures(run, capfd):
     assert "optimistic" in page
     held_out = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())["policies"]["global"]
     assert f"{held_out['f1_micro']:.4f}" in page
-    assert "no held-out figure" not in page
+    assert "no held-out metric" not in page
 
 
 def test_the_papers_protocol_has_no_held_out_figure(run, capfd):
     (run / "data_audit.json").write_text('{"rows": 5, "validation_is_test": true}')
     assert main(["report", str(run), "--paper"]) == 0
     page = (run / "paper.html").read_text()
-    assert "no held-out figure" in page
+    assert "no held-out metric" in page
     assert "held out here" not in page
     assert main(["report", str(run)]) == 0
     assert "metrics are optimistic" in (run / "report.html").read_text()

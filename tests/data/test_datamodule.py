@@ -1,4 +1,4 @@
-"""The data module on the embedded sample: what it checks, prepares, counts and deals."""
+"""The data module on the embedded sample: what it checks, prepares, counts and distributes."""
 
 import csv
 from contextlib import contextmanager

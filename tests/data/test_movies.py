@@ -88,7 +88,7 @@ def test_the_first_of_two_rows_stays_even_if_it_is_dropped(tmp_path):
 
 def test_a_row_that_is_cut_short_is_malformed(tmp_path):
     rows = [["1", "", "A man walks."], [], ["2"], ["3", "", "A man.", DRAMA, "more", "cells"]]
-    # the line without anything is no row; cells without a column are cells of another
+    # the line without anything is not a row; cells without a column are cells of another
     assert read(write(tmp_path / "a.csv", rows))[1].as_dict() == counts(malformed=3)
     rows = [["1", "", "A man walks.", DRAMA, "", " "]]
     assert read(write(tmp_path / "a.csv", rows))[1].as_dict() == counts(kept=1)

@@ -167,7 +167,7 @@ def test_every_genre_is_there_about_as_often_as_in_the_real_file(seed: int):
     real |= {"Crime": 0.116, "Adventure": 0.107, "Science Fiction": 0.088, "Family": 0.082, "Documentary": 0.055}
     real |= {"War": 0.032, "Foreign": 0.025, "Western": 0.020}
     for name, expected in real.items():
-        # five standard errors of a share of 2,000 films
+        # five standard errors of a fraction of 2,000 films
         assert abs(share[name] - expected) < 5 * (expected * (1 - expected) / 2000) ** 0.5, name
     sizes = Counter(len(names) for *_, names in films)
     assert sum(size * number for size, number in sizes.items()) / 2000 == pytest.approx(2.33, abs=0.12)

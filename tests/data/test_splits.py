@@ -59,13 +59,13 @@ def test_shares(seed, fractions):
     labels, groups = made_films(600, 6, seed)
     parts = split_films(labels, groups, fractions, seed)
     for part, share in zip(parts, fractions, strict=True):
-        # each genre is dealt once: at most one film of rounding for each
+        # each genre is assigned once: at most one film of rounding for each
         assert abs(len(part) - share * 600) <= labels.shape[1] + 1
         assert np.abs(labels[part].sum(axis=0) - share * labels.sum(axis=0)).max() <= 0.03 * 600
 
 
 def deviation(labels, parts, fractions):
-    """Mean over genres and splits of |share of the genre's films - wanted share|, rare genres as heavy as others."""
+    """Mean over genres and splits of |fraction of the genre's films - wanted share|, rare genres as heavy as others."""
     total = labels.sum(axis=0)
     return np.mean(
         [np.abs(labels[part].sum(axis=0) / total - share).mean() for part, share in zip(parts, fractions, strict=True)]

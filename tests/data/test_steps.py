@@ -143,7 +143,7 @@ def test_no_fewer_micro_batches_would_do(lengths, plan):
 
 
 def partitions(items, parts):
-    """Every way to put items into at most so many groups."""
+    """Every way to put items into at most n groups."""
     if not items:
         yield []
         return
@@ -179,7 +179,7 @@ def test_parts_needed_is_the_fewest(lengths, budget):
 
 
 def neighbours(lengths, parts):
-    """Every way to cut texts, the longest first, into at most so many groups of neighbours."""
+    """Every way to cut texts, the longest first, into at most n groups of neighbours."""
     descending = sorted(lengths.tolist(), reverse=True)
     for count in range(min(parts, len(descending))):
         for cuts in itertools.combinations(range(1, len(descending)), count):
@@ -222,7 +222,7 @@ def test_ranks_are_balanced(lengths, world_size, micro_batches):
     Texts that go alone because they are the largest group themselves come first. Of the groups after them, cut under
     the bound B, each but the last took all that it could: its cost lies in (B - its longest, B]. So in a micro-batch
     of such groups two ranks differ by less than the longest text there; in the one where the texts run out by at most
-    B; and where texts go alone, by the difference of the longest and the shortest share of that micro-batch.
+    B; and where texts go alone, by the difference of the longest and the shortest fraction of that micro-batch.
     """
     films = np.arange(len(lengths))
     shares = shares_of_step(films, lengths, world_size=world_size, micro_batches=micro_batches)

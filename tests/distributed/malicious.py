@@ -11,7 +11,7 @@ class Malicious:
     """Makes a file where it is unpickled.
 
     Args:
-        path: of the file, the proof that code ran.
+        path: Path of the file, the proof that code ran.
     """
 
     def __init__(self, path: Path) -> None:

@@ -29,7 +29,7 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any)
     The ranks meet through a file: no port is asked for, so none can be taken.
 
     Raises:
-        AssertionError: with the traceback of the first rank that failed.
+        AssertionError: A rank failed; the message has the traceback of the first one.
     """
     with tempfile.TemporaryDirectory() as folder:
         started = torch.multiprocessing.start_processes(
@@ -42,7 +42,7 @@ def run_on_ranks(function: Callable[..., Any], world_size: int, *arguments: Any)
             while not started.join(timeout=max(deadline - time.monotonic(), 0.1)) and time.monotonic() < deadline:
                 pass
         except ProcessException:
-            pass  # what failed first is told below
+            pass  # what failed first is reported below
         for process in started.processes:
             process.kill()
         failures = sorted(Path(folder).glob("failure-*"))
@@ -54,12 +54,12 @@ def run_command_on_ranks(world_size: int, *commands: Sequence[str], quick: bool 
     """Runs command lines of `genre-lightning`, one after another, on ranks that were started from outside.
 
     Args:
-        world_size: ranks.
-        commands: each with its words, such as ["fit", "--run_dir=…"].
-        quick: leave out figures and page, which are most of a small run's time.
+        world_size: Ranks.
+        commands: Each with its words, such as ["fit", "--run_dir=…"].
+        quick: Leave out plots and page, which are most of a small run's time.
 
     Raises:
-        AssertionError: an exit status is not 0; with what that rank said.
+        AssertionError: An exit status is not 0; with what that rank said.
     """
     with tempfile.TemporaryDirectory() as meetings:
         run_on_ranks(_commands, world_size, world_size, [list(words) for words in commands], quick, Path(meetings))

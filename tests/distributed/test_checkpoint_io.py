@@ -258,7 +258,7 @@ def test_at_every_moment_of_a_save_a_whole_checkpoint_is_vouched_for(saved, monk
     step = found["global_step"]
     assert step in ((4,) if finished else (3, 4))
     assert verify_checkpoint(saved).global_step == step
-    # the run goes on, and may be killed again
+    # the run continues, and may be killed again
     remove_temporaries(saved.parent)
     for next_step in (5, 6):
         write_checkpoint(content(next_step), saved)

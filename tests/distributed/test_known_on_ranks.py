@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from small_run import SMALL
-from starts import start_ranks  # tests are no package
+from starts import start_ranks  # tests are not a package
 
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.checkpoint.io import read_checkpoint

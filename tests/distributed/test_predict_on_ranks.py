@@ -1,4 +1,4 @@
-"""`predict` chunk by chunk on 1, 2 and 3 ranks: the same table, also where another number of ranks goes on with it."""
+"""`predict` chunk by chunk on 1, 2 and 3 ranks: the same table, also if another number of ranks resumes it."""
 
 import csv
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 from small_run import SMALL
-from starts import start_ranks  # tests are no package
+from starts import start_ranks  # tests are not a package
 from test_adapters_on_ranks import OPTIONS as ADAPTER_OPTIONS
 from test_adapters_on_ranks import encoder  # noqa: F401  # a fixture
 from test_runs_on_ranks import same_training, start

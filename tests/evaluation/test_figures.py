@@ -1,4 +1,4 @@
-"""Figures are drawn for all data, also odd ones; what they count is tested as numbers."""
+"""Plots are drawn for all data, also odd ones; what they count is tested as numbers."""
 
 import numpy as np
 import pytest

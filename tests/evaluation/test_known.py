@@ -24,7 +24,7 @@ def films(n=200, seed=0):
     known[: n // 2, 2] = False
     logits = rng.normal(size=(n, 3)).astype(np.float32) * 2
     labels = (logits + rng.normal(size=(n, 3)) * 2 > 1) & known
-    # what is unknown is far off: it would show in every figure
+    # what is unknown is far off: it would show in every metric
     logits = np.where(known, logits, 6).astype(np.float32)
     return labels, logits, known
 

@@ -21,7 +21,7 @@ def test_means_over_the_films_that_have_the_genre_and_the_word():
     means.add(film("GUN’s kiss", [5.0, -0.1]), [0])
     means.add(film("kiss gun", [1.0, 4.0], read=4), [1])
     war, love, music = means.rows(fewest=2)
-    # twice in one film is the sum, and it is one film; the comma is no word
+    # twice in one film is the sum, and it is one film; the comma is not a word
     assert war == {
         "genre": "War", "films": 2,
         "words": [

@@ -89,7 +89,7 @@ def test_no_step_waits_for_the_gpu(gpu, case):
 
 
 def test_offloaded_shards_step_on_the_host(gpu):
-    # each copy of a shard counts as a wait here, where no memory is really pinned
+    # each copy of a shard counts as a wait here, if no memory is really pinned
     said = gpu(*ENCODER, "--strategy=fsdp", OFFLOAD, "--waits=80", "--collectives=1")
     assert ".item()" not in said.partition("step 3:")[2].partition("step 10:")[0]
 

@@ -183,9 +183,9 @@ def test_a_run_of_a_version_that_kept_no_sides(nb, sample, tmp_path, capfd):
     config = nb / "config.yaml"
     config.write_text(config.read_text().replace(str(sample), str(tmp_path / "gone.csv")))
     capfd.readouterr()
-    refused(capfd, ["evaluate", nb, "--data.csv", sample], "does not say which films", "put the movies file back")
+    refused(capfd, ["evaluate", nb, "--data.csv", sample], "does not record which films", "put the movies file back")
     config.write_text(config.read_text().replace(str(tmp_path / "gone.csv"), str(sample)).replace("seed: 0", "seed: 3"))
-    refused(capfd, ["evaluate", nb, "--data.csv", sample], "does not say which films")
+    refused(capfd, ["evaluate", nb, "--data.csv", sample], "does not record which films")
 
 
 @pytest.mark.parametrize(

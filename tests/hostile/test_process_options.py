@@ -28,7 +28,7 @@ KINDS = [
     DataOptions, TrainerOptions, CheckpointOptions, EarlyStoppingOptions, DecisionOptions, LoraOptions, Architecture,
     LlamaArchitecture, *OPTIONS.values(), *BASELINES.values(),
 ]  # fmt: skip
-# checked by `option_problems` in a way of their own: none of them takes any number, or the form is no number's
+# checked by `option_problems` in a way of their own: none of them takes any number, or the form is not a number's
 ELSEWHERE = {
     "devices", "precision", "limit_train_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches",
     "accumulate_grad_batches", "fast_dev_run", "max_time", "reload_dataloaders_every_n_epochs", "split", "label_since",

@@ -1,4 +1,4 @@
-"""Drift: found where it was made, and not where nothing has changed."""
+"""Drift: found if it was made, and not if nothing has changed."""
 
 import csv
 import json

@@ -19,7 +19,7 @@ CALLS = []
 
 
 def reference(query, key, value, ends, longest, *, causal, dropout, scaling):
-    """Each text by itself; whatever lies outside all texts is no number, as the kernel leaves it."""
+    """Each text by itself; whatever lies outside all texts is not a number, as the kernel leaves it."""
     bounds = ends.tolist()
     CALLS.append((bounds, longest, causal))
     assert longest >= max(np.diff(bounds))

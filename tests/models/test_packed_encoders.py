@@ -95,7 +95,7 @@ def test_an_encoder_that_cannot_keep_texts_apart_is_padded():
     model.backbone_config = AutoConfig.for_model("mpnet")
     assert model.layout == "padded"
     assert DistilBertClassifier(backbone="small", packing=False).layout == "padded"
-    assert DistilBertClassifier(backbone="./nowhere").layout == "padded"  # what is wrong is told with all else
+    assert DistilBertClassifier(backbone="./nowhere").layout == "padded"  # what is wrong is reported with all else
 
 
 LENGTHS = [9, 8, 8, 2, 1]

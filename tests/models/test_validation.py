@@ -22,7 +22,7 @@ def films(seed=0, n=120):
 
 
 def reference(logits, labels):
-    """The same figures by the numpy functions, which are tested against scikit-learn."""
+    """The same metrics by the numpy functions, which are tested against scikit-learn."""
     truth, probabilities = labels.bool().numpy(), logits.sigmoid().numpy()
     decided = probabilities >= 0.5
     candidates = [metrics.policy_metrics(truth, probabilities >= t)["f1_micro"] for t in np.unique(probabilities)]

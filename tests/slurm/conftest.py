@@ -21,7 +21,7 @@ class Cluster:
     """Commands of the cluster, and the environment that jobs inherit.
 
     Attributes:
-        place: folder of the tests' files; its name has a space.
+        place: Folder of the tests' files; its name has a space.
     """
 
     place: Path
@@ -70,7 +70,7 @@ class Cluster:
         return self.wait(f"the end of job {job}", ended)
 
     def said(self, log, text, times=1):
-        """Waits until a job's log has a text so many times."""
+        """Waits until a job's log has a text n times."""
         self.wait(f"{text!r} in {log}", lambda: log.is_file() and log.read_text().count(text) >= times)
 
 

@@ -1,4 +1,4 @@
-"""Figures of one pixel in place of those of an evaluation, whose drawing takes most of a small run's time."""
+"""Plots of one pixel in place of those of an evaluation, whose drawing takes most of a small run's time."""
 
 import base64
 from contextlib import contextmanager

@@ -52,13 +52,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _without_outside_links(text: str) -> str:
-    """The text of a page, its links into the repository's code as plain text: the site does not show code."""
+    """Return the text of a page, its links into the repository's code as plain text: the site does not show code."""
     text = re.sub(r"\[([^\]]+)\]\((?!https?:|#)([^)\s]+\.(?:py|json|yaml|sbatch|sh|csv))\)", r"\1 (`\2`)", text)
     return text.replace("](docs/", "](").replace("](../docs/", "](../")
 
 
 def commands_page() -> str:
-    """The help of every command, as it is printed."""
+    """Return the help of every command, as it is printed."""
     parts = ["# Commands", "Each command's help, as `genre-lightning COMMAND --help` prints it."]
     for name, command in COMMANDS.items():
         parts += [f"## {name}", f"{command.about[:1].upper()}{command.about[1:]}."]
@@ -86,7 +86,7 @@ def _help(name: str) -> str:
 
 
 def options_page() -> str:
-    """Every option of a run, from the dataclasses that declare them."""
+    """Return every option of a run, from the dataclasses that declare them."""
     parts = [
         "# Options",
         "Options of `fit` and of configuration files, generated from their declarations. A flag such as `--data.csv` "

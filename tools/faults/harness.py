@@ -25,7 +25,7 @@ sys.path[:0] = [str(PLACE), str(TESTS), *(str(TESTS / name) for name in ("models
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # one thread forks safely, and sums in one order
     os.environ[_name] = "1"
 
-from small_run import SMALL  # noqa: E402  # tests are no package
+from small_run import SMALL  # noqa: E402  # tests are not a package
 from starts import OF_QLORA, Ended, preload, start_by_lightning, start_ranks  # noqa: E402
 from worker import ERROR, MOMENTS  # noqa: E402
 
@@ -42,11 +42,11 @@ class Setting:
     """What is run, and where.
 
     Attributes:
-        csv: the movies file.
-        place: folder for runs and caches.
-        ranks: processes of a run.
-        options: of `genre-lightning fit`, besides the file and the run directory.
-        seconds: after which a start counts as hung.
+        csv: The movies file.
+        place: Folder for runs and caches.
+        ranks: Processes of a run.
+        options: Options of `genre-lightning fit`, besides the file and the run directory.
+        seconds: Time after which a start counts as hung.
     """
 
     csv: Path
@@ -61,7 +61,7 @@ class Fault:
     """Signal `signal` at the `count`-th time of `moment`, in a rank or ("all") in all of them.
 
     Attributes:
-        launcher: who starts the ranks: "torchrun", or "lightning" from one plain command.
+        launcher: Who starts the ranks: "torchrun", or "lightning" from one plain command.
     """
 
     moment: str
@@ -76,12 +76,12 @@ class Fault:
 
 @dataclass
 class Broken:
-    """A run that was broken off and went on to its end.
+    """A run that was interrupted and resumed until its end.
 
     Attributes:
-        directory: of the run.
-        ends: of every start, the last one's status is 0.
-        journal: what the processes noted.
+        directory: Directory of the run.
+        ends: Exit status of every start; the last one's is 0.
+        journal: What the processes noted.
     """
 
     directory: Path
@@ -95,11 +95,11 @@ class Broken:
         return [last[rank] for rank in sorted(last)]
 
     def strikes(self) -> list[bool]:
-        """Whether each start was struck."""
+        """Return whether each start was struck."""
         return [any(line["event"] == "strike" for line in lines) for lines in self._by_start()]
 
     def steps_again(self) -> list[int]:
-        """Optimizer steps of each start that a later one did again."""
+        """Return the optimizer steps of each start that a later one did again."""
         steps = [[line["step"] for line in lines if line["event"] == "step"] for lines in self._by_start()]
         return [
             sum(any(step in later for later in steps[start + 1 :]) for step in done) for start, done in enumerate(steps)
@@ -116,16 +116,16 @@ class Broken:
 
 
 def break_and_finish(setting: Setting, name: str, faults: list[Fault], *, cache: Path | None = None) -> Broken:
-    """Starts a run once with each fault, then without any until it ends.
+    """Start a run once with each fault, then without any until it ends.
 
     Args:
-        setting: what is run.
-        name: of its directory.
-        faults: one a start.
-        cache: an own, empty one unless given.
+        setting: What is run.
+        name: Name of the run's directory.
+        faults: One a start.
+        cache: An own, empty one unless given.
 
     Raises:
-        AssertionError: a start hangs, ends with a status that its signal does not explain, or fails without a fault.
+        AssertionError: A start hangs, ends with a status that its signal does not explain, or fails without a fault.
     """
     run_dir = setting.place / name
     journal = setting.place / f"{name}.journal"
@@ -171,13 +171,13 @@ def _check_end(fault: Fault | None, end: Ended, *, struck: bool) -> None:
 
 
 def draw(rng: random.Random, counts: list[Counter[str]], *, first: bool, launcher: str) -> Fault:
-    """A fault at a random moment.
+    """Return a fault at a random moment.
 
     Args:
-        rng: what is drawn from.
-        counts: how often each moment comes to each rank of an unbroken run.
-        first: whether it strikes the first start of a run.
-        launcher: who starts the ranks.
+        rng: What is drawn from.
+        counts: How often each moment comes to each rank of an unbroken run.
+        first: Whether it strikes the first start of a run.
+        launcher: Who starts the ranks.
     """
     rank = rng.choice([*range(len(counts)), "all"] if len(counts) > 1 else [0])
     seen = counts[0 if rank == "all" else int(rank)]
@@ -199,7 +199,7 @@ class Table:
         self.lost: Counter[str] = Counter()
 
     def add(self, fault: Fault, *, struck: bool, again: int, different: bool) -> None:
-        """Counts a fault."""
+        """Count a fault."""
         if not struck:
             self.missed[fault.moment] += 1
             return
@@ -208,7 +208,7 @@ class Table:
         self.lost[fault.moment] += different
 
     def total(self) -> int:
-        """Faults that struck."""
+        """Return the faults that struck."""
         return sum(sum(of.values()) for of in self.struck.values())
 
     def __str__(self) -> str:
@@ -235,7 +235,7 @@ class Table:
 
 
 def make_setting(place: Path, strategy: str, ranks: int, model: str, options: list[str]) -> Setting:
-    """The run of a campaign: a small encoder, or NF4 weights of a small Llama with LoRA."""
+    """Return the run of a campaign: a small encoder, or NF4 weights of a small Llama with LoRA."""
     from genre_lightning.data.sample.generate import write_sample
 
     setting = Setting(write_sample(place / "sample.csv", films=165, seed=1), place, ranks)
@@ -259,16 +259,16 @@ _OF_THE_ENCODER = ("--model.backbone=small", "--model.architecture", "--data.voc
 
 
 def campaign(setting: Setting, number: int, seed: int, minutes: float) -> tuple[Table, int, list[str]]:
-    """Breaks runs until `number` faults have struck, or the minutes are over.
+    """Break runs until `number` faults have struck, or the minutes are over.
 
     Returns:
-        the table, the number of runs, and what differed from the unbroken run.
+        The table, the number of runs, and what differed from the unbroken run.
     """
     from outcome import differences
 
     unbroken = break_and_finish(setting, "unbroken", [])
     rng, table, runs, found = random.Random(seed), Table(), 0, []
-    # Lightning's own start of the ranks has to import the libraries anew: one run in ten
+    # Lightning's own start of the ranks has to import the libraries again: one run in ten
     ends = time.monotonic() + 60 * minutes
     while table.total() < number and time.monotonic() < ends:
         launcher = "lightning" if setting.ranks > 1 and runs % 10 == 9 else "torchrun"
@@ -300,7 +300,7 @@ def campaign(setting: Setting, number: int, seed: int, minutes: float) -> tuple[
 
 
 def main() -> int:
-    """Draws faults, strikes, and prints the table."""
+    """Draw faults, strike, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=100, help="faults that strike, in all")
     parser.add_argument("--seed", type=int, default=0)
@@ -318,7 +318,7 @@ def main() -> int:
     print(f"{table.total()} faults struck {runs} runs; each ended and was compared with the unbroken run\n")
     print(table)
     print("\nsteps again: optimizer steps that a later start did once more, from the last save on (every 4 steps)")
-    print("\n".join(found) if found else "lost: nothing; weights, optimizer, curves, predictions and figures are equal")
+    print("\n".join(found) if found else "lost: nothing; weights, optimizer, curves, predictions and metrics are equal")
     if not found:
         shutil.rmtree(place)
     return int(bool(found))

@@ -13,16 +13,16 @@ import torch
 
 from genre_lightning.distributed.checkpoint.io import read_checkpoint
 
-# what a clock or the system says, and names that hold a digest of such a value
+# what depends on a clock or the system, and names that hold a digest of such a value
 _CLOCKS = ("made_by", "date", "seconds", "checkpoint/seconds", "checkpoint_sha256", "sha256")
 _CLOCK_GROUPS = ("throughput/", "memory/")
 
 
 def differences(expected: Path, got: Path) -> list[str]:
-    """Everything in which two finished runs differ; nothing where they are equal.
+    """Return everything in which two finished runs differ; nothing if they are equal.
 
     Compared are the content of the last and the best checkpoint (weights, optimizer, schedule, counts, random states,
-    best score, decision), the curves row by row, the predictions and the figures of both splits.
+    best score, decision), the curves row by row, the predictions and the metrics of both splits.
     """
     found: list[str] = []
     for name in ("last", "best"):
@@ -44,7 +44,7 @@ def differences(expected: Path, got: Path) -> list[str]:
 
 
 def curves(run_dir: Path) -> list[tuple[tuple[str, str], dict[str, str]]]:
-    """The rows of a run's curves that hold more than what a clock says, under their epoch and step."""
+    """Return the rows of a run's curves that hold more than times, under their epoch and step."""
     with (run_dir / "curves.csv").open(newline="") as file:
         rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
     return [

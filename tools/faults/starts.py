@@ -38,9 +38,9 @@ class Ended:
     """How a start ended.
 
     Attributes:
-        statuses: exit status of each rank, negative for a signal.
-        said: what the ranks wrote.
-        forced: ranks that did not end by themselves after another had died.
+        statuses: Exit status of each rank, negative for a signal.
+        said: What the ranks wrote.
+        forced: Ranks that did not end by themselves after another had died.
     """
 
     statuses: list[int]
@@ -49,7 +49,7 @@ class Ended:
 
     @property
     def status(self) -> int:
-        """Of the whole: the first that is a failure, else 75 where a rank was preempted, else 0."""
+        """Of the whole: the first that is a failure, else 75 if a rank was preempted, else 0."""
         failures = [s for s in self.statuses if s not in (0, 75)]
         return failures[0] if failures else max(self.statuses)
 
@@ -59,7 +59,7 @@ class HungError(AssertionError):
 
 
 def _rank(words: Sequence[str], environment: Mapping[str, str], log: str, family: Connection, seconds: float) -> None:
-    """A rank's process, fresh from the fork server."""
+    """Run a rank's process, fresh from the fork server."""
     os.setsid()
     with Path(log).open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
@@ -83,17 +83,17 @@ def _rank(words: Sequence[str], environment: Mapping[str, str], log: str, family
 def start_ranks(
     words: Sequence[str], ranks: int, log: Path, environment: Mapping[str, str], *, seconds: float
 ) -> Ended:
-    """Starts the command as torchrun does, a process for each rank, and ends the ranks when one dies, as it does too.
+    """Start the command as torchrun does, a process for each rank, and end all ranks when one dies.
 
     Args:
-        words: of the command line.
+        words: Arguments of the command line.
         ranks: 1 starts a plain process.
-        log: file that gets what the ranks write.
-        environment: of the ranks, besides this process's own.
-        seconds: after which the start counts as hung.
+        log: File that gets what the ranks write.
+        environment: Environment variables of the ranks, besides this process's own.
+        seconds: Time after which the start counts as hung.
 
     Raises:
-        HungError: with the stacks of the ranks in the log.
+        HungError: The ranks hang; their stacks are in the log.
     """
     context = multiprocessing.get_context("forkserver")
     begins = log.stat().st_size if log.is_file() else 0
@@ -125,7 +125,7 @@ def start_ranks(
 
 
 def preload(*more: str) -> None:
-    """Names what the server loads when it is first needed."""
+    """Name what the server loads when it is first needed."""
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *more])
 
 
@@ -143,7 +143,7 @@ def _torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 
 def _wait_as_torchrun(processes: Sequence[BaseProcess], deadline: float) -> list[int] | None:
-    """Waits for all to end; returns the ranks that had to be killed, or None where the deadline passed."""
+    """Wait for all to end; return the ranks that had to be killed, or None if the deadline passed."""
     forced: list[int] = []
     dying = False
     while running := [process for process in processes if process.exitcode is None]:
@@ -168,17 +168,17 @@ def _wait_as_torchrun(processes: Sequence[BaseProcess], deadline: float) -> list
 def start_by_lightning(
     words: Sequence[str], log: Path, environment: Mapping[str, str], *, seconds: float, by: Sequence[str] = ()
 ) -> Ended:
-    """Starts the command as a user does from a shell; Lightning starts the ranks past the first.
+    """Start the command as a user does from a shell; Lightning starts the ranks past the first.
 
     Args:
-        words: of the command line.
-        log: file that gets what the ranks write.
-        environment: of the command, besides this process's own.
-        seconds: after which the start counts as hung.
-        by: words of another launcher that start the worker, in place of Python.
+        words: Arguments of the command line.
+        log: File that gets what the ranks write.
+        environment: Environment variables of the command, besides this process's own.
+        seconds: Time after which the start counts as hung.
+        by: Words of another launcher that start the worker, in place of Python.
 
     Raises:
-        HungError: it did not end in its time.
+        HungError: It did not end in its time.
     """
     before = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | dict(environment)
     begins = log.stat().st_size if log.is_file() else 0

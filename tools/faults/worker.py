@@ -24,12 +24,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Moment:
-    """The call of a function, on a file where one is named.
+    """The call of a function, on a file if one is named.
 
     Attributes:
         target: "module:attribute" of the function.
-        file: part of the path that the call is about; any where empty.
-        after: strike when the call has returned, not before it.
+        file: Part of the path that the call is about; any if empty.
+        after: Strike when the call has returned, not before it.
     """
 
     target: str
@@ -72,7 +72,7 @@ MOMENTS: dict[str, Moment] = {
     "writing the report": Moment("os:replace", "/report.html"),
     "noting the run's state": Moment("os:replace", "/run_state.json"),
 }
-"""Name of a moment → the call that it is. Calls of the system are named where they can be, as they outlive the code."""
+"""Name of a moment → the call that it is. Calls of the system are named if possible, as they outlive the code."""
 
 
 ERROR = "ERROR"
@@ -91,7 +91,7 @@ class Journal:
         self.rank = rank
 
     def write(self, **facts: Any) -> None:
-        """Appends a line."""
+        """Append a line."""
         if self.path:
             line = json.dumps({"rank": self.rank, "process": os.getpid(), **facts}) + "\n"
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -100,7 +100,7 @@ class Journal:
 
 
 def rank_of_this_process() -> int:
-    """Global rank as torchrun, SLURM or Lightning's launcher tells it."""
+    """Return the global rank as torchrun, SLURM or Lightning's launcher tells it."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if name in os.environ:
             return int(os.environ[name])
@@ -111,9 +111,9 @@ class Strike:
     """Counts the moments of a process and strikes at the chosen one.
 
     Args:
-        journal: of the run.
+        journal: Journal of the run.
         fault: "moment:count:signal[:rank]", or nothing.
-        family: process ids of all ranks, where the starter knows them.
+        family: Process ids of all ranks, if the starter knows them.
     """
 
     def __init__(self, journal: Journal, fault: str | None, family: Sequence[int] = ()) -> None:
@@ -129,12 +129,12 @@ class Strike:
         self.mine = bool(name) and journal.rank == (0 if self.to_all else int(rank))
 
     def comes(self, moment: str) -> bool:
-        """Counts a moment, and returns whether it is the one to strike at."""
+        """Count a moment, and return whether it is the one to strike at."""
         self.counts[moment] += 1
         return self.mine and moment == self.moment and self.counts[moment] == self.count
 
     def strike(self) -> None:
-        """Sends the signal, or raises."""
+        """Send the signal, or raise."""
         self.journal.write(event="strike", moment=self.moment, signal=self.signal, to_all=self.to_all)
         if self.signal == ERROR:
             raise FaultError(f"a fault {self.moment}")
@@ -148,7 +148,7 @@ class Strike:
                 os.kill(process, number)
 
     def watch_all(self) -> None:
-        """Has every moment counted."""
+        """Have every moment counted."""
         for name, moment in MOMENTS.items():
             self._watch(name, moment)
 
@@ -187,7 +187,7 @@ class Strike:
 
 
 def _file_of(args: Sequence[Any]) -> str:
-    """The path that a call is about: its last argument that is a path or an open file."""
+    """Return the path that a call is about: its last argument that is a path or an open file."""
     for value in reversed(args):
         if isinstance(value, int):
             return str(Path(f"/proc/self/fd/{value}").readlink())
@@ -199,7 +199,7 @@ def _file_of(args: Sequence[Any]) -> str:
 
 
 def _journal_steps(journal: Journal) -> None:
-    """Notes every optimizer step that is begun with its films' gradient known: what a kill may cost."""
+    """Note every optimizer step that is begun with its films' gradient known: what a kill may cost."""
     from genre_lightning.models.base import GenreClassifier
 
     original = GenreClassifier.configure_gradient_clipping
@@ -212,7 +212,7 @@ def _journal_steps(journal: Journal) -> None:
 
 
 def run(words: Sequence[str], family: Sequence[int] = ()) -> int:
-    """Runs the command of `words` with the fault and the journal that the environment names."""
+    """Run the command of `words` with the fault and the journal that the environment names."""
     from genre_lightning.__main__ import main
     from genre_lightning.evaluation.plots import figures
 

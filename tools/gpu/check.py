@@ -1,6 +1,6 @@
 """What only a GPU can show: `make gpu-check`, or `python tools/gpu/check.py --small` to try the script itself on a CPU.
 
-Each check is a function of `Options` that returns the figures it measured and raises AssertionError where something is
+Each check is a function of `Options` that returns the metrics it measured and raises AssertionError if something is
 wrong. All run; a table is printed, one JSON object is the last line of the output; the exit status is 1 if any failed.
 """
 
@@ -53,11 +53,11 @@ class Options:
     """What is checked on.
 
     Attributes:
-        shape: name in SHAPES.
+        shape: Name in SHAPES.
         device: "cuda", or "cpu" for a try of the script.
-        precision: of the trainer: 16-mixed on CUDA.
-        tokens: of a micro-batch.
-        steps: optimizer steps that are timed, after two that are not.
+        precision: Precision of the trainer: 16-mixed on CUDA.
+        tokens: Number of tokens of a micro-batch.
+        steps: Optimizer steps that are timed, after two that are not.
     """
 
     shape: str
@@ -73,12 +73,12 @@ class Options:
 
 
 def build(options: Options, *, sharded: bool = False, **settings: Any) -> LlamaQLoraClassifier:
-    """A model of the shape with random weights, quantised on the device as it is drawn.
+    """Return a model of the shape with random weights, quantised on the device as it is drawn.
 
     Args:
-        options: with the shape and the device.
-        sharded: leave the frozen weights to be put in as the model is sharded.
-        settings: of the model.
+        options: Options with the shape and the device.
+        sharded: Leave the frozen weights to be put in as the model is sharded.
+        settings: Settings of the model.
     """
     architecture = SHAPES[options.shape]
     model = LlamaQLoraClassifier(
@@ -94,7 +94,7 @@ def build(options: Options, *, sharded: bool = False, **settings: Any) -> LlamaQ
 
 
 def texts(options: Options) -> list[np.ndarray]:
-    """Random texts as long as overviews are, together as many tokens as a micro-batch takes."""
+    """Return the random texts as long as overviews are, together as many tokens as a micro-batch takes."""
     numbers = np.random.default_rng(SEED)
     lengths = np.clip(numbers.lognormal(4.2, 0.5, size=options.tokens).astype(int), 8, 512)
     lengths = np.sort(lengths[: max(int(np.searchsorted(lengths.cumsum(), options.tokens)), 2)])[::-1]
@@ -103,7 +103,7 @@ def texts(options: Options) -> list[np.ndarray]:
 
 
 def batch_of(rows: list[np.ndarray], options: Options, *, packed: bool) -> dict[str, torch.Tensor]:
-    """The texts as a batch on the device, with random labels."""
+    """Return the texts as a batch on the device, with random labels."""
     arrays = (
         pack_rows(rows)
         if packed
@@ -115,7 +115,7 @@ def batch_of(rows: list[np.ndarray], options: Options, *, packed: bool) -> dict[
 
 
 def training_step(options: Options, **settings: Any) -> Figures:
-    """NF4 and LoRA under fp16 with a loss scaler: finite loss, finite gradients, memory and speed."""
+    """Check NF4 and LoRA under fp16 with a loss scaler: finite loss, finite gradients, memory and speed."""
     started = time.perf_counter()
     model = build(options, **settings)
     build_seconds = time.perf_counter() - started
@@ -159,13 +159,13 @@ def training_step(options: Options, **settings: Any) -> Figures:
 
 
 def paged_optimizer(options: Options) -> Figures:
-    """The same with moments of 8 bits, paged on CUDA."""
+    """Check the same with moments of 8 bits, paged on CUDA."""
     kind = "paged_adamw_8bit" if options.device.type == "cuda" else "adamw_8bit"
     return {"optimizer": kind, **training_step(blocks_only(options), optimizer=kind)}
 
 
 def packed_equals_padded(options: Options) -> Figures:
-    """Logits of packed and padded texts in the device's own kernels, to the precision of halves."""
+    """Compare logits of packed and padded texts in the device's own kernels, to the precision of halves."""
     model, rows = build(blocks_only(options), activation_checkpointing=False).eval(), texts(options)
     with torch.no_grad(), torch.autocast(options.device.type, options.half):
         logits = [model(batch_of(rows, options, packed=packed)) for packed in (True, False)]
@@ -181,9 +181,9 @@ class Training:
     """Steps on one batch as a run takes them: autocast or sharded, loss scaler, clipping, AdamW.
 
     Args:
-        model: on its device, sharded or not.
-        options: see `Options`.
-        precision: of a sharded model; None trains under autocast.
+        model: Model on its device, sharded or not.
+        options: See `Options`.
+        precision: Precision of a sharded model; None trains under autocast.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Training:
         self.batch = batch_of(self.rows, options, packed=True)
 
     def step(self, number: int, *, overflow: bool = False) -> tuple[float, bool]:
-        """One optimizer step; returns its loss, and whether the scaler has skipped it."""
+        """Take one optimizer step; return its loss, and whether the scaler has skipped it."""
         torch.manual_seed(number)  # of dropout
         with torch.autocast(self.options.device.type, self.half, enabled=self.half is not None):
             loss = self.model.model_step(self.batch).loss_sum / len(self.rows)
@@ -221,7 +221,7 @@ class Training:
         return loss.item(), self.scaler is not None and self.scaler.get_scale() < scale
 
     def settle(self) -> int:
-        """Steps until the loss scale fits, which starts high; returns how many were skipped."""
+        """Take steps until the loss scale fits, which starts high; return how many were skipped."""
         for skipped in range(20):
             if not self.step(skipped)[1]:
                 return skipped
@@ -229,12 +229,12 @@ class Training:
 
 
 def blocks_only(options: Options) -> Options:
-    """The same with few blocks."""
+    """Return the shape with few blocks."""
     return replace(options, shape="7b_blocks") if options.shape == "7b" else options
 
 
 def overflow_is_skipped(options: Options) -> Figures:
-    """A real loss scaler: a step with an infinite gradient changes no weight, halves the scale, and is counted."""
+    """Check a real loss scaler: a step with an infinite gradient changes no weight, halves the scale, is counted."""
     training = Training(build(blocks_only(options)), options)
     settled = training.settle()
     scaler = training.scaler
@@ -252,7 +252,7 @@ def overflow_is_skipped(options: Options) -> Figures:
 
 
 def resumed_run(options: Options) -> Figures:
-    """Steps, a checkpoint, a fresh model that reads it, and the same steps from there: the same losses."""
+    """Check that steps from a checkpoint, read by a fresh model, have the losses of the first ones."""
     few = blocks_only(options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "last.ckpt"
@@ -281,7 +281,7 @@ def resumed_run(options: Options) -> Figures:
 
 
 def sharded_training(options: Options) -> Figures:
-    """NF4 under fully_shard in a world of one: built block by block, trained as without sharding."""
+    """Check NF4 under fully_shard in a world of one: built block by block, trained as without sharding."""
     cuda = options.device.type == "cuda"
     with tempfile.TemporaryDirectory() as folder:
         torch.distributed.init_process_group(
@@ -326,7 +326,7 @@ def _sharded_training(options: Options, cuda: bool) -> Figures:
 
 
 def planned_memory(options: Options) -> Figures:
-    """What `genre-lightning plan` reckons for a step, against the largest memory that its tensors take."""
+    """Compare what `genre-lightning plan` estimates for a step with the largest memory that its tensors take."""
     training = Training(build(options), options)
     training.settle()
     if cuda := options.device.type == "cuda":
@@ -360,7 +360,7 @@ CHECKS: dict[str, Callable[[Options], Figures]] = {
 
 
 def synchronise(options: Options) -> None:
-    """Waits for the device: its work is asynchronous."""
+    """Wait for the device: its work is asynchronous."""
     if options.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -394,7 +394,7 @@ def run(options: Options, names: Sequence[str], out: Path | None) -> dict[str, A
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints a row for each figure."""
+    """Print a row for each metric."""
     title = f"{report['shape']} shape, {report['precision']}, on {report['device']}"
     table = Table("check", "figure", "value", title=title)
     for name, figures in report["checks"].items():
@@ -406,7 +406,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Runs the checks that the command line asks for."""
+    """Run the checks that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--small", action="store_true", help="a model of two layers, on a CPU too: tries the script")
     parser.add_argument("--tokens", type=int, default=None, help="of a micro-batch (default: 4096, small: 256)")

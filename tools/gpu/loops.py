@@ -44,7 +44,7 @@ def _encoder(options: Options, device: str) -> DistilBertClassifier:
 
 
 def new_weights(options: Options) -> Figures:
-    """One seed draws the same new weights, whatever device Lightning makes the default one."""
+    """Check that one seed draws the same new weights, whatever device Lightning makes the default one."""
     weights = [_encoder(options, device).cpu().state_dict() for device in ("cpu", options.device.type)]
     differ = [name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])]
     assert not differ, f"{len(differ)} tensors differ, the first is {differ[0]}"
@@ -56,7 +56,7 @@ def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def packed_encoder(options: Options) -> Figures:
-    """Logits and gradients of packed and padded texts, in float32 and in half precision."""
+    """Compare logits and gradients of packed and padded texts, in float32 and in half precision."""
     numbers = np.random.default_rng(0)
     lengths = np.clip(numbers.lognormal(4.2, 0.5, size=max(options.tokens // 70, 4)).astype(int), 2, 256)
     rows = [numbers.integers(3, VOCABULARY, size=n).astype(np.int32) for n in lengths]
@@ -114,7 +114,7 @@ def _command(*words: str) -> str:
 
 
 def fit_then_predict(options: Options) -> Figures:
-    """`fit` of the quickstart configuration on one device, then `predict` there and on the CPU in 32 bits."""
+    """Run `fit` of the quickstart configuration on one device, then `predict` there and on the CPU in 32 bits."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         size = ("--data.max_films=200", "--trainer.max_epochs=2") if options.shape == "small" else ()
@@ -146,7 +146,7 @@ def fit_then_predict(options: Options) -> Figures:
 
 
 def strategies_agree(options: Options) -> Figures:
-    """From one seed, ten steps on one device, under DDP and under FSDP: the same losses to the precision of halves."""
+    """Check ten steps from one seed on one device, DDP and FSDP: the same losses to the precision of halves."""
     steps = ("--data.max_films=200", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--model.dropout=0")
     losses = {}
     with tempfile.TemporaryDirectory() as name:
@@ -193,7 +193,7 @@ class _Waits(Callback):
 
 
 def no_waits(options: Options) -> Figures:
-    """Steps that are not logged never have the host wait for the device."""
+    """Check that steps that are not logged never have the host wait for the device."""
     if options.device.type != "cuda":
         return {"skipped": "a CPU has nothing to wait for"}
     with tempfile.TemporaryDirectory() as name:

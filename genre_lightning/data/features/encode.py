@@ -1,4 +1,4 @@
-"""The head's inputs of films as arrays, by what the training films said of them; and as the arrays of a batch."""
+"""The head's inputs of films as arrays, as fitted on the training films; and as the arrays of a batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EncodedInput:
     """An input of films.
 
     Attributes:
-        fitted: the input.
+        fitted: The input.
         numbers: int32 (names of all films,) of tags and categories; float32 (films, size + 1) of others.
         offsets: int64 (films + 1,): where each film's names begin; None of other kinds.
     """
@@ -54,7 +54,7 @@ class EncodedInputs:
     """The head's inputs of films.
 
     Args:
-        inputs: each for the same films.
+        inputs: Each for the same films.
     """
 
     def __init__(self, inputs: Sequence[EncodedInput]) -> None:
@@ -64,7 +64,7 @@ class EncodedInputs:
         """Return the arrays of a batch.
 
         Args:
-            films: positions; none for a batch that only keeps a collective company.
+            films: Positions; none for a batch that only keeps a collective company.
         """
         return {f"{INPUT}{encoded.fitted.name}": encoded.batch(films) for encoded in self.inputs}
 
@@ -94,11 +94,11 @@ def encode_input(fitted: FittedInput, values: Iterable[Any]) -> EncodedInput:
     """Encode the values of an input.
 
     Args:
-        fitted: the input.
-        values: of films; None for one that has none.
+        fitted: The input.
+        values: Values of films; None for a film that has none.
 
     Raises:
-        DataError: a vector has another length than those of the training films.
+        DataError: A vector has another length than those of the training films.
     """
     if fitted.is_named:
         number_of = {name: number for number, name in enumerate(fitted.values, start=FIRST)}
@@ -134,12 +134,12 @@ def encode_cells(
     """Encode the inputs of films that are given by their cells; None if there are no inputs.
 
     Args:
-        fitted: the inputs.
-        features: likewise, as declared.
-        films: cells, or values of them, by column; what is missing or malformed is taken for missing.
+        fitted: The inputs.
+        features: Features as declared.
+        films: Cells, or values of them, by column; what is missing or malformed is taken for missing.
 
     Raises:
-        DataError: a vector has another length than those of the training films.
+        DataError: A vector has another length than those of the training films.
     """
     if not fitted:
         return None
@@ -151,7 +151,7 @@ def encode_inputs(fitted: Sequence[FittedInput], column: Callable[[str], Iterabl
     """Encode all inputs of films.
 
     Args:
-        fitted: the inputs.
-        column: gives the values of an input by its name.
+        fitted: The inputs.
+        column: Gives the values of an input by its name.
     """
     return EncodedInputs([encode_input(one, column(one.name)) for one in fitted])

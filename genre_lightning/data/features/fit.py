@@ -1,4 +1,4 @@
-"""What the training films say of the head's inputs: vocabularies, means, deviations, and values that leak a genre."""
+"""What is fitted of the inputs on the training films: vocabularies, means, deviations, and values that leak a genre."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Leak:
     """A value of an input that all but gives a genre away.
 
     Attributes:
-        column: of the input.
-        value: the tag or category.
-        genre: that nearly all of its films have.
-        films: training films that have the value.
-        with_genre: those of them with the genre.
+        column: Column of the input.
+        value: The tag or category.
+        genre: Genre that nearly all of its films have.
+        films: Training films that have the value.
+        with_genre: Those of them with the genre.
     """
 
     column: str
@@ -43,9 +43,9 @@ def fit_names(feature: Feature, values: Iterable[Any], left_out: frozenset[str] 
     """Fit the vocabulary of tags or categories.
 
     Args:
-        feature: the input.
-        values: of the training films.
-        left_out: names that are not to be known.
+        feature: The input.
+        values: Values of the training films.
+        left_out: Names that are not to be known.
     """
     counts: Counter[str] = Counter()
     for value in values:
@@ -59,11 +59,11 @@ def fit_numbers(feature: Feature, values: Iterable[Any]) -> FittedInput:
     """Fit mean and standard deviation of numbers, dates or vectors.
 
     Args:
-        feature: the input.
-        values: of the training films.
+        feature: The input.
+        values: Values of the training films.
 
     Raises:
-        DataError: vectors have several lengths.
+        DataError: Vectors have several lengths.
     """
     count, total, squares = 0, np.zeros(0), np.zeros(0)
     for value in values:
@@ -109,10 +109,10 @@ def find_leaks(column: str, values: Iterable[Any], labels: NDArray[np.bool_], ge
     """Find the tags or categories that all but give a genre away.
 
     Args:
-        column: of the input.
-        values: of the training films.
+        column: Column of the input.
+        values: Values of the training films.
         labels: bool (training films, genres).
-        genres: their names.
+        genres: Their names.
     """
     films_of: dict[str, list[int]] = {}
     for film, value in enumerate(values):
@@ -132,8 +132,8 @@ def known_share(fitted: FittedInput, counts: Mapping[str, int]) -> str:
     """Describe an input in a line of the audit.
 
     Args:
-        fitted: the input.
-        counts: films in which it is known, missing and malformed.
+        fitted: The input.
+        counts: Films in which it is known, missing and malformed.
     """
     films = max(sum(counts.values()), 1)
     known = f"{counts['known'] / films:.1%} of the films"

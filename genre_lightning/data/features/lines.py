@@ -18,10 +18,10 @@ def fit_lines(
     """Cut the lines of texts to their tokens, and what stands before them to the tokens that are left.
 
     Args:
-        texts: with a line for each feature that has a value, as the template makes them.
-        features: of the text.
-        tokenizer: of the model.
-        max_tokens: of a text, special tokens included.
+        texts: Texts with a line for each feature that has a value, as the template makes them.
+        features: Features of the text.
+        tokenizer: Tokenizer of the model.
+        max_tokens: Maximum number of tokens of a text, special tokens included.
     """
     if not features:
         return list(texts)
@@ -59,10 +59,10 @@ class FittedTexts(Sequence[str]):
     """Texts with their lines cut, a few at a time.
 
     Args:
-        texts: as the template makes them.
-        features: of the text.
-        tokenizer: of the model.
-        max_tokens: of a text.
+        texts: Texts as the template makes them.
+        features: Features of the text.
+        tokenizer: Tokenizer of the model.
+        max_tokens: Maximum number of tokens of a text.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ def input_matrix(inputs: EncodedInputs | None, films: NDArray[np.int64] | None =
     have. Each other number has one column for its part above the training films' mean and one for that below.
 
     Args:
-        inputs: of all films.
-        films: positions; None for all.
+        inputs: Inputs of all films.
+        films: Positions; None for all.
     """
     if inputs is None:
         return None

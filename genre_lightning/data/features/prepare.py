@@ -38,18 +38,18 @@ def fit_inputs(
     """Fit the inputs on the training films.
 
     Args:
-        features: of the head.
-        films: of the file.
-        rows: positions of the training films, ascending.
+        features: Features of the head.
+        films: Films of the file.
+        rows: Positions of the training films, ascending.
         labels: bool (training films, genres).
-        genres: their names.
-        exclude_leaks: leave out the values that all but give a genre away.
+        genres: Their names.
+        exclude_leaks: Leave out the values that all but give a genre away.
 
     Returns:
-        the inputs, and the values that leak.
+        The inputs, and the values that leak.
 
     Raises:
-        DataError: an input has no values, or vectors of several lengths.
+        DataError: An input has no values, or vectors of several lengths.
     """
     fitted, leaks = [], []
     for feature in features:
@@ -69,14 +69,14 @@ def encoded_inputs(
     """Encode the inputs of the films in use, or map what an earlier call left in the cache.
 
     Args:
-        fitted: the inputs.
-        films: of the file.
-        rows: positions of the films in use, ascending.
-        content: names the films in use and their order.
-        cache_dir: root of the cache.
+        fitted: The inputs.
+        films: Films of the file.
+        rows: Positions of the films in use, ascending.
+        content: Names the films in use and their order.
+        cache_dir: Root of the cache.
 
     Raises:
-        DataError: a vector has another length than those of the training films.
+        DataError: A vector has another length than those of the training films.
     """
 
     def build(folder: Path) -> dict[str, Any]:

@@ -37,11 +37,11 @@ def value_of(feature: Feature, cell: Any) -> Value:
     """Return the value in a cell; None for an empty one.
 
     Args:
-        feature: what the cell should hold.
-        cell: as the file has it, or a value that this function gave.
+        feature: What the cell should hold.
+        cell: Cell as the file has it, or a value that this function returned.
 
     Raises:
-        MalformedCellError: it holds something else.
+        MalformedCellError: It holds something else.
     """
     if cell is None or (isinstance(cell, str) and is_placeholder_genre(cell)):
         return None

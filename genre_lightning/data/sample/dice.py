@@ -20,11 +20,11 @@ class Dice:
         return int(self.random() * stop)
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of the items, all alike."""
+        """Return one of the items, all alike."""
         return items[self.below(len(items))]
 
     def weighted(self, items: Sequence[T], weights: Sequence[float]) -> T:
-        """One of the items, by their weights."""
+        """Return one of the items, by their weights."""
         total = 0.0
         for weight in weights:  # not sum(): Python 3.12 made it round otherwise
             total += weight

@@ -255,8 +255,8 @@ def generate_rows(films: int = 2000, seed: int = 0) -> list[dict[str, str]]:
     """Generate `films` good rows and, besides them, the bad rows that `planted_counts` tells of, shuffled.
 
     Args:
-        films: number of films that an audit keeps; each genre is in 1.45% of them or more.
-        seed: every draw depends on it; the same seed and number give the same rows everywhere.
+        films: Number of films that an audit keeps; each genre is in 1.45% of them or more.
+        seed: Every draw depends on it; the same seed and number give the same rows everywhere.
 
     Returns:
         Rows of the file in its order, each with the 24 columns in theirs. As in the real file, a film that spilled over
@@ -326,9 +326,9 @@ def write_sample(path: Path, films: int = 2000, seed: int = 0) -> Path:
     older one. The same seed gives the same bytes (of a .gz: once decompressed, for zlib's versions differ).
 
     Args:
-        path: a name that ends in .csv or .csv.gz, in a directory that exists or can be made.
-        films: as in `generate_rows`.
-        seed: as in `generate_rows`.
+        path: A name that ends in .csv or .csv.gz, in a directory that exists or can be made.
+        films: Number of films, as in `generate_rows`.
+        seed: Random seed, as in `generate_rows`.
 
     Returns:
         The path.

@@ -156,9 +156,9 @@ def overview(dice: Dice, genres: list[str], weights: dict[str, float]) -> str:
     """Write the plot of a film.
 
     Args:
-        dice: the chance of the sample.
-        genres: of the film; each leaves a trace, or now and then none.
-        weights: how common each genre is, for the phrases of genres that the film does not have.
+        dice: The chance of the sample.
+        genres: Genres of the film; each leaves a trace, or occasionally none.
+        weights: How common each genre is, for the phrases of genres that the film does not have.
     """
     traced = [genre for genre in genres if dice.random() >= _NO_TRACE]
     strays = {genre: weight for genre, weight in weights.items() if genre not in genres}

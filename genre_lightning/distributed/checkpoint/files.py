@@ -28,15 +28,15 @@ def write_checkpoint(content: dict[str, Any], path: Path, kept: Sequence[Path] =
     """Write a checkpoint as one file, so that its place holds either the old one or the whole new one.
 
     Args:
-        content: tensors and plain values.
-        path: its place.
-        kept: names for the older checkpoints, from the newest to the oldest; the last of them is given up.
+        content: Tensors and plain values.
+        path: Its place.
+        kept: Names for the older checkpoints, from the newest to the oldest; the last of them is given up.
 
     Returns:
-        the SHA-256 of the file.
+        The SHA-256 of the file.
 
     Raises:
-        SaveError: it could not be written; what was there before is untouched.
+        SaveError: It could not be written; what was there before is untouched.
     """
     try:
         with draft_beside(path) as part:
@@ -50,25 +50,25 @@ def write_checkpoint(content: dict[str, Any], path: Path, kept: Sequence[Path] =
 
 
 def save_flushed(content: Any, path: Path) -> None:
-    """`torch.save` to a file that is on disk when this returns."""
+    """Save with `torch.save` to a file that is on disk when this returns."""
     with path.open("wb") as file:
         torch.save(content, file)
     finish_draft(path)
 
 
 def not_written(path: Path, error: object) -> SaveError:
-    """Return the error that says why a checkpoint could not be written."""
+    """Return the error with the reason why a checkpoint could not be written."""
     # the death of a worker process strikes wherever the main thread is
     if isinstance(error, BaseException) and (known := machine_error(error)):
         return SaveError(f"the checkpoint {path} could not be written: {known}")
     return SaveError(
         f"the checkpoint {path} could not be written ({one_line(error)[:160]}): "
-        "free space or mend the permissions there, then run the same command again"
+        "free space or fix the permissions there, then run the same command again"
     )
 
 
 def tensor_bytes(content: Any) -> int:
-    """Bytes of all tensors in a nest of mappings and sequences."""
+    """Return the bytes of all tensors in a nest of mappings and sequences."""
     if isinstance(content, Tensor):
         return content.numel() * content.element_size()
     if isinstance(content, Mapping):
@@ -77,14 +77,14 @@ def tensor_bytes(content: Any) -> int:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuses to start what the disk has no room for.
+    """Refuse to start what the disk has no room for.
 
     Args:
-        folder: where it goes.
-        needed: bytes.
+        folder: Folder that the checkpoints are written to.
+        needed: Bytes.
 
     Raises:
-        OSError: with both numbers.
+        OSError: The disk has less room than needed; the message names both numbers.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -92,15 +92,15 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def load_safely(path: Path, map_location: Any = "cpu", *, mapped: bool = False) -> dict[str, Any]:
-    """`torch.load` of tensors and plain values.
+    """Call `torch.load` for tensors and plain values.
 
     Args:
         path: The file.
         map_location: As `torch.load` takes it.
-        mapped: map the file's tensors in place of copying them; they must not outlive the file.
+        mapped: Map the file's tensors in place of copying them; they must not outlive the file.
 
     Raises:
-        CheckpointError: it holds more than those.
+        CheckpointError: It holds more than those.
     """
     try:
         _require_unpacked(path)

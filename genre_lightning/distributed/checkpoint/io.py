@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written beside their place, flushed, renamed, and vouched for by a manifest."""
+"""Checkpoints on disk: written beside their place, flushed, renamed, and verified by a manifest."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from genre_lightning.files import draft_beside
 
 
 def update_checkpoint(path: Path, change: Callable[[dict[str, Any]], None]) -> str:
-    """Change what a checkpoint says beside its tensors, such as the decision.
+    """Change a checkpoint's metadata, such as the decision.
 
     Args:
-        path: a checkpoint, file or directory.
-        change: alters the content in place; of a directory it is given what is not sharded.
+        path: A checkpoint, file or directory.
+        change: Alters the content in place; of a directory it is given what is not sharded.
 
     Returns:
-        the SHA-256 of the changed checkpoint.
+        The SHA-256 of the changed checkpoint.
 
     Raises:
-        CheckpointError: missing, damaged, or (a SaveError) the new one could not be written.
+        CheckpointError: Missing, damaged, or (a SaveError) the new one could not be written.
     """
     if not path.is_dir():
         content = read_checkpoint(path)
@@ -56,10 +56,10 @@ def read_checkpoint(path: Path, map_location: Any = "cpu", *, mapped: bool = Fal
     Args:
         path: The checkpoint.
         map_location: As `torch.load` takes it.
-        mapped: see `load_safely`; shards are copied all the same.
+        mapped: See `load_safely`; shards are copied all the same.
 
     Raises:
-        CheckpointError: missing, damaged, or holding more than tensors and plain values.
+        CheckpointError: Missing, damaged, or holding more than tensors and plain values.
     """
     verify_checkpoint(path)
     if path.is_dir():
@@ -73,9 +73,9 @@ class AtomicCheckpointIO(CheckpointIO):
     """Lightning's door to `write_checkpoint` and `read_checkpoint`.
 
     Args:
-        keep_last: how many of the checkpoints written to one place are kept: the newest there, the older ones beside
+        keep_last: How many of the checkpoints written to one place are kept: the newest there, the older ones beside
             it as previous.ckpt, previous-2.ckpt, …
-        mapped: map a checkpoint that is loaded: the ranks of a node read it from disk once and hold it in memory once.
+        mapped: Map a checkpoint that is loaded: the ranks of a node read it from disk once and hold it in memory once.
             For devices with a memory of their own: on a CPU the optimizer would keep what it is given, and the file may
             go away.
     """
@@ -86,7 +86,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self.mapped = mapped
 
     def kept(self, path: Path) -> list[Path]:
-        """Names for the checkpoints before the newest; a best one has none."""
+        """Return the names for the checkpoints before the newest; a best one has none."""
         return previous_names(path.parent, self.keep_last) if path.name == "last.ckpt" else []
 
     @override
@@ -105,5 +105,5 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def previous_names(folder: Path, keep_last: int) -> list[Path]:
-    """Where the checkpoints before last.ckpt lie, from the newest to the oldest."""
+    """Return where the checkpoints before last.ckpt lie, from the newest to the oldest."""
     return [folder / ("previous.ckpt" if age == 1 else f"previous-{age}.ckpt") for age in range(1, keep_last)]

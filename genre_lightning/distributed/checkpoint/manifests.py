@@ -1,4 +1,4 @@
-"""Manifests: what vouches for a checkpoint, a file or a directory of shards, also while it is being replaced."""
+"""Manifests: what a checkpoint is verified by, a file or a directory of shards, also while it is being replaced."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Manifest:
 
 
 def manifest_path(checkpoint: Path) -> Path:
-    """Where the manifest of a checkpoint lies."""
+    """Return where the manifest of a checkpoint lies."""
     return checkpoint.with_name(checkpoint.name + ".manifest.json")
 
 
@@ -67,9 +67,9 @@ def describe(path: Path, content: Mapping[str, Any], digests: Mapping[str, str] 
     """Return the manifest of a checkpoint as it lies on disk.
 
     Args:
-        path: a file, or a directory of files.
+        path: A file, or a directory of files.
         content: Of the checkpoint, which knows its step, epoch and settings.
-        digests: SHA-256 of each file of a directory, where they are known already.
+        digests: SHA-256 of each file of a directory, if they are known already.
     """
     known = {name: content.get(name) for name in ("global_step", "epoch", "config_sha256")}
     if not path.is_dir():
@@ -91,16 +91,16 @@ def _tree_digest(files: Mapping[str, str]) -> str:
 def commit(part: Path, path: Path, manifest: Manifest, kept: Sequence[Path] = ()) -> None:
     """Put a finished checkpoint in its place; the one that lies there is whole until then.
 
-    A kill at any point leaves a whole checkpoint and a manifest that vouches for it, under `path` or `kept[0]`.
+    A kill at any point leaves a whole checkpoint and a manifest that verifies it, under `path` or `kept[0]`.
 
     Args:
-        part: the new checkpoint, flushed to disk, beside its place.
-        path: its place.
-        manifest: of the new one.
-        kept: names for the older ones, from the newest to the oldest; the last of them is given up.
+        part: The new checkpoint, flushed to disk, beside its place.
+        path: Its place.
+        manifest: Manifest of the new checkpoint.
+        kept: Names for the older ones, from the newest to the oldest; the last of them is given up.
 
     Raises:
-        OSError: nothing was replaced.
+        OSError: Nothing was replaced.
     """
     for newer, older in zip(reversed(kept[:-1]), reversed(kept[1:]), strict=True):
         _move(newer, older)
@@ -132,9 +132,9 @@ def replace_member(path: Path, name: str, part: Path) -> Manifest:
     """Put a new file in the place of one of a directory's; returns the directory's new manifest.
 
     Args:
-        path: a checkpoint that is a directory.
-        name: of the file in it.
-        part: the new file, flushed to disk, beside the directory.
+        path: A checkpoint that is a directory.
+        name: Name of the member in the directory.
+        part: The new file, flushed to disk, beside the directory.
     """
     old = verify_checkpoint(path)
     files = {**(old.files or {}), name: file_digest(part)}
@@ -148,7 +148,7 @@ def replace_member(path: Path, name: str, part: Path) -> Manifest:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Delete a checkpoint and what vouches for it, if it is there."""
+    """Delete a checkpoint and its manifest, if it is there."""
     manifest_path(path).unlink(missing_ok=True)
     _delete(path)
 
@@ -173,7 +173,7 @@ def verify_checkpoint(path: Path) -> Manifest:
     """Return the manifest of a checkpoint, after all its bytes have been compared with it, by one rank of each node.
 
     Raises:
-        CheckpointError: missing, half-written or damaged.
+        CheckpointError: Missing, half-written or damaged.
     """
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}: train first with 'genre-lightning fit'")
@@ -192,7 +192,7 @@ def verify_checkpoint(path: Path) -> Manifest:
 
 
 def _entries(path: Path) -> list[Manifest]:
-    """Return what a manifest vouches for: the new checkpoint and, while it is being replaced, the old one."""
+    """Return what a manifest describes: the new checkpoint and, while it is being replaced, the old one."""
     try:
         values = read_json(manifest_path(path))
         previous = values.pop("previous", None)
@@ -227,14 +227,14 @@ def _difference(manifest: Manifest, files: Mapping[str, str]) -> str:
 def newest_good(
     candidates: Sequence[Path], *, set_aside: bool = True
 ) -> tuple[Path | None, Manifest | None, list[str]]:
-    """Return the checkpoint to go on from.
+    """Return the checkpoint to resume from.
 
     Args:
-        candidates: from the newest to the oldest by their role; missing ones are passed over.
-        set_aside: rename damaged ones; one process of a run does.
+        candidates: Checkpoints from the newest to the oldest by their role; missing ones are passed over.
+        set_aside: Rename damaged ones; one process of a run does.
 
     Returns:
-        the first that its manifest vouches for, with that manifest, or None; and what was said of each damaged one
+        The first that its manifest verifies, with that manifest, or None; and what was reported of each damaged one
         before it, which is now kept aside under a name ending in ".damaged".
     """
     complaints: list[str] = []
@@ -261,7 +261,7 @@ def _free_name(path: Path) -> Path:
 
 
 def _vouched(path: Path) -> Manifest | None:
-    """Return what vouches for the checkpoint that is about to be replaced; None if nothing does."""
+    """Return the manifest of the checkpoint that is about to be replaced; None if nothing does."""
     try:
         entries = _entries(path)
         # a replacement that was cut off leaves two, and only the bytes tell which of them is there

@@ -1,7 +1,7 @@
 """Checkpoints of which each rank writes its own shards, by torch.distributed.checkpoint, to be read at any number.
 
-Such a checkpoint is a directory: the shards, `.metadata` that says where the parts of each tensor lie, and UNSHARDED
-with all that is no tensor of the model or the optimizer.
+Such a checkpoint is a directory: the shards, `.metadata` with the places of the parts of each tensor, and UNSHARDED
+with all that is not a tensor of the model or the optimizer.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def write_shards(content: dict[str, Any], path: Path, kept: Sequence[Path] = ())
     """Write a checkpoint, each rank its own shards; a collective.
 
     Args:
-        content: as Lightning makes it, its "state_dict" and "optimizer_states" with the shards that this rank has.
-        path: place of the directory, on a file system that all ranks share.
-        kept: names for the older checkpoints, from the newest to the oldest; the last of them is given up.
+        content: Content as Lightning makes it; "state_dict" and "optimizer_states" hold the shards of this rank.
+        path: Place of the directory, on a file system that all ranks share.
+        kept: Names for the older checkpoints, from the newest to the oldest; the last of them is given up.
 
     Raises:
-        SaveError: on all ranks, if one of them could not write; what was there before is untouched.
+        SaveError: On all ranks, if one of them could not write; what was there before is untouched.
     """
     unsharded, tensors = _split(content)
     draft = [""]  # rank 0 makes it, and its name reaches the others
@@ -106,7 +106,7 @@ def read_whole(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint with every tensor put together, on the host; for one process alone.
 
     Raises:
-        CheckpointError: it holds more than tensors and plain values.
+        CheckpointError: It holds more than tensors and plain values.
     """
     reader = SafeReader(path)
     tensors = {
@@ -121,7 +121,7 @@ def read_unsharded(path: Path) -> dict[str, Any]:
     """Return a verified checkpoint's content, with tensors of a shape and no values; a collective on many ranks.
 
     Raises:
-        CheckpointError: on all ranks; missing, damaged, or holding more than tensors and plain values.
+        CheckpointError: On all ranks, if it is missing, damaged, or holds more than tensors and plain values.
     """
     _verify_once(path)
     tensors = {
@@ -135,15 +135,15 @@ def read_shards(path: Path, weights: Tensors, parameters: Sequence[Sequence[Tens
     """Read what this rank needs of a checkpoint's shards; a collective.
 
     Args:
-        path: of a checkpoint that `read_unsharded` has verified.
-        weights: the model's tensors by name, filled in place; names that the checkpoint lacks are left alone.
-        parameters: of each optimizer, in its order; empty to leave the optimizers' states out.
+        path: Path of a checkpoint that `read_unsharded` has verified.
+        weights: The model's tensors by name, filled in place; names that the checkpoint lacks are left alone.
+        parameters: Parameters of each optimizer, in its order; empty to leave the optimizers' states out.
 
     Returns:
-        the content, its "optimizer_states" sharded as the parameters are.
+        The content, its "optimizer_states" sharded as the parameters are.
 
     Raises:
-        CheckpointError: a shape differs.
+        CheckpointError: A shape differs.
     """
     reader = SafeReader(path)
     tensors: Tensors = {}
@@ -167,7 +167,7 @@ def read_shards(path: Path, weights: Tensors, parameters: Sequence[Sequence[Tens
 
 
 def _empty_like(parameter: Tensor, stored: TensorStorageMetadata) -> Tensor:
-    """Room for a value of an optimizer's state: moments are sharded as their parameter is, step counts are not."""
+    """Return room for a value of an optimizer's state: moments are sharded as their parameter is, step counts not."""
     dtype = stored.properties.dtype
     if isinstance(parameter, DTensor) and stored.size == parameter.shape:
         return torch.zeros_like(parameter, dtype=dtype)
@@ -176,7 +176,7 @@ def _empty_like(parameter: Tensor, stored: TensorStorageMetadata) -> Tensor:
 
 
 def _verify_once(path: Path) -> None:
-    """Has the first rank alone read all bytes, and every rank know what came of it."""
+    """Have rank 0 alone read all bytes, and every rank know what came of it."""
     if not (dist.is_available() and dist.is_initialized()):
         verify_checkpoint(path)
         return
@@ -222,7 +222,7 @@ def _local_bytes(value: Tensor) -> int:
 
 
 def stored_tensors(reader: SafeReader) -> dict[str, TensorStorageMetadata]:
-    """Return what a checkpoint's metadata says of its tensors, by flat name."""
+    """Return a checkpoint's metadata of its tensors, by flat name."""
     return reader.read_metadata().state_dict_metadata  # type: ignore[return-value]  # SafeReader sees to that
 
 
@@ -280,7 +280,7 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what torch notes about a checkpoint that one process reads alone, as is meant here."""
+    """Hide what torch notes about a checkpoint that one process reads alone, as is meant here."""
     logger = logging.getLogger("torch.distributed.checkpoint")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Figures of where a decision goes wrong: by genre, by genre taken for another, by kind of film."""
+"""Plots of where a decision goes wrong: by genre, by genre taken for another, by kind of film."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from genre_lightning.metrics import BoolArray, FloatArray, confusion_counts, fil
 FEWEST_FILMS = 5
 """Films of a group below which a standard error says nothing."""
 MOST_GENRES = 24
-"""Panels of a figure that has one for each genre: more are slow to draw and too many to read; tables hold all."""
+"""Panels of a plot that has one for each genre: more are slow to draw and too many to read; tables hold all."""
 LENGTH_EDGES = (0, 20, 35, 50, 70, 100, 150)
 """Words; the last group has no upper end. Half of the movies file's overviews lie between 30 and 75."""
 
 
 def shown_genres(labels: BoolArray, decided: BoolArray, most: int = MOST_GENRES) -> tuple[list[int], str]:
-    """Choose the genres that a figure with a part for each of them shows: all, or the most frequent and the worst.
+    """Choose the genres that a plot with a part for each of them shows: all, or the most frequent and the worst.
 
     Args:
         labels: bool (films, genres).
@@ -28,7 +28,7 @@ def shown_genres(labels: BoolArray, decided: BoolArray, most: int = MOST_GENRES)
         most: How many at most; half are the most frequent, the rest the worst by F1 of the others that have films.
 
     Returns:
-        The genres' columns in their order, and what to add to the figure's title.
+        The genres' columns in their order, and what to add to the plot's title.
     """
     support = labels.sum(axis=0)
     if len(support) <= most:
@@ -46,7 +46,7 @@ def shown_genres(labels: BoolArray, decided: BoolArray, most: int = MOST_GENRES)
 def confusion_figure(
     labels: BoolArray, decided: BoolArray, genres: tuple[str, ...], known: BoolArray | None = None
 ) -> Figure:
-    """Draw the 2 x 2 counts of each genre, shaded by the share of its row, so that rare genres can be read."""
+    """Draw the 2 x 2 counts of each genre, shaded by the fraction of its row, so that rare genres can be read."""
     columns, note = shown_genres(labels, decided)
     title = f"Confusion of each genre ({len(labels):,} films{note})"
     figure, panels = small_multiples(title, len(columns), cell=(1.75, 1.75))
@@ -63,13 +63,13 @@ def confusion_figure(
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_title(genres[column], loc="left")
-    figure.supxlabel("decided       (share of the films in the row)", fontsize=9)
+    figure.supxlabel("decided       (fraction of the films in the row)", fontsize=9)
     figure.supylabel("true", fontsize=9)
     return figure
 
 
 def taken_for(labels: BoolArray, decided: BoolArray) -> FloatArray:
-    """Give the share of films missing a genre (row) to which another one (column) was given wrongly.
+    """Give the fraction of films missing a genre (row) to which another one (column) was given wrongly.
 
     Returns:
         float64 (genres, genres); NaN in the rows of genres that were never missed.
@@ -101,7 +101,7 @@ def taken_for_figure(labels: BoolArray, decided: BoolArray, genres: tuple[str, .
     axes.set_xlabel("genre decided wrongly")
     axes.set_ylabel("genre missed (films)")
     bar = figure.colorbar(image, ax=axes, shrink=0.6, format=lambda value, _: f"{value:.0%}")
-    bar.set_label("share of the films missing the row's genre")
+    bar.set_label("fraction of the films missing the row's genre")
     bar.outline.set_visible(False)
     return figure
 

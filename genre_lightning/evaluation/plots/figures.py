@@ -1,4 +1,4 @@
-"""The figures of an evaluation, each a PNG that can be read at a glance."""
+"""The plots of an evaluation, each a PNG that can be read at a glance."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def write_figures(
     *,
     curves_csv: str | os.PathLike[str] | None = None,
 ) -> list[Path]:
-    """Draw all figures that the data allow.
+    """Draw all plots that the data allow.
 
     Args:
-        directory: where the PNG files go.
+        directory: Directory of the PNG files.
         scored: At least one film.
-        curves_csv: the run's curves; without them, or without a loss in them, there is no figure of the loss.
+        curves_csv: The run's curves; without them, or without a loss in them, there is no plot of the loss.
 
     Returns:
         The files written, in the order of `FIGURES`.
@@ -96,7 +96,7 @@ def _write_figures(
     for name in FIGURES:
         figure, path = drawn[name], directory / f"{name}.png"
         if figure is None:
-            # a figure of an earlier evaluation would be taken for this one's
+            # a plot of an earlier evaluation would be taken for this one's
             path.unlink(missing_ok=True)
             continue
         save_figure(figure, path)
@@ -106,7 +106,7 @@ def _write_figures(
 
 @styled
 def loss_figure(curves_csv: str | os.PathLike[str]) -> Figure | None:
-    """Draw training and validation loss by epoch; None where no loss was logged."""
+    """Draw training and validation loss by epoch; None if no loss was logged."""
     rows = loss_by_epoch(curves_csv)
     if not rows:
         return None
@@ -165,7 +165,7 @@ def precision_recall_figure(
     genres: tuple[str, ...],
     known: BoolArray | None = None,
 ) -> Figure:
-    """Draw the precision-recall curve of each genre, its decided point, and its share of films as the chance level."""
+    """Draw the precision-recall curve of each genre, its decided point, and its fraction of films as chance level."""
     columns, note = shown_genres(labels, decided)
     figure, panels = small_multiples(f"Precision and recall of each genre ({len(labels):,} films{note})", len(columns))
     areas, support = average_precision(labels, probabilities, known), labels.sum(axis=0)
@@ -195,7 +195,7 @@ def precision_recall_figure(
 
 @styled
 def reliability_figure(labels: BoolArray, before: FloatArray, after: FloatArray) -> Figure:
-    """Draw the share of positives over the predicted probability before and after calibration, with the counts."""
+    """Draw the fraction of positives over the predicted probability before and after calibration, with the counts."""
     figure = new_figure(f"Reliability before and after calibration ({labels.size:,} film-genre pairs)", 7.6, 4.6)
     grid = figure.subplots(2, 2, sharex=True, height_ratios=[3, 1])
     panels = (("before", before, ORANGE), ("after", after, BLUE))
@@ -218,7 +218,7 @@ def reliability_figure(labels: BoolArray, before: FloatArray, after: FloatArray)
             axes.grid(True, color=FAINT)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-    grid[0, 0].set_ylabel("share that have the genre")
+    grid[0, 0].set_ylabel("fraction that have the genre")
     grid[1, 0].set_ylabel("pairs (log)")
     grid[1, 0].sharey(grid[1, 1])
     return figure

@@ -1,4 +1,4 @@
-"""Look and file form shared by all figures: matplotlib's object API on the Agg canvas, never pyplot's global state."""
+"""Look and file form shared by all plots: matplotlib's object API on the Agg canvas, never pyplot's global state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from genre_lightning.files import replacing
 
-# Okabe and Ito's palette: told apart with any colour vision
+# Okabe and Ito's palette: distinguishable with any colour vision
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6b7280"
 INK, FAINT = "#1f2937", "#e5e7eb"
 DOTS_PER_INCH = 150
@@ -35,7 +35,7 @@ _SETTINGS = {
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
-    # genre names may hold a dollar sign, which is no formula here
+    # genre names may hold a dollar sign, which is not a formula here
     "text.parse_math": False,
 }
 styled = mpl.rc_context(_SETTINGS)
@@ -80,5 +80,5 @@ def small_multiples(
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a PNG, whole or not at all."""
     with replacing(path) as temporary:
-        # without a date and version in it, the same figure is the same file
+        # without a date and version in it, the same plot is the same file
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

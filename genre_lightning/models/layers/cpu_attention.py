@@ -14,10 +14,10 @@ from torch.nn import functional
 from genre_lightning.models.layers.cpu_dropout import keep_mask, keep_scale, masked
 
 _SHORTEST = 0.8
-"""Length of the shortest text of a group as a share of the longest: what padding costs against more operations."""
+"""Length of the shortest text of a group as a fraction of the longest: what padding costs against more operations."""
 
 _ROUNDED_TO = 8
-"""Groups are padded to multiples of it: oneDNN compiles its kernels anew for each shape, so few shapes pay."""
+"""Groups are padded to multiples of it: oneDNN compiles its kernels for each shape, so few shapes pay."""
 
 
 class TextGroups:
@@ -28,10 +28,10 @@ class TextGroups:
     Tokens behind the last text have states before and none after.
 
     Attributes:
-        shapes: of each group: texts, heads, places of a text.
+        shapes: Number of texts, number of heads and longest text of each group.
         rows: int64 (states after,): which state before stands at each place; padding names some state of its text.
         places: int64 (states before,): where each stands after; of the texts' tokens only.
-        masks: of each group, bool (texts, 1, 1, places): those that are no padding.
+        masks: Mask of each group, bool (texts, 1, 1, places): true for tokens that are not padding.
     """
 
     def __init__(self, shapes: tuple[tuple[int, int, int], ...], rows: Tensor, masks: tuple[Tensor, ...]) -> None:
@@ -45,12 +45,12 @@ class TextGroups:
         self._padding: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def _for_all(self, mask: Tensor, places: int) -> Tensor:
-        """Return a mask repeated for every head and so many places of a text, flat."""
+        """Return a mask repeated for every head and place of a text, flat."""
         (_, heads, _) = self.shapes[0]
         return mask.expand(-1, heads, places, -1).reshape(-1)
 
     def padding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Made once for all layers: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
+        """Return what all layers use: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
         if dtype not in self._padding:
             biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in self.masks]
             bias = torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
@@ -66,12 +66,12 @@ class TextGroups:
         return before
 
     def split(self, states: Tensor) -> list[Tensor]:
-        """Each group's part of states after, (states after, width): (texts x heads, places, width)."""
+        """Return each group's part of states after, (states after, width): (texts x heads, places, width)."""
         parts = states.split([texts * heads * places for texts, heads, places in self.shapes])
         return [part.view(-1, places, part.shape[-1]) for part, (_, _, places) in zip(parts, self.shapes, strict=True)]
 
     def split_weights(self, weights: Tensor) -> list[Tensor]:
-        """Each group's part of what stands for the weights, (weights,): (texts x heads, places, places)."""
+        """Return each group's part of what stands for the weights, (weights,): (texts x heads, places, places)."""
         parts = weights.split([texts * heads * places**2 for texts, heads, places in self.shapes])
         return [part.view(-1, places, places) for part, (_, _, places) in zip(parts, self.shapes, strict=True)]
 
@@ -82,7 +82,7 @@ class TextGroups:
 
 
 def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Texts in groups of like length: the first of each group, the one behind its last, and the places of its texts."""
+    """Return texts in groups of like length: the first of each group, the one after its last, and their places."""
     groups = []
     first = 0
     while first < len(lengths):
@@ -100,8 +100,8 @@ def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
     """Group neighbouring texts of like length.
 
     Args:
-        lengths: tokens of each text, in the order of the row.
-        heads: of the attention.
+        lengths: Tokens of each text, in the order of the row.
+        heads: Number of attention heads.
     """
     shapes, rows, masks = [], [], []
     first_token = 0
@@ -120,18 +120,18 @@ def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
 def attention_in_groups(
     query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, *, dropout: float, scaling: float
 ) -> Tensor:
-    """softmax(query keyᵀ · scaling) value within each text, every token seeing the whole of its text.
+    """Return softmax(query keyᵀ · scaling) value within each text, every token seeing the whole of its text.
 
     Args:
         query: (tokens, heads, width of a head), texts one behind another; the result for tokens behind them is 0.
-        key: as `query`.
-        value: as `query`.
-        groups: of the texts.
-        dropout: of the attention weights.
-        scaling: of the products.
+        key: Keys, of the shape of `query`.
+        value: Values, of the shape of `query`.
+        groups: Groups of the texts.
+        dropout: Dropout of the attention weights.
+        scaling: Factor of the products.
 
     Returns:
-        as `query`.
+        As `query`.
     """
     with torch.autocast(query.device.type, enabled=False):
         states = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 _VALUES = 2**16
 _SAME_WIDTH = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""The integer as wide as a floating-point number of so many bytes."""
+"""Return the integer type as wide as a floating-point number of some bytes."""
 
 
 def replace_dropout(model: nn.Module) -> None:
@@ -31,23 +31,23 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, states: Tensor) -> Tensor:
-        """States of the same shape and dtype, a share of them 0 while training."""
+        """Return the states of the same shape and dtype, a fraction of them 0 while training."""
         if not self.training or self.p in (0.0, 1.0) or states.device.type != "cpu":
             return functional.dropout(states, self.p, self.training)
         return _Dropped.apply(states, self.p)
 
 
 def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
-    """Which elements stay.
+    """Return which elements stay.
 
     The bits come from NumPy's SFC64, which is twice as fast as torch's generator, seeded by torch's for the CPU.
 
     Args:
-        shape: of the elements.
-        p: probability that an element goes, taken to the nearest of 2**16 values.
+        shape: Shape of the elements.
+        p: Probability that an element goes, taken to the nearest of 2**16 values.
 
     Returns:
-        int16, of the shape: all bits set where an element stays, else none.
+        int16, of the shape: all bits set if an element stays, else none.
     """
     elements = math.prod(shape)
     (seed,) = torch.empty(1, dtype=torch.int64).random_().tolist()
@@ -55,7 +55,7 @@ def keep_mask(shape: tuple[int, ...], p: float) -> Tensor:
     threshold = round(p * _VALUES) - _VALUES // 2
     lowest = -_VALUES // 2
     kept = torch.from_numpy(bits).clamp_(max(threshold - 1, lowest), threshold)
-    # threshold - 1 and threshold become 0 and -1; where nothing goes, the former is the largest of int16
+    # threshold - 1 and threshold become 0 and -1; if nothing goes, the former is the largest of int16
     below = torch.tensor(threshold - 1 if threshold > lowest else -lowest - 1, dtype=torch.int16)
     return torch.sub(below, kept, out=kept).view(shape)
 

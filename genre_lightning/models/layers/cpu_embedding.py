@@ -31,13 +31,13 @@ def keep_embedding_gradients(model: nn.Module) -> None:
 class Embedding(nn.Embedding):
     """An embedding that on a CPU keeps the memory of its weight's gradient, and has the gradient that torch gives.
 
-    The gradient is as large as the weight, and zero but for the words of the step. Asked for anew in each step, after
+    The gradient is as large as the weight, and zero but for the words of the step. Allocated again in each step, after
     the step's states have cut up what was freed, it lands on pages that the kernel must zero first: 5% of a step.
-    Where there are several ranks nothing is kept, as gradients are moved into memory of DDP's.
+    If there are several ranks nothing is kept, as gradients are moved into memory of DDP's.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """States of the words, (..., width), of ids (...)."""
+        """Return the states of the words, (..., width), of ids (...)."""
         kept = self.training and self.weight.device.type == "cpu" and not distributed.is_initialized()
         if not kept or not torch.is_grad_enabled():
             return super().forward(input)
@@ -60,7 +60,7 @@ class _GradientMemory:
         return type(self), ()  # a copied or saved model has no use for what is in it
 
     def zeros(self, shape: torch.Size) -> Tensor:
-        """Float32 zeros of a shape, the same in all calls; of new memory while the last ones are still in use."""
+        """Return float32 zeros of a shape, the same in all calls; of new memory while the last ones are in use."""
         if self._lent is not None and self._lent() is not None:
             return torch.zeros(shape)
         if self._array is None:

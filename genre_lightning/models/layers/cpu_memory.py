@@ -10,10 +10,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep freed memory for its next tensors; returns whether its C library can.
+    """Let this process keep freed memory for its next tensors; return whether its C library can.
 
     glibc asks the kernel for each large tensor and gives it back when it is freed, so that every step pays for zeroed
-    pages anew: an eighth to a tenth of a training step on two cores. The process then holds its peak until it ends.
+    pages again: an eighth to a tenth of a training step on two cores. The process then holds its peak until it ends.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

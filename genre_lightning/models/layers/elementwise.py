@@ -36,7 +36,7 @@ def fuse_elementwise(decoder: nn.Module) -> int:
 
 
 def _norm(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, in float32."""
+    """Normalise as Zhang and Sennrich ("Root Mean Square Layer Normalization", 2019) do, in float32."""
     wide = states.float()
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
     return weight * wide.to(states.dtype)

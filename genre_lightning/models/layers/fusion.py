@@ -23,9 +23,9 @@ class InputEncoder(nn.Module):
     which for a single number is applied to the hinges `max(z - t, 0)` at a few points t of it.
 
     Args:
-        fitted: the input.
-        width: of the state.
-        drop: probability that a film's input is dropped in training.
+        fitted: The input.
+        width: Width of the state.
+        drop: Probability that a film's input is dropped in training.
     """
 
     def __init__(self, fitted: FittedInput, width: int, drop: float) -> None:
@@ -46,10 +46,10 @@ class InputEncoder(nn.Module):
         self.missing = nn.Parameter(torch.zeros(width))
 
     def forward(self, values: Tensor, kept: Tensor | None = None) -> Tensor:
-        """States, float32 (films, width).
+        """Return the states, float32 (films, width).
 
         Args:
-            values: one input, as `types.INPUT` describes it.
+            values: One input, as `types.INPUT` describes it.
             kept: bool (films, 1): films whose inputs are not all dropped; None for all.
         """
         if self.is_named:
@@ -78,11 +78,11 @@ class FusionHead(nn.Module):
     reach the head as they are. "concat" takes text and inputs as they are.
 
     Args:
-        head: dropout and linear layer over the text alone.
-        inputs: fitted on the training films.
+        head: Dropout and linear layer over the text alone.
+        inputs: Fitted on the training films.
         fusion: "gate" or "concat".
-        width: of an input's state.
-        drop_input: probability that a film's input is dropped in training, drawn for each input by itself; and that all
+        width: Width of an input's state.
+        drop_input: Probability that a film's input is dropped in training, drawn for each input by itself; and that all
             of its inputs are dropped together.
     """
 
@@ -106,11 +106,11 @@ class FusionHead(nn.Module):
         nn.init.normal_(self.inputs.weight, std=0.02)
 
     def forward(self, pooled: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits, float32 (films, genres).
+        """Return the logits, float32 (films, genres).
 
         Args:
             pooled: float32 (films, width of the text).
-            batch: with the inputs, as `types.INPUT` describes them.
+            batch: Batch with the inputs, as `types.INPUT` describes them.
         """
         pooled = self.dropout(pooled)
         kept = None

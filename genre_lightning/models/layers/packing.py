@@ -59,7 +59,7 @@ def avoid_plans_per_shape() -> None:
 
 
 def packs(config: PretrainedConfig) -> bool:
-    """Whether an encoder can read texts that lie one behind another, without one seeing another."""
+    """Return whether an encoder can read texts that lie one behind another, without one seeing another."""
     return config.model_type in _ENCODERS
 
 
@@ -99,7 +99,7 @@ def text_attention(
     ends: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention; with `slots` and `places` within each text of a packed row.
+    """Return the attention; with `slots` and `places` within each text of a packed row.
 
     With `ends`, in half precision, the flash kernel takes the row as it is. Else, for which `why_not_flash` has the
     reason, texts are brought side by side for the
@@ -107,19 +107,19 @@ def text_attention(
     hardly any padding. With `groups` it takes group after group of like length.
 
     Args:
-        module: the attention layer.
-        query: (rows, heads, tokens, width of a head); one row where texts are packed.
-        key: the same with the key-value heads.
-        value: as `key`.
-        attention_mask: 4-d where the caller has made one, else None.
+        module: The attention layer.
+        query: (rows, heads, tokens, width of a head); one row if texts are packed.
+        key: The same with the key-value heads.
+        value: Values, of the shape of `key`.
+        attention_mask: 4-d if the caller has made one, else None.
         slots: int64 (texts, longest): the token of the row that stands at each place of each text; a place past a
             text's end names any token.
         places: int64 (tokens,): where each token of the row stands in the flattened `slots`.
         slot_mask: bool (texts, longest): the slots that hold a token of their text; None for causal models, whose
             tokens see none past their text's end.
-        groups: of the texts, on a CPU.
+        groups: Groups of the texts, on a CPU.
         ends: int32 (texts + 1,): 0 and where each text ends, on a CUDA GPU.
-        kwargs: scaling and dropout.
+        kwargs: Scaling and dropout.
 
     Returns:
         (rows, tokens, heads, width of a head), and None for the weights.
@@ -178,7 +178,7 @@ def text_ends(batch: dict[str, Tensor]) -> Tensor | None:
 
 
 def _device_without_flash(device: torch.device) -> str:
-    """Why a CUDA device has no flash kernel for packed texts; empty if it has."""
+    """Return why a CUDA device has no flash kernel for packed texts; empty if it has."""
     if torch.version.hip:
         return "ROCm has no such kernel"
     if torch.cuda.get_device_capability(device) < _FLASH_CAPABILITY:
@@ -207,7 +207,7 @@ def why_not_flash(device: torch.device, precision: str, config: PretrainedConfig
 
 
 def _flash_takes(states: Tensor) -> bool:
-    """Whether the flash kernel has this dtype and this width of a head."""
+    """Return whether the flash kernel has this dtype and this width of a head."""
     return states.dtype in _FLASH_DTYPES and _flash_width(states.shape[-1])
 
 
@@ -247,7 +247,7 @@ def flash_attention(
 
 
 def packed_lengths(last_tokens: Tensor) -> Tensor:
-    """Tokens of each text of a packed row, int64 (texts,), from where each of them ends."""
+    """Return the tokens of each text of a packed row, int64 (texts,), from where each of them ends."""
     return last_tokens.diff(prepend=last_tokens.new_full((1,), -1))
 
 
@@ -266,7 +266,7 @@ def last_tokens(states: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
     Args:
         states: (rows, tokens, width).
-        batch: of the data module, with `last_tokens` where packed, else with `attention_mask`, padded on the right.
+        batch: Batch of the data module, with `last_tokens` if packed, else with `attention_mask`, padded on the right.
     """
     if "last_tokens" in batch:
         return states[0].index_select(0, batch["last_tokens"]).float()

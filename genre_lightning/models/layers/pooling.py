@@ -9,7 +9,7 @@ from genre_lightning.config.encoder import Pooling
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    """One vector for each text, in float32.
+    """Return one vector for each text, in float32.
 
     Args:
         states: (rows, tokens, width).
@@ -27,15 +27,15 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def pool_packed(states: Tensor, last_tokens: Tensor, pooling: Pooling) -> Tensor:
-    """One vector for each of the texts that lie one behind another, in float32.
+    """Return one vector for each of the texts that lie one behind another, in float32.
 
-    The mean is a product with a matrix of shares: its gradient is a product too, where that of texts brought side by
+    The mean is a product with a matrix of fractions: its gradient is a product too, where that of texts brought side by
     side adds up tokens one by one.
 
     Args:
         states: (tokens, width).
         last_tokens: int64 (texts,): where each text ends.
-        pooling: as for `pool`.
+        pooling: As for `pool`.
 
     Returns:
         float32 (texts, width).

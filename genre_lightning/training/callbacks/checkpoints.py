@@ -43,7 +43,7 @@ def check_same_start(checkpoint: Any) -> None:
     other moments of the optimizer, and nothing would show it.
 
     Args:
-        checkpoint: Path of this rank's; None starts anew.
+        checkpoint: Path of this rank's; None starts from the beginning.
 
     Raises:
         CheckpointError: On all ranks, with what two of them have found.
@@ -65,7 +65,7 @@ def check_same_start(checkpoint: Any) -> None:
 def check_shared(directory: Path) -> None:
     """Refuse a run directory that nodes do not share; a collective.
 
-    With one of its own, a node would train along and fail at the end, where the best checkpoint is missing.
+    With one of its own, a node would train along and fail at the end, as the best checkpoint is missing.
 
     Args:
         directory: Of the checkpoints.
@@ -92,7 +92,7 @@ def check_shared(directory: Path) -> None:
 
 
 def _appears(directory: Path, name: str) -> bool:
-    """Whether a file appears within a minute, for which network file systems may keep an old list of a folder."""
+    """Return whether a file appears within a minute, as network file systems may keep an old list of a folder."""
     deadline = time.monotonic() + _LISTED_SECONDS
     while True:
         with suppress(OSError):
@@ -107,15 +107,15 @@ class RunCheckpoint(Checkpoint):
     """Saves `last.ckpt` at the end of every epoch and at the chosen rhythm between, and `best.ckpt`.
 
     Args:
-        directory: where the two lie.
-        monitor: metric of a validation that says which is best.
-        every_minutes: save last.ckpt at the next step's end when so much time has passed; None for no such rhythm.
-        every_steps: save last.ckpt after so many optimizer steps; None for no such rhythm.
-        agreement: whether a signal asks all ranks to save and stop; None never stops.
-        keep_last: how many last checkpoints are kept: last.ckpt, previous.ckpt, previous-2.ckpt, …
-        config_sha256: of the settings that the training depends on; stands in every manifest.
-        on_failure: what a save that fails does: "stop" the run, or "warn" and go on.
-        reading_sha256: of the settings by which films become predictions: scores under others do not compare.
+        directory: Directory of the checkpoints.
+        monitor: Metric of a validation that says which is best.
+        every_minutes: Save last.ckpt at the end of a step once n minutes have passed; None for no such rhythm.
+        every_steps: Save last.ckpt after every n optimizer steps; None for no such rhythm.
+        agreement: Whether a signal asks all ranks to save and stop; None never stops.
+        keep_last: How many last checkpoints are kept: last.ckpt, previous.ckpt, previous-2.ckpt, …
+        config_sha256: SHA-256 of the settings that the training depends on; stands in every manifest.
+        on_failure: What a save that fails does: "stop" the run, or "warn" and continue.
+        reading_sha256: SHA-256 of the settings by which films become predictions: metrics under others do not compare.
     """
 
     def __init__(
@@ -187,10 +187,10 @@ class RunCheckpoint(Checkpoint):
         self._last_saved = time.monotonic()
 
     def _check_room(self, module: LightningModule) -> None:
-        """Refuses a disk without room for the checkpoints that will lie there at once, before any step is trained.
+        """Refuse a disk without room for the checkpoints that will lie there at once, before any step is trained.
 
         Raises:
-            ConfigError: with both sizes.
+            ConfigError: The disk has no room; the message names both sizes.
         """
         # a float32 weight, the two moments of AdamW, and the moving average
         options: Any = getattr(module, "options", None)

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 
 class LastValidation(Callback):
-    """Validates once more where training ends, though its rhythm says otherwise.
+    """Validate once more when training ends, even if its interval does not ask for it.
 
     The steps since the last validation would be trained in vain: the best checkpoint is chosen among validated ones.
     It comes after all callbacks that may end the training.

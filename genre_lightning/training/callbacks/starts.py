@@ -16,7 +16,7 @@ class NoteStart(Callback):
     """Keeps in the run's state how often its training was started, when and where it was last, and where it ends.
 
     Args:
-        run: the directory.
+        run: The directory.
         job: Id of the SLURM job; None outside of one.
     """
 

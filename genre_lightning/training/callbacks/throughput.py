@@ -23,9 +23,9 @@ _GIB = 1024**3
 class Throughput(Callback):
     """Adds the speed of the steps since the last logged one to the row of a logged step.
 
-    Over all ranks: real tokens and films a second, the share of padding in the batches, model FLOPs utilisation
-    (see `models.flops`) where the device's dense peak is known, and the largest memory so far of this rank. Validation
-    and the writing of checkpoints are no part of it. The device is waited for at logged steps only, whose loss has to
+    Over all ranks: real tokens and films a second, the fraction of padding in the batches, model FLOPs utilisation
+    (see `models.flops`) if the device's dense peak is known, and the largest memory so far of this rank. Validation
+    and the writing of checkpoints are not part of it. The device is waited for at logged steps only, whose loss has to
     be read there anyway.
     """
 

@@ -1,4 +1,4 @@
-"""The loggers of a run: made from the options, told where a run goes on, and closed."""
+"""The loggers of a run: made from the options, continued if a run resumes, and closed."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def make_loggers(run: RunDirectory, wandb: WandbOptions | None, *, tensorboard: 
     """Return the run's own loggers; curves.csv is always among them, and first.
 
     Args:
-        run: the directory, begun.
+        run: The directory, begun.
         wandb: null for none; WANDB_MODE=disabled is none too.
-        tensorboard: whether to write TensorBoard's events.
+        tensorboard: Whether to write TensorBoard's events.
     """
     loggers: list[Logger] = [CurvesLogger(run.curves)]
     if wandb is not None and os.environ.get("WANDB_MODE") != "disabled":
@@ -54,7 +54,7 @@ def make_loggers(run: RunDirectory, wandb: WandbOptions | None, *, tensorboard: 
 
 
 def resume_loggers(loggers: Iterable[Logger], step: int) -> None:
-    """Tells every logger that keeps its own rows that the run goes on after so many optimizer steps."""
+    """Tell every logger with rows of its own the optimizer step after which the run resumes."""
     for logger in loggers:
         if isinstance(logger, CurvesLogger | RunTensorBoardLogger):
             logger.resume_at(step)

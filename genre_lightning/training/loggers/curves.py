@@ -1,4 +1,4 @@
-"""CurvesLogger: the curves of a run in one CSV file that goes on where a resumed run does."""
+"""CurvesLogger: the curves of a run in one CSV file that continues if a run is resumed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing_extensions import override
 from genre_lightning.files import read_bytes, replacing
 
 _SECONDS_BETWEEN_SAVES = 10.0
-"""How old the file may be while the training goes on; checkpoints save it too."""
+"""How old the file may be while the training runs; checkpoints save it too."""
 
 
 class CurvesLogger(Logger):
     """Writes one row for each logged step or epoch, in the form of Lightning's CSVLogger.
 
     Args:
-        path: of the CSV file; an existing one is continued after `resume_at`, else replaced.
+        path: Path of the CSV file; an existing one is continued after `resume_at`, else replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,10 +58,10 @@ class CurvesLogger(Logger):
         """Take up an existing file, without the rows past `step` that the resumed run will log again.
 
         Args:
-            step: optimizer steps done in the checkpoint.
+            step: Optimizer steps done in the checkpoint.
 
         Raises:
-            CheckpointError: the file is far larger than any curves.
+            CheckpointError: The file is far larger than any curves.
         """
         if not self.path.is_file():
             return

@@ -1,4 +1,4 @@
-"""TensorBoard for a run directory that goes on."""
+"""TensorBoard for a run directory that is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
     """Lightning's TensorBoard logger in the run directory's folder `tensorboard`, whose curves are those of curves.csv.
 
     Args:
-        run: the directory.
+        run: The directory.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -21,15 +21,15 @@ class RunTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def resume_at(self, step: int) -> None:
-        """Has readers drop what earlier starts logged from that step on, which is about to be logged again.
+        """Have readers drop what earlier starts logged from that step on, which is about to be logged again.
 
         Args:
-            step: optimizer steps done in the checkpoint.
+            step: Optimizer steps done in the checkpoint.
         """
         self._kwargs["purge_step"] = step
 
     @override
     def save(self) -> None:
-        """Flushes the events; the hyper-parameters are in config.yaml."""
+        """Flush the events; the hyper-parameters are in config.yaml."""
         if self._experiment is not None:
             self._experiment.flush()

@@ -1,4 +1,4 @@
-"""The evaluation of a run in its loggers: figures, tables and headline metrics where the curves already are."""
+"""The evaluation of a run in its loggers: plots, tables and headline metrics beside the curves."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["headline_metrics", "log_evaluation"]
 
 
 def headline_metrics(result: Mapping[str, Any], split: str) -> dict[str, float]:
-    """Return the defined figures of metrics.json under flat names: "test/per_genre/f1_micro", "test/map_macro".
+    """Return the defined metrics of metrics.json under flat names: "test/per_genre/f1_micro", "test/map_macro".
 
     Args:
-        result: what metrics.json holds.
+        result: What metrics.json holds.
         split: "validation" or "test".
     """
     named = {f"{split}/{name}": value for name, value in result["threshold_free"].items()}
@@ -41,10 +41,10 @@ def log_evaluation(
     """Give an evaluation to every logger: W&B and TensorBoard get tables and plots too, others the metrics.
 
     Args:
-        loggers: of the trainer; the run's own curves are left alone, as its files hold all of it.
-        evaluation: the directory that `write_evaluation` has filled.
-        result: what its metrics.json holds.
-        step: optimizer steps done, the place on the loggers' axis.
+        loggers: Loggers of the trainer; the run's own curves are left alone, as its files hold all of it.
+        evaluation: The directory that `write_evaluation` has filled.
+        result: What its metrics.json holds.
+        step: Optimizer steps done, the place on the loggers' axis.
     """
     split = str(result["split"])
     metrics = headline_metrics(result, split)
@@ -113,7 +113,7 @@ def _tables(evaluation: EvaluationDirectory) -> dict[str, tuple[list[str], list[
 
 
 def _cell(text: str) -> str | float | None:
-    """Return a cell of a CSV as a number where it is one; an undefined figure is None."""
+    """Return a cell of a CSV as a number if it is one; an undefined metric is None."""
     try:
         return float(text) if text else None
     except ValueError:

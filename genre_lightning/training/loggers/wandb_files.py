@@ -23,7 +23,7 @@ def read_records(path: Path) -> Iterator[Any]:
     """Yield the records of a run file, as W&B's protobuf messages, up to where a killed process left off.
 
     Args:
-        path: of a file `run-ID.wandb`.
+        path: Path of a file `run-ID.wandb`.
     """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # chosen by protobuf's version
@@ -67,12 +67,12 @@ def _whole_records(content: mmap.mmap) -> Iterator[bytes]:
 
 
 def next_step(folder: Path, run_id: str) -> int:
-    """Return the first step that no run file has a row of: one past the largest, and 0 where there is none.
+    """Return the first step that no run file has a row of: one past the largest, and 0 if there is none.
 
     Args:
         folder: W&B's own within the run directory; every start of a run leaves a folder with a file in it, named by the
             second, and of two in one second the other with "-1" behind it.
-        run_id: of the run.
+        run_id: Id of the run.
     """
     steps = [
         record.history.step.num

@@ -46,15 +46,15 @@ def wandb_run_id(run: RunDirectory) -> str:
 
 
 class RunWandbLogger(WandbLogger):
-    """Lightning's W&B logger, for a run that goes on.
+    """Lightning's W&B logger, for a run that is resumed.
 
     A row of the curves has the optimizer step as its step in W&B, and stands there once. At a start the logger asks
     what W&B has (the server online, the run's own files offline), first sends the rows of curves.csv that are missing,
     as those of a process that was killed may be, and then leaves out what a resumed run logs for the second time.
 
     Args:
-        run: the directory, begun.
-        options: see `WandbOptions`.
+        run: The directory, begun.
+        options: See `WandbOptions`.
     """
 
     def __init__(self, run: RunDirectory, options: WandbOptions) -> None:
@@ -142,7 +142,7 @@ class RunWandbLogger(WandbLogger):
                     experiment.log({name: float(value) for name, value in row.items() if value}, step=step)
 
     def _guarded(self, work: Callable[[Any], None]) -> None:
-        """Has W&B do something; what its own process dies of must not end a training, and is sent at the next start."""
+        """Have W&B do something; what its own process dies of must not end a training and is sent at the next start."""
         if self._lost:
             return
         try:
@@ -158,7 +158,7 @@ class RunWandbLogger(WandbLogger):
 
     @override
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """`describe` has the whole configuration."""
+        """Log nothing: `describe` has the whole configuration."""
 
     @override
     @rank_zero_only
@@ -174,9 +174,9 @@ class RunWandbLogger(WandbLogger):
         """Log what belongs to the end of a run, past all that W&B has.
 
         Args:
-            step: optimizer steps done.
-            content: tables and images.
-            summary: figures of the run as a whole.
+            step: Optimizer steps done.
+            content: Tables and images.
+            summary: Metrics of the run as a whole.
         """
 
         def log(experiment: Any) -> None:
@@ -201,11 +201,11 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def close(self, *, preempted: bool = False, failed: bool = False) -> None:
-        """End this start of the run; the next one goes on with it.
+        """End this start of the run; the next one continues it.
 
         Args:
-            preempted: stopped by a signal, its state saved.
-            failed: ended by an error.
+            preempted: Stopped by a signal, its state saved.
+            failed: Ended by an error.
         """
         if self._experiment is None:
             return
@@ -220,12 +220,12 @@ class RunWandbLogger(WandbLogger):
 
 
 def _why_offline(mode: str, configured: str, server: str) -> str:
-    """Why a run cannot or is not to be online; empty where it can.
+    """Return why a run cannot or is not to be online; empty if it can.
 
     Args:
-        mode: of the options.
+        mode: Mode that the options name.
         configured: W&B's own mode, as of WANDB_MODE.
-        server: its URL.
+        server: Its URL.
     """
     if mode == "offline":
         return "wandb.mode is offline"

@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 
 
 def _load_guard() -> None:
-    """Builds (two seconds, g++) and loads a device guard for CUDA: a CPU-only torch has none, and autograd asks for it.
+    """Build (two seconds, g++) and load a device guard for CUDA: a CPU-only torch has none, and autograd asks for it.
 
     It must be there before torch is imported, which looks for its hooks once.
     """
@@ -118,7 +118,7 @@ CURRENT: list[Any] = []
 
 
 class Ledger(TorchDispatchMode):
-    """Counts kernels and notes what waits; answers .item() of the device with a number, so that the program goes on."""
+    """Counts kernels and notes what waits; answers .item() of the device with a number, so the program continues."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ class Ledger(TorchDispatchMode):
 
 
 def _apply(self: Any, fn: Any, recurse: bool = True) -> Any:
-    """`nn.Module._apply` for fake tensors, whose parameters torch can neither swap nor set in place: they are replaced."""
+    """Replace the parameters of fake tensors, which torch can neither swap nor set in place (`nn.Module._apply`)."""
     if recurse:
         for module in self.children():
             module._apply(fn)
@@ -275,7 +275,7 @@ class FakeCuda(contextlib.ExitStack):
     def __enter__(self) -> FakeCuda:
         super().__enter__()
         with contextlib.suppress(ImportError):
-            import bitsandbytes  # noqa: F401  # binds to a real CUDA where one seems to be there
+            import bitsandbytes  # noqa: F401  # binds to a real CUDA if one seems to be there
         # made before CUDA is pretended, so that it does not try to start it
         self.mode = _Mode(allow_non_fake_inputs=True)
         props = types.SimpleNamespace(
@@ -330,7 +330,7 @@ class FakeCuda(contextlib.ExitStack):
 
 
 def sdpa(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):  # type: ignore[no-untyped-def]
-    """Chooses as torch does on an A100: flash without a mask, else memory-efficient."""
+    """Choose as torch does on an A100: flash without a mask, else memory-efficient."""
     if query.device.type != "cuda":
         raise AssertionError(f"attention on {query.device}")
     devices = {t.device.type for t in (query, key, value, attn_mask) if t is not None}

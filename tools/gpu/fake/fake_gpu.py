@@ -87,7 +87,7 @@ class PlainDDP(torch.nn.Module):
 
 
 def pretend_ranks() -> None:
-    """One rank of many, as torchrun starts it, over torch's 'fake' group, whose collectives do nothing."""
+    """Act as one rank of many, as torchrun starts it, over torch's 'fake' group, whose collectives do nothing."""
     os.environ |= {"TORCHELASTIC_RUN_ID": "fake", "WORLD_SIZE": str(options.world), "RANK": str(options.rank),
                    "LOCAL_WORLD_SIZE": str(min(options.world, 8)), "LOCAL_RANK": str(options.rank % 8),
                    "GROUP_WORLD_SIZE": str(max(options.world // 8, 1)), "GROUP_RANK": str(options.rank // 8),
