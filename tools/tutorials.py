@@ -100,7 +100,7 @@ class Reader:
             self._background.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             return []
         words = shlex.split(command, comments=True)
-        if words[0] == "genre-lightning" and not {"|", ">", ";", "&&"} & set(words):
+        if words[0] == "genre-lightning" and not {"|", ">", ";", "&&", "||"} & set(words):
             status, printed = _in_this_process(words[1:])
         else:
             done = subprocess.run(

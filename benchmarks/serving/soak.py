@@ -1,10 +1,10 @@
 """A long load on `genre-lightning serve`: its memory over time, and a worker that is killed half-way.
 
     python benchmarks/serving/soak.py RUN [--requests 100000] [--clients 8] [--workers 2] [--seconds 14400]
-        [--every 1] [--out FOLDER]
+        [--every 1] [--out FOLDER] [--name serving_soak]
 
 Texts of all lengths, requests of several films and some corrections, in an order that a seed fixes. After half of the
-requests, one worker gets SIGKILL. Writes serving_soak.json and serving_soak.md.
+requests, one worker gets SIGKILL. Writes NAME.json and NAME.md.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from machine import machine  # noqa: E402
 from servers import free_port, running  # noqa: E402
 
 from genre_lightning.evaluation.runs import Run  # noqa: E402
+from genre_lightning.runs import kind_of  # noqa: E402
 
 WARM_UP = 0.25
 """Fraction of the requests after which a worker has met most sizes of batches."""
@@ -130,15 +131,22 @@ def memory(samples: list[tuple[int, int]], requests: int) -> dict[str, Any]:
     }
 
 
+def model_of(run: Run) -> str:
+    """Name the model of a run: its backbone, or the command that made a run without one."""
+    settings = run.files.settings()
+    return str(settings.get("model", {}).get("init_args", {}).get("backbone") or kind_of(settings))
+
+
 def page(result: dict[str, Any]) -> str:
     """Write the results for people."""
     where = result["machine"]
+    workers = f"{result['workers']} worker{'s' * (result['workers'] > 1)}"
     lines = [
         f"# benchmarks/serving/soak.py, {result['date']}",
         "",
         f"{where['cores']} cores of {where['processor']}, Python {where['python']}, torch {where['torch']}; load "
         f"average {where['load_average']} at the start. {result['done']:,} of {result['requests']:,} requests by "
-        f"{result['clients']} clients to {result['workers']} workers in {result['minutes']:.1f} minutes.",
+        f"{result['clients']} clients to {workers} of a run of {result['model']} in {result['minutes']:.1f} minutes.",
         "",
         f"Outcomes: {', '.join(f'{count:,} {name}' for name, count in sorted(result['outcomes'].items()))}; "
         f"{result['corrections_stored']:,} corrections stored. Worker starts: {result['worker_starts']}.",
@@ -173,6 +181,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4 * 3600)
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two samples of memory")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results")
+    parser.add_argument("--name", default="serving_soak", help="of the two files in the folder")
     options = parser.parse_args()
     where = machine("cpu")
     stored = Run(options.run).predictions("test").predictions
@@ -204,6 +213,7 @@ def main() -> None:
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": where,
+        "model": model_of(Run(options.run)),
         "requests": options.requests,
         "done": found.done,
         "clients": options.clients,
@@ -226,8 +236,8 @@ def main() -> None:
         },
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "serving_soak.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / "serving_soak.md").write_text(page(result))
+    (options.out / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / f"{options.name}.md").write_text(page(result))
     print(page(result), end="")
 
 

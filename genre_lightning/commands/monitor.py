@@ -70,7 +70,7 @@ def monitor(arguments: Sequence[str]) -> int:
 
 
 def _print(found: Drift, left_out: int, console: Console) -> None:
-    from genre_lightning.evaluation.sections import TABLES, auroc_line
+    from genre_lightning.evaluation.sections import TABLES, monitor_lines
 
     own = f"; {left_out:,} of the run's own are left out" if left_out else ""
     console.print(
@@ -82,8 +82,8 @@ def _print(found: Drift, left_out: int, console: Console) -> None:
     for key, title, first, heads in TABLES:
         if values[key]:
             _table(console, title, first, heads, values[key])
-    if line := auroc_line(values):
-        console.print(line)
+    for line in monitor_lines(values):
+        console.print(line, soft_wrap=True)
     console.print(f"advice: {found.advice}: {found.why}", soft_wrap=True)
 
 
@@ -91,12 +91,13 @@ def _table(console: Console, title: str, first: str, heads: Sequence[str], check
     from rich import box
     from rich.table import Table
 
-    from genre_lightning.evaluation.sections import drift_cells
+    from genre_lightning.evaluation.sections import drift_row
 
     table = Table(title=title, title_justify="left", box=box.ASCII)
     table.add_column(first)
     for head in (*heads, "p (Holm)", ""):
         table.add_column(head, justify="right", no_wrap=True)
     for check in checks:
-        table.add_row(*drift_cells(check))
+        row = drift_row(check)
+        table.add_row(row.name, row.reference, row.new, f"{row.effect} {row.interval}".rstrip(), row.p, row.mark)
     console.print(table)

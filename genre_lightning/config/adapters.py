@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from genre_lightning.bounds import FRACTION_BELOW_ONE, above, at_least
 from genre_lightning.errors import ConfigError
 
-LoraInit = Literal["default", "pissa", "olora", "loftq"]
+LoraInit = Literal["default", "pissa", "olora", "loftq", "eva"]
 Quantization = Literal["none", "nf4", "int8"]
 
 
@@ -25,8 +25,9 @@ class LoraOptions:
         dora: Weight-decomposed adapters. They start from the norms of the weights, so that under strategy fsdp too
             the base stands whole on every rank while the model is built.
         init: What the matrices start from: "default" (A random, B zero), "pissa" (the largest singular vectors of the
-            weights), "olora" (their QR decomposition) or "loftq" (the error of quantising them). All but the first
-            read the weights, as dora does.
+            weights), "olora" (their QR decomposition), "loftq" (the error of quantising them) or "eva" (A the
+            directions in which the layer's inputs vary most on 256 training films, B zero). "pissa", "olora" and
+            "loftq" read the weights, as dora does.
         lr_ratio_b: The learning rate of B is that of A times this (LoRA+); 1 for equal rates.
     """
 
@@ -40,9 +41,14 @@ class LoraOptions:
     lr_ratio_b: Annotated[float, above(0, 1e3)] = 1.0
 
     @property
+    def starts_from_weights(self) -> bool:
+        """Whether the matrices start from the weights below them."""
+        return self.init in ("pissa", "olora", "loftq")
+
+    @property
     def reads_weights(self) -> bool:
-        """Whether the adapters start from the weights below them."""
-        return self.dora or self.init != "default"
+        """Whether the weights must be there when the adapters are made."""
+        return self.dora or self.starts_from_weights
 
 
 @dataclass
@@ -69,7 +75,7 @@ def check_lora(options: LoraOptions, quantization: Quantization = "none") -> Non
     Raises:
         ConfigError: An option is out of place; the message names it and the fix.
     """
-    if options.dora and options.init != "default":
+    if options.dora and options.starts_from_weights:
         raise ConfigError(
             f"model.lora.init is {options.init} with model.lora.dora, whose magnitudes start from adapters of zero: "
             "leave one of them out"

@@ -205,7 +205,7 @@ def against_cells(comparison: Mapping[str, Any]) -> list[list[str]]:
     for row in (*comparison["overall"], *comparison["genres"]):
         old, new, p = row["old"], row["new"], row["p"]
         numbers = ["-" if value is None else f"{value:.3f}" for value in (old, new)]
-        change = "-" if None in (old, new) else f"{new - old:+.3f}"
+        change = "-" if None in (old, new) else f"{new - old:+z.3f}"
         films = f"{row.get('support', comparison['n']):,}"
         cells.append([row["name"], films, *numbers, change, "-" if p is None else f"{p:.3f}", "worse" * row["worse"]])
     return cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.files import file_digest, read_json, write_json
@@ -26,7 +26,7 @@ _SHAPES: dict[Section, Shape] = {
         **_ABOUT,
         "file": text, "films": count, "labelled": count, "reference_films": count, "left_out": count,
         "inputs": _CHECKS, "genres": _CHECKS, "calibration": _CHECKS,
-        "auroc?": [number], "auroc_interval?": [number], "advice": text, "why": text,
+        "auroc?": [number], "auroc_interval?": [number], "new_genres?": {"*": count}, "advice": text, "why": text,
     },
     "doubts": {
         **_ABOUT,
@@ -37,6 +37,7 @@ _SHAPES: dict[Section, Shape] = {
         ],
     },
 }  # fmt: skip
+_SHOWN_GENRES = 5
 TABLES = (
     ("inputs", "texts", "measure", ("validation", "new", "PSI or change")),
     ("genres", "predicted genres", "genre", ("validation", "new", "change [95%]")),
@@ -76,31 +77,48 @@ def monitor_section(run: Run) -> dict[str, Any] | None:
     if found is None:
         return None
     tables = [
-        {"title": title, "heads": (first, *heads, "p (Holm)", ""), "rows": [drift_cells(row) for row in found[key]]}
+        {"title": title, "heads": (first, *heads, "p (Holm)"), "rows": [drift_row(row) for row in found[key]]}
         for key, title, first, heads in TABLES
         if found[key]
     ]
-    return {**found, "tables": tables, "auroc_line": auroc_line(found)}
+    return {**found, "tables": tables, "lines": monitor_lines(found)}
 
 
-def drift_cells(check: Mapping[str, Any]) -> list[str]:
-    """Lay out a comparison: name, reference, new films, effect, p-value, and whether it counts as drift."""
-    effect, p, span = _number(check["effect"]), _number(check["p"]), check.get("interval")
+class DriftRow(NamedTuple):
+    """A comparison, laid out; the interval and the mark may be empty."""
+
+    name: str
+    reference: str
+    new: str
+    effect: str
+    interval: str
+    p: str
+    mark: str
+
+
+def drift_row(check: Mapping[str, Any]) -> DriftRow:
+    """Lay out a comparison of `monitor`."""
+    effect, p, interval, span = _number(check["effect"]), _number(check["p"]), "", check.get("interval")
     if span and None not in span:
-        effect = f"{check['effect']:+.3f} [{span[0]:+.3f}, {span[1]:+.3f}]"
+        effect, interval = f"{check['effect']:+z.3f}", f"[{span[0]:+z.3f}, {span[1]:+z.3f}]"
     if check["p"] is not None and check["p"] < 0.001:
         p = "<0.001"
-    drifted = "drift" if check["drifted"] else ""
-    return [check["name"], _number(check["reference"]), _number(check["new"]), effect, p, drifted]
+    mark = "drift" if check["drifted"] else ""
+    return DriftRow(check["name"], _number(check["reference"]), _number(check["new"]), effect, interval, p, mark)
 
 
-def auroc_line(found: Mapping[str, Any]) -> str | None:
-    """Compare the ranking of the new films with that of validation; None if too few films have labels."""
-    if not (found.get("auroc") and found.get("auroc_interval")):
-        return None
-    (before, now), (low, high) = found["auroc"], found["auroc_interval"]
-    return f"macro AUROC {now:.3f}, {before:.3f} on validation: change [{low:+.3f}, {high:+.3f}]"
+def monitor_lines(found: Mapping[str, Any]) -> list[str]:
+    """Describe what else `monitor` has found: genres that are new, and the ranking if enough films have labels."""
+    lines = []
+    if counts := found.get("new_genres"):
+        named = ", ".join(f"{name} ({films:,})" for name, films in list(counts.items())[:_SHOWN_GENRES])
+        more = f" and {len(counts) - _SHOWN_GENRES} more" if len(counts) > _SHOWN_GENRES else ""
+        lines.append(f"genres that the run does not know, with films: {named}{more}")
+    if found.get("auroc") and found.get("auroc_interval"):
+        (before, now), (low, high) = found["auroc"], found["auroc_interval"]
+        lines.append(f"macro AUROC {now:.3f}, {before:.3f} on validation: change [{low:+z.3f}, {high:+z.3f}]")
+    return lines
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"

@@ -18,7 +18,7 @@ from genre_lightning.config.features import Feature, JoinedFile, as_joins, featu
 from genre_lightning.config.guard import check_settings, instantiate
 from genre_lightning.config.parser import parse_model
 from genre_lightning.data.collate import TokenisedFilms
-from genre_lightning.data.datamodule import EVALUATION_BUDGET_FACTOR, default_micro_batch_tokens, padding_of
+from genre_lightning.data.datamodule import default_micro_batch_tokens, evaluation_tokens, padding_of
 from genre_lightning.data.features.encode import EncodedInputs, encode_cells
 from genre_lightning.data.features.lines import fit_lines
 from genre_lightning.data.features.matrix import input_matrix
@@ -161,7 +161,7 @@ class ModelScorer(_TemplateReader):
         self.model = model
         micro = (settings.get("data") or {}).get("micro_batch_tokens")
         self.micro_batch_tokens: int = micro or default_micro_batch_tokens(self.device.type, model.layout)
-        self.budget = EVALUATION_BUDGET_FACTOR * self.micro_batch_tokens
+        self.budget = evaluation_tokens(self.micro_batch_tokens, self.device.type, model.layout)
 
     def texts(self, films: Sequence[Cells]) -> list[str]:
         """Return what the model reads of films; lines of features are cut to their tokens."""

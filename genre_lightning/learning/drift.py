@@ -6,7 +6,7 @@ corrected for the number of tests (Holm, 1979), and it counts only if it is also
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ LARGE_PSI = 0.25
 
 _UNLIKE_MORE = 0.02
 """Additional fraction of texts unlike those of the reference that counts."""
+_NEW_GENRE = 0.02
+"""Fraction of the labelled films with a genre that the run does not know that counts."""
 _RATE_RATIO = 1.25
 """Ratio of predicted rates, or of observed to expected positives, that counts, either way."""
 _AUROC_LOSS = 0.02
@@ -72,6 +74,7 @@ class Drift:
         calibration: Observed and expected positives of each genre, of the labelled films.
         auroc: Macro AUROC of the reference and of the labelled films; None without enough of them.
         auroc_interval: Of their difference, 95%.
+        new_genres: Labelled films of each genre that the run does not know, the most frequent one first.
         advice: What to do.
         why: The reason.
     """
@@ -84,6 +87,7 @@ class Drift:
     calibration: list[Check] = field(default_factory=list)
     auroc: tuple[float, float] | None = None
     auroc_interval: tuple[float, float] | None = None
+    new_genres: Mapping[str, int] = field(default_factory=dict)
     advice: Advice = "nothing"
     why: str = ""
 
@@ -103,6 +107,7 @@ class Tagged:
         labels: The truth, bool (films, genres).
         known: Labels of them that are known; None for all.
         labelled: Whether the truth of a film is known, bool (films,).
+        new_genres: Films of each genre that the run does not know.
     """
 
     texts: Sequence[str]
@@ -111,6 +116,7 @@ class Tagged:
     labels: BoolArray
     labelled: BoolArray
     known: BoolArray | None = None
+    new_genres: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_drift(genres: Sequence[str], reference: Tagged, new: Tagged, *, level: float = 0.05, seed: int = 0) -> Drift:
@@ -133,9 +139,9 @@ def find_drift(genres: Sequence[str], reference: Tagged, new: Tagged, *, level: 
         auroc, interval = compare_ranking(
             reference.labels, reference.probabilities, truth, likely, seed, reference.known
         )
-    found = Drift(
-        len(new.texts), len(reference.texts), int(new.labelled.sum()), inputs, rates, calibration, auroc, interval
-    )
+    new_genres = dict(sorted(new.new_genres.items(), key=lambda item: (-item[1], item[0])))
+    counts = len(new.texts), len(reference.texts), int(new.labelled.sum())
+    found = Drift(*counts, inputs, rates, calibration, auroc, interval, new_genres)
     advice, why = _advise(found)
     return Drift(**{**vars(found), "advice": advice, "why": why})
 
@@ -146,6 +152,8 @@ def _advise(found: Drift) -> tuple[Advice, str]:
     if high < 0 and before - now >= _AUROC_LOSS:
         ranking = f"AUROC {now:.3f}, was {before:.3f}"
         return "continue training", f"the run ranks genres worse than on validation ({ranking})"
+    if frequent := [name for name, films in found.new_genres.items() if films >= _NEW_GENRE * found.labelled]:
+        return "continue training", f"films have genres that the run does not know ({_some(frequent)})"
     # other texts do no harm if labels show that they are ranked as well
     texts_matter = low < -_AUROC_UNKNOWN
     if texts_matter and (texts := [check.name for check in found.inputs if check.drifted]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -114,9 +115,9 @@ def tag_file(
     truth = np.zeros(probabilities.shape, dtype=bool)
     for row, names in enumerate(truths):
         truth[row, [place[name] for name in names or () if name in place]] = True
-    return Tagged(
-        texts, probabilities, scorer.decision.decide(probabilities, SHIPPED_POLICY), truth, labelled
-    ), left_out
+    new_genres = Counter(name for names in truths for name in names or () if name not in place)
+    decided = scorer.decision.decide(probabilities, SHIPPED_POLICY)
+    return Tagged(texts, probabilities, decided, truth, labelled, new_genres=new_genres), left_out
 
 
 def filled(scorer: Scorer, cells: Sequence[Cells]) -> list[str]:

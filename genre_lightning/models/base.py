@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from genre_lightning.config.adapters import LoraOptions
 from genre_lightning.config.classifier import ClassifierOptions
 from genre_lightning.config.trust import function
 from genre_lightning.losses import distillation, loss_function
+from genre_lightning.models.activations import start_from_activations
 from genre_lightning.models.flops import TrainingCost, training_cost
 from genre_lightning.models.layers.cpu_memory import keep_freed_memory
 from genre_lightning.models.regularisers import passes_of, regularised_step
@@ -38,6 +40,11 @@ class GenreClassifier(StoredModule):
         self.distillation = 0.0
         """Weight of the loss that keeps the probabilities that a batch has from the run that is continued."""
 
+    @property
+    def lora(self) -> LoraOptions | None:
+        """The low-rank adapters of the backbone; None without them."""
+        return None
+
     @cached_property
     def loss_function(self) -> LossFunction:
         """From logits, targets and pos_weight to one value for each film.
@@ -59,8 +66,11 @@ class GenreClassifier(StoredModule):
     # Steps
 
     def on_fit_start(self) -> None:
-        """Take the weights of the run that is continued, and let the buffers of a step serve the next one."""
+        """Take what the training starts from, and let the buffers of a step serve the next one."""
+        fresh = self.starts_from is None and self.trainer.ckpt_path is None
         self._start()
+        if fresh and self.lora is not None and self.lora.init == "eva":
+            start_from_activations(self, self.trainer)
         if self.device.type == "cpu":
             keep_freed_memory()
 

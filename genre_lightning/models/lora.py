@@ -14,7 +14,7 @@ from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.models.unfreeze import pattern_of, top_blocks
 from genre_lightning.models.unfreeze import unfreeze as unfreeze_layers
 
-__all__ = ["START", "LoraOptions", "add_lora", "fold_start", "merge_adapters", "trained_size"]
+__all__ = ["START", "LoraOptions", "adapted_layers", "add_lora", "fold_start", "merge_adapters", "trained_size"]
 
 START = "start"
 """Name of the frozen adapter that takes away what adapters of PiSSA and OLoRA add at their start."""
@@ -99,13 +99,14 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):  # the head's values do not depend on the start of the adapters
         if options.init in ("pissa", "olora"):
             _add_start(wrapped, replace(config, lora_dropout=0.0))
-        if options.init != "default" and not shape_only:
-            for name, layer in _adapted(wrapped):
+        if options.starts_from_weights and not shape_only:
+            for name, layer in adapted_layers(wrapped):
                 _start(layer, options.init, name.removeprefix("base_model.model."), weight_of)
     return wrapped
 
 
-def _adapted(wrapped: nn.Module) -> list[tuple[str, Any]]:
+def adapted_layers(wrapped: nn.Module) -> list[tuple[str, Any]]:
+    """Return the layers that have an adapter of LoRA, with their names."""
     from peft.tuners.lora import LoraLayer
 
     return [(name, module) for name, module in wrapped.named_modules() if isinstance(module, LoraLayer)]
@@ -164,7 +165,7 @@ def fold_start(backbone: Any) -> None:
     """
     if START not in backbone.peft_config:
         return
-    for _, layer in _adapted(backbone):
+    for _, layer in adapted_layers(backbone):
         low, high = ([part[name].weight.data for name in ("default", START)] for part in (layer.lora_A, layer.lora_B))
         layer.lora_A["default"].weight = nn.Parameter(torch.cat(low), requires_grad=False)
         layer.lora_B["default"].weight = nn.Parameter(torch.cat(high, dim=1), requires_grad=False)

@@ -78,8 +78,11 @@ def test_serving_beside_the_wrapper(sample_csv, tmp_path):
 def test_serving_soak(sample_csv, tmp_path):
     pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
     assert main(["baseline", "tfidf_nb", f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'run'}"]) == 0
-    run("serving/soak.py", tmp_path / "run", "--requests", 1000, "--every", 0.05, "--out", tmp_path)
-    found = json.loads((tmp_path / "serving_soak.json").read_text())
+    words = ["--requests", 1000, "--every", 0.05, "--out", tmp_path, "--name", "soak"]
+    shown = run("serving/soak.py", tmp_path / "run", *words)
+    assert (tmp_path / "soak.md").read_text() == shown
+    found = json.loads((tmp_path / "soak.json").read_text())
+    assert found["model"] == "baseline tfidf_nb"
     assert found["done"] == 1000
     assert found["corrections_stored"] > 0
     assert [one for one, kept in found["aims"].items() if not kept and "memory" not in one] == []

@@ -26,6 +26,9 @@ RECIPES = {
               "--model.architecture={layers: 3, width: 64, heads: 4, kv_heads: 2, inner_width: 96}",
               "--model.lora={rank: 4, dropout: 0, init: olora}", "--model.ema_decay=0.8",
               "--model.attention=full", "--model.pooling=mean", "--model.loss=zlpr"],
+    "eva": ["--model=genre_lightning.models.llama_qlora.LlamaQLoraClassifier", "--model.backbone=random",
+            "--model.architecture={layers: 3, width: 64, heads: 4, kv_heads: 2, inner_width: 96}",
+            "--model.lora={rank: 4, dropout: 0, init: eva}", "--model.ema_decay=0.8"],
 }  # fmt: skip
 
 
@@ -60,7 +63,7 @@ def test_a_resumed_run_is_bit_identical(sample, recipe, tmp_path):
             assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(states[1][index][k])) for k, v in values.items())
 
 
-@pytest.mark.parametrize("recipe", ["llama"], indirect=True)
+@pytest.mark.parametrize("recipe", ["llama", "eva"], indirect=True)
 def test_a_run_moves_between_ranks_and_strategies(sample, recipe, tmp_path):
     """It is stopped after the validation of the first epoch, in which sharded weights are exchanged for the average."""
     options, one = recipe
@@ -72,9 +75,20 @@ def test_a_run_moves_between_ranks_and_strategies(sample, recipe, tmp_path):
     same_training(one, tmp_path / "run")
 
 
-@pytest.mark.parametrize("command", [["pretrain"], ["fit", "--model.fgm=0.5"]], ids=["pretrain", "fgm"])
-def test_a_training_is_the_same_on_two_ranks(sample, tmp_path, command):
+TRAININGS = {
+    "pretrain": ["pretrain"],
+    "fgm": ["fit", "--model.fgm=0.5"],
+    "hybrid": ["fit", "--model.lora={rank: 4, dropout: 0, lr_ratio_b: 4}", "--model.unfreeze=1",
+               "--model.layer_lr_decay=0.7", "--model.label_smoothing=0.1"],
+    "adapter": ["fit", "--model.adapter={method: IA3}", "--model.lr=0.01"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", TRAININGS.values(), ids=TRAININGS)
+def test_a_training_is_the_same_on_two_ranks(sample, encoder, tmp_path, command):  # noqa: F811
     words = [*command, f"--data.csv={sample}", *SMALL, "--trainer.log_every_n_steps=1", "--model.dropout=0"]
+    if any(word.startswith(("--model.lora", "--model.adapter")) for word in command):
+        words += [f"--model.backbone={encoder}", "--data.tokenizer=wordpiece"]
     curves = []
     for ranks in (1, 2):
         place = tmp_path / f"ranks-{ranks}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genre_lightning.errors import DataError
-from genre_lightning.evaluation.against_parent import against_parent, is_worse, on_shared_films, verdict
+from genre_lightning.evaluation.against_parent import against_cells, against_parent, is_worse, on_shared_films, verdict
 from genre_lightning.evaluation.decisions import fit_decision
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
 from genre_lightning.evaluation.scored import ScoredSplit
@@ -78,3 +78,8 @@ def test_films_that_are_unknown_for_a_genre_do_not_count():
     found = against_parent(Stored(noisy), Stored(clean), resamples=50)
     assert [row["old"] for row in found["genres"]] == [row["new"] for row in found["genres"]]
     assert found["partly_known"]
+
+
+def test_a_change_that_rounds_to_nothing_has_no_minus():
+    row = {"name": "mAP", "old": 0.5001, "new": 0.5, "p": 1.0, "worse": False}
+    assert against_cells({"n": 5, "overall": [row], "genres": []})[0][4] == "+0.000"

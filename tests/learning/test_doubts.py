@@ -97,11 +97,13 @@ def test_sections_of_the_report_escape_texts_and_belong_to_a_decision(tmp_path):
     both = {"inputs": [check], "genres": [{**check, "interval": (-0.1, 0.2)}], "calibration": [], "why": HOSTILE}
     counts = {"films": 1200, "labelled": 0, "reference_films": 80, "left_out": 2}
     keep_section(run, "doubts", {"count": 1, "kind": None, "rows": [{**row, "labels": [HOSTILE], "predicted": []}]})
-    keep_section(run, "monitor", {**both, **counts, "advice": "refit thresholds", "file": HOSTILE})
+    found = {**both, **counts, "new_genres": {HOSTILE: 30}, "advice": "refit thresholds", "file": HOSTILE}
+    keep_section(run, "monitor", found)
     page = write_report(run.directory).read_text()
     assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; \u202e{{ 7 * 7 }}") == 8
-    for expected in ("1,200 films of", "+0.100 [-0.100, +0.200]", "&lt;0.001", "<td>drift</td>"):
+    assert page.count("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; \u202e{{ 7 * 7 }}") == 9
+    interval, mark = "+0.100 <small>[-0.100, +0.200]</small>", '<b class="warn">drift</b>'
+    for expected in ("1,200 films of", interval, "&lt;0.001", mark, "does not know, with films: &lt;script"):
         assert expected in page
     decision = run.files.decision
     decision.write_text(decision.read_text() + " ")

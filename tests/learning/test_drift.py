@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from genre_lightning.learning.drift import (
 GENRES = ("Comedy", "Drama", "War")
 
 
-def tagged(films, seed, *, rates=(0.3, 0.5, 0.1), words=40, labelled=True, skill=3.0, bias=0.0):
+def tagged(
+    films, seed, *, rates=(0.3, 0.5, 0.1), words=40, labelled=True, skill=3.0, bias=0.0, new_genres=MappingProxyType({})
+):
     """Films whose probabilities are right, unless `bias` moves their log-odds."""
     rng = np.random.default_rng(seed)
     log_odds = np.log(np.array(rates) / (1 - np.array(rates))) + rng.normal(0, skill, (films, 3))
@@ -31,7 +34,8 @@ def tagged(films, seed, *, rates=(0.3, 0.5, 0.1), words=40, labelled=True, skill
     probabilities = 1 / (1 + np.exp(-log_odds - bias))
     known = [f"{'abcdefghij'[i]}{'klmnopqrst'[j]}" for i in range(10) for j in range(10)]
     texts = [" ".join(rng.choice(known, rng.poisson(words))) for _ in range(films)]
-    return Tagged(texts, probabilities, probabilities >= 0.5, labels, np.full(films, labelled))
+    flags = np.full(films, labelled)
+    return Tagged(texts, probabilities, probabilities >= 0.5, labels, flags, new_genres=new_genres)
 
 
 def test_holm_is_the_step_down_method():
@@ -93,6 +97,8 @@ def test_texts_in_another_language_are_found():
         ({"bias": -1.0}, "refit thresholds", "observed genres differ"),
         ({"words": 15, "labelled": False}, "continue training", "length in words"),
         ({"words": 15}, "nothing", "fit the labels"),
+        ({"new_genres": {"Horror": 18, "Western": 17}}, "continue training", "does not know (Horror)"),
+        ({"new_genres": {"Horror": 17}}, "nothing", "fit the labels"),
     ],
 )
 def test_the_advice_follows_from_what_has_changed(changes, advice, why):
@@ -145,6 +151,18 @@ def test_labels_come_from_feedback_too(trained_encoder, tmp_path, capfd):
     capfd.readouterr()
     main(["monitor", str(trained_encoder), "--data.csv", str(unlabelled), "--json", *database])
     assert 30 <= json.loads(capfd.readouterr().out)["labelled"] <= 40
+
+
+def test_genres_that_the_run_does_not_know_are_counted(trained_encoder, tmp_path, capfd):
+    with write_sample(tmp_path / "sample.csv", films=120, seed=9).open(newline="") as file:
+        films = [{name: row[name] for name in ("id", "title", "overview")} for row in csv.DictReader(file)]
+    films = [film for film in films if len(film["overview"] or "") > 40]
+    rows = [{**film, "genres": ["Drama", "Zombies"] if i < 9 else ["Drama"]} for i, film in enumerate(films)]
+    new = tmp_path / "new.jsonl"
+    new.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["monitor", str(trained_encoder), "--data.csv", str(new)]) == 1
+    assert "genres that the run does not know, with films: Zombies (9)" in capfd.readouterr().out
+    assert "with films: Zombies (9)." in (trained_encoder / "report.html").read_text()
 
 
 def test_too_few_films_are_refused(trained_encoder, tmp_path, capfd):

@@ -1,12 +1,17 @@
 """Where adapters start: the base's own outputs, exact decompositions, and one adapter again for export."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from small_llama import build, packed, padded, stir, texts, trained, with_labels
 from test_distilbert import ENCODERS, batch_of, built
 from torch.testing import assert_close
 
 from genre_lightning.errors import ConfigError
+from genre_lightning.models.activations import start_from_activations
 from genre_lightning.models.lora import START, LoraOptions, fold_start, merge_adapters
 from genre_lightning.models.optimizer import parameter_groups, parts_of_backbone
 from genre_lightning.models.quantization import memory_of
@@ -52,6 +57,50 @@ def test_olora_starts_from_orthonormal_columns():
     # QR of the first columns alone gives the same
     low = layer.lora_A["default"].weight[:, :4]
     assert_close(q @ low, layer.base_layer.weight[:, :4], rtol=1e-4, atol=1e-5)
+
+
+class Films:
+    """What a trainer has that adapters start from, with the texts of these tests as films."""
+
+    def __init__(self, batches):
+        self.datamodule = SimpleNamespace(first_batches=lambda films: iter(batches))
+        self.strategy = SimpleNamespace(batch_to_device=lambda batch, device: batch, broadcast=lambda found: found)
+        self.precision_plugin = SimpleNamespace(forward_context=nullcontext)
+
+
+def test_eva_starts_from_the_principal_components_of_the_inputs():
+    plain = build(lora=LoraOptions(**SHAPE))
+    inputs = []
+    layer_of(plain).register_forward_pre_hook(lambda layer, given: inputs.append(given[0][0]))
+    halves = texts()[:3], texts()[3:]
+    with torch.no_grad():
+        logits = [plain(packed(half)) for half in halves]
+    expected = torch.from_numpy(PCA(n_components=4).fit(torch.cat(inputs).numpy()).components_)
+    starts = []
+    for lay_out in (packed, padded):
+        model = build(lora=LoraOptions(**SHAPE, init="eva")).train()
+        start_from_activations(model, Films([lay_out(half) for half in halves]))
+        assert model.training
+        with torch.no_grad():
+            assert_close(model.eval()(packed(halves[0])), logits[0])  # B is 0
+        starts.append(layer_of(model).lora_A["default"].weight.detach())
+        assert_close((starts[-1] * expected).sum(1).abs(), torch.ones(4), rtol=0, atol=1e-3)  # but for the sign
+    assert_close(starts[0] @ starts[0].T, torch.eye(4), rtol=0, atol=1e-5)
+
+
+def test_eva_measures_layers_in_turn_if_memory_is_short(monkeypatch):
+    model = build(lora=LoraOptions(**SHAPE, init="eva"))
+    start_from_activations(model, Films([packed(texts())]))
+    together = {name: p.clone() for name, p in trained(model).items()}
+    monkeypatch.setattr("genre_lightning.models.activations._BYTES", 1)
+    start_from_activations(model, Films([packed(texts())]))
+    for name, p in trained(model).items():
+        assert_close(p, together[name])
+
+
+def test_eva_needs_films():
+    with pytest.raises(ConfigError, match=r"model\.lora\.init is eva.*MovieDataModule"):
+        start_from_activations(build(lora=LoraOptions(init="eva")), SimpleNamespace(datamodule=None))
 
 
 def test_loftq_brings_quantised_weights_nearer_to_the_real_ones():
