@@ -11,7 +11,7 @@ import pytest
         "this is" + " no run directory",
         "the fig" + "ures of a run",
         "seconds; None" + " where unknown",
-        "    Args:\n        seed: of" + " the split.",
+        "    Args:\n        seed:" + " of the split.",
     ],
 )
 def test_a_phrase_is_found(text):

@@ -2,7 +2,7 @@
 
     python tools/language.py            # exit status 1 and a list if there are any
 
-It reads the pages of the documentation outside of code, and of Python files the messages, docstrings, comments and
+It reads the documentation outside of code, the configurations and batch scripts, and of Python files the messages, docstrings, comments and
 names of tests. A pattern stands beside what to write in its place. Ruff's D401 holds docstrings imperative.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("genre_lightning", "benchmarks", "tools", "tests")
-PAGES = ("*.md", "docs/**/*.md", "slurm/*.md", "benchmarks/*.md", ".github/**/*.md")
+PAGES = ("*.md", "docs/**/*.md", "slurm/*.*", "configs/**/*.yaml", "benchmarks/*.md", ".github/**/*.md")
 PATTERNS = {
     r"\b(?:go|goes|went|going|gone)[ _]on\b(?! and)": "resume, continue",
     r"\banew\b(?!:)": "again",
