@@ -2,8 +2,9 @@
 
     python tools/language.py            # exit status 1 and a list if there are any
 
-It reads the documentation outside of code, the configurations and batch scripts, and of Python files the messages, docstrings, comments and
-names of tests. A pattern stands beside what to write in its place. Ruff's D401 holds docstrings imperative.
+It reads the documentation outside of code, the configurations and batch scripts, and of Python files the messages,
+docstrings, comments and names of tests. A pattern stands beside what to write in its place. Ruff's D401 holds
+docstrings imperative.
 """
 
 from __future__ import annotations
