@@ -1,4 +1,4 @@
-"""Cuts the same small training at the same moments with several tools, resumes it, and compares it with the unbroken run.
+"""Cut a small training at the same moments with several tools, resume it, and compare it with the unbroken run.
 
     python benchmarks/resume/conformance.py --out build/resume [--python TOOL=PATH] [--only NAME]
 

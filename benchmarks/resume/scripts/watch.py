@@ -8,6 +8,7 @@ import io
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -78,15 +79,14 @@ class Watch:
                 return save(content, file, *args, **options)
             whole = io.BytesIO()
             save(content, whole, *args, **options)
-            half = len(whole.getvalue()) // 2
+            content_bytes = whole.getvalue()
+            half = len(content_bytes) // 2
             # a name is opened here; an open file or a buffer is the tool's own way to write
-            target = file if hasattr(file, "write") else Path(file).open("wb")
-            target.write(whole.getvalue()[:half])
-            target.flush()
-            self.moment("in a save")
-            target.write(whole.getvalue()[half:])
-            if target is not file:
-                target.close()
+            with nullcontext(file) if hasattr(file, "write") else Path(file).open("wb") as target:
+                target.write(content_bytes[:half])
+                target.flush()
+                self.moment("in a save")
+                target.write(content_bytes[half:])
             return None
 
         return halting
