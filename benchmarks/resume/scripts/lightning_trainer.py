@@ -27,7 +27,8 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self):
         optimizer = torch.optim.AdamW(self.parameters(), lr=LR)
-        steps = self.trainer.estimated_stepping_batches
+        # Trainer.estimated_stepping_batches would load the loader before the checkpoint's state of it is there
+        steps = EPOCHS * len(train) // FILMS_A_STEP
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

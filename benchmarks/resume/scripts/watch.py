@@ -36,7 +36,8 @@ class Watch:
         if self.cut == (name, self.steps_done):
             self.cut = None
             self._write(event="moment")
-            while not self.path.with_suffix(".struck").exists():
+            parent = os.getppid()
+            while not self.path.with_suffix(".struck").exists() and os.getppid() == parent:  # or the driver has ended
                 time.sleep(0.02)
 
     def training(self, films):
