@@ -1,9 +1,9 @@
 """Cut a small training at the same moments with several tools, resume it, and compare it with the unbroken run.
 
-    python benchmarks/resume/conformance.py --out build/resume [--python TOOL=PATH] [--only NAME]
+    python benchmarks/resume/conformance.py [--work build/resume] [--python TOOL=PATH] [--only NAME]
 
 Every peer gets a virtual environment with pinned versions, unless `--python` names an interpreter. Results are written
-after every cell; a driver that was stopped resumes with the next one. The table and the plot are made from them.
+after every cut, and the table and the plot are made from them. A driver that was stopped resumes with the next cut.
 """
 
 from __future__ import annotations
@@ -92,12 +92,13 @@ class Bench:
         result: dict[str, Any] = {
             **asdict(cell),
             "statuses": cut.statuses,
+            "hung": cut.hung,
             "resumed_statuses": resumed.statuses,
             "finished": set(resumed.statuses) == {0},
         }
         steps, again = compare.steps_of(cut.journal), compare.steps_of(resumed.journal)
         if not result["finished"]:
-            return result | {"why": resumed.last_line[:300]}
+            return result | {"why": "hangs" if resumed.hung else resumed.last_line[:300]}
         expected = compare.steps_of(json.loads((unbroken / "steps.json").read_text()))
         curves, whole = (tool.read_curves(path / "run") for path in (run, unbroken))
         training = compare.gaps_and_doubles(curves.training, whole.training)
@@ -145,12 +146,11 @@ def _first_step(ended: Ended) -> dict[str, Any]:
 def main() -> int:
     """Measure the cells that are not yet in the results, and write the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks" / "results", help="directory of the results")
+    parser.add_argument("--out", type=Path, help="directory of the results; WORK if left out")
     parser.add_argument("--work", type=Path, default=Path("build/resume"), help="directory of runs and environments")
     parser.add_argument("--venvs", type=Path, help="directory of the peers' environments; WORK/venvs if left out")
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="an existing interpreter")
     parser.add_argument("--only", default="", help="cells whose name has this text")
-    parser.add_argument("--anew", action="store_true", help="measure again what the results have")
     options = parser.parse_args()
     given = {name: Path(path) for name, _, path in (word.partition("=") for word in options.python)}
     unknown = given.keys() - {tool.environment for tool in TOOLS}
@@ -161,8 +161,9 @@ def main() -> int:
     os.environ["GENRE_LIGHTNING_CACHE"] = str(work / "cache")
     os.environ["PYTHONPATH"] = str(PROJECT)
     pythons = {t.environment: interpreter(t.environment, given, options.venvs or work / "venvs") for t in TOOLS}
-    path = options.out / "resume_conformance.json"
-    results = json.loads(path.read_text()) if path.is_file() and not options.anew else {"cells": []}
+    out = options.out or work
+    path = out / "resume_conformance.json"
+    results = json.loads(path.read_text()) if path.is_file() else {"cells": []}
     results["date"] = datetime.date.today().isoformat()
     results["machine"] = machine("cpu")
     results["versions"] = {name: versions(name, python) for name, python in pythons.items()}
@@ -176,7 +177,7 @@ def main() -> int:
         results["cells"].append(measured)
         print(f"{cell}: { ({k: v for k, v in measured.items() if k not in key}) }", flush=True)
         path.write_text(json.dumps(results, indent=1) + "\n")
-    write_results(results, options.out)
+    write_results(results, out)
     return 0
 
 

@@ -84,12 +84,14 @@ class Ended:
         journal: lines of all ranks.
         began: time of the start, in seconds since the epoch.
         last_line: of what the ranks wrote.
+        hung: whether ranks were killed because they did not end.
     """
 
     statuses: list[int]
     journal: list[dict[str, Any]]
     began: float
     last_line: str
+    hung: bool
 
 
 def start(
@@ -100,7 +102,7 @@ def start(
     *,
     cut: str = "",
     send: str = "",
-    seconds: float = 240,
+    seconds: float = 120,
 ) -> Ended:
     """Run a command as a launcher does, and cut it off if asked to.
 
@@ -129,20 +131,20 @@ def start(
             if send != "SIGKILL":
                 _wait(processes, time.monotonic() + HELD_SECONDS)
             journal.with_suffix(".struck").touch()
-        while not _wait(processes, deadline):
-            if any(process.status not in (None, 0) for process in processes):
+        while True:
+            if any(process.poll() not in (None, 0) for process in processes):
                 deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
-            if time.monotonic() >= deadline:
+            if _wait(processes, deadline) or time.monotonic() >= deadline:
                 break
     finally:
+        hung = any(process.poll() is None for process in processes)
         for process in processes:
             process.send(signal.SIGKILL)
         while not _wait(processes, time.monotonic() + seconds):
             pass
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return Ended(
-        [process.status or 0 for process in processes], read_journal(journal), began, lines[-1] if lines else ""
-    )
+    statuses = [process.status or 0 for process in processes]
+    return Ended(statuses, read_journal(journal), began, lines[-1] if lines else "", hung)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
