@@ -59,10 +59,10 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """Return all cuts, tool by tool within each."""
+    """Return all cuts, each by every tool in turn."""
     cuts = [(moment, signal, 1, 1) for moment in MOMENTS for signal in SIGNALS]
     second = "in a step of the second epoch"
-    cuts += [(second, signal, a, b) for a, b in ((2, 2), (1, 2), (2, 1)) for signal in SIGNALS]
+    cuts += [(second, signal, a, b) for a, b in ((1, 2), (2, 1), (2, 2)) for signal in SIGNALS]
     return [Cell(tool.name, *cut) for cut in cuts for tool in TOOLS]
 
 
