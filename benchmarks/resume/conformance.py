@@ -59,11 +59,11 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """Return all cuts, each by every tool in turn."""
+    """Return all cuts, tool by tool."""
     cuts = [(moment, signal, 1, 1) for moment in MOMENTS for signal in SIGNALS]
     second = "in a step of the second epoch"
     cuts += [(second, signal, a, b) for a, b in ((1, 2), (2, 1), (2, 2)) for signal in SIGNALS]
-    return [Cell(tool.name, *cut) for cut in cuts for tool in TOOLS]
+    return [Cell(tool.name, *cut) for tool in TOOLS for cut in cuts]
 
 
 class Bench:
@@ -72,13 +72,14 @@ class Bench:
     Args:
         place: Directory of the runs.
         data: Of all tools.
-        zygotes: Of each environment.
+        pythons: Interpreter of each environment.
     """
 
-    def __init__(self, place: Path, data: Data, zygotes: dict[str, Zygote]) -> None:
+    def __init__(self, place: Path, data: Data, pythons: dict[str, Path]) -> None:
         self.place = place
         self.data = data
-        self.zygotes = zygotes
+        self.pythons = pythons
+        self.zygotes: dict[str, Zygote] = {}
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Cut, resume and compare; what did not end says why."""
@@ -136,6 +137,8 @@ class Bench:
         self, tool: Tool, run: Path, ranks: int, dropout: float, number: int, *, cut: str = "", send: str = ""
     ) -> Ended:
         command = tool.command(self.data, run / "run", ranks=ranks, dropout=dropout, resume=number > 0)
+        if tool.environment not in self.zygotes:
+            self.zygotes[tool.environment] = Zygote(self.pythons[tool.environment], PRELOADED[tool.environment])
         return start(self.zygotes[tool.environment], command, ranks, run / f"start-{number}.jsonl", cut=cut, send=send)
 
 
@@ -167,8 +170,7 @@ def main() -> int:
     results["date"] = datetime.date.today().isoformat()
     results["machine"] = machine("cpu")
     results["versions"] = {name: versions(name, python) for name, python in pythons.items()}
-    zygotes = {name: Zygote(python, PRELOADED[name]) for name, python in pythons.items()}
-    bench = Bench(work, make_data(work), zygotes)
+    bench = Bench(work, make_data(work), pythons)
     for cell in cells():
         key = asdict(cell)
         if options.only not in str(cell) or any(key.items() <= done.items() for done in results["cells"]):
