@@ -4,7 +4,7 @@ The variant is what Lightning documents beyond that: a resumable loader (torchda
 """
 
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from task import EPOCHS, FILMS_A_STEP, LR, STEPS_A_SAVE, arguments, collate, load
@@ -32,8 +32,12 @@ class Classifier(LightningModule):
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_batch_end(self, outputs, batch, batch_idx):
-        watch.step(self.trainer.global_step, self.trainer.current_epoch)
+
+class Report(Callback):
+    """Comes before ModelCheckpoint; the module's own hook would come after it."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        watch.step(trainer.global_step, trainer.current_epoch)
 
 
 options = arguments()
@@ -54,12 +58,13 @@ trainer = Trainer(
     log_every_n_steps=1,
     logger=CSVLogger(options.out),
     callbacks=[
+        Report(),
         ModelCheckpoint(
             options.out / "checkpoints",
             every_n_train_steps=STEPS_A_SAVE,
             save_last=True,
             save_on_exception=options.variant,
-        )
+        ),
     ],
     enable_progress_bar=False,
 )
