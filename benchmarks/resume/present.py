@@ -72,8 +72,8 @@ def summary(rows: Sequence[Row]) -> str:
         else:
             line += ["–"] * 5
             seconds = []
-        statuses = sorted({status for row in cuts if row["signal"] == "SIGTERM" for status in row["statuses"]})
-        line += [", ".join(map(str, statuses)), f"{statistics.median(seconds):.2f}" if seconds else "–"]
+        stopped = [row for row in cuts if row["signal"] == "SIGTERM"]
+        line += [_after_signal(stopped), f"{statistics.median(seconds):.2f}" if seconds else "–"]
         lines.append(line)
     return markdown_table(heads, lines)
 
@@ -105,7 +105,7 @@ def every_cut(rows: Sequence[Row]) -> str:
             ]
         else:
             line += ["does not resume: " + row["why"], "–", "–", "–", "–"]
-        lines.append([*line, f"{_statuses(row['statuses'])}; {_statuses(row['resumed_statuses'])}"])
+        lines.append([*line, f"{_after_signal([row])}; {', '.join(map(str, row['resumed_statuses']))}"])
     return markdown_table(heads, lines)
 
 
@@ -138,5 +138,7 @@ def _difference(value: float) -> str:
     return f"{value:.1e}" if value else "0"
 
 
-def _statuses(statuses: Sequence[int]) -> str:
-    return ", ".join(map(str, sorted(set(statuses))))
+def _after_signal(rows: Sequence[Row]) -> str:
+    """Return the exit statuses after the cut; those of ranks that had to be killed say nothing."""
+    ended = {str(status) for row in rows if not row["hung"] for status in row["statuses"]}
+    return ", ".join([*sorted(ended), *(["hangs"] if any(row["hung"] for row in rows) else [])])

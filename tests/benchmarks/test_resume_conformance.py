@@ -60,7 +60,8 @@ def test_gaps_and_doubles_are_counted_beside_the_unbroken_curve():
 def row(**changes):
     return {
         "tool": "ours", "moment": "between steps", "signal": "SIGTERM", "ranks": 1, "resumed_ranks": 1,
-        "statuses": [75], "resumed_statuses": [0], "finished": True, "steps_lost": 0, "twice": 0, "never": 0,
+        "statuses": [75], "hung": False, "resumed_statuses": [0], "finished": True,
+        "steps_lost": 0, "twice": 0, "never": 0,
         "twice_in_worst_epoch": 0, "never_in_worst_epoch": 0, "steps_after": 45, "steps_in_order": 45,
         "largest_difference": 0.0, "gaps": 0, "doubles": 0, "cpu_seconds_to_resume": 0.5,
     } | changes  # fmt: skip
@@ -85,12 +86,14 @@ def test_verdict(changes, expected):
 def test_results_have_a_line_for_each_tool_and_cut(tmp_path):
     failed = {"tool": "other", "finished": False, "why": "no such file", "statuses": [-9], "resumed_statuses": [1]}
     rows = [row(), row(signal="SIGKILL", steps_lost=5), {**row(signal="SIGKILL"), **failed}]
+    rows.append(row(tool="third", statuses=[-9], hung=True))
     machine = {"cores": 2, "processor": "a processor", "python": "3.11"}
     versions = {"ours": {"torch": "2.13.0"}}
     present.write_results({"cells": rows, "date": "2026-11-28", "machine": machine, "versions": versions}, tmp_path)
     text = (tmp_path / "resume_conformance.md").read_text()
     assert "| ours | 2 of 2 | 0, 0 | 90 of 90 | 0 | 0, 5 | 0, 0 | 75 | 0.50 |" in text
     assert "| other | 0 of 1 | – |" in text
+    assert "| 0, – | 0, 0 | hangs | 0.50 |" in text
     assert "does not resume: no such file" in text
     assert (tmp_path / "resume_conformance.png").is_file()
 
