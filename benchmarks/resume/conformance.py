@@ -104,7 +104,8 @@ class Bench:
         curves, whole = (tool.read_curves(path / "run") for path in (run, unbroken))
         training = compare.gaps_and_doubles(curves.training, whole.training)
         validation = compare.gaps_and_doubles(curves.validation, whole.validation)
-        weights = [torch.load(path / "final.pt", weights_only=True) for path in (run, unbroken)]
+        elsewhere = self._unbroken(tool, cell.resumed_ranks, cell.dropout)
+        got, weights, others = (torch.load(path / "final.pt", weights_only=True) for path in (run, unbroken, elsewhere))
         after = compare.resumed_after(steps, again)
         return result | {
             "resumed_after": after,
@@ -112,7 +113,8 @@ class Bench:
             **asdict(compare.films_seen(compare.counted(steps, again), self.data.training, EPOCHS)),
             "steps_after": len(again),
             "steps_in_order": compare.steps_in_order(again, expected),
-            "largest_difference": compare.largest_difference(*weights),
+            "largest_difference": compare.largest_difference(got, weights),
+            "unbroken_difference": compare.largest_difference(weights, others),
             "gaps": training[0] + validation[0],
             "doubles": training[1] + validation[1],
             "cpu_seconds_to_resume": _first_step(resumed)["cpu"] if again else None,

@@ -12,7 +12,7 @@ from genre_lightning.evaluation.plots import style
 
 Row = Mapping[str, Any]
 TOLERANCE_OTHER_RANKS = 1e-4
-"""Sums over another number of ranks round differently."""
+"""Sums over another number of ranks round differently; a tool's unbroken runs may differ by more, which counts then."""
 AS_UNBROKEN, WEIGHTS, FILMS, FAILED = "as unbroken", "weights differ", "films twice or never", "does not resume"
 COLOURS = {AS_UNBROKEN: style.BLUE, WEIGHTS: style.ORANGE, FILMS: style.RED, FAILED: style.GREY}
 
@@ -23,7 +23,8 @@ def verdict(row: Row) -> str:
         return FAILED
     if row["twice"] or row["never"]:
         return FILMS
-    tolerance = 0.0 if row["ranks"] == row["resumed_ranks"] else TOLERANCE_OTHER_RANKS
+    same = row["ranks"] == row["resumed_ranks"]
+    tolerance = 0.0 if same else max(TOLERANCE_OTHER_RANKS, row["unbroken_difference"])
     return AS_UNBROKEN if row["largest_difference"] <= tolerance else WEIGHTS
 
 
@@ -65,7 +66,7 @@ def summary(rows: Sequence[Row]) -> str:
             line += [
                 f"{_worst(done, 'twice_in_worst_epoch')}, {_worst(done, 'never_in_worst_epoch')}",
                 f"{sum(row['steps_in_order'] for row in done)} of {sum(row['steps_after'] for row in done)}",
-                _difference(max(row["largest_difference"] for row in done)),
+                _weights(max(done, key=lambda row: row["largest_difference"])),
                 ", ".join(lost),
                 f"{_worst(done, 'gaps')}, {_worst(done, 'doubles')}",
             ]
@@ -99,7 +100,7 @@ def every_cut(rows: Sequence[Row]) -> str:
             line += [
                 f"{row['twice']}, {row['never']}",
                 f"{row['steps_in_order']} of {row['steps_after']}",
-                _difference(row["largest_difference"]),
+                _weights(row),
                 str(row["steps_lost"]),
                 f"{row['gaps']} missing, {row['doubles']} double",
             ]
@@ -134,8 +135,12 @@ def _worst(rows: Sequence[Row], name: str, signal: str = "") -> str:
     return str(max((row[name] for row in rows if row["signal"] == signal or not signal), default="–"))
 
 
-def _difference(value: float) -> str:
-    return f"{value:.1e}" if value else "0"
+def _weights(row: Row) -> str:
+    """Return the difference; on other ranks beside that of the tool's unbroken runs on both numbers of ranks."""
+    numbers = [row["largest_difference"]]
+    if row["ranks"] != row["resumed_ranks"]:
+        numbers.append(row["unbroken_difference"])
+    return " / ".join(f"{number:.1e}" if number else "0" for number in numbers)
 
 
 def _after_signal(rows: Sequence[Row]) -> str:

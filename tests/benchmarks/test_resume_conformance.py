@@ -63,7 +63,7 @@ def row(**changes):
         "statuses": [75], "hung": False, "resumed_statuses": [0], "finished": True,
         "steps_lost": 0, "twice": 0, "never": 0,
         "twice_in_worst_epoch": 0, "never_in_worst_epoch": 0, "steps_after": 45, "steps_in_order": 45,
-        "largest_difference": 0.0, "gaps": 0, "doubles": 0, "cpu_seconds_to_resume": 0.5,
+        "largest_difference": 0.0, "unbroken_difference": 0.0, "gaps": 0, "doubles": 0, "cpu_seconds_to_resume": 0.5,
     } | changes  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def row(**changes):
         ({"largest_difference": 1e-9}, present.WEIGHTS),
         ({"largest_difference": 1e-9, "resumed_ranks": 2}, present.AS_UNBROKEN),
         ({"largest_difference": 1e-3, "resumed_ranks": 2}, present.WEIGHTS),
+        ({"largest_difference": 1e-3, "resumed_ranks": 2, "unbroken_difference": 2e-3}, present.AS_UNBROKEN),
         ({"never": 1}, present.FILMS),
         ({"twice": 1}, present.FILMS),
         ({"finished": False}, present.FAILED),
@@ -104,6 +105,7 @@ def test_committed_results_hold_what_is_claimed_of_this_framework():
     assert len(mine) == len({(c["moment"], c["signal"], c["ranks"], c["resumed_ranks"]) for c in cells})
     for cell in mine:
         assert present.verdict(cell) == present.AS_UNBROKEN, cell
+        assert cell["largest_difference"] <= (0 if cell["ranks"] == cell["resumed_ranks"] else 1e-4), cell
         assert cell["gaps"] == cell["doubles"] == 0, cell
         assert cell["steps_lost"] == 0 or cell["signal"] == "SIGKILL", cell
         assert cell["steps_in_order"] == cell["steps_after"], cell
