@@ -25,8 +25,8 @@ from starts import Ended, Zygote, start
 from tools import PRELOADED, PROJECT, TOOLS, Data, Tool, interpreter, make_data, versions
 
 sys.path[:0] = [str(PROJECT / "benchmarks")]
+import present  # noqa: E402
 from machine import machine  # noqa: E402
-from present import write_results  # noqa: E402
 
 EPOCHS = 3
 MOMENTS = {
@@ -99,7 +99,8 @@ class Bench:
         }
         steps, again = compare.steps_of(cut.journal), compare.steps_of(resumed.journal)
         if not result["finished"]:
-            return result | {"why": "hangs" if resumed.hung else resumed.last_line[:300]}
+            why = resumed.last_line.replace(f"{run}/", "")[:200]
+            return result | {"why": "hangs" if resumed.hung else why}
         expected = compare.steps_of(json.loads((unbroken / "steps.json").read_text()))
         curves, whole = (tool.read_curves(path / "run") for path in (run, unbroken))
         training = compare.gaps_and_doubles(curves.training, whole.training)
@@ -173,15 +174,16 @@ def main() -> int:
     results["machine"] = machine("cpu")
     results["versions"] = {name: versions(name, python) for name, python in pythons.items()}
     bench = Bench(work, make_data(work), pythons)
-    for cell in cells():
-        key = asdict(cell)
+    order = [asdict(cell) for cell in cells()]
+    for cell, key in zip(cells(), order, strict=True):
         if options.only not in str(cell) or any(key.items() <= done.items() for done in results["cells"]):
             continue
         measured = bench.measure(cell)
         results["cells"].append(measured)
+        results["cells"].sort(key=lambda row: order.index({name: row[name] for name in key}))
         print(f"{cell}: { ({k: v for k, v in measured.items() if k not in key}) }", flush=True)
         path.write_text(json.dumps(results, indent=1) + "\n")
-    write_results(results, out)
+    present.write_results(results, out)
     return 0
 
 
