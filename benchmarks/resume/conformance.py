@@ -166,22 +166,23 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     os.environ["GENRE_LIGHTNING_CACHE"] = str(work / "cache")
     os.environ["PYTHONPATH"] = str(PROJECT)
-    pythons = {t.environment: interpreter(t.environment, given, options.venvs or work / "venvs") for t in TOOLS}
     out = options.out or work
     path = out / "resume_conformance.json"
-    results = json.loads(path.read_text()) if path.is_file() else {"cells": []}
+    results = json.loads(path.read_text()) if path.is_file() else {"cells": [], "versions": {}}
+    order = [asdict(cell) for cell in cells()]
+    measured = [{name: row[name] for name in order[0]} for row in results["cells"]]
+    open_cells = [cell for cell in cells() if options.only in str(cell) and asdict(cell) not in measured]
+    needed = {tool.environment for tool in TOOLS if any(cell.tool == tool.name for cell in open_cells)}
+    pythons = {name: interpreter(name, given, options.venvs or work / "venvs") for name in sorted(needed)}
     results["date"] = datetime.date.today().isoformat()
     results["machine"] = machine("cpu")
-    results["versions"] = {name: versions(name, python) for name, python in pythons.items()}
+    results["versions"] |= {name: versions(name, python) for name, python in pythons.items()}
     bench = Bench(work, make_data(work), pythons)
-    order = [asdict(cell) for cell in cells()]
-    for cell, key in zip(cells(), order, strict=True):
-        if options.only not in str(cell) or any(key.items() <= done.items() for done in results["cells"]):
-            continue
-        measured = bench.measure(cell)
-        results["cells"].append(measured)
-        results["cells"].sort(key=lambda row: order.index({name: row[name] for name in key}))
-        print(f"{cell}: { ({k: v for k, v in measured.items() if k not in key}) }", flush=True)
+    for cell in open_cells:
+        row = bench.measure(cell)
+        results["cells"].append(row)
+        results["cells"].sort(key=lambda row: order.index({name: row[name] for name in order[0]}))
+        print(f"{cell}: {present.verdict(row)}, {row.get('steps_lost', 'all')} steps lost", flush=True)
         path.write_text(json.dumps(results, indent=1) + "\n")
     present.write_results(results, out)
     return 0
