@@ -6,7 +6,7 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real test-thorough test-browser test-slurm faults gpu-check bench bench-quality ablations gpu-bench outputs lint format types docs dist wheel clean
+.PHONY: help install quickstart test test-real test-thorough test-browser test-slurm faults gpu-check bench bench-quality ablations conformance gpu-bench outputs lint format types docs dist wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-quality: $(STAMP) ## validation mAP of an epoch of each side of the benchm
 
 ablations: $(STAMP) ## measure what each input and technique adds: runs without a result; set MOVIES_CSV, ENCODER_DIR, LLAMA_REAL
 	$(BIN)/python benchmarks/ablations/run.py $(MOVIES_CSV) $(if $(ENCODER_DIR),--encoder $(ENCODER_DIR)) $(if $(LLAMA_REAL),--decoder $(LLAMA_REAL))
+
+conformance: $(STAMP) ## cut and resume a small training here and with its peers, each in its own environment: an hour
+	$(BIN)/python benchmarks/resume/conformance.py
 
 gpu-bench: ## training speed on a CUDA GPU, DistilBERT and a 7B Llama: needs PYTHON with the libraries, not the lock
 	$(PYTHON) benchmarks/training/bench.py --device cuda --rounds 1
