@@ -31,7 +31,7 @@ def drawable(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     missing = frozenset("".join(shown)) - usual
     families, unknown = _families_for(missing) if missing else ((), frozenset())
     drawn = ("".join(_escape(c) if c in unknown else c for c in name) for name in shown)
-    with mpl.rc_context({"font.family": [*mpl.rcParams["font.family"], *families]}):
+    with mpl.rc_context({"font.family": [*mpl.rcParamsDefault["font.family"], *families]}):
         yield tuple(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in drawn)
 
 

@@ -67,9 +67,9 @@ class GenreClassifier(StoredModule):
 
     def on_fit_start(self) -> None:
         """Take what the training starts from, and let the buffers of a step serve the next one."""
-        fresh = self.starts_from is None and self.trainer.ckpt_path is None
+        continued = self.starts_from is not None
         self._start()
-        if fresh and self.lora is not None and self.lora.init == "eva":
+        if self.lora is not None and self.lora.init == "eva" and not continued and self.trainer.ckpt_path is None:
             start_from_activations(self, self.trainer)
         if self.device.type == "cpu":
             keep_freed_memory()

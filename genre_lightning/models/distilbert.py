@@ -33,6 +33,7 @@ from genre_lightning.models.layers.packing import FULL_ATTENTION, encoder_inputs
 from genre_lightning.models.layers.pooling import pool, pool_packed
 from genre_lightning.models.lora import add_lora
 from genre_lightning.models.metadata import BaseMetadata, CheckpointMetadata
+from genre_lightning.models.quantization import known_warnings
 from genre_lightning.progress import say
 from genre_lightning.types import Batch, DataSpec, Layout
 from genre_lightning.vocabulary import vocabulary_size
@@ -140,11 +141,13 @@ class DistilBertClassifier(GenreClassifier):
         self.backbone_config, lora = config, self.options.lora
         self.backbone: nn.Module = backbone
         if lora:
-            self.backbone = add_lora(
-                backbone, lora, config.model_type, unfreeze=self.options.unfreeze, shape_only=self.shape_only
-            )
+            with known_warnings():
+                self.backbone = add_lora(
+                    backbone, lora, config.model_type, unfreeze=self.options.unfreeze, shape_only=self.shape_only
+                )
         elif self.options.adapter:
-            self.backbone, names = add_adapter(backbone, self.options.adapter, config.model_type, self.seed)
+            with known_warnings():
+                self.backbone, names = add_adapter(backbone, self.options.adapter, config.model_type, self.seed)
             self.adapter_state = frozenset(f"backbone.{name}" for name in names)
         width = config.hidden_size
         linear = nn.Linear(width, len(spec.genres))

@@ -29,6 +29,7 @@ from genre_lightning.evaluation.console import SafeConsole, print_headlines
 from genre_lightning.evaluation.decisions import fit_decision, read_decision
 from genre_lightning.evaluation.figure_fonts import drawable
 from genre_lightning.evaluation.plots.figures import write_figures
+from genre_lightning.evaluation.plots.style import styled
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.export.card import Exported, model_card
@@ -267,6 +268,8 @@ def test_a_font_that_has_the_characters_is_added():
     only = next(c for c in sorted(stix - usual) if c > "\u1d00")
     with drawable(["Drama", f"{only}x"]) as shown:
         assert shown == ("Drama", f"{only}x")
+        families = styled(lambda: mpl.rcParams["font.family"])()  # where plots are drawn
+        assert families[-1] in {font.name for font in font_manager.fontManager.ttflist}
         assert mpl.rcParams["font.family"][-1] in {font.name for font in font_manager.fontManager.ttflist}
         assert len(mpl.rcParams["font.family"]) == 2
     with drawable(["\U000e0041x"]) as shown:

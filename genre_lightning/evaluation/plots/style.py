@@ -18,7 +18,9 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E
 INK, FAINT = "#1f2937", "#e5e7eb"
 DOTS_PER_INCH = 150
 # matplotlib reads a matplotlibrc of the working directory, by which a stranger's folder could have TeX run
-_DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith(("backend", "webagg."))}
+# the fonts are those of `drawable`, which adds to the default ones what the names of genres need
+_LEFT_ALONE = ("backend", "webagg.", "font.family")
+_DEFAULTS = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith(_LEFT_ALONE)}
 _SETTINGS = {
     **_DEFAULTS,
     "font.size": 9,
