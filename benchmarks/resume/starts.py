@@ -80,11 +80,11 @@ class Ended:
     """How a start ended.
 
     Attributes:
-        statuses: exit status of each rank, negative for a signal.
-        journal: lines of all ranks.
-        began: time of the start, in seconds since the epoch.
-        last_line: of what the ranks wrote.
-        hung: whether ranks were killed because they did not end.
+        statuses: Exit status of each rank, negative for a signal.
+        journal: Lines of all ranks.
+        began: Time of the start, in seconds since the epoch.
+        last_line: Last line that the ranks wrote.
+        hung: Whether ranks were killed because they did not end.
     """
 
     statuses: list[int]
@@ -154,7 +154,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def _place(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """The environment that torchrun gives a rank; none for a single process."""
+    """Return the environment that torchrun gives a rank; none for a single process."""
     if ranks == 1:
         return {}
     return {

@@ -1,7 +1,6 @@
-"""A process that has a tool's libraries loaded, and forks a rank for every line that it reads: imports take most of the
-time of a small run, and are the same for every start.
+"""Load a tool's libraries once, and fork a rank for every line that is read.
 
-Reads {"command", "environment", "log"} and answers {"pid"}; reads {"poll": pid} and answers {"status"}, null while the
+Imports take most of the time of a small run, and are the same for every start. Reads {"command", "environment", "log"} and answers {"pid"}; reads {"poll": pid} and answers {"status"}, null while the
 process runs and negative for a signal.
 """
 

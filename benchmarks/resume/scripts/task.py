@@ -47,7 +47,7 @@ def arguments():
 
 
 def load(path, dropout):
-    """Returns the films of both splits, and the model."""
+    """Return the films of both splits, and the model."""
     content = json.loads(path.read_text())
     torch.manual_seed(0)
     config = BertConfig(

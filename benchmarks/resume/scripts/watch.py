@@ -32,7 +32,7 @@ class Watch:
             file.write(json.dumps({"rank": self.rank, **line}) + "\n")
 
     def moment(self, name):
-        """Waits for the signal if this is the moment of the cut."""
+        """Wait for the signal if this is the moment of the cut."""
         if self.cut == (name, self.steps_done):
             self.cut = None
             self._write(event="moment")
@@ -41,23 +41,23 @@ class Watch:
                 time.sleep(0.02)
 
     def training(self, films):
-        """Notes films whose gradient is about to be computed."""
+        """Note films whose gradient is about to be computed."""
         self.moment("in a step")
         self._films += films
 
     def validation(self):
-        """Notes a batch of a validation."""
+        """Note a batch of a validation."""
         self.moment("in validation")
 
     def step(self, step, epoch):
-        """Notes that the optimizer has made its `step`-th step, before anything is saved."""
+        """Note that the optimizer has made its `step`-th step, before anything is saved."""
         self.steps_done = step
         self._write(event="step", step=step, epoch=epoch, films=self._films, cpu=time.process_time(), time=time.time())
         self._films = []
         self.moment("between steps")
 
     def attach(self, model):
-        """Takes "film" out of the batches of a model of transformers, and notes it."""
+        """Take "film" out of the batches of a model of transformers, and note it."""
 
         def before(module, args, batch):
             films = batch.pop("film").tolist()
@@ -67,13 +67,13 @@ class Watch:
         model.register_forward_pre_hook(before, with_kwargs=True)
 
     def finish(self, weights):
-        """Keeps the final weights."""
+        """Keep the final weights."""
         if self.rank == 0:
             torch.save(dict(weights), self.path.with_name("final.pt"))
         self._write(event="end")
 
     def _halting(self, save):
-        """Makes `torch.save` write half of a file before it waits for the signal."""
+        """Make `torch.save` write half of a file before it waits for the signal."""
 
         def halting(content, file, *args, **options):
             if self.cut != ("in a save", self.steps_done):
