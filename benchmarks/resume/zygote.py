@@ -1,7 +1,7 @@
 """Load a tool's libraries once, and fork a rank for every line that is read.
 
-Imports take most of the time of a small run, and are the same for every start. Reads {"command", "environment", "log"} and answers {"pid"}; reads {"poll": pid} and answers {"status"}, null while the
-process runs and negative for a signal.
+Imports take most of the time of a small run, and are the same for every start. Reads {"command", "environment", "log"}
+and answers {"pid"}; reads {"poll": pid} and answers {"status"}, null while the process runs and negative for a signal.
 """
 
 import importlib
