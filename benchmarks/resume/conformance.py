@@ -20,7 +20,7 @@ from typing import Any
 
 import compare
 import torch
-from starts import Ended, Zygote, start
+from rank_starts import Ended, Zygote, start
 
 from tools import PRELOADED, PROJECT, TOOLS, Data, Tool, interpreter, make_data, versions
 
