@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from experiments import Experiment, Suite
 
-from genre_lightning.evaluation.bootstrap import film_weights, policy_samples, threshold_free_samples
+from genre_lightning.evaluation.bootstrap import bootstrap_samples
 from genre_lightning.evaluation.runs import open_run
 from genre_lightning.evaluation.scored import ScoredSplit
-from genre_lightning.metrics import judged
+from genre_lightning.metrics import judged, policy_metrics, threshold_free_metrics
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "ablations"
 RESAMPLES = 500
@@ -33,12 +33,12 @@ def result_file(suite: Suite, name: str, seed: int) -> Path:
 def measure(run_dir: Path, constant: bool = False) -> dict[str, Any]:
     """Return the test metrics of a run, and the number of films and of trained parameters.
 
+    Each metric is a list: its value on all test films, then on each resample of them. The resamples of two runs on the
+    same films are the same, so that the results of two runs are paired.
+
     Args:
         run_dir: The run's directory.
         constant: Measure what the run is compared with: the most frequent genres for every film.
-
-    Each metric is a list: its value on all test films, then on each resample of them. The resamples of two runs on the
-    same films are the same, so that the results of two runs are paired.
     """
     run = open_run(run_dir, "test").require_finished()
     metrics = run.metrics("test")
@@ -54,17 +54,17 @@ def measure(run_dir: Path, constant: bool = False) -> dict[str, Any]:
     labels, probabilities = scored.labels[order], probabilities[order]
     known = None if scored.known is None else scored.known[order]
     decided = {policy: judged(chosen[order], known) for policy, chosen in decided.items()}
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
-    for weights in (np.ones((1, len(labels)), dtype=np.float32), *film_weights(len(labels), RESAMPLES)):
-        found = {"threshold_free": threshold_free_samples(labels, probabilities, weights, known)}
-        found |= {policy: policy_samples(labels, chosen, weights, known) for policy, chosen in decided.items()}
-        for name, (place, key) in METRICS.items():
-            parts[name].append(found[place][key])
+    exact = {policy: policy_metrics(labels, chosen, known) for policy, chosen in decided.items()}
+    exact["threshold_free"] = threshold_free_metrics(labels, probabilities, known=known)
+    drawn = bootstrap_samples(labels, probabilities, decided, RESAMPLES, known=known)
     return {
         "films": {name: split["films"] for name, split in (run.audit() or {}).get("splits", {}).items()},
         "test_sha256": metrics["split_sha256"],
         "trained_parameters": 0 if constant else metrics.get("trainable_parameters"),
-        "metrics": {name: [round(float(x), 5) for x in np.concatenate(values)] for name, values in parts.items()},
+        "metrics": {
+            name: [round(float(value), 5) for value in (exact[place][key], *drawn[place][key])]
+            for name, (place, key) in METRICS.items()
+        },
     }
 
 

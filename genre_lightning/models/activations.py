@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genre_lightning.distributed.sharded import load_weights
 from genre_lightning.errors import ConfigError
-from genre_lightning.models.lora import adapted_layers
+from genre_lightning.models.lora import ITERATIONS, adapted_layers
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -24,9 +24,6 @@ FILMS = 256
 
 _BYTES = 2**30
 """Of the covariances that are held at once; more layers are measured in further passes over the films."""
-
-_ITERATIONS = 16
-"""Of the randomised SVD, as for the starts that come from the weights."""
 
 
 class Covariance:
@@ -59,7 +56,7 @@ class Covariance:
         found = min(rank, len(mean))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            right = torch.svd_lowrank(covariance, q=min(rank + 8, len(mean)), niter=_ITERATIONS)[2]
+            right = torch.svd_lowrank(covariance, q=min(rank + 8, len(mean)), niter=ITERATIONS)[2]
         rows = torch.zeros(rank, len(mean), device=mean.device)
         rows[:found] = right[:, :found].T
         return rows

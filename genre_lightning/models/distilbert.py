@@ -140,15 +140,14 @@ class DistilBertClassifier(GenreClassifier):
         self._make_ready(backbone, config, spec)
         self.backbone_config, lora = config, self.options.lora
         self.backbone: nn.Module = backbone
-        if lora:
-            with known_warnings():
+        with known_warnings():
+            if lora:
                 self.backbone = add_lora(
                     backbone, lora, config.model_type, unfreeze=self.options.unfreeze, shape_only=self.shape_only
                 )
-        elif self.options.adapter:
-            with known_warnings():
+            elif self.options.adapter:
                 self.backbone, names = add_adapter(backbone, self.options.adapter, config.model_type, self.seed)
-            self.adapter_state = frozenset(f"backbone.{name}" for name in names)
+                self.adapter_state = frozenset(f"backbone.{name}" for name in names)
         width = config.hidden_size
         linear = nn.Linear(width, len(spec.genres))
         # small weights: the first logits are near 0, whatever the scale of the backbone's states

@@ -19,7 +19,7 @@ __all__ = ["START", "LoraOptions", "adapted_layers", "add_lora", "fold_start", "
 START = "start"
 """Name of the frozen adapter that takes away what adapters of PiSSA and OLoRA add at their start."""
 
-_ITERATIONS = 16
+ITERATIONS = 16
 """Of the randomised SVD; its singular values are then right to the digits of float32."""
 
 # attention projections, by the names that the families of encoders and decoders give them
@@ -147,7 +147,7 @@ def _start(layer: Any, init: LoraInit, name: str, weight_of: Callable[[str, torc
         if init == "loftq":
             assert weight_of is not None
             weight = weight_of(f"{name}.weight", weight.shape).to(weight) - weight
-        left, values, right = torch.svd_lowrank(weight, q=min(rank + 8, *weight.shape), niter=_ITERATIONS)
+        left, values, right = torch.svd_lowrank(weight, q=min(rank + 8, *weight.shape), niter=ITERATIONS)
         root = (values[:rank] / scaling).sqrt()
         first, second = (right[:, :rank] * root).T, left[:, :rank] * root
     low.zero_()[:rank] = first
