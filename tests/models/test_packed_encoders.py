@@ -107,11 +107,13 @@ def states(count):
     return [torch.randn(sum(LENGTHS) + 3, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(count)]
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("p", [0.0, 0.3])
-def test_attention_is_its_formula_text_by_text(p):
-    groups = group_texts(LENGTHS, 2)
+def test_attention_is_its_formula_text_by_text(p, causal):
+    groups = group_texts(LENGTHS, 2, causal=causal)
     assert groups.shapes == ((3, 2, 16), (1, 2, 8), (1, 2, 8))
     query, key, value = states(3)
+    key, value = key[:, :1], value[:, :1]  # both heads of the query share one
     torch.manual_seed(5)
     got = attention_in_groups(query, key, value, groups, dropout=p, scaling=0.5)
     torch.manual_seed(5)
@@ -120,18 +122,38 @@ def test_attention_is_its_formula_text_by_text(p):
     parts = []
     for start, length, keep in zip(itertools.accumulate([0, *LENGTHS]), LENGTHS, keeps, strict=False):
         q, k, v = (x[start : start + length].transpose(0, 1) for x in (query, key, value))
-        weight = torch.softmax(q @ k.mT * 0.5, -1) * (keep[:, :length, :length] != 0) * keep_scale(p)
+        scores = q @ k.mT * 0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
+        weight = torch.softmax(scores, -1) * (keep[:, :length, :length] != 0) * keep_scale(p)
         parts.append((weight @ v).transpose(0, 1))
     assert_close(got, torch.cat([*parts, torch.zeros(3, 2, 4, dtype=torch.float64)]))
 
 
 @pytest.mark.slow
-def test_gradient_of_attention_with_dropout():
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradient_of_attention_with_dropout(causal):
     def attend(*inputs):
         torch.manual_seed(5)
-        return attention_in_groups(*inputs, group_texts(LENGTHS, 2), dropout=0.3, scaling=0.5)
+        return attention_in_groups(*inputs, group_texts(LENGTHS, 2, causal=causal), dropout=0.3, scaling=0.5)
 
     assert torch.autograd.gradcheck(attend, states(3))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_in_bfloat16_is_that_in_float32_but_for_its_rounding(causal):
+    """Training in bfloat16 takes products of its own, and nothing else takes them if there is no dropout."""
+    groups = group_texts(LENGTHS, 2, causal=causal)
+    made = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(7)
+        query, key, value = (x.detach().bfloat16().to(dtype).requires_grad_() for x in states(3))
+        one = attention_in_groups(query, key, value, groups, dropout=0.0, scaling=0.5)
+        one.backward(torch.randn(one.shape, dtype=torch.float64).bfloat16().to(dtype))
+        made.append([one.float(), *(x.grad.float() for x in (query, key, value))])
+    assert "_GroupAttention" in one.grad_fn.next_functions[0][0].name()
+    for exact, rounded in zip(*made, strict=True):
+        assert_close(rounded, exact, atol=0.03, rtol=0.03)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

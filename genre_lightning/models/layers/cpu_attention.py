@@ -32,12 +32,16 @@ class TextGroups:
         rows: int64 (states after,): which state before stands at each place; padding names some state of its text.
         places: int64 (states before,): where each stands after; of the texts' tokens only.
         masks: Mask of each group, bool (texts, 1, 1, places): true for tokens that are not padding.
+        causal: Whether a token sees only those before it.
     """
 
-    def __init__(self, shapes: tuple[tuple[int, int, int], ...], rows: Tensor, masks: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self, shapes: tuple[tuple[int, int, int], ...], rows: Tensor, masks: tuple[Tensor, ...], causal: bool
+    ) -> None:
         self.shapes = shapes
         self.rows = rows
         self.masks = masks
+        self.causal = causal
         self._real = torch.cat([self._for_all(mask, 1) for mask in masks])
         (real,) = self._real.nonzero(as_tuple=True)
         self.places = torch.empty_like(real)
@@ -50,9 +54,10 @@ class TextGroups:
         return mask.expand(-1, heads, places, -1).reshape(-1)
 
     def padding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return what all layers use: (states after, 1), 0 for padding and else 1; (weights,), its -inf and else 0."""
+        """Return what all layers use: (states after, 1), 0 for padding, else 1; (weights,), -inf for unseen, else 0."""
         if dtype not in self._padding:
-            biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in self.masks]
+            seen = (mask & _past(mask.shape[-1]) if self.causal else mask for mask in self.masks)
+            biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in seen]
             bias = torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
             self._padding[dtype] = (self._real.to(dtype)[:, None], bias)
         return self._padding[dtype]
@@ -96,12 +101,18 @@ def neighbours_of_like_length(lengths: Sequence[int]) -> list[tuple[int, int, in
     return groups
 
 
-def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
+def _past(places: int) -> Tensor:
+    """Return for each place which places a token there sees if it sees only those before it, and itself; bool."""
+    return torch.ones(places, places, dtype=torch.bool).tril_()
+
+
+def group_texts(lengths: Sequence[int], heads: int, *, causal: bool = False) -> TextGroups:
     """Group neighbouring texts of like length.
 
     Args:
         lengths: Tokens of each text, in the order of the row.
         heads: Number of attention heads.
+        causal: Whether a token sees only those before it, and itself.
     """
     shapes, rows, masks = [], [], []
     first_token = 0
@@ -114,35 +125,49 @@ def group_texts(lengths: Sequence[int], heads: int) -> TextGroups:
         masks.append(torch.from_numpy(place < own[:, None])[:, None, None, :])
         shapes.append((end - first, heads, places))
         first_token += int(own.sum())
-    return TextGroups(tuple(shapes), torch.from_numpy(np.concatenate(rows)), tuple(masks))
+    return TextGroups(tuple(shapes), torch.from_numpy(np.concatenate(rows)), tuple(masks), causal)
 
 
 def attention_in_groups(
-    query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, *, dropout: float, scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    groups: TextGroups,
+    *,
+    dropout: float,
+    scaling: float,
+    training: bool = True,
 ) -> Tensor:
-    """Return softmax(query keyᵀ · scaling) value within each text, every token seeing the whole of its text.
+    """Return softmax(query keyᵀ · scaling) value within each text.
 
     Args:
         query: (tokens, heads, width of a head), texts one behind another; the result for tokens behind them is 0.
-        key: Keys, of the shape of `query`.
-        value: Values, of the shape of `query`.
+        key: Keys, of the shape of `query`, or with a head for several of the query.
+        value: As `key`.
         groups: Groups of the texts.
         dropout: Dropout of the attention weights.
         scaling: Factor of the products.
+        training: Whether there will be a backward pass.
 
     Returns:
         As `query`.
     """
     with torch.autocast(query.device.type, enabled=False):
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         states = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]
-        if dropout:
-            # torch has no kernel with dropout for the CPU, and its detour takes a third of the step
-            return _DroppedAttention.apply(*states, groups, dropout, scaling).view_as(query)
+        # torch has no kernel with dropout for the CPU, and its detour takes a third of the step; its backward pass in
+        # bfloat16 takes twice that in float32, and five times that of the products
+        if dropout or (training and query.dtype == torch.bfloat16):
+            return _GroupAttention.apply(*states, groups, dropout, scaling).view_as(query)
         parts = zip(*(groups.split(x.index_select(0, groups.rows)) for x in states), groups.masks, strict=True)
         found = []
         for *of_group, mask in parts:
             q, k, v = (x.view(len(mask), -1, *x.shape[1:]) for x in of_group)
-            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+            # padding comes last: tokens of a causal model do not see it
+            mask = None if groups.causal else mask
+            mixed = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=groups.causal, scale=scaling
+            )
             found.append(mixed.flatten(0, 2))
         before = torch.cat(found).index_select(0, groups.places)
         if tail := len(states[0]) - len(before):
@@ -150,8 +175,8 @@ def attention_in_groups(
         return before.view_as(query)
 
 
-class _DroppedAttention(torch.autograd.Function):
-    """The attention with dropout of its weights; Srivastava et al., 2014, applied as in Vaswani et al., 2017.
+class _GroupAttention(torch.autograd.Function):
+    """The attention as products, with dropout of its weights (Srivastava et al., 2014; Vaswani et al., 2017).
 
     Weights of all groups share one buffer: what is done to each weight alone is one operation, not one for each group.
     """
@@ -171,9 +196,9 @@ class _DroppedAttention(torch.autograd.Function):
         scores += bias
         for score, weight in zip(of_groups, groups.split_weights(weights), strict=True):
             torch.softmax(score, -1, out=weight)
-        kept = keep_mask((groups.weights,), dropout)
-        dropped = masked(weights, kept, out=scores)
-        for weight, v, out in zip(of_groups, groups.split(value), groups.split(mixed), strict=True):
+        kept = keep_mask((groups.weights,), dropout) if dropout else None
+        dropped = weights if kept is None else masked(weights, kept, out=scores)
+        for weight, v, out in zip(groups.split_weights(dropped), groups.split(value), groups.split(mixed), strict=True):
             torch.bmm(weight, v, out=out)
         ctx.save_for_backward(query, key, value, kept, weights, dropped)
         ctx.groups, ctx.dropout, ctx.scaling, ctx.states = groups, dropout, scaling, states
@@ -192,7 +217,8 @@ class _DroppedAttention(torch.autograd.Function):
         for i in range(len(groups.shapes)):
             torch.bmm(d[i].transpose(1, 2), g[i], out=of_v[i])
             torch.bmm(g[i], v[i].transpose(1, 2), out=of_w[i])
-        masked(of_weights, kept, out=of_weights)
+        if kept is not None:
+            masked(of_weights, kept, out=of_weights)
         for i in range(len(groups.shapes)):
             of_scores = torch._softmax_backward_data(of_w[i], w[i], -1, weights.dtype)
             torch.bmm(of_scores, k[i], out=of_q[i])

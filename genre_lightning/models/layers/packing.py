@@ -130,17 +130,18 @@ def text_attention(
     if slots is None or places is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
-    if groups is not None:
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        dropout, scaling = kwargs.get("dropout", 0.0), kwargs["scaling"]
-        return attention_in_groups(q, k, v, groups, dropout=dropout, scaling=scaling)[None], None
-
     if ends is not None and _flash_takes(value):
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         dropout, scaling = kwargs.get("dropout", 0.0), kwargs.get("scaling")
         # the tail may be longer than all texts; the kernel takes 128 tokens at once anyway
         longest = max(slots.shape[1], _TOKENS_MULTIPLES["cuda"])
         mixed = flash_attention(q, k, v, ends, longest, causal=slot_mask is None, dropout=dropout, scaling=scaling)
+        return mixed[None], None
+
+    if groups is not None:
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        dropout, scaling = kwargs.get("dropout", 0.0), kwargs["scaling"]
+        mixed = attention_in_groups(q, k, v, groups, dropout=dropout, scaling=scaling, training=module.training)
         return mixed[None], None
 
     def apart(states: Tensor) -> Tensor:
@@ -151,6 +152,14 @@ def text_attention(
     mask = None if slot_mask is None else slot_mask[:, None, None, :]
     mixed, _ = sdpa_attention_forward(module, apart(query), apart(key), apart(value), mask, **kwargs)
     return mixed.flatten(0, 1).index_select(0, places)[None], None
+
+
+def decoder_groups(batch: dict[str, Tensor], config: PretrainedConfig, *, causal: bool) -> TextGroups | None:
+    """Return the groups of like length of a decoder's packed batch on a CPU; None for other batches and devices."""
+    last = batch.get("last_tokens")
+    if last is None or last.device.type != "cpu":
+        return None
+    return group_texts(packed_lengths(last).tolist(), config.num_attention_heads, causal=causal)
 
 
 def full_attention_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
