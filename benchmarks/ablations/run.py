@@ -47,7 +47,7 @@ class Runner:
         self.threads = options.threads
 
     def run(self, suite: Suite, experiment: Experiment, seed: int) -> dict[str, Any]:
-        """Run an experiment; return its result.
+        """Run an experiment, and those that it is made of; return its result.
 
         Raises:
             SystemExit: The command fails, or a file that it needs is missing.
@@ -74,22 +74,38 @@ class Runner:
             arguments += [str(self.directory(suite, member, seed)) for member in experiment.members]
         else:
             arguments += self.options(experiment, place)
+        costs = self.start(experiment.name, arguments, place.with_suffix(".log"))
+        return about | costs | (measure(place) if experiment.evaluated else {})
+
+    def start(self, name: str, arguments: list[str], log: Path) -> dict[str, float]:
+        """Run a command in a process of its own; return its CPU and wall seconds, and its peak memory in GiB.
+
+        Args:
+            name: Name of the experiment.
+            arguments: Arguments of `genre-lightning`.
+            log: Takes the output.
+
+        Raises:
+            SystemExit: The command fails.
+        """
         started = time.monotonic()
-        with place.with_suffix(".log").open("ab") as log:
-            environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+        with log.open("ab") as output:
             child = subprocess.Popen(
-                [*COMMAND, *arguments], cwd=self.work, env=environment, stdout=log, stderr=subprocess.STDOUT
+                [*COMMAND, *arguments],
+                cwd=self.work,
+                env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
-            last = place.with_suffix(".log").read_text(errors="replace").strip().splitlines()[-1:]
-            raise SystemExit(f"{experiment.name} failed: {' '.join(last)}\nits output: {place.with_suffix('.log')}")
-        return about | {
+            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise SystemExit(f"{name} failed: {' '.join(last)}\nits output: {log}")
+        return {
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime),
             "wall_seconds": round(time.monotonic() - started),
             "peak_gib": round(usage.ru_maxrss / 2**20, 2),
-            **(measure(place) if experiment.evaluated else {}),
         }
 
     def directory(self, suite: Suite, name: str, seed: int) -> Path:
