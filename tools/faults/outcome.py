@@ -14,7 +14,7 @@ import torch
 from genre_lightning.distributed.checkpoint.io import read_checkpoint
 
 # what depends on a clock or the system, and names that hold a digest of such a value
-_CLOCKS = ("made_by", "date", "seconds", "checkpoint/seconds", "checkpoint_sha256", "sha256")
+_CLOCKS = ("made_by", "git_commit", "date", "seconds", "checkpoint/seconds", "checkpoint_sha256", "sha256")
 _CLOCK_GROUPS = ("throughput/", "memory/")
 
 
