@@ -15,8 +15,8 @@ export GENRE_LIGHTNING_PYTHON=${GENRE_LIGHTNING_PYTHON:-${VIRTUAL_ENV:-$SLURM_SU
 # export HF_HUB_OFFLINE=1
 # export WANDB_MODE=offline
 
-# -- threads: a rank uses the CPUs that its task was given -------------------------------------------------------------
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
+# -- threads: a rank uses the CPUs that its task was given, divided among the ranks of the task ------------------------
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((${SLURM_CPUS_PER_TASK:-1} + ${ranks_per_task:-1} - 1) / ${ranks_per_task:-1}))}
 
 # -- NCCL --------------------------------------------------------------------------------------------------------------
 # The network interface between the nodes, where NCCL or gloo chooses a wrong one; gloo takes a name that NCCL is given:

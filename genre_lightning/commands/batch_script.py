@@ -67,16 +67,18 @@ def batch_script(
     *,
     name: str,
     command: str = "fit",
+    ranks_per_task: int = 1,
 ) -> str:
     """Fill in the batch script.
 
     Args:
         options: Of `submit`.
-        step: That each task is done on.
+        step: That each task of an array is done on: its tasks are the ranks.
         folder: Of the script and the logs.
         tasks: Arguments of the command, for each task of an array; a single one is a job without an array.
         name: Of the job.
         command: Of `genre-lightning`.
+        ranks_per_task: That the command starts itself; srun starts the others.
 
     Raises:
         ConfigError: An option that no directive can hold.
@@ -84,12 +86,13 @@ def batch_script(
     array = {"array": f"0-{len(tasks) - 1}"} if len(tasks) > 1 else {}
     script = batch.render(
         batch.TEMPLATE.read_text(encoding="utf-8"),
-        {**_directives(options, folder, step, name, is_array=bool(array)), **array},
+        {**_directives(options, folder, step, name, ranks_per_task, is_array=bool(array)), **array},
         {
             "GENRE_LIGHTNING_SLURM": str(scripts_of(folder.parent)),
             "GENRE_LIGHTNING_MAX_REQUEUES": "0" if options.no_requeue else str(options.max_requeues),
             "GENRE_LIGHTNING_PYTHON": os.environ.get("GENRE_LIGHTNING_PYTHON", sys.executable),
             **({"GENRE_LIGHTNING_COMMAND": command} if command != "fit" else {}),
+            **({"GENRE_LIGHTNING_RANKS_PER_TASK": str(ranks_per_task)} if ranks_per_task > 1 else {}),
         },
         tasks,
     )
@@ -98,14 +101,16 @@ def batch_script(
 
 
 def _directives(
-    options: argparse.Namespace, folder: Path, step: PlannedStep, name: str, *, is_array: bool
+    options: argparse.Namespace, folder: Path, step: PlannedStep, name: str, ranks_per_task: int, *, is_array: bool
 ) -> dict[str, str | None]:
+    has_gpus = step.accelerator == "cuda"
+    cpus = _CPUS_PER_GPU * ranks_per_task if has_gpus else ranks_per_task
     directives: dict[str, str | None] = {
         "job-name": name,
         "nodes": str(step.nodes),
-        "ntasks-per-node": str(step.tasks_per_node),
-        "gpus-per-node": str(options.gpus_per_node) if options.gpus_per_node else None,
-        "cpus-per-task": str(_CPUS_PER_GPU) if options.gpus_per_node else None,
+        "ntasks-per-node": str(step.tasks_per_node // ranks_per_task),
+        "gpus-per-node": str(step.tasks_per_node) if has_gpus else None,
+        "cpus-per-task": str(cpus) if cpus > 1 else None,
         "output": f"{batch.file_name(folder)}/{'%A_%a' if is_array else '%j'}.log",
         # relative paths in a configuration are of the folder that it was submitted from
         "chdir": str(Path.cwd()),

@@ -94,25 +94,25 @@ def _checked(words: Sequence[str], step: PlannedStep) -> tuple[Setup, str]:
 def _submit_workers(options: argparse.Namespace, step: PlannedStep, words: Sequence[str]) -> int:
     """Start a study, or take one that exists, and queue workers for it."""
     from genre_lightning.commands.tune import begin_study, tune_parser
+    from genre_lightning.tuning.configuration import devices_of
 
     if options.array:
         raise ConfigError("--array is for runs without a search: leave it out, or name the values in --space")
-    if step.tasks != 1:
-        raise ConfigError(
-            f"a trial has one device, and each worker here would have {step.tasks}: use --workers instead"
-        )
     given, rest = tune_parser().parse_known_args(list(words))
     if given.worker or given.finish or given.parallel > 1:
         raise ConfigError("submit tune queues --workers N: leave --worker, --parallel and --finish out")
-    if (given.devices_per_trial or 1) > 1:
-        raise ConfigError("submit tune gives each worker one device: leave --devices_per_trial out")
     require_optuna(given.sampler or "")
     study = StudyDirectory(given.study.expanduser().absolute())
+    ranks = given.devices_per_trial or (devices_of(study) if study.file.is_file() else 1)
+    trial = _step_of_trial(step, ranks)
     folder = study.path / "slurm"
-    task = ["--study", str(study.path), "--worker", "--max_failures", str(given.max_failures), *_trust()]
+    task = ["--study", str(study.path), "--worker", "--devices_per_trial", str(ranks)]
+    task += ["--max_failures", str(given.max_failures), *_trust()]
     count = options.workers or 1
-    script = batch_script(options, step, folder, [task] * count, name=study.path.name, command="tune")
-    begin_study(study, given, rest, planned=step, dry_run=options.dry_run)
+    script = batch_script(
+        options, trial, folder, [task] * count, name=study.path.name, command="tune", ranks_per_task=ranks
+    )
+    begin_study(study, given, rest, planned=trial, dry_run=options.dry_run)
     if options.dry_run:
         print(script, end="")
         return 0
@@ -123,6 +123,26 @@ def _submit_workers(options: argparse.Namespace, step: PlannedStep, words: Seque
     say(f"         tail -F {shlex.quote(str(folder))}/{job}*.log")
     say(f"cancel   scancel {job}")
     return 0
+
+
+def _step_of_trial(step: PlannedStep, ranks: int) -> PlannedStep:
+    """Return what a trial is trained on: ranks on one node, which the one task of a worker's job starts.
+
+    Args:
+        step: As the options of `submit` have it; 1 GPU is their default.
+        ranks: Of each trial.
+
+    Raises:
+        ConfigError: The options ask for other devices than those of a trial.
+    """
+    if step.nodes != 1:
+        raise ConfigError(f"--nodes {step.nodes}: a trial runs on one node: leave --nodes out, or use --workers")
+    if step.tasks not in ((1, ranks) if step.accelerator == "cuda" else (1,)):
+        raise ConfigError(
+            f"each worker would have {step.tasks} devices, and a trial --devices_per_trial {ranks}: give tune "
+            f"--devices_per_trial {step.tasks}, or use --workers for more trials at once"
+        )
+    return PlannedStep(1, ranks, step.accelerator)
 
 
 def _trust() -> list[str]:
@@ -138,7 +158,8 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     add("--nodes", type=within(int, at_least(1, 10**6)), default=1, metavar="N", help="nodes (default: 1)")
     add("--gpus-per-node", type=within(int, at_least(0, 10**6)), default=1, metavar="N",
-        help="GPUs of each node, a rank on each; 0: one rank on the CPUs of each node (default: 1)")  # fmt: skip
+        help="GPUs of each node, a rank on each; 0: one rank on the CPUs of each node (default: 1; of 'submit tune' "
+        "as many as --devices_per_trial)")  # fmt: skip
     add("--time", metavar="TIME", help="time limit of one start of the job, as sbatch takes it (default: 8:00:00)")
     add("--partition", metavar="NAME", help="where to queue the job (default: the cluster's own)")
     add("--account", metavar="NAME", help="what to charge it to (default: the user's own)")

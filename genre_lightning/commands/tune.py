@@ -12,6 +12,7 @@ from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.search_options import add_space
 from genre_lightning.distributed.launch import has_company
+from genre_lightning.distributed.slurm import leave_step
 from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer_json, say
 from genre_lightning.tuning.sampling import PRUNINGS, SAMPLERS
@@ -38,15 +39,13 @@ def tune(arguments: Sequence[str]) -> int:
         return 0
     if has_company():
         raise ConfigError(
-            "tune starts the ranks of its trials itself: start it without torchrun, and use --parallel N or "
-            "--devices_per_trial N"
+            "tune starts the ranks of its trials itself: start it without torchrun, by srun with one task, and use "
+            "--parallel N or --devices_per_trial N"
         )
-    if options.finish:
-        folder.require()
-        return _finish(folder, options, words)
-    if options.worker:
-        if words:
-            raise ConfigError(f"--worker takes all settings from the study: leave {words[0]} out")
+    leave_step()
+    if options.worker and words:
+        raise ConfigError(f"--worker takes all settings from the study: leave {words[0]} out")
+    if options.worker or options.finish:
         folder.require()
     else:
         begin_study(folder, options, words)
@@ -55,12 +54,14 @@ def tune(arguments: Sequence[str]) -> int:
     from genre_lightning.tuning.parallel import TUNER
     from genre_lightning.tuning.worker import TrialsFailError, work
 
-    devices, visible = _devices(folder, options)
-    if options.parallel > 1:
-        return _in_parallel(folder, options, devices, visible)
     tuner = os.environ.get(TUNER)
     if options.worker and tuner is not None:
         watch_parent(int(tuner), "the tuner")
+    if options.finish:
+        return _finish(folder, options, words)
+    devices, visible = _devices(folder, options)
+    if options.parallel > 1:
+        return _in_parallel(folder, options, devices, visible)
     check_same_films(folder, devices)
     try:
         work(folder, options.max_failures, devices)
@@ -80,15 +81,13 @@ def _devices(folder: StudyDirectory, options: argparse.Namespace) -> tuple[int, 
     """
     from genre_lightning.tuning.configuration import accelerator_of_study, devices_of
     from genre_lightning.tuning.parallel import worker_devices
-    from genre_lightning.tuning.trials import check_ranks
 
     devices = options.devices_per_trial or devices_of(folder)
-    check_ranks(devices)
     return devices, worker_devices(accelerator_of_study(folder), options.parallel, devices)
 
 
 def _in_parallel(folder: StudyDirectory, options: argparse.Namespace, devices: int, visible: list[str]) -> int:
-    from genre_lightning.tuning.parallel import run_workers
+    from genre_lightning.tuning.parallel import WorkersError, run_workers
     from genre_lightning.tuning.results import read_results
 
     try:
@@ -97,10 +96,9 @@ def _in_parallel(folder: StudyDirectory, options: argparse.Namespace, devices: i
     finally:
         _show(folder, as_json=options.json)
     done = read_results(folder, compare=False)
-    if not any(statuses) or (len(done.trials) >= done.planned and "running" not in done.counts):
-        return 0
-    say(f"workers ended with status {', '.join(map(str, statuses))}: fix that, then run the same command again")
-    return 1
+    if any(statuses) and (len(done.trials) < done.planned or "running" in done.counts):
+        raise WorkersError(statuses)
+    return 0
 
 
 def _show(folder: StudyDirectory, *, as_json: bool) -> None:
@@ -120,14 +118,29 @@ def _show(folder: StudyDirectory, *, as_json: bool) -> None:
 def _finish(folder: StudyDirectory, options: argparse.Namespace, words: list[str]) -> int:
     from genre_lightning.training.resume import show
     from genre_lightning.tuning.configuration import check_same_study
-    from genre_lightning.tuning.finish import finish_study
+    from genre_lightning.tuning.finish import finish_study, repeat_finalists
     from genre_lightning.tuning.page import print_results, write_page
 
-    devices, _ = _devices(folder, options)
+    if options.seeds == 1 and (options.parallel > 1 or options.worker):
+        name = f"--parallel {options.parallel}" if options.parallel > 1 else "--worker"
+        raise ConfigError(
+            f"--finish {name} trains finalists with further seeds, and --seeds 1 has none: give --seeds 2 or more, or "
+            f"leave {name} out"
+        )
+    if options.worker and options.trial is not None:
+        raise ConfigError(
+            f"--trial {options.trial} with --worker: a worker trains finalists and chooses none: leave --trial out, or "
+            "--worker"
+        )
+    devices, visible = _devices(folder, options)
+    if options.worker:
+        repeat_finalists(folder, options.finalists, options.seeds, devices, options.parallel, visible)
+        return 0
     check_same_study(folder, words, devices)
     results, run, metrics = finish_study(
-        folder, finalists=options.finalists, seeds=options.seeds, trial=options.trial, devices=devices
-    )
+        folder, finalists=options.finalists, seeds=options.seeds, trial=options.trial, devices=devices,
+        parallel=options.parallel, visible=visible,
+    )  # fmt: skip
     write_page(folder, results)
     if not options.json:
         print_results(folder, results)
@@ -157,7 +170,11 @@ def tune_parser() -> CommandParser:
         help="workers on this machine, each a process with devices of its own (default: 1)")  # fmt: skip
     add("--devices_per_trial", type=within(int, at_least(1, 1024)), metavar="N",
         help="devices of each trial: GPUs, or ranks on the CPU (default: 1, or as the study was started)")  # fmt: skip
-    add("--worker", action="store_true", help="do trials of a study that exists, from any machine that sees DIR")
+    add(
+        "--worker",
+        action="store_true",
+        help="do trials of a study that exists, from any machine that sees DIR; with --finish, finalists",
+    )
     add("--finish", action="store_true",
         help="evaluate the best configuration on the test split, once for a study")  # fmt: skip
     add("--finalists", type=within(int, at_least(1, 1000)), default=3, metavar="N",

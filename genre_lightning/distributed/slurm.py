@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from genre_lightning.errors import ConfigError
 
 # names that `salloc` and `srun --pty bash` give a job; Lightning goes by them too
 _INTERACTIVE = ("bash", "interactive")
+
+_OF_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NPROCS", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
 
 _LOCK_PATIENCE_SECONDS = 120.0
 """How long the former start of a job may hold its run directory: a node that was given up can live on a while."""
@@ -65,6 +67,17 @@ def current_step(environment: Mapping[str, str] = os.environ) -> SlurmStep | Non
             "give sbatch --ntasks-per-node, the number of GPUs of a node"
         )
     return step
+
+
+def leave_step(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Make this process no task of srun, so that it can start ranks itself; it stays in its job.
+
+    Args:
+        environment: Loses the variables of the step and of the task, by which this project and Lightning number ranks.
+    """
+    for name in list(environment):
+        if name in _OF_TASK or name.startswith("SLURM_STEP"):
+            del environment[name]
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:

@@ -14,7 +14,7 @@ from genre_lightning.config.trust import trusted_packages
 from genre_lightning.distributed.precision import accelerator_of
 from genre_lightning.distributed.signals import BEFORE_EXIT, FLAG
 from genre_lightning.distributed.strategies import devices_here
-from genre_lightning.errors import ConfigError, PreemptedError
+from genre_lightning.errors import ConfigError, GenreLightningError, PreemptedError
 from genre_lightning.progress import say
 from genre_lightning.tuning.study import StudyDirectory
 
@@ -22,6 +22,22 @@ TUNER = "GENRE_LIGHTNING_TUNER"
 """Process id of the tuner that started a worker, or of the worker that started a trial's ranks, which end with it."""
 _POLL_SECONDS = 0.2
 _LAST_LINES_SECONDS = 2.0
+
+
+class WorkersError(GenreLightningError):
+    """Workers have failed, and left work undone.
+
+    Args:
+        statuses: Exit status of each worker.
+    """
+
+    exit_status = 1
+
+    def __init__(self, statuses: Sequence[int]) -> None:
+        super().__init__(
+            f"workers ended with status {', '.join(map(str, statuses))}: fix what they report, then run the same "
+            "command again"
+        )
 
 
 def worker_devices(accelerator: str, workers: int, each: int) -> list[str]:

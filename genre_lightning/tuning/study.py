@@ -118,9 +118,10 @@ class StudyDirectory:
 
     def keep_seed(self, trial: int, seed: int, value: float) -> None:
         """Keep the metric of a finalist's further seed."""
-        seeds = self.further_seeds()
-        seeds.setdefault(trial, {})[seed] = value
-        write_json(self.path / "finalists.json", seeds)
+        with self.locked():
+            seeds = self.further_seeds()
+            seeds.setdefault(trial, {})[seed] = value
+            write_json(self.path / "finalists.json", seeds)
 
     def trial(self, number: int) -> Path:
         """Return the run directory of a trial."""
@@ -189,16 +190,17 @@ class StudyDirectory:
         self.write(dataclasses.replace(self.settings, trials=trials))
 
     def locked(self) -> HeldLock:
-        """Keep other workers from taking a trial meanwhile."""
+        """Keep other workers from taking a trial, or keeping a seed, meanwhile."""
         self.path.mkdir(parents=True, exist_ok=True)
         return locked(self.path / ".lock", PATIENCE_SECONDS, f"another worker holds {self.path}/.lock: stop it")
 
-    def claimed(self, number: int) -> HeldLock | None:
-        """Take a trial for this process; None if another process has it."""
+    def claimed(self, number: int, seed: int | None = None) -> HeldLock | None:
+        """Take a trial, or its configuration with a further seed, for this process; None if another process has it."""
         folder = self.path / "claims"
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            return locked(folder / f"{number:04d}.lock", 0, "taken")
+            name = f"{number:04d}" if seed is None else self.finalist(number, seed).name
+            return locked(folder / f"{name}.lock", 0, "taken")
         except ConfigError as error:
             if str(error) != "taken":
                 raise

@@ -11,9 +11,8 @@ from genre_lightning.compat import running_trial
 from genre_lightning.config.words import option_word
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.distributed.ranks import is_first_rank
-from genre_lightning.distributed.slurm import in_step
 from genre_lightning.distributed.watch import watch_parent
-from genre_lightning.errors import ConfigError, DataError, GenreLightningError, PrunedError
+from genre_lightning.errors import DataError, GenreLightningError, PrunedError
 from genre_lightning.progress import say
 from genre_lightning.training.fit import fit_run
 from genre_lightning.training.resume import films_of
@@ -119,19 +118,6 @@ def run_ranks(words: Sequence[str], devices: int) -> None:
         error = RanksError(said[0].removeprefix("error: ") if said else f"its ranks ended with status {status}")
         error.add_note("\n".join(lines[-_LAST_LINES:]))
         raise error
-
-
-def check_ranks(devices: int) -> None:
-    """Refuse several devices of a trial where another launcher has numbered this process.
-
-    Raises:
-        ConfigError: With the fix.
-    """
-    if devices > 1 and in_step():
-        raise ConfigError(
-            f"--devices_per_trial {devices}: srun has started this process as one rank: leave the option out, or start "
-            "the worker without srun"
-        )
 
 
 def _rank_words(folder: StudyDirectory, number: int, devices: int) -> list[str]:

@@ -224,3 +224,50 @@ def test_workers_of_a_study_are_tasks_of_an_array(sbatch, sample_csv, tmp_path, 
     assert (study / "study.json").is_file()
     capfd.readouterr()
     assert "submit tune" in refused(capfd, given[:3])
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ([], {"gpus-per-node": "4", "ntasks-per-node": "1", "cpus-per-task": "32", "nodes": "1"}),
+        (["--gpus-per-node=4"], {"gpus-per-node": "4", "ntasks-per-node": "1"}),
+        (["--sbatch=cpus-per-task=16"], {"gpus-per-node": "4", "cpus-per-task": "16"}),
+        (["--gpus-per-node=0"], {"gpus-per-node": None, "ntasks-per-node": "1", "cpus-per-task": "4"}),
+    ],
+)
+def test_workers_ask_for_the_devices_of_a_trial(sbatch, sample_csv, tmp_path, capfd, more, asked):
+    (tmp_path / "space.yaml").write_text("model.lr: [0.1, 0.2]\n")
+    study = tmp_path / "study"
+    given = ["submit", "--workers=2", *more, "tune", f"--study={study}"]
+    options = [f"--space={tmp_path / 'space.yaml'}", f"--data.csv={sample_csv}", "--model.backbone=small"]
+    assert main([*given, *options, "--devices_per_trial=4", "--dry-run"]) == 0
+    shown = capfd.readouterr().out
+    assert not study.exists()
+    assert main([*given, *options, "--devices_per_trial=4"]) == 0
+    script = (study / "slurm" / "workers.sbatch").read_text()
+    assert script == shown
+    assert {name: directives(script).get(name) for name in asked} == asked
+    assert script.count(f"--study {study} --worker --devices_per_trial 4 ") == 2
+    assert "GENRE_LIGHTNING_RANKS_PER_TASK=4\n" in script
+    assert yaml.safe_load((study / "base.yaml").read_text())["trainer"]["devices"] == 4
+    assert main(given) == 0
+    assert (study / "slurm" / "workers.sbatch").read_text() == script
+
+
+@pytest.mark.parametrize(
+    ("more", "devices", "words_of_error"),
+    [
+        (["--gpus-per-node=8"], [], "a trial --devices_per_trial 1: give tune --devices_per_trial 8"),
+        (
+            ["--gpus-per-node=8"],
+            ["--devices_per_trial=4"],
+            "each worker would have 8 devices, and a trial --devices_per_trial 4",
+        ),
+        (["--gpus-per-node=0", "--sbatch=ntasks-per-node=2"], ["--devices_per_trial=2"], "would have 2 devices"),
+        (["--nodes=2"], ["--devices_per_trial=2"], "a trial runs on one node"),
+        ([], ["--parallel=2"], "leave --worker, --parallel and --finish out"),
+    ],
+)
+def test_other_devices_than_those_of_a_trial_are_refused(sbatch, tmp_path, capfd, more, devices, words_of_error):
+    assert words_of_error in refused(capfd, ["submit", *more, "tune", f"--study={tmp_path / 'study'}", *devices])
+    assert not (tmp_path / "study").exists()

@@ -2,11 +2,13 @@
 
 import pytest
 
+from genre_lightning.distributed.launch import check_launch
 from genre_lightning.distributed.slurm import (
     PlannedStep,
     SlurmStep,
     current_step,
     job_id,
+    leave_step,
     lock_patience,
     planned_accelerator,
     shape_problems,
@@ -70,3 +72,15 @@ def test_the_accelerator_of_nodes_that_are_not_here():
     for name, planned in (("cpu", gpus), ("gpu", cpus), ("cuda", cpus), ("mps", cpus)):
         with pytest.raises(ConfigError, match="--gpus-per-node"):
             planned_accelerator(name, planned)
+
+
+def test_a_process_that_leaves_its_step_stays_in_its_job():
+    environment = {**STEP, "SLURM_STEPID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0", "SLURM_CPUS_PER_TASK": "8"}
+    environment |= {"SLURM_RESTART_COUNT": "2", "HOME": "/home/me"}
+    leave_step(environment)
+    assert environment == {
+        "SLURM_JOB_ID": "71", "SLURM_JOB_NAME": "a run", "SLURM_CPUS_PER_TASK": "8", "SLURM_RESTART_COUNT": "2",
+        "HOME": "/home/me",
+    }  # fmt: skip
+    assert current_step(environment) is None
+    check_launch(environment)

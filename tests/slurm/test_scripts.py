@@ -89,8 +89,33 @@ def test_requeues_have_a_limit(job, variables):
 def test_tasks_must_be_as_many_as_gpus(job):
     done, called = job("train.sbatch", SLURM_GPUS_ON_NODE="8", SLURM_NTASKS_PER_NODE="1")
     assert (done.returncode, called) == (2, {})
-    assert "1 tasks on a node with 8 GPUs" in done.stderr
+    assert "1 ranks on a node with 8 GPUs" in done.stderr
     assert job("train.sbatch", SLURM_GPUS_ON_NODE="8", SLURM_NTASKS_PER_NODE="8")[0].returncode == 0
+
+
+def test_a_task_may_start_ranks_on_the_gpus_of_its_node(job):
+    given = {"SLURM_GPUS_ON_NODE": "4", "SLURM_NTASKS_PER_NODE": "1", "GENRE_LIGHTNING_RANKS_PER_TASK": "4"}
+    assert job("train.sbatch", **given)[0].returncode == 0
+    assert job("train.sbatch", **given | {"SLURM_NTASKS_PER_NODE": "4"})[0].returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "threads"),
+    [
+        ({}, "1"),
+        ({"SLURM_CPUS_PER_TASK": "8"}, "8"),
+        ({"SLURM_CPUS_PER_TASK": "32", "ranks_per_task": "4"}, "8"),
+        ({"SLURM_CPUS_PER_TASK": "2", "ranks_per_task": "4"}, "1"),
+        ({"SLURM_CPUS_PER_TASK": "32", "OMP_NUM_THREADS": "3"}, "3"),
+    ],
+)
+def test_ranks_of_a_task_divide_its_cpus(variables, threads):
+    done = subprocess.run(
+        ["bash", "-euc", f"source {SCRIPTS}/env.sh; echo $OMP_NUM_THREADS"],
+        env={"PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": "/project", **variables},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == threads
 
 
 def test_a_sweep_over_seeds(job):

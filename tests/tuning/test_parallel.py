@@ -8,7 +8,7 @@ import pytest
 
 from genre_lightning.distributed.signals import FLAG, stopping_on_signals
 from genre_lightning.errors import ConfigError, GenreLightningError, PreemptedError
-from genre_lightning.tuning import parallel, trials
+from genre_lightning.tuning import finish, parallel, trials
 from genre_lightning.tuning.study import StudyDirectory
 
 
@@ -31,6 +31,23 @@ def test_each_worker_has_devices_and_its_lines_are_marked(worker, tmp_path, capf
     lines = sorted(capfd.readouterr().err.splitlines())
     words = f"-m genre_lightning tune --study {tmp_path} --worker --devices_per_trial 2 --max_failures 1"
     assert lines == [f"[0] {words} on 1,2", f"[1] {words} on 3,4"]
+
+
+def test_finalists_go_to_as_many_workers_as_there_are(worker, tmp_path, monkeypatch, capfd):
+    left = [("trial 3", 1), ("trial 5", 1)]
+    monkeypatch.setattr(finish, "_repeats_left", lambda *arguments: left)
+    folder = worker('echo "$@ on $CUDA_VISIBLE_DEVICES"')
+    finish.repeat_finalists(folder, 2, 2, 2, 3, ["0,1", "2,3", "4,5"])
+    words = (
+        f"-m genre_lightning tune --study {tmp_path} --worker --devices_per_trial 2 --finish --finalists 2 --seeds 2"
+    )
+    assert sorted(capfd.readouterr().err.splitlines()) == [f"[0] {words} on 0,1", f"[1] {words} on 2,3"]
+    folder = worker('echo "lower model.lr"; test "$CUDA_VISIBLE_DEVICES" = 0,1')
+    with pytest.raises(parallel.WorkersError, match="status 0, 1: fix what they report") as caught:
+        finish.repeat_finalists(folder, 2, 2, 2, 2, ["0,1", "2,3"])
+    assert caught.value.exit_status == 1
+    left.clear()
+    finish.repeat_finalists(worker("exit 9"), 2, 2, 1, 2, ["0", "1"])
 
 
 def test_a_stop_signal_waits_until_the_workers_have_saved(worker, tmp_path):

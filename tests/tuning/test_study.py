@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import sys
 from functools import partial
@@ -17,7 +18,7 @@ from genre_lightning.evaluation.curves import read_curves
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.trial import TrialReporter
-from genre_lightning.tuning import trials, worker
+from genre_lightning.tuning import finish, trials, worker
 from genre_lightning.tuning.results import read_results
 from genre_lightning.tuning.study import StudyDirectory
 
@@ -173,6 +174,65 @@ def test_a_trial_belongs_to_one_worker_at_a_time(study, tmp_path):
     assert (again.trial.number, again.trial.params) == (2, first.trial.params)
     for claim in (second, again):
         claim.lock.release()
+
+
+def test_a_finalist_belongs_to_one_worker_at_a_time(study, tmp_path, capfd, monkeypatch):
+    shutil.copytree(study.path, tmp_path / "study")
+    folder, trained = StudyDirectory(tmp_path / "study"), []
+    monkeypatch.setattr(finish, "train_finalist", lambda folder, number, options, seed, devices: trained.append(number))
+    monkeypatch.setattr(finish, "_value_of", lambda path, monitor: 0.5)
+    words = ["tune", f"--study={folder.path}", "--finish", "--finalists=2", "--seeds=2"]
+    with folder.claimed(0, 1):
+        assert main([*words, "--worker"]) == 0
+        assert main(words) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert "other workers are training finalists" in line
+    assert "(1 left)" in line
+    assert trained == [1]
+    assert main([*words, "--worker"]) == 0
+    assert trained == [1, 0]
+    assert folder.further_seeds() == {1: {1: 0.5}, 0: {1: 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--parallel=2"], ["--finish --parallel 2", "--seeds 2"]),
+        (["--worker"], ["--finish --worker", "--seeds 2"]),
+        (["--worker", "--seeds=2", "--trial=0"], ["leave --trial out"]),
+        (["--trial=9", "--seeds=2"], ["--trial 9 is not a complete trial"]),
+        (["--parallel=500", "--devices_per_trial=2", "--seeds=2"],
+         ["--parallel 500 with --devices_per_trial 2 needs 1000 devices", "CPU cores: give at most"]),
+    ],
+)  # fmt: skip
+def test_finish_that_cannot_be_is_refused(study, capfd, more, words):
+    before = everything_under(study.path)
+    refused(capfd, ["tune", f"--study={study.path}", "--finish", *more], *words)
+    assert everything_under(study.path) == before
+
+
+@pytest.fixture
+def srun(monkeypatch):
+    """Makes this process a task of a step with that many."""
+
+    def start(tasks):
+        given = {"STEP_ID": 0, "STEP_NUM_NODES": 1, "STEP_NUM_TASKS": tasks, "NTASKS": tasks, "NTASKS_PER_NODE": tasks,
+                 "PROCID": 0, "LOCALID": 0, "NODEID": 0, "NNODES": 1, "JOB_ID": 71}  # fmt: skip
+        for name, value in given.items():
+            monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+    return start
+
+
+def test_worker_with_ranks_is_the_one_task_of_srun(study, tmp_path, srun, capfd):
+    shutil.copytree(study.path, tmp_path / "study")
+    words = ["tune", f"--study={tmp_path / 'study'}", "--worker", "--devices_per_trial=2"]
+    srun(tasks=1)
+    assert main(words) == 0  # checks the films as the ranks of a trial would; none is left
+    assert ("SLURM_STEP_ID" in os.environ, os.environ["SLURM_JOB_ID"]) == (False, "71")
+    capfd.readouterr()
+    srun(tasks=2)
+    refused(capfd, words, "by srun with one task")
 
 
 def test_trial_whose_process_always_dies_fails(study, tmp_path, monkeypatch):
