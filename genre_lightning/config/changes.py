@@ -38,7 +38,6 @@ _ADDED = {
     "model.init_args.attention": "causal", "model.init_args.pooling": "last",
     "model.init_args.lora.init": "default", "model.init_args.lora.lr_ratio_b": 1.0,
     "data.join": None, "data.features": None, "data.leave_out_after_release": False, "data.exclude_leaks": False,
-    "data.drop_inputs": 0.1,
     "model.init_args.fusion": "gate", "model.init_args.drop_input": 0.1, "model.init_args.input_width": 128,
     "model.input_weight": 1.0, "model.drop_inputs": 1.0,
     "continue.replay": "all", "continue.drop_genres": False, "continue.distillation": None,

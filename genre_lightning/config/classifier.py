@@ -59,8 +59,8 @@ class ClassifierOptions:
         teacher: A run, an ensemble, or a table of 'genre-lightning folds', whose probabilities of the training films
             are learnt beside their genres (distillation); null for none.
         teacher_weight: Weight of the teacher's loss beside that of the genres.
-        drop_input: Probability that an input of a film is taken for missing in training, for each input by itself; see
-            data.drop_inputs for all of them.
+        drop_input: Probability that an input of a film is taken for missing in training, for each input by itself; and
+            that all inputs of a film are.
         input_width: Numbers of an input's state in the head.
     """
 

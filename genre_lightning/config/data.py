@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from genre_lightning.bounds import FRACTION_BELOW_ONE, SEED, Bounds, at_least, bound_problems
+from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.config.columns import ColumnNames, FilmSource, GenreFormat, TextTemplate
 from genre_lightning.config.constructors import plain
@@ -47,8 +47,6 @@ class DataOptions:
         text: Template over the columns of what the model reads, such as "{title}. {overview}".
         join: Further CSV, JSONL or Parquet files with columns of the films, each with its key column.
         features: Columns that the model reads beside the text, each with its kind and its place; see docs/inputs.md.
-        drop_inputs: Probability that a film is given to a step of the training as if nothing but its overview were
-            known, if there are features for the head; 0.1 by default. TF-IDF baselines have model.drop_inputs.
         leave_out_after_release: Leave out the features that are marked after_release.
         exclude_leaks: Leave out the tags and categories that all but give a genre away; see the audit.
         label_since: The date from which films are labelled for a genre, such as {Western: 2011-05-01}, or the files
@@ -92,7 +90,6 @@ class DataOptions:
     text: str = "{overview}"
     join: list[JoinedFile] | None = None
     features: list[Feature] | None = None
-    drop_inputs: Annotated[float, FRACTION_BELOW_ONE] = 0.1
     leave_out_after_release: bool = False
     exclude_leaks: bool = False
     label_since: dict[str, str | int | list[str]] | None = None

@@ -43,8 +43,6 @@ class TokenisedFilms(Dataset[Batch]):
         known: bool (films of the split, genres): the labels that are known; None if all are.
         teacher: float32 (films of the split, genres): log-odds of another model, NaN for genres that it does not know.
         weights: float32 (films of the split,): of the films in the loss, above 0; None for 1.
-        overviews: Token ids of all films of the subset if nothing but their overviews is known; None if the texts are
-            the same.
     """
 
     def __init__(
@@ -58,9 +56,7 @@ class TokenisedFilms(Dataset[Batch]):
         known: NDArray[np.bool_] | None = None,
         teacher: NDArray[np.float32] | None = None,
         weights: NDArray[np.float32] | None = None,
-        overviews: TokenStore | None = None,
     ) -> None:
-        self.overviews = overviews
         self.weights = weights
         self.teacher = teacher
         self.known = known
@@ -80,10 +76,7 @@ class TokenisedFilms(Dataset[Batch]):
         return self.store.lengths[self.films]
 
     def __getitem__(self, batch: MicroBatch) -> Batch:
-        films, dropped = self.films[batch.films], batch.dropped
-        rows = [self.store[film] for film in films]
-        if dropped is not None and self.overviews is not None:
-            rows = [self.overviews[film] if d else row for film, row, d in zip(films, rows, dropped, strict=True)]
+        rows = [self.store[self.films[film]] for film in batch.films]
         real = len(rows) > 0
         rows = rows or [np.asarray(self.padding.filler, dtype=np.int32)]
         if self.layout == "packed":
@@ -97,7 +90,7 @@ class TokenisedFilms(Dataset[Batch]):
             "step_films": torch.tensor(float(batch.step_films)),
         }
         if self.inputs is not None:
-            arrays = self.inputs.batch(films, dropped)
+            arrays = self.inputs.batch(self.films[batch.films])
             item |= {name: torch.from_numpy(values) for name, values in arrays.items()}
         if self.labels is not None:
             genres = self.labels.shape[1]

@@ -158,7 +158,6 @@ class MovieDataModule(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             layout=self.layout,
-            drop_inputs=self.options.drop_inputs if dataset.inputs is not None else 0.0,
         )
 
     def _connect_trainer(self) -> Trainer | None:
@@ -185,7 +184,6 @@ class MovieDataModule(LightningDataModule):
             part.known,
             self._teacher if split == "train" else None,
             part.weights,
-            data.overviews if split == "train" else None,
         )
 
     def _budget(self, trainer: Trainer | None) -> int:

@@ -39,7 +39,7 @@ from genre_lightning.data.languages import language_columns
 from genre_lightning.data.movies import check_data
 from genre_lightning.data.own_reader import read_rows
 from genre_lightning.data.splits import SPLIT_NAMES, Split, groups_of, ids_digest, split_films, text_digests
-from genre_lightning.data.texts import LazyTexts, OverviewTexts
+from genre_lightning.data.texts import LazyTexts
 from genre_lightning.data.tokenizers import TRAINED, load_tokenizer, train_wordpiece
 from genre_lightning.data.tokens import Progress, TokenStore, tokenise
 from genre_lightning.distributed.ranks import is_first_rank
@@ -95,8 +95,6 @@ class PreparedData(PreparedFilms):
     tokenizer: PreTrainedTokenizerBase
     tokens: TokenStore
     max_tokens: int
-    overviews: TokenStore | None = None
-    """Tokens of the texts if nothing but the overviews is known, for `data.drop_inputs`; None if it needs none."""
 
     @cached_property
     def spec(self) -> DataSpec:
@@ -214,12 +212,7 @@ def tokenised(
     if lines:
         texts = FittedTexts(texts, lines, chosen, options.max_tokens)
         content = key_of([content, [[line.line, line.max_tokens] for line in lines]])
-    data = with_tokens(options, prepared, chosen, texts, content)
-    overviews = OverviewTexts.of(films, rows, options.source)
-    if options.drop_inputs and prepared.inputs and overviews is not None:
-        content = key_of([prepared.content, "overviews", options.text])
-        data.overviews = _tokens(options, chosen, overviews, content)
-    return data
+    return with_tokens(options, prepared, chosen, texts, content)
 
 
 def with_tokens(
@@ -241,16 +234,8 @@ def with_tokens(
     Raises:
         ConfigError: The tokenizer knows hardly anything of the texts.
     """
-    tokens = _tokens(options, tokenizer, texts, content)
-    own = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
-    data = PreparedData(**own, tokenizer=tokenizer, tokens=tokens, max_tokens=options.max_tokens)
-    _check_known_words(data)
-    return data
-
-
-def _tokens(options: DataOptions, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], content: str) -> TokenStore:
     with progress_bar()("Tokenising", len(texts)) as progress:
-        return tokenise(
+        tokens = tokenise(
             texts,
             tokenizer,
             max_tokens=options.max_tokens,
@@ -258,6 +243,10 @@ def _tokens(options: DataOptions, tokenizer: PreTrainedTokenizerBase, texts: Seq
             content=content,
             progress=progress,
         )
+    own = {field.name: getattr(prepared, field.name) for field in fields(prepared)}
+    data = PreparedData(**own, tokenizer=tokenizer, tokens=tokens, max_tokens=options.max_tokens)
+    _check_known_words(data)
+    return data
 
 
 def progress_bar() -> ProgressBar:

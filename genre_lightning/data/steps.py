@@ -23,10 +23,6 @@ _PLANNED_AHEAD = 8192
 """Films of a step from which on it is planned in a thread: a millisecond there, and 5 of 118,000 films on 512 ranks."""
 
 
-_DROPPED = 0xD809
-"""Keeps the draw of the dropped films apart from that of the order."""
-
-
 @dataclass(frozen=True)
 class MicroBatch:
     """The films that one rank puts through the model at once.
@@ -34,12 +30,10 @@ class MicroBatch:
     Attributes:
         films: Positions in the data set; empty if a rank has nothing to do but take part in a collective.
         step_films: How many films the whole optimizer step has, over all ranks and micro-batches.
-        dropped: bool (films,): films that are given as if nothing but their overviews were known; None for none.
     """
 
     films: Indices
     step_films: int
-    dropped: NDArray[np.bool_] | None = None
 
 
 def steps_per_epoch(films: int, global_batch_size: int) -> int:
@@ -62,13 +56,6 @@ def planned_epochs(steps: int, max_epochs: int | None, max_steps: int) -> tuple[
 def epoch_order(films: int, seed: int, epoch: int) -> Indices:
     """Return the films in the order of an epoch: a permutation drawn from (seed, epoch) alone."""
     return np.random.default_rng([seed, epoch]).permutation(films)
-
-
-def dropped_films(films: int, seed: int, epoch: int, probability: float) -> NDArray[np.bool_] | None:
-    """Return which films are given by their overviews alone in an epoch, drawn from (seed, epoch); None for none."""
-    if not probability:
-        return None
-    return np.random.default_rng([seed, epoch, _DROPPED]).random(films) < probability
 
 
 def films_of_step(order: Indices, global_batch_size: int, step: int) -> Indices:
@@ -285,7 +272,6 @@ class StepSampler:
         rank: Rank of this process.
         world_size: Number of ranks.
         layout: See `parts_needed`.
-        drop_inputs: Probability that a film is given as if nothing but its overview were known.
     """
 
     def __init__(
@@ -298,7 +284,6 @@ class StepSampler:
         rank: int = 0,
         world_size: int = 1,
         layout: Layout = "padded",
-        drop_inputs: float = 0.0,
     ) -> None:
         self.lengths = lengths
         self.global_batch_size = global_batch_size
@@ -307,7 +292,6 @@ class StepSampler:
         self.rank = rank
         self.world_size = world_size
         self.layout: Layout = layout
-        self.drop_inputs = drop_inputs
         self.steps = steps_per_epoch(len(lengths), global_batch_size)
         self.epoch = 0
         self.step = 0
@@ -335,11 +319,10 @@ class StepSampler:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         order = epoch_order(len(self.lengths), self.seed, self.epoch)
-        dropped = dropped_films(len(self.lengths), self.seed, self.epoch, self.drop_inputs)
         first, self.step = self.step, 0  # the epoch after this one starts at its first step
         for films, micro_batches in self._planned(order, range(first, self.steps)):
             for micro_batch in micro_batches:
-                yield MicroBatch(micro_batch, films, None if dropped is None else dropped[micro_batch])
+                yield MicroBatch(micro_batch, films)
 
     def _planned(self, order: Indices, steps: range) -> Iterator[tuple[int, list[Indices]]]:
         """Yield each step's films and this rank's micro-batches; large steps are planned one step ahead."""

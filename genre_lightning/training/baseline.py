@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
+from numpy.typing import NDArray
 
 from genre_lightning.config.changes import check_same_training
 from genre_lightning.config.columns import FilmSource
@@ -15,7 +16,6 @@ from genre_lightning.config.data import make_paths_absolute
 from genre_lightning.config.guard import instantiate
 from genre_lightning.data.features.matrix import input_matrix
 from genre_lightning.data.prepare import PreparedFilms, prepare_films
-from genre_lightning.data.texts import OverviewTexts
 from genre_lightning.distributed.ranks import tell
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.predictions import Predictions
@@ -34,7 +34,7 @@ from genre_lightning.training.resume import (
 )
 
 # data.* options that a model of words does not read; they are accepted so that one data section serves every model
-_OF_TOKENS = ("tokenizer", "revision", "vocab_size", "max_tokens", "global_batch_size", "drop_inputs")
+_OF_TOKENS = ("tokenizer", "revision", "vocab_size", "max_tokens", "global_batch_size")
 _WITHOUT_EFFECT = tuple(f"data.{name}" for name in _OF_TOKENS)
 
 
@@ -81,8 +81,7 @@ def _train_and_evaluate(
         tell(f"no training film has {', '.join(absent)}: the model knows nothing of them")
     started = time.monotonic()
     texts, columns = data.films.strings("text", data.rows[train.films]), input_matrix(data.encoded, train.films)
-    alone = None if columns is None else OverviewTexts.of(data.films, data.rows[train.films], source)
-    overviews = None if alone is None else list(alone)
+    overviews = None if columns is None else _overviews(data, source, train.films)
     model.fit(texts, train.labels, genres, seed, data.inputs, columns, train.known, overviews)
     sha256 = model.write(run.baseline)
     seconds = time.monotonic() - started
@@ -103,6 +102,17 @@ def _train_and_evaluate(
     }
     finish(run)
     return results
+
+
+def _overviews(data: PreparedFilms, source: FilmSource, films: NDArray[np.int64]) -> list[str] | None:
+    """Return the texts of films if nothing but their overviews is known; None if the texts have no overviews."""
+    columns = source.template.columns(source.columns)
+    of_overview = [name for name, column in columns.items() if column == source.columns.overview]
+    if not of_overview:
+        return None
+    empty = dict.fromkeys(columns, "")
+    overviews = data.films.strings("overview", data.rows[films])
+    return [source.template.fill(empty | dict.fromkeys(of_overview, text)) for text in overviews]
 
 
 def _predict(model: TfidfBaseline, data: PreparedFilms, split: str) -> Predictions:

@@ -12,7 +12,6 @@ from genre_lightning.data.datamodule import MovieDataModule, padding_of
 from genre_lightning.data.films import load_films
 from genre_lightning.data.movies import Audit, check_data
 from genre_lightning.data.splits import ids_digest
-from genre_lightning.data.steps import MicroBatch
 from genre_lightning.data.texts import LazyTexts
 from genre_lightning.errors import ConfigError, DataError
 
@@ -287,23 +286,3 @@ def test_a_stopped_fit_resumes_exactly_with_any_budget(unbroken, stopped, sample
     resumed, _ = run(sample_csv, tmp_path, resume=stopped.path, budget=budget)
     assert len(stopped.steps) == stopped.stop_after
     assert stopped.steps + resumed.steps == unbroken[0].steps
-
-
-def test_a_dropped_film_is_given_as_if_nothing_but_its_overview_were_known(sample_csv, tmp_path):
-    features = [{"column": "tagline", "kind": "text", "max_tokens": 8}, {"column": "runtime", "kind": "number"}]
-    data = module(sample_csv, text="{title}. {overview}", features=features, drop_inputs=0.5)
-    dataset, prepared = data.dataset("train"), data.prepare()
-    films = prepared.rows[prepared.splits["train"].films[:3]]
-    batch = dataset[MicroBatch(np.arange(3), 3, np.array([False, True, False]))]
-    lengths = batch["attention_mask"].sum(dim=1).tolist()
-    tokens = [row[:length].tolist() for row, length in zip(batch["input_ids"], lengths, strict=True)]
-    whole, alone = (
-        prepared.tokenizer(prepared.films.strings(column, films), truncation=True, max_length=64)["input_ids"]
-        for column in ("text", "overview")
-    )
-    assert tokens[0] == whole[0] != alone[0]
-    assert tokens[1] == alone[1]
-    assert batch["input:runtime"][:, -1].tolist() == [1, 0, 1]
-    assert data.dataset("validation").overviews is None
-    assert module(sample_csv, features=[features[1]]).dataset("train").overviews is None, "the texts are the overviews"
-    assert module(sample_csv, text="{title}. {overview}").prepare().overviews is None, "there is no input to drop"

@@ -12,7 +12,6 @@ from genre_lightning.data import steps
 from genre_lightning.data.steps import (
     EvaluationSampler,
     StepSampler,
-    dropped_films,
     epoch_order,
     evaluation_shards,
     films_of_step,
@@ -213,39 +212,6 @@ def test_packed_micro_batches_stay_within_the_budget(lengths, plan):
             seen += batch.films.tolist()
             assert len(batch.films) <= 1 or lengths[batch.films].sum() <= plan["budget"]
     assert sorted(seen) == list(range(len(lengths)))
-
-
-@EXACT
-@given(LENGTHS, PLANS, st.integers(0, 3))
-def test_films_are_dropped_by_seed_and_epoch_alone(lengths, plan, start):
-    """Whatever the ranks, the micro-batches and the step that an epoch is resumed at."""
-    ways = []
-    for world_size, micro_batches, step in ((plan["world_size"], 3, 0), (1, 1, 0), (1, 1, start)):
-        found = {}
-        for rank in range(world_size):
-            sampler = StepSampler(
-                lengths,
-                global_batch_size=plan["global_batch_size"],
-                micro_batches=micro_batches,
-                seed=plan["seed"],
-                rank=rank,
-                world_size=world_size,
-                drop_inputs=0.4,
-            )
-            sampler.load_state_dict({"epoch": 2, "step": min(step, sampler.steps - 1)})
-            for batch in sampler:
-                found |= dict(zip(batch.films.tolist(), batch.dropped.tolist(), strict=True))
-        ways.append(found)
-    assert ways[0] == ways[1]
-    assert ways[2].items() <= ways[1].items()
-
-
-def test_each_epoch_drops_other_films_with_the_same_probability():
-    first, second = (dropped_films(10_000, 0, epoch, 0.3) for epoch in (0, 1))
-    for one in (first, second):
-        assert one.mean() == pytest.approx(0.3, abs=0.02)
-    assert (first & second).mean() == pytest.approx(0.09, abs=0.02)
-    assert dropped_films(10, 0, 0, 0.0) is None
 
 
 @EXACT

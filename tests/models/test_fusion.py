@@ -87,6 +87,23 @@ def test_inputs_are_dropped_in_training_each_by_itself():
     )
 
 
+def test_all_inputs_of_a_film_are_dropped_together_as_often():
+    model, films = head(drop_input=0.2), 4000
+    for encoder in model.encoders:
+        nn.init.constant_(encoder.missing, 7.0)
+        encoder.register_forward_hook(lambda module, values, states: dropped.append((states == 7).all(dim=1)))
+    rows = {name: values[:1].expand(films, *values.shape[1:]) for name, values in batch().items()}
+    dropped = []
+    torch.manual_seed(3)
+    model(torch.zeros(films, 8), rows)
+    together = torch.stack(dropped).all(dim=0).float().mean()
+    assert together == pytest.approx(0.2 + 0.8 * 0.2**3, abs=0.02)
+    assert torch.stack(dropped)[0].float().mean() == pytest.approx(0.2 + 0.8 * 0.2, abs=0.02)
+    dropped.clear()
+    model.eval()(torch.zeros(films, 8), rows)
+    assert not torch.stack(dropped).any()
+
+
 def test_equal_seeds_make_equal_heads():
     assert all(map(torch.equal, head().state_dict().values(), head().state_dict().values()))
 

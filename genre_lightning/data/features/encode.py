@@ -36,24 +36,17 @@ class EncodedInput:
     numbers: NDArray[Any]
     offsets: NDArray[np.int64] | None = None
 
-    def batch(self, films: NDArray[np.int64], dropped: NDArray[np.bool_] | None = None) -> NDArray[Any]:
-        """Return the rows of films as `types.INPUT` describes them; one row of none for no films.
-
-        Args:
-            films: Positions.
-            dropped: bool (films,): films whose input is missing, whatever it is; None for none.
-        """
+    def batch(self, films: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the rows of films as `types.INPUT` describes them; one row of none for no films."""
         if self.offsets is None:
             if not len(films):
                 return np.zeros((1, self.numbers.shape[1]), dtype=np.float32)
-            numbers = np.asarray(self.numbers[films], dtype=np.float32)
-            return numbers if dropped is None else np.where(dropped[:, None], np.float32(0), numbers)
+            return np.asarray(self.numbers[films], dtype=np.float32)
         rows = [self.numbers[self.offsets[film] : self.offsets[film + 1]] for film in films.tolist()]
         width = max([1, *map(len, rows)])
         padded = np.zeros((max(len(rows), 1), width), dtype=np.int64)
         for place, row in enumerate(rows):
-            if dropped is None or not dropped[place]:
-                padded[place, : len(row)] = row
+            padded[place, : len(row)] = row
         return padded
 
 
@@ -67,14 +60,13 @@ class EncodedInputs:
     def __init__(self, inputs: Sequence[EncodedInput]) -> None:
         self.inputs = tuple(inputs)
 
-    def batch(self, films: NDArray[np.int64], dropped: NDArray[np.bool_] | None = None) -> dict[str, NDArray[Any]]:
+    def batch(self, films: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the arrays of a batch.
 
         Args:
             films: Positions; none for a batch that only keeps a collective company.
-            dropped: bool (films,): films whose inputs are missing, whatever they are; None for none.
         """
-        return {f"{INPUT}{encoded.fitted.name}": encoded.batch(films, dropped) for encoded in self.inputs}
+        return {f"{INPUT}{encoded.fitted.name}": encoded.batch(films) for encoded in self.inputs}
 
     def write(self, folder: Path) -> None:
         """Write the arrays into a folder."""

@@ -45,11 +45,12 @@ class InputEncoder(nn.Module):
             nn.init.zeros_(self.linear.bias)
         self.missing = nn.Parameter(torch.zeros(width))
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor, kept: Tensor | None = None) -> Tensor:
         """Return the states, float32 (films, width).
 
         Args:
             values: One input, as `types.INPUT` describes it.
+            kept: bool (films, 1): films whose inputs are not all dropped; None for all.
         """
         if self.is_named:
             real = values > 0
@@ -64,6 +65,8 @@ class InputEncoder(nn.Module):
             state = self.linear(numbers)
         if self.training and self.drop:
             known = known & (torch.rand(known.shape, device=known.device) >= self.drop)
+        if kept is not None:
+            known = known & kept
         return torch.where(known, state, self.missing)
 
 
@@ -79,7 +82,8 @@ class FusionHead(nn.Module):
         inputs: Fitted on the training films.
         fusion: "gate" or "concat".
         width: Width of an input's state.
-        drop_input: Probability that a film's input is dropped in training, drawn for each input by itself.
+        drop_input: Probability that a film's input is dropped in training, drawn for each input by itself; and that all
+            of its inputs are dropped together.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class FusionHead(nn.Module):
         dropout, text = head
         assert isinstance(text, nn.Linear)
         self.dropout, self.text = dropout, text
+        self.drop_input = drop_input
         text_width, genres = text.in_features, text.out_features
         self.input_names = tuple(one.name for one in inputs)
         self.encoders = nn.ModuleList(InputEncoder(one, width, drop_input) for one in inputs)
@@ -108,8 +113,11 @@ class FusionHead(nn.Module):
             batch: Batch with the inputs, as `types.INPUT` describes them.
         """
         pooled = self.dropout(pooled)
+        kept = None
+        if self.training and self.drop_input:
+            kept = torch.rand((len(pooled), 1), device=pooled.device) >= self.drop_input
         encoders = zip(self.input_names, self.encoders, strict=True)
-        states = torch.cat([encoder(batch[f"{INPUT}{name}"]) for name, encoder in encoders], dim=1)
+        states = torch.cat([encoder(batch[f"{INPUT}{name}"], kept) for name, encoder in encoders], dim=1)
         if self.fusion == "gate":
             states = torch.sigmoid(self.gate(torch.cat([pooled, states], dim=1))) * torch.tanh(states)
         else:
