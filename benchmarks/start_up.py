@@ -50,6 +50,9 @@ def watch_start(words):
 
     parse_checked("fit", words, Path("runs/default"))
     note("options, without torch")
+    from genre_lightning.compat import import_lightning
+
+    import_lightning()
     from lightning.pytorch.callbacks import Callback
 
     from genre_lightning.commands.fit import fit

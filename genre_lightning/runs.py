@@ -263,7 +263,10 @@ class RunDirectory:
         """
         if not self.state.is_file():
             return RunState()
-        return read_record(self.state, RunState.from_json, f"delete it, then {self.again}")
+        try:
+            return read_record(self.state, RunState.from_json)
+        except CheckpointError:  # the command that fixes it is in config.yaml, which takes long to parse
+            return read_record(self.state, RunState.from_json, f"delete it, then {self.again}")
 
     def set_status(self, status: Status, **changes: Any) -> None:
         """Note how far the run has come; `changes` of the other fields of `RunState` stay until given again."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from genre_lightning.commands.checked import parse_trained
+from genre_lightning.compat import import_lightning
 from genre_lightning.evaluation.console import print_headline, print_headlines
 from genre_lightning.progress import say
 
@@ -23,6 +24,7 @@ def test(arguments: Sequence[str]) -> int:
 
 def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
     config, parser = parse_trained(command, arguments)
+    import_lightning()
     # this loads torch, which takes seconds
     from genre_lightning.training.reevaluate import reevaluate, trained_setup
 

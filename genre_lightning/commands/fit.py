@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from genre_lightning.commands.checked import parse_checked
 from genre_lightning.commands.continued import corrections_for, show_against_parent
+from genre_lightning.compat import import_lightning
 from genre_lightning.config.continuation import continued_words
 from genre_lightning.config.sweep import sweep_run_id
 from genre_lightning.config.words import default_run_dir
@@ -19,6 +20,7 @@ def fit(arguments: Sequence[str]) -> int:
         from genre_lightning.commands.fit_rounds import fit_rounds
 
         return fit_rounds(config, parser)
+    import_lightning()
     # these load torch, which takes seconds
     from genre_lightning.distributed.ranks import is_first_rank
     from genre_lightning.training.fit import fit_run

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.compat import import_lightning
 from genre_lightning.config.columns import ColumnNames
 from genre_lightning.config.parser import parse
 from genre_lightning.config.words import WANTS_HELP
@@ -32,6 +33,7 @@ def predict(arguments: Sequence[str]) -> int:
         parse("predict", ["--help"])
     options = read_options(arguments)
     options.check()
+    import_lightning()
     # this loads torch, which takes seconds
     from genre_lightning.training.predict import predict_file
 

@@ -47,6 +47,9 @@ def tag(arguments: Sequence[str]) -> int:
     if options.file and not options.file.is_file():
         raise DataError(f"no such file: {options.file}: give a text file with one text a line")
     correction = correction_of(options)
+    from genre_lightning.compat import import_lightning
+
+    import_lightning()
     from genre_lightning.inference.tagger import Tagger
 
     tagger = Tagger(run.path, options.device)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from genre_lightning.cache import build_once, key_of
 from genre_lightning.config.columns import FilmSource, TextTemplate
 from genre_lightning.config.features import Feature
+from genre_lightning.data.arrow import int64s
 from genre_lightning.data.file_kinds import file_kind
 from genre_lightning.data.joins import JoinIndex, join_identity, open_joins
 from genre_lightning.data.movies import Audit, Movie, Reading, check_loss, guess_shapes, read_movies
@@ -79,7 +80,10 @@ class FilmTable:
     @property
     def ids(self) -> NDArray[Any]:
         """int64 (films,), or objects that are text if the file's ids are."""
-        return self.table["id"].to_numpy()
+        column = self.table["id"]
+        if column.type != pa.int64():
+            return column.to_numpy()
+        return np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks])
 
     def strings(self, column: str, films: NDArray[np.int64] | None = None) -> list[str]:
         """Return a text column, of all films or of those at the given positions."""
@@ -91,7 +95,7 @@ class FilmTable:
             # Arrow joins all chunks of a column that it takes from, which may be gigabytes
             first = int(part.min())
             near = self.table[column].slice(first, int(part.max()) - first + 1)
-            strings += near.take(pa.array(part - first)).to_pylist()
+            strings += near.take(int64s(part - first)).to_pylist()
         return strings
 
     def genres(self) -> list[list[str]]:
@@ -108,7 +112,7 @@ class FilmTable:
         with pa.OSFile(str(self.path)) as file, pa.ipc.open_stream(file, options=options) as reader:
             for batch in reader:
                 low, high = np.searchsorted(films, (start, start + batch.num_rows))
-                yield batch.column(0).take(pa.array(films[low:high] - start))
+                yield batch.column(0).take(int64s(films[low:high] - start))
                 start += batch.num_rows
 
 

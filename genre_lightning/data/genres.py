@@ -48,10 +48,11 @@ class GenreVocabulary:
         number: dict[str, int] = {}
         columns, counts = [], []
         for batch in batches:
+            # Arrow's own to_numpy imports pandas
             encoded = batch.flatten().dictionary_encode()
             known = [number.setdefault(name, len(number)) for name in encoded.dictionary.to_pylist()]
-            columns.append(np.asarray(known, dtype=np.int32)[encoded.indices.to_numpy()])
-            counts.append(batch.value_lengths().to_numpy())
+            columns.append(np.asarray(known, dtype=np.int32)[np.from_dlpack(encoded.indices)])
+            counts.append(np.from_dlpack(batch.value_lengths()))
         columns_of_films = np.concatenate(columns) if columns else np.zeros(0, dtype=np.int32)
         films = np.bincount(columns_of_films, minlength=len(number)).tolist()
         spelling = {name: name for name in number}

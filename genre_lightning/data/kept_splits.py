@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from genre_lightning.data.arrow import binaries, texts
 from genre_lightning.data.splits import SPLIT_NAMES
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.files import damaged, parse_json, read_parquet, replacing
@@ -94,9 +95,9 @@ class KeptSplits:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write splits.parquet, whole or not at all."""
         columns = {
-            "id": pa.array(self.ids, pa.string()),
-            "text_digest": pa.array(self.digests, pa.binary(DIGEST_BYTES)),
-            "split": pa.array(self.sides, pa.string()),
+            "id": texts(self.ids),
+            "text_digest": binaries(self.digests, DIGEST_BYTES),
+            "split": texts(self.sides),
         }
         metadata = {"file": self.file}
         if self.generation:

@@ -39,8 +39,9 @@ class TokenStore:
         # not by the library that writes it, which takes half a second to load and maps the same stream
         with pa.memory_map(str(path)) as file:
             column = pa.ipc.open_stream(file).read_all()["input_ids"]
-        self._offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
-        self._values = [chunk.values.to_numpy() for chunk in column.chunks]
+        # Arrow's own to_numpy imports pandas
+        self._offsets = [np.from_dlpack(chunk.offsets) for chunk in column.chunks]
+        self._values = [np.from_dlpack(chunk.values) for chunk in column.chunks]
         self._first = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
         self.lengths: NDArray[np.int32] = (
             np.concatenate([np.diff(offsets) for offsets in self._offsets]).astype(np.int32)

@@ -25,7 +25,7 @@ from genre_lightning.evaluation.console import (
 )
 from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.films import describe_films, describe_provenance
-from genre_lightning.evaluation.plots.figures import FIGURES
+from genre_lightning.evaluation.plots.titles import FIGURES
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.runs import Run, open_run
 from genre_lightning.evaluation.sections import monitor_section, read_section

@@ -9,7 +9,8 @@ from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.decisions import fit_decision
 from genre_lightning.evaluation.plots.errors import shown_genres, taken_for
-from genre_lightning.evaluation.plots.figures import FIGURES, write_figures
+from genre_lightning.evaluation.plots.figures import write_figures
+from genre_lightning.evaluation.plots.titles import FIGURES
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.scored import ScoredSplit
 

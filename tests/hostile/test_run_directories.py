@@ -14,7 +14,7 @@ from genre_lightning.__main__ import main
 from genre_lightning.cache import share_with_group
 from genre_lightning.distributed.checkpoint.manifests import manifest_path, verify_checkpoint
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.evaluation.plots.figures import FIGURES
+from genre_lightning.evaluation.plots.titles import FIGURES
 from genre_lightning.files import read_parquet, replacing_folder
 from genre_lightning.inference.tagger import Tagger
 from genre_lightning.models.base_weights import weights_digest

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from genre_lightning.evaluation.plots import figures
+from genre_lightning.evaluation.plots.titles import FIGURES
 
 _DRAWN = figures.write_figures
 _PIXEL = base64.b64decode(
@@ -18,7 +19,7 @@ def write_pixels(directory, scored, *, curves_csv=None):
     """Writes the files of `write_figures`, each with a pixel."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     written = []
-    for name in figures.FIGURES:
+    for name in FIGURES:
         if name != "loss" or (curves_csv is not None and Path(curves_csv).is_file()):
             written.append(Path(directory) / f"{name}.png")
             written[-1].write_bytes(_PIXEL)

@@ -32,6 +32,7 @@ from genre_lightning.evaluation.plots.style import (
     small_multiples,
     styled,
 )
+from genre_lightning.evaluation.plots.titles import FIGURES
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.evaluation.thresholds import micro_f1_curve
 from genre_lightning.metrics import (
@@ -43,18 +44,6 @@ from genre_lightning.metrics import (
     known_of,
     known_pairs,
 )
-
-FIGURES = {
-    "loss": "Loss by epoch",
-    "threshold_curve": "Threshold curve",
-    "precision_recall": "Precision and recall of each genre",
-    "confusion": "Confusion of each genre",
-    "reliability": "Reliability",
-    "taken_for": "Which genre is taken for which",
-    "f1_by_length": "F1 by length of overview",
-    "f1_by_genre_count": "F1 by number of genres",
-}
-"""File names without .png, in the order of the report, and what they show."""
 
 
 def write_figures(
