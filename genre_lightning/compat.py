@@ -116,12 +116,13 @@ def _import_torchmetrics() -> None:
     left_out = ("matplotlib", "scipy")
     is_installed, is_met = imports.package_available, imports.RequirementCache.__bool__
     # neither keeps the answer
-    imports.package_available = lambda name: name not in left_out and is_installed(name)
-    imports.RequirementCache.__bool__ = lambda cache: cache.requirement not in left_out and is_met(cache)
+    asked: Any = imports
+    asked.package_available = lambda name: name not in left_out and is_installed(name)
+    asked.RequirementCache.__bool__ = lambda cache: cache.requirement not in left_out and is_met(cache)
     try:
         plot = importlib.import_module("torchmetrics.utilities.plot")
     finally:
-        imports.package_available, imports.RequirementCache.__bool__ = is_installed, is_met
+        asked.package_available, asked.RequirementCache.__bool__ = is_installed, is_met
     plot.plt = _ImportedLater("matplotlib.pyplot")  # type: ignore[attr-defined]
 
 

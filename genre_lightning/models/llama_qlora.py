@@ -131,6 +131,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
         """Return the logits, float32 (texts, genres), of a padded or packed batch of token ids."""
         names = ("position_ids", "slots", "places")
         apart: dict[str, Any] = {name: batch[name] for name in names if name in batch}
+        assert self.backbone_config is not None  # the backbone is made by it
         if (groups := decoder_groups(batch, self.backbone_config, causal=self.causal)) is not None:
             apart["groups"] = groups
         if (ends := text_ends(batch)) is not None:
