@@ -62,7 +62,10 @@ def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles.
     """
     token, place = _block_bytes(shape, setting)
-    attention = place * batch.attention_tokens
+    if batch.pairs and setting.device == "cpu":
+        attention = _grouped_attention_bytes(shape, setting, batch)
+    else:
+        attention = place * batch.attention_tokens
     if not shape.decoder:
         attention += _attention_bytes(shape, setting, batch)
     block = token * batch.tokens + attention
@@ -107,19 +110,31 @@ def _attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     Fused kernels keep queries, keys, values and their mixture (4dc), the sum of exponentials (4 a head) and, once for
     all heads, the mask (longest c); of packed texts the mixture twice, padded and not. A CPU has none with dropout: it
     keeps scaled queries and keys, values, and for each head and pair of tokens the probabilities, dropout's factors and
-    their product, in float32. For packed texts this package's own keeps queries, keys and values (3dc), and for each
-    head and pair the probability (c), what dropout leaves of it (c) and its mask (2).
+    their product, in float32.
     """
     c, d = setting.number, shape.width
     if batch.packed:
-        own = setting.device == "cpu" and shape.attention_dropout
-        attended = (3 * d * c if own else 4 * d * c + 4 * shape.heads) * batch.attention_tokens
-        return attended + d * c * batch.tokens + (shape.heads * (2 * c + setting.mask) * batch.pairs if own else 0)
+        in_groups = setting.device == "cpu"
+        return d * c * batch.tokens + (0 if in_groups else (4 * d * c + 4 * shape.heads) * batch.attention_tokens)
     if _fused_attention(shape, setting):
         token = 4 * d * c + 4 * shape.heads + (batch.longest * c if batch.masked else 0)
     else:
         token = 3 * d * 4 + d * c + 12 * shape.heads * batch.longest
     return token * batch.tokens
+
+
+def _grouped_attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
+    """Return the bytes of the attention within packed texts in groups of like length, as a CPU takes them.
+
+    Queries, keys and values (heads x head width x c each). The products of this package, for dropout or bfloat16, keep
+    for each head and pair of tokens the probability (c), and with dropout what it leaves (c) and its mask; the kernel of
+    torch keeps the mixture (heads x head width x c) and the sum of exponentials (4 a head).
+    """
+    c, width = setting.number, shape.heads * shape.head_width
+    if shape.attention_dropout or c == 2:
+        of_pair = c + (c + setting.mask if shape.attention_dropout else 0)
+        return 3 * width * c * batch.attention_tokens + shape.heads * of_pair * batch.pairs
+    return (4 * width * c + 4 * shape.heads) * batch.attention_tokens
 
 
 def _fused_attention(shape: ModelShape, setting: Setting) -> bool:

@@ -154,7 +154,7 @@ class Plan:
             max_steps=trainer.max_steps,
             packed=model.layout == "packed",
             encoder=not model.decoder,
-            in_groups=not model.decoder and self.machine.kind == "cpu",
+            in_groups=self.machine.kind == "cpu",
         )
         self.report.steps = StepsReport(
             films=plan.films,
