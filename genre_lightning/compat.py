@@ -111,19 +111,17 @@ def _import_torchmetrics() -> None:
     SciPy ask again when they compute, and its plots import matplotlib when one is drawn; they have the program's style
     then, in place of matplotlib's default.
     """
-    from lightning_utilities.core import imports
-
+    imports: Any = importlib.import_module("lightning_utilities.core.imports")
     left_out = ("matplotlib", "scipy")
     is_installed, is_met = imports.package_available, imports.RequirementCache.__bool__
     # neither keeps the answer
-    asked: Any = imports
-    asked.package_available = lambda name: name not in left_out and is_installed(name)
-    asked.RequirementCache.__bool__ = lambda cache: cache.requirement not in left_out and is_met(cache)
+    imports.package_available = lambda name: name not in left_out and is_installed(name)
+    imports.RequirementCache.__bool__ = lambda cache: cache.requirement not in left_out and is_met(cache)
     try:
-        plot = importlib.import_module("torchmetrics.utilities.plot")
+        plot: Any = importlib.import_module("torchmetrics.utilities.plot")
     finally:
-        asked.package_available, asked.RequirementCache.__bool__ = is_installed, is_met
-    plot.plt = _ImportedLater("matplotlib.pyplot")  # type: ignore[attr-defined]
+        imports.package_available, imports.RequirementCache.__bool__ = is_installed, is_met
+    plot.plt = _ImportedLater("matplotlib.pyplot")
 
 
 class _DefiningPaths(_util.ResolvedImportPaths):

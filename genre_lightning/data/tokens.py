@@ -41,7 +41,7 @@ class TokenStore:
             column = pa.ipc.open_stream(file).read_all()["input_ids"]
         # Arrow's own to_numpy imports pandas
         self._offsets = [np.from_dlpack(chunk.offsets) for chunk in column.chunks]
-        self._values: list[Any] = [np.from_dlpack(chunk.values) for chunk in column.chunks]
+        self._values = [np.asarray(np.from_dlpack(chunk.values), np.int32) for chunk in column.chunks]
         self._first = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
         self.lengths: NDArray[np.int32] = (
             np.concatenate([np.diff(offsets) for offsets in self._offsets]).astype(np.int32)
@@ -57,8 +57,7 @@ class TokenStore:
         chunk = int(np.searchsorted(self._first, text, side="right")) - 1
         place = text - self._first[chunk]
         start, end = self._offsets[chunk][place : place + 2]
-        values: NDArray[np.int32] = self._values[chunk]
-        return values[start:end]
+        return self._values[chunk][start:end]
 
 
 class TokenLists:

@@ -127,8 +127,8 @@ def _grouped_attention_bytes(shape: ModelShape, setting: Setting, batch: BatchSh
     """Return the bytes of the attention within packed texts in groups of like length, as a CPU takes them.
 
     Queries, keys and values (heads x head width x c each). The products of this package, for dropout or bfloat16, keep
-    for each head and pair of tokens the probability (c), and with dropout what it leaves (c) and its mask; the kernel of
-    torch keeps the mixture (heads x head width x c) and the sum of exponentials (4 a head).
+    for each head and pair of tokens the probability (c), and with dropout what it leaves (c) and its mask. The kernel
+    of torch keeps the mixture (heads x head width x c) and the sum of exponentials (4 a head).
     """
     c, width = setting.number, shape.heads * shape.head_width
     if shape.attention_dropout or c == 2:
