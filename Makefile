@@ -6,7 +6,7 @@ RUN    := $(BIN)/genre-lightning
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-real test-thorough test-browser test-slurm faults gpu-check bench bench-quality ablations conformance gpu-bench outputs lint format types docs dist wheel clean
+.PHONY: help install quickstart test test-real test-thorough test-browser test-slurm faults full-disks gpu-check bench bench-quality ablations conformance gpu-bench outputs lint format types docs dist wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-slurm: $(STAMP) ## jobs on a SLURM cluster of two nodes, brought up here; n
 
 faults: $(STAMP) ## strike small runs N times (default 100): STRATEGY=ddp DEVICES=2 for ranks, MODEL=qlora for NF4
 	$(BIN)/python tools/faults/harness.py --number $(or $(N),100) --strategy $(or $(STRATEGY),auto) --devices $(or $(DEVICES),1) --model $(or $(MODEL),encoder)
+
+full-disks: $(STAMP) ## fill the disk under small runs, N of the run and N of the cache (default 20); needs root
+	OMP_NUM_THREADS=1 $(BIN)/python tools/faults/full_disks.py --number $(or $(N),20)
 
 gpu-check: ## what only a GPU can show: needs PYTHON with the libraries and a CUDA GPU, not the lock
 	$(PYTHON) tools/gpu/check.py

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.files import file_digest, parse_json
+from genre_lightning.files import as_system_errors, file_digest, parse_json
 from genre_lightning.locks import locked
 from genre_lightning.node import digest_on_node
 
@@ -143,7 +143,8 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]], shared: bool) 
     # beside the target: only within one file system is a rename atomic
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        kept = build(scratch)
+        with as_system_errors():
+            kept = build(scratch)
         files = {file.name: {"bytes": file.stat().st_size, "sha256": file_digest(file)} for file in scratch.iterdir()}
         manifest = {"facts": kept, "files": files}
         (scratch / MANIFEST).write_text(json.dumps({**manifest, "digest": key_of(manifest)}), encoding="utf-8")

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genre_lightning.errors import CheckpointError, ConfigError, SaveError, one_line
+from genre_lightning.errors import CheckpointError, ConfigError, GenreLightningError, SaveError, one_line
 from genre_lightning.escapes import cell
 from genre_lightning.shapes import Shape, require_shape
 
@@ -27,6 +28,8 @@ _Record = TypeVar("_Record")
 
 REMAKE = "run the command that made the run again, which writes it again"
 """The fix for a damaged file of a run, if the command is not known by name."""
+
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 _TEMPORARY = ".tmp-"
 
@@ -177,10 +180,27 @@ def check_folder(path: str | os.PathLike[str], option: str) -> None:
 
 
 @contextmanager
+def as_system_errors() -> Iterator[None]:
+    """Raise the errors of Rust libraries that hold one of the operating system as that.
+
+    tokenizers raises a bare Exception, "No space left on device (os error 28)", and safetensors an error of its own.
+    """
+    try:
+        yield
+    except (OSError, GenreLightningError):
+        raise
+    except Exception as error:
+        if found := _OF_RUST.search(str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise
+
+
+@contextmanager
 def _naming(target: Path) -> Iterator[None]:
     """Have an error of the system name the file that was to be written: the draft is gone, and a write names none."""
     try:
-        yield
+        with as_system_errors():
+            yield
     except OSError as error:
         raise OSError(error.errno, error.strerror or one_line(error), str(target)) from error
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from genre_lightning.distributed.checkpoint.files import check_space
 from genre_lightning.errors import ConfigError, SaveError, one_line
+from genre_lightning.files import as_system_errors
 from genre_lightning.folders import new_folder
 
 
@@ -26,7 +27,7 @@ def whole_folder(target: Path, needed: int) -> Iterator[Path]:
         SaveError: A write failed; nothing is left behind.
     """
     try:
-        with new_folder(target) as draft:
+        with as_system_errors(), new_folder(target) as draft:
             try:
                 check_space(draft, needed)
             except OSError as error:

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from genre_lightning.cache import MANIFEST, build_once, default_cache_dir, key_of
 from genre_lightning.errors import DataError
-from genre_lightning.files import file_digest
+from genre_lightning.files import file_digest, replacing_folder
 
 
 class Builder:
@@ -98,6 +99,20 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 
     with pytest.raises(DataError, match="No space left"):
         build_once(tmp_path / "cache", "key", full)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_one_whatever_library_writes(tmp_path):
+    def full(folder):
+        tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")).save("/dev/full")
+
+    with pytest.raises(DataError, match=r"the cache .* cannot be written \(No space left on device\): free space"):
+        build_once(tmp_path / "cache", "key", full)
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*run/tokenizer"),
+        replacing_folder(tmp_path / "run/tokenizer"),
+    ):
+        full(None)
 
 
 def build_slowly(root, barrier, results):
