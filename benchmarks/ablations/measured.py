@@ -33,8 +33,8 @@ def result_file(suite: Suite, name: str, seed: int) -> Path:
 def measure(run_dir: Path, constant: bool = False) -> dict[str, Any]:
     """Return the test metrics of a run, and the number of films and of trained parameters.
 
-    Each metric is a list: its value on all test films, then on each resample of them. The resamples of two runs on the
-    same films are the same, so that the results of two runs are paired.
+    Each metric is a list: its value on all test films, then on each resample. Two runs on the same films have the same
+    resamples, so that their results are paired.
 
     Args:
         run_dir: The run's directory.

@@ -83,7 +83,7 @@ class FilmTable:
         column = self.table["id"]
         if column.type != pa.int64():
             return column.to_numpy()
-        return np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks])
+        return np.concatenate([np.zeros(0, np.int64), *map(np.from_dlpack, column.chunks)])  # there may be no chunk
 
     def strings(self, column: str, films: NDArray[np.int64] | None = None) -> list[str]:
         """Return a text column, of all films or of those at the given positions."""

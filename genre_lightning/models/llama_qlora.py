@@ -17,7 +17,7 @@ from genre_lightning.models.adapter import add_adapter, check_adapter
 from genre_lightning.models.backbones import checkpoint_activations
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.layers.elementwise import fuse_elementwise
-from genre_lightning.models.layers.packing import decoder_groups, full_attention_inputs, last_tokens, text_ends
+from genre_lightning.models.layers.packing import full_attention_inputs, last_tokens, text_ends, text_groups
 from genre_lightning.models.layers.pooling import pool, pool_packed
 from genre_lightning.models.lora import add_lora
 from genre_lightning.models.metadata import CheckpointMetadata
@@ -132,7 +132,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
         names = ("position_ids", "slots", "places")
         apart: dict[str, Any] = {name: batch[name] for name in names if name in batch}
         assert self.backbone_config is not None  # the backbone is made by it
-        if (groups := decoder_groups(batch, self.backbone_config, causal=self.causal)) is not None:
+        if (groups := text_groups(batch, self.backbone_config, causal=self.causal)) is not None:
             apart["groups"] = groups
         if (ends := text_ends(batch)) is not None:
             apart["ends"] = ends

@@ -62,12 +62,12 @@ def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles.
     """
     token, place = _block_bytes(shape, setting)
-    if batch.pairs and setting.device == "cpu":
+    if batch.packed and setting.device == "cpu":
         attention = _grouped_attention_bytes(shape, setting, batch)
-    else:
+    elif shape.decoder:
         attention = place * batch.attention_tokens
-    if not shape.decoder:
-        attention += _attention_bytes(shape, setting, batch)
+    else:
+        attention = _attention_bytes(shape, setting, batch)
     block = token * batch.tokens + attention
     state = shape.width * (setting.number if setting.strategy == "fsdp" else 4)
     before = 8 * shape.head_width if shape.decoder else _embedding_bytes(shape, setting)
@@ -114,8 +114,7 @@ def _attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     """
     c, d = setting.number, shape.width
     if batch.packed:
-        in_groups = setting.device == "cpu"
-        return d * c * batch.tokens + (0 if in_groups else (4 * d * c + 4 * shape.heads) * batch.attention_tokens)
+        return d * c * batch.tokens + (4 * d * c + 4 * shape.heads) * batch.attention_tokens
     if _fused_attention(shape, setting):
         token = 4 * d * c + 4 * shape.heads + (batch.longest * c if batch.masked else 0)
     else:
@@ -128,13 +127,15 @@ def _grouped_attention_bytes(shape: ModelShape, setting: Setting, batch: BatchSh
 
     Queries, keys and values (heads x head width x c each). The products of this package, for dropout or bfloat16, keep
     for each head and pair of tokens the probability (c), and with dropout what it leaves (c) and its mask. The kernel
-    of torch keeps the mixture (heads x head width x c) and the sum of exponentials (4 a head).
+    of torch keeps the mixture (heads x head width x c) and the sum of exponentials (4 a head). An encoder keeps the
+    mixture once more, without padding.
     """
     c, width = setting.number, shape.heads * shape.head_width
+    mixture = 0 if shape.decoder else width * c * batch.tokens
     if shape.attention_dropout or c == 2:
         of_pair = c + (c + setting.mask if shape.attention_dropout else 0)
-        return 3 * width * c * batch.attention_tokens + shape.heads * of_pair * batch.pairs
-    return (4 * width * c + 4 * shape.heads) * batch.attention_tokens
+        return mixture + 3 * width * c * batch.attention_tokens + shape.heads * of_pair * batch.pairs
+    return mixture + (4 * width * c + 4 * shape.heads) * batch.attention_tokens
 
 
 def _fused_attention(shape: ModelShape, setting: Setting) -> bool:

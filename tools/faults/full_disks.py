@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LARGE = 256 << 20
 """Bytes of a disk that no start fills."""
 DISKS = ("run", "cache")
+NOTHING = "nothing"
+"""Could not be written: the disk was large enough."""
 
 
 @contextmanager
@@ -83,7 +85,7 @@ def fill_and_finish(setting: Setting, place: Path, name: str, size: int, unbroke
     with disk(place / "run", sizes["run"]), disk(place / "cache", sizes["cache"]):
         status, lines = start(setting, place)
         if status == 0:
-            return "nothing", []
+            return NOTHING, []
         problems = []
         last = lines[-1] if lines else ""
         if status not in (1, 2):
@@ -110,8 +112,7 @@ def main() -> int:
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="full-disks-"))
     setting = replace(make_setting(place, "auto", 1, options.model, []), seconds=600)
-    unbroken, whole = place / "unbroken", {}
-    first = place / "first"
+    unbroken, first = place / "unbroken", place / "first"
     first.mkdir()
     with disk(first / "run", LARGE), disk(first / "cache", LARGE):
         status, lines = start(setting, first)
@@ -127,7 +128,8 @@ def main() -> int:
             struck[stopped] += 1
             wrong += [f"{name} of {size:,} bytes: {problem}" for problem in problems]
             print(f"{name} {number + 1}/{options.number}, {size:,} bytes: {stopped}", problems or "", flush=True)
-    print(f"\n{options.model}: {sum(struck.values())} disks filled up; not written:")
+    filled = sum(struck.values()) - struck.pop(NOTHING, 0)
+    print(f"\n{options.model}: {filled} disks filled up; not written:")
     print("\n".join(f"{count:>4}  {what}" for what, count in struck.most_common()))
     print("\n".join(wrong) if wrong else "each ended in a line with the fix, and then as the unbroken run")
     if not wrong:

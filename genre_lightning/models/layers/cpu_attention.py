@@ -153,7 +153,8 @@ def attention_in_groups(
         As `query`.
     """
     with torch.autocast(query.device.type, enabled=False):
-        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        if shared := query.shape[1] // key.shape[1] - 1:  # repeating by one would copy
+            key, value = (x.repeat_interleave(shared + 1, dim=1) for x in (key, value))
         states = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]
         # torch has no kernel with dropout for the CPU, and its detour takes a third of the step; its backward pass in
         # bfloat16 takes twice that in float32, and five times that of the products

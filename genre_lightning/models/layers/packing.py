@@ -67,7 +67,6 @@ def encoder_inputs(batch: dict[str, Tensor], config: PretrainedConfig) -> dict[s
     """Return what an encoder is called with for a packed batch, with a tail of tokens that belong to no text."""
     shift = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
     slots, lengths = batch["slots"], packed_lengths(batch["last_tokens"])
-    on_cpu = lengths.device.type == "cpu"
     ids, positions, places = batch["input_ids"], batch["position_ids"] + shift, batch["places"]
     ends = text_ends(batch)
     if tail := -ids.shape[1] % _TOKENS_MULTIPLES.get(ids.device.type, 1):
@@ -81,8 +80,7 @@ def encoder_inputs(batch: dict[str, Tensor], config: PretrainedConfig) -> dict[s
         "places": places,
         "slot_mask": torch.arange(slots.shape[1], device=slots.device) < lengths[:, None],
         "ends": ends,
-        # elsewhere it would have to wait for the device
-        "groups": group_texts(lengths.tolist(), config.num_attention_heads) if on_cpu else None,
+        "groups": text_groups(batch, config, causal=False),
     }
 
 
@@ -154,10 +152,10 @@ def text_attention(
     return mixed.flatten(0, 1).index_select(0, places)[None], None
 
 
-def decoder_groups(batch: dict[str, Tensor], config: PretrainedConfig, *, causal: bool) -> TextGroups | None:
-    """Return the groups of like length of a decoder's packed batch on a CPU; None for other batches and devices."""
+def text_groups(batch: dict[str, Tensor], config: PretrainedConfig, *, causal: bool) -> TextGroups | None:
+    """Return the groups of like length of a packed batch on a CPU; None for other batches and devices."""
     last = batch.get("last_tokens")
-    if last is None or last.device.type != "cpu":
+    if last is None or last.device.type != "cpu":  # elsewhere it would have to wait for the device
         return None
     return group_texts(packed_lengths(last).tolist(), config.num_attention_heads, causal=causal)
 
