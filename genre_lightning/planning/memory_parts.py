@@ -59,7 +59,8 @@ def optimizer_bytes(shape: ModelShape, setting: Setting) -> int:
 def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
     """Return the bytes kept for the backward pass: every block's, or with checkpointing all inputs and one block's.
 
-    Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles.
+    Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles; all blocks
+    share what the products of a CPU's attention add to hide padding and later tokens.
     """
     token, place = _block_bytes(shape, setting)
     if batch.packed and setting.device == "cpu":
@@ -72,7 +73,8 @@ def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     state = shape.width * (setting.number if setting.strategy == "fsdp" else 4)
     before = 8 * shape.head_width if shape.decoder else _embedding_bytes(shape, setting)
     kept = (shape.blocks - 1) * state * batch.tokens + block if shape.checkpointed else shape.blocks * block
-    return kept + before * batch.tokens
+    biases = _pair_bytes(shape, setting, batch)
+    return kept + before * batch.tokens + biases
 
 
 def _embedding_bytes(shape: ModelShape, setting: Setting) -> int:
@@ -132,10 +134,16 @@ def _grouped_attention_bytes(shape: ModelShape, setting: Setting, batch: BatchSh
     """
     c, width = setting.number, shape.heads * shape.head_width
     mixture = 0 if shape.decoder else width * c * batch.tokens
-    if shape.attention_dropout or c == 2:
-        of_pair = c + (c + setting.mask if shape.attention_dropout else 0)
-        return mixture + 3 * width * c * batch.attention_tokens + shape.heads * of_pair * batch.pairs
+    if weights := _pair_bytes(shape, setting, batch):
+        dropped = weights + shape.heads * setting.mask * batch.pairs if shape.attention_dropout else 0
+        return mixture + 3 * width * c * batch.attention_tokens + weights + dropped
     return mixture + (4 * width * c + 4 * shape.heads) * batch.attention_tokens
+
+
+def _pair_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
+    """Return the bytes of a number for each head and pair of tokens, if this package's products take the attention."""
+    products = batch.packed and setting.device == "cpu" and (shape.attention_dropout or setting.number == 2)
+    return shape.heads * setting.number * batch.pairs if products else 0
 
 
 def _fused_attention(shape: ModelShape, setting: Setting) -> bool:
@@ -168,16 +176,22 @@ def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
 
 
 def working_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
-    """Return the gradients of states while the last block's feed-forward layers are differentiated.
+    """Return the gradients of states while the last block's feed-forward layers are differentiated, or its attention.
 
-    Of an encoder (fc + 8d) a token, of a decoder (2fc + 8d); the attention of a CPU with dropout may need more if
-    texts are padded, two numbers for each head and pair of tokens, when what the feed-forward layers kept is freed.
+    Of an encoder's feed-forward layers (fc + 8d) a token, of a decoder's (2fc + 8d). The attention of a CPU may need
+    more, when what the feed-forward layers kept is freed: with dropout if texts are padded, two numbers for each head
+    and pair of tokens; by this package's products one, and gradients of queries, keys, values and their mixture
+    (heads x head width x c each).
     """
     c, d, f = setting.number, shape.width, shape.inner_width
     token = (2 if shape.decoder else 1) * f * c + 8 * d
-    if not shape.decoder and not batch.packed and not _fused_attention(shape, setting):
-        token = max(token, 8 * shape.heads * batch.longest - (2 * f * c if shape.trains_blocks else f * c) - 8 * d)
-    return token * batch.tokens
+    freed = (3 if shape.decoder else 2 if shape.trains_blocks else 1) * f * c + 8 * d
+    attention = 0
+    if weights := _pair_bytes(shape, setting, batch):
+        attention = weights + 4 * shape.heads * shape.head_width * c * batch.attention_tokens
+    elif not shape.decoder and not batch.packed and not _fused_attention(shape, setting):
+        attention = 8 * shape.heads * batch.longest * batch.tokens
+    return max(token * batch.tokens, attention - freed * batch.tokens)
 
 
 def cast_bytes(shape: ModelShape, setting: Setting) -> int:

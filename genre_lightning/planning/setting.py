@@ -97,5 +97,5 @@ class BatchShape:
     def full(cls, tokens: int, longest: int, *, packed: bool, encoder: bool) -> BatchShape:
         """Return the largest that a budget of tokens allows."""
         tokens = max(tokens, longest)
-        pairs = tokens * longest if packed and encoder else 0
+        pairs = tokens * longest if packed else 0
         return cls(tokens, tokens, longest, masked=encoder and not packed, packed=packed, pairs=pairs)
