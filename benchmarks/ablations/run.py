@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--decoder", type=Path, help="directory of the decoder")
     parser.add_argument("--suite", action="append", choices=names(), help="default: all")
     parser.add_argument("--only", default="*", help="pattern of the experiments' names")
+    parser.add_argument("--seeds", type=int, help="seeds of each at most; default: as the suite says")
     parser.add_argument("--work", type=Path, default=Path("runs/ablations"), help="where the runs go")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of a run")
     options = parser.parse_args()
@@ -175,7 +176,7 @@ def main() -> None:
                 (experiment, seed)
                 for seed in range(max(experiment.seeds for experiment in suite.experiments))
                 for experiment in suite.experiments
-                if seed < experiment.seeds
+                if seed < min(experiment.seeds, options.seeds or experiment.seeds)
                 and fnmatch.fnmatch(experiment.name, options.only)
                 and (experiment.name, seed) not in found
             ]
