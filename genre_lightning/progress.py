@@ -81,10 +81,15 @@ def no_progress(task: str, total: int) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def task_progress(task: str, total: int) -> Iterator[Any]:
-    """Yield a bar for a task of some units on a terminal; lines now and then and at its end if there is none.
+def task_progress(task: str, total: int, *, at_end: bool = True) -> Iterator[Any]:
+    """Yield a bar for a task of some units on a terminal; lines now and then if there is none.
 
     Nothing is shown for a task that never reports, such as one whose result is in the cache, or that is soon done.
+
+    Args:
+        task: What is done.
+        total: Number of units.
+        at_end: Whether a log file has a line at the task's end too.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -99,7 +104,7 @@ def task_progress(task: str, total: int) -> Iterator[Any]:
                 say(f"{task}: {done:,} of {total:,}, {clock((now - started) / done * (total - done))} left")
 
         yield count
-        if done and (seconds := time.monotonic() - started) >= _WORTH_A_LINE:
+        if at_end and done and (seconds := time.monotonic() - started) >= _WORTH_A_LINE:
             say(f"{task}: {done:,} done in {seconds:.1f} s")
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -33,6 +33,8 @@ def trainer(**changes):
         "current_epoch": 1,
         "max_epochs": 3,
         "estimated_stepping_batches": 300,
+        "num_val_batches": [4],
+        "num_predict_batches": [4],
         "callback_metrics": {"train/loss": torch.tensor(0.25)},
         "sanity_checking": False,
     }
@@ -106,6 +108,31 @@ def test_validation(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_long_validation_and_long_predictions_in_a_log_file(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    bar, run = LogFileProgress(), trainer(callback_metrics={})
+    for start, batch_end, end in (
+        (bar.on_validation_start, bar.on_validation_batch_end, bar.on_validation_end),
+        (bar.on_predict_start, bar.on_predict_batch_end, bar.on_predict_end),
+    ):
+        start(run, None)
+        for batch in range(4):
+            now += 20.0
+            batch_end(run, None, None, None, batch)
+        end(run, None)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 2/3  validation, in batches: 2 of 4, 0:40 left",
+        "epoch 2/3  validation  ",
+        "predicting, in batches: 2 of 4, 0:40 left",
+    ]
+    bar.disable()
+    bar.on_predict_start(run, None)
+    now += 90.0
+    bar.on_predict_batch_end(run, None, None, None, 0)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")])
 def test_clock(seconds, shown):
     assert clock(seconds) == shown
@@ -137,9 +164,13 @@ def test_one_line_of_a_terminal(monkeypatch, capsys):
     assert shown[0].startswith("epoch 1/3  step 200/12,345 ")
     assert shown[0].rstrip().endswith("loss 0.2500  0.17 steps/s  61:23:30 left")
     bar.on_validation_start(run, None)
+    bar.on_validation_batch_end(run, None, None, None, 1)
+    bar._bar.refresh()
+    shown = Text.from_ansi(capsys.readouterr().err.split("\r")[-1]).plain.splitlines()
+    assert shown[0].startswith("epoch 1/3  validation ")
+    assert shown[0].rstrip().endswith("batch 2/4")
     bar.on_validation_end(run, None)
     bar.on_train_end(run, None)
-    assert "epoch 1/3  validation" in capsys.readouterr().err
 
 
 def test_a_failed_training_leaves_the_terminal_unchanged(monkeypatch, capsys):

@@ -1,8 +1,9 @@
-"""Progress of a training: one live line on a terminal, and now and then a whole line in a log file."""
+"""Progress of a training and of its predictions: one live line on a terminal, now and then a whole one in a log file."""
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from typing_extensions import override
 
-from genre_lightning.progress import clock, say
+from genre_lightning.progress import clock, say, task_progress
 
 _LINES_AN_EPOCH = 10
 _SECONDS_BETWEEN_LINES = 5.0
@@ -27,6 +28,8 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
         self._started = 0.0
         self._first_step = 0
+        self._task = ExitStack()
+        self._count: Any = None
 
     @override
     def disable(self) -> None:
@@ -60,13 +63,49 @@ class TrainingProgress(ProgressBar):
         shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics)
         self.report(f"{epoch_of(trainer)}  validation  {shown}")
 
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start_task("predicting, in batches", trainer.num_predict_batches)
+
+    @override
+    def on_predict_batch_end(self, *given: Any, **named: Any) -> None:
+        self.count_batch()
+
+    @override
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.end_task()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.end_task()
+
+    def start_task(self, task: str, batches: list[int | float]) -> None:
+        """Show the progress of what has no steps.
+
+        Args:
+            task: What is done.
+            batches: Number of batches of each loader.
+        """
+        if self._enabled:
+            self._count = self._task.enter_context(task_progress(task, int(sum(batches)), at_end=False))
+
+    def count_batch(self) -> None:
+        """Note that a batch of the task is done."""
+        if self._count is not None:
+            self._count(1)
+
+    def end_task(self) -> None:
+        """Take its progress off the terminal."""
+        self._task.close()
+        self._count = None
+
     def report(self, line: str) -> None:
         """Print a line that stays."""
         say(line)
 
 
 class LogFileProgress(TrainingProgress):
-    """Ten lines an epoch at most, each a whole sentence: what a log file or a CI page can show."""
+    """Ten lines an epoch at most and a few of a long validation, all whole: what a log file or a CI page can show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,6 +133,20 @@ class LogFileProgress(TrainingProgress):
         shown = "" if loss is None else f"  loss {loss.item():.4f}"
         tokens_a_second = "" if tokens is None else f"  {tokens.item():,.0f} tokens/s"
         say(f"{self.place(trainer)}{shown}  {rate:.2f} steps/s{tokens_a_second}  {clock(left)} left")
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.start_task(f"{epoch_of(trainer)}  validation, in batches", trainer.num_val_batches)
+
+    @override
+    def on_validation_batch_end(self, *given: Any, **named: Any) -> None:
+        self.count_batch()
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.end_task()
+        super().on_validation_end(trainer, pl_module)
 
 
 class TerminalProgress(TrainingProgress):
@@ -139,6 +192,13 @@ class TerminalProgress(TrainingProgress):
             self._bar.update(self._row, description=f"{epoch_of(trainer)}  validation", shown="")
 
     @override
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *rest: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update(self._row, shown=f"batch {batch_idx + 1:,}/{int(sum(trainer.num_val_batches)):,}")
+
+    @override
     def report(self, line: str) -> None:
         if self._bar is None:
             say(line)
@@ -151,6 +211,7 @@ class TerminalProgress(TrainingProgress):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
         self._stop()
 
     def _stop(self) -> None:
