@@ -11,6 +11,7 @@ from genre_lightning.config.packaged import with_packaged
 from genre_lightning.config.trust import with_trust
 from genre_lightning.distributed.launch import check_launch
 from genre_lightning.distributed.signals import stopping_on_signals
+from genre_lightning.shared_cpus import note_start
 from genre_lightning.streams import keep_working
 
 
@@ -120,6 +121,7 @@ def run(name: str, arguments: Sequence[str], *, whole_process: bool = False) -> 
     """
     # first what needs no library: a rank of nothing
     check_launch()
+    note_start()
     command = COMMANDS[name]
     if command.saves and whole_process:
         keep_working()

@@ -27,6 +27,7 @@ from jsonargparse._common import parsing_settings  # 4.53: its settings can be m
 from jsonargparse._paths import Path as ParserPath
 
 from genre_lightning.errors import one_line
+from genre_lightning.shared_cpus import sleep_early_if_shared
 from genre_lightning.yaml_files import NOT_YAML, parse_yaml, read_text, well_formed
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ def import_lightning() -> None:
     """Import Lightning, without what it loads for plots and for audio alone, and with the garbage collector paused.
 
     For commands, whose process is their own: call it before anything imports Lightning. The collector finds nothing in
-    the objects that modules are made of, and takes a tenth of the time.
+    the objects that modules are made of, and takes a tenth of the time. torch's threads are told how to wait.
     """
+    sleep_early_if_shared()
     collects = gc.isenabled()
     gc.disable()
     try:

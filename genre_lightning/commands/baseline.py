@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genre_lightning.commands.checked import parse_checked_baseline
+from genre_lightning.compat import import_lightning
 from genre_lightning.config.words import default_run_dir, with_run_config
 from genre_lightning.models.tfidf import BASELINES
 
@@ -22,6 +23,7 @@ def tfidf_logreg(arguments: Sequence[str]) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     words = with_run_config(arguments, f"baseline {name}")
     config, parser = parse_checked_baseline(name, BASELINES[name], words, default_run_dir(words))
+    import_lightning()
     # these load torch, which takes seconds
     from genre_lightning.training.baseline import fit_baseline
     from genre_lightning.training.resume import show

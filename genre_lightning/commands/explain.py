@@ -14,6 +14,7 @@ from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.film_fields import add_field_option, fields_of, film_of
 from genre_lightning.commands.tag import decoded
+from genre_lightning.compat import import_lightning
 from genre_lightning.errors import check_all
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.explain.attribution import LARGEST_STEPS
@@ -37,6 +38,7 @@ def explain(arguments: Sequence[str]) -> int:
     fields = fields_of(options.field, options.texts)
     _check(options, run)
     require_output()
+    import_lightning()
     from genre_lightning.explain.explainer import Explainer, check_explainable
 
     check_explainable(run)

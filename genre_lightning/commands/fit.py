@@ -16,11 +16,11 @@ def fit(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     with continued_words(arguments) as words:
         config, parser = parse_checked("fit", words, default_run_dir(arguments), in_rounds=True)
+    import_lightning()
     if config.self_training.rounds > 1:
         from genre_lightning.commands.fit_rounds import fit_rounds
 
         return fit_rounds(config, parser)
-    import_lightning()
     # these load torch, which takes seconds
     from genre_lightning.distributed.ranks import is_first_rank
     from genre_lightning.training.fit import fit_run

@@ -8,6 +8,7 @@ from pathlib import Path
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.checked import parse_checked
+from genre_lightning.compat import import_lightning
 from genre_lightning.config.data import MOST_FOLDS
 from genre_lightning.config.words import option_values
 from genre_lightning.errors import ConfigError
@@ -37,6 +38,7 @@ def folds(arguments: Sequence[str]) -> int:
         configs.append((config, parser))
     if more := sorted(place.glob(f"fold-{options.folds + 1}")):
         raise ConfigError(f"{more[0]} is of more folds than --folds {options.folds}: name another --run_dir")
+    import_lightning()
     # these load torch, which takes seconds
     from genre_lightning.training.folds import fit_folds
 

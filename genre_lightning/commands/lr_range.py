@@ -8,6 +8,7 @@ from pathlib import Path
 from genre_lightning.bounds import above, at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.checked import parse_checked
+from genre_lightning.compat import import_lightning
 from genre_lightning.config.words import default_run_dir
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_folder
@@ -35,6 +36,7 @@ def lr_range(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--low {options.low} is not below --high {options.high}: give a range")
     check_folder(options.out, "--out")
     config, config_parser = parse_checked("fit", words, default_run_dir(words))
+    import_lightning()
     from genre_lightning.training.setup import check_setup
     from genre_lightning.tuning.lr_range import run_range, write_range
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from genre_lightning.bounds import at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.search_options import add_space
+from genre_lightning.compat import import_lightning
 from genre_lightning.distributed.launch import has_company
 from genre_lightning.distributed.slurm import leave_step
 from genre_lightning.errors import ConfigError
@@ -49,6 +50,7 @@ def tune(arguments: Sequence[str]) -> int:
         folder.require()
     else:
         begin_study(folder, options, words)
+    import_lightning()
     from genre_lightning.distributed.watch import watch_parent
     from genre_lightning.tuning.configuration import check_same_films
     from genre_lightning.tuning.parallel import TUNER

@@ -1,4 +1,4 @@
-"""Progress of a training and of its predictions: one live line on a terminal, now and then a whole one in a log file."""
+"""Progress of a training and of its predictions: a live line on a terminal, now and then a whole one in a log file."""
 
 from __future__ import annotations
 
