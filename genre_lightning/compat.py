@@ -91,7 +91,7 @@ def import_lightning() -> None:
     """Import Lightning, without what it loads for plots and for audio alone, and with the garbage collector paused.
 
     For commands, whose process is their own: call it before anything imports Lightning. The collector finds nothing in
-    the objects that modules are made of, and takes a tenth of the time. torch's threads are told how to wait.
+    the objects that modules are made of, and takes a tenth of the time. How torch's threads wait is set too.
     """
     sleep_early_if_shared()
     collects = gc.isenabled()

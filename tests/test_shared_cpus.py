@@ -1,4 +1,4 @@
-"""How torch's threads are told to wait, by what else runs on their CPUs."""
+"""How torch's threads wait at barriers, by what else runs on their CPUs."""
 
 import os
 import subprocess
