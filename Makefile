@@ -38,7 +38,7 @@ test-browser: $(STAMP) ## the page of the service in Chromium: needs Debian's ch
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/serving
 
 test-slurm: $(STAMP) ## jobs on a SLURM cluster of two nodes, brought up here; needs root and Debian's packages
-	OMP_NUM_THREADS=1 tests/slurm/cluster.sh run $(BIN)/python -m pytest -s -m slurm tests/slurm
+	OMP_NUM_THREADS=1 tests/slurm/cluster.sh run $(BIN)/python -m pytest -s -m "slurm and not thorough" tests/slurm
 
 faults: $(STAMP) ## strike small runs N times (default 100): STRATEGY=ddp DEVICES=2 for ranks, MODEL=qlora for NF4
 	$(BIN)/python tools/faults/harness.py --number $(or $(N),100) --strategy $(or $(STRATEGY),auto) --devices $(or $(DEVICES),1) --model $(or $(MODEL),encoder)

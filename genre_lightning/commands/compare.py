@@ -30,6 +30,7 @@ def compare(arguments: Sequence[str]) -> int:
         "--out", type=Path, help="folder of comparison.md, .csv and .html (default: comparison, beside the first run)"
     )
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--paper", action="store_true", help="show the paper's published figures beside the runs")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(list(arguments))
     from genre_lightning.evaluation.comparison import (
@@ -52,7 +53,7 @@ def compare(arguments: Sequence[str]) -> int:
     for run in given:
         if run not in runs:
             say(f"{run} is left out: it holds a comparison, not a run")
-    comparison = compare_runs(runs, split=options.split, seed=options.seed)
+    comparison = compare_runs(runs, split=options.split, seed=options.seed, paper=options.paper)
     paths = write_comparison(comparison, out)
     if options.json:
         files = {kind: str(path) for kind, path in paths.items()}

@@ -65,6 +65,8 @@ class Comparison:
     """Settings of each run that are not the same for all; empty if there are none, or too many to be read."""
     over_seeds: list[dict[str, Any]] = field(default_factory=list)
     """Mean and standard deviation of the metrics over runs that differ in their seed alone, the best setting first."""
+    paper: bool = False
+    """Whether the paper's published figures are shown beside them."""
 
 
 def compare_runs(
@@ -73,6 +75,7 @@ def compare_runs(
     split: str = "test",
     seed: int = 0,
     resamples: int = bootstrap.RESAMPLES,
+    paper: bool = False,
 ) -> Comparison:
     """Compare runs on the films of one split, as each decides with its own thresholds for each genre.
 
@@ -81,6 +84,7 @@ def compare_runs(
         split: Split of the predictions.
         seed: Random seed of the bootstrap.
         resamples: Number of resamples of the bootstrap.
+        paper: Whether to show the paper's published figures beside them.
 
     Raises:
         ConfigError: There are fewer than two directories, or one is given twice.
@@ -119,7 +123,8 @@ def compare_runs(
     ordered = [rows[index] for index in order]
     settings = differing_settings(runs, names)
     seeds = over_seeds(ordered, settings, [name for name, _ in COMPARED])
-    return Comparison(len(stored[0].predictions), split, names[best], optimistic, ordered, lineage, settings, seeds)
+    films = len(stored[0].predictions)
+    return Comparison(films, split, names[best], optimistic, ordered, lineage, settings, seeds, paper)
 
 
 def _lineage(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
@@ -192,7 +197,7 @@ def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) 
     paths = comparison_files(directory)
     write_text(paths["md"], markdown(comparison))
     paper = {name: PAPER_ROW.get(name) for name in comparison.rows[0]} | {"run": PAPER_NAME}
-    write_csv(paths["csv"], [*comparison.rows, paper])
+    write_csv(paths["csv"], [*comparison.rows, *[paper] * comparison.paper])
     heads, cells = stacked_cells(comparison)
     values = {
         "title": f"{len(comparison.rows)} runs on {comparison.n:,} films of the {comparison.split} split",
@@ -221,19 +226,22 @@ def markdown(comparison: Comparison) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """Return the notes below the table."""
     fitted_here = ["Thresholds were fitted on these very films: the metrics are optimistic."] * comparison.optimistic
+    of_paper = [
+        "The paper's row is of another split, with one threshold (0.70) chosen on the films it is scored on: "
+        "no p-value can be given, and it is optimistic."
+    ]
     return [
         *fitted_here,
         *comparison.lineage,
         f"{comparison.n:,} films of the {comparison.split} split, each run with its own threshold for each genre.",
         "In brackets: 95% bootstrap intervals over films (BCa); none if there are too few films for one.",
         f"p: paired bootstrap, two-sided, against '{comparison.best}' (best micro-F1), not adjusted for several runs.",
-        "The paper's row is of another split, with one threshold (0.70) chosen on the films it is scored on: "
-        "no p-value can be given, and it is optimistic.",
+        *of_paper * comparison.paper,
     ]
 
 
 def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Lay out heads and rows of texts, the paper's row last."""
+    """Lay out heads and rows of texts, with the paper's row last if it is asked for."""
     heads = ["run"]
     for _, title in COMPARED:
         heads += [title, "p"]
@@ -252,7 +260,7 @@ def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     paper = [PAPER_NAME]
     for name, _ in COMPARED:
         paper += [figure_text(PAPER_ROW[name]), ""]
-    return heads, [*rows, [*paper, "", ""]]
+    return heads, [*rows, *[[*paper, "", ""]] * comparison.paper]
 
 
 def stacked_cells(comparison: Comparison) -> tuple[list[str], list[list[list[str]]]]:
@@ -260,7 +268,7 @@ def stacked_cells(comparison: Comparison) -> tuple[list[str], list[list[list[str
     flat_heads, flat = table_cells(comparison)
     heads = ["run", *(title for _, title in COMPARED), "trained in"]
     rows = []
-    for cells, row in zip(flat, [*comparison.rows, {}], strict=True):
+    for cells, row in zip(flat, [*comparison.rows, *[{}] * comparison.paper], strict=True):
         lines = [[cells[0]]]
         for place in range(1, len(flat_heads) - 2, 2):
             value, _, span = cells[place].partition(" ")

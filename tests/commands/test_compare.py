@@ -20,7 +20,10 @@ def runs(tmp_path_factory):
 
 
 def test_the_table_is_printed_and_written(runs, tmp_path, capfd):
-    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "plain")]) == 0
+    assert "paper" not in capfd.readouterr().out
+    assert len((tmp_path / "plain" / "comparison.csv").read_text().splitlines()) == 3
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "out"), "--paper"]) == 0
     out, _ = capfd.readouterr()
     assert out.index("clear") < out.index("blurred") < out.index("paper, as")
     assert max(map(len, out.split("paired bootstrap")[0].splitlines())) <= 100

@@ -55,7 +55,7 @@ def runs(tmp_path_factory):
 
 
 def test_comparison_orders_runs_and_pairs_films_in_any_order(runs, tmp_path):
-    comparison = compare_runs(runs, resamples=200)
+    comparison = compare_runs(runs, resamples=200, paper=True)
     assert [row["run"] for row in comparison.rows] == ["st|rong", "weak"]
     strong, weak = comparison.rows
     for run, row in ((runs[1], strong), (runs[0], weak)):

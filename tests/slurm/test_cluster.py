@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 RUN = [*SMALL, "--trainer.log_every_n_steps=1"]
 STEPS = 18  # 131 films of training in steps of 16, twice
+REQUEUES = 24
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,8 @@ def weights(run_dir):
     }
 
 
-def assert_same_training(expected, got):
-    assert [step for step, _ in losses(got)] == list(range(STEPS))
+def assert_same_training(expected, got, steps=STEPS):
+    assert [step for step, _ in losses(got)] == list(range(steps))
     assert losses(got) == losses(expected)
     for name, state in weights(expected).items():
         other = weights(got)[name]
@@ -137,6 +138,26 @@ def test_a_signal_by_hand_and_a_more_urgent_job_change_nothing(cluster, sample, 
     assert "stopped by SIGUSR1 after optimizer step 8" in log.read_text()
     assert "stopped by SIGTERM after optimizer step 12" in log.read_text()
     assert_same_training(expected, run_dir)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(3600)
+def test_many_requeues_in_a_row_change_nothing(cluster, sample):
+    epochs = f"--trainer.max_epochs={(REQUEUES + 1) // (STEPS // 2) + 1}"
+    expected = cluster.place / "a long unbroken run"
+    job = cluster.submit(expected, "--nodes=2", "--time=30", *options(sample), epochs)
+    assert cluster.end_of(job)["JobState"] == "COMPLETED"
+    run_dir = cluster.place / "a run that is queued again and again"
+    hold = " ".join(map(str, range(1, REQUEUES + 1)))
+    job = cluster.submit(run_dir, "--nodes=2", "--time=30", *options(sample), epochs, HOLD=hold)
+    log = run_dir / "slurm" / f"{job}.log"
+    for requeue in range(1, REQUEUES + 1):
+        cluster.said(log, f"held in step {requeue}\n", times=2)
+        cluster.call("scancel", "--signal=USR1", job)
+        cluster.wait(f"requeue {requeue}", lambda requeue=requeue: cluster.job(job)["Restarts"] == str(requeue))
+    facts = cluster.end_of(job)
+    assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", str(REQUEUES))
+    assert_same_training(expected, run_dir, steps=len(losses(expected)))
 
 
 def test_a_node_that_dies_has_the_job_started_again(cluster, sample):
