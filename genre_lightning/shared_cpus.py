@@ -39,14 +39,16 @@ class CpuTimes:
     @classmethod
     def now(cls) -> CpuTimes | None:
         """Read them; None on a system that does not tell."""
-        if not (hasattr(os, "sched_getaffinity") and _STAT.is_file()):
+        if not hasattr(os, "sched_getaffinity"):
             return None
         cpus, tick = os.sched_getaffinity(0), 1 / os.sysconf("SC_CLK_TCK")
-        idle = 0.0
-        for line in _STAT.read_text(encoding="ascii").splitlines():
-            name, *ticks = line.split()
-            if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cpus:
-                idle += (int(ticks[3]) + int(ticks[4])) * tick  # idle, and idle while a disk is waited for
+        try:
+            rows = (line.split() for line in _STAT.read_text(encoding="ascii").splitlines() if line[:3] == "cpu")
+            # idle, and idle while a disk is waited for
+            ticks = {row[0][3:]: int(row[4]) + int(row[5]) for row in rows}
+            idle = sum(ticks[str(cpu)] for cpu in cpus) * tick
+        except (OSError, ValueError, LookupError):  # a container may hide the file, or show another one
+            return None
         return cls(time.monotonic(), idle + time.process_time(), len(cpus))
 
 

@@ -82,7 +82,14 @@ def test_what_the_system_tells(monkeypatch, tmp_path):
     monkeypatch.setattr(shared_cpus.time, "process_time", lambda: 0.25)
     now = CpuTimes.now()
     assert (now.free, now.cpus) == (4.25, 1)
-    monkeypatch.setattr(shared_cpus, "_STAT", tmp_path / "none")
+
+
+@pytest.mark.parametrize("content", [None, "", "cpu 1 1 1 1 1\n", "cpu{one} 1\n", "cpu{one} a b c d e\n"])
+def test_a_system_that_does_not_tell(content, monkeypatch, tmp_path):
+    stat = tmp_path / "stat"
+    if content is not None:
+        stat.write_text(content.format(one=min(os.sched_getaffinity(0))))
+    monkeypatch.setattr(shared_cpus, "_STAT", stat)
     assert CpuTimes.now() is None
 
 
