@@ -9,6 +9,7 @@ import pytest
 from genre_lightning import shared_cpus
 from genre_lightning.shared_cpus import CpuTimes, are_shared, sleep_early_if_shared
 
+ON_LINUX = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="other systems do not tell")
 START = CpuTimes(clock=100.0, free=50.0, cpus=4)
 
 
@@ -67,8 +68,9 @@ def test_nothing_is_changed_once_torch_is_loaded(before_torch):
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
+@ON_LINUX
 def test_what_the_system_tells(monkeypatch, tmp_path):
-    one = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else pytest.skip("only on Linux")
+    one = min(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {one})
     tick = os.sysconf("SC_CLK_TCK")
     stat = tmp_path / "stat"
@@ -84,6 +86,7 @@ def test_what_the_system_tells(monkeypatch, tmp_path):
     assert (now.free, now.cpus) == (4.25, 1)
 
 
+@ON_LINUX
 @pytest.mark.parametrize("content", [None, "", "cpu 1 1 1 1 1\n", "cpu{one} 1\n", "cpu{one} a b c d e\n"])
 def test_a_system_that_does_not_tell(content, monkeypatch, tmp_path):
     stat = tmp_path / "stat"
