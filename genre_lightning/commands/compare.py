@@ -30,7 +30,7 @@ def compare(arguments: Sequence[str]) -> int:
         "--out", type=Path, help="folder of comparison.md, .csv and .html (default: comparison, beside the first run)"
     )
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument("--paper", action="store_true", help="show the paper's published figures beside the runs")
+    parser.add_argument("--paper", action="store_true", help="show the paper's published metrics beside the runs")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(list(arguments))
     from genre_lightning.evaluation.comparison import (

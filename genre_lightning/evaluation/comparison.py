@@ -66,7 +66,7 @@ class Comparison:
     over_seeds: list[dict[str, Any]] = field(default_factory=list)
     """Mean and standard deviation of the metrics over runs that differ in their seed alone, the best setting first."""
     paper: bool = False
-    """Whether the paper's published figures are shown beside them."""
+    """Whether the paper's published metrics are shown beside them."""
 
 
 def compare_runs(
@@ -84,7 +84,7 @@ def compare_runs(
         split: Split of the predictions.
         seed: Random seed of the bootstrap.
         resamples: Number of resamples of the bootstrap.
-        paper: Whether to show the paper's published figures beside them.
+        paper: Whether to show the paper's published metrics beside them.
 
     Raises:
         ConfigError: There are fewer than two directories, or one is given twice.
