@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--batch", type=int, default=16, help="films of a step of both ranks")
     parser.add_argument("--small", action="store_true", help="a try of the script itself, with a tiny model")
     options = parser.parse_args()
-    options.device, options.precision = "cpu", None
+    options.device, options.precision, options.compile = "cpu", None, False
     found = {"alone": [], "ddp": [], "fsdp": []}
     with tempfile.TemporaryDirectory() as folder:
         words = options_of("encoder", options, Path(folder))
