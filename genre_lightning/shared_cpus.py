@@ -1,10 +1,10 @@
 """How long torch's threads spin at a barrier before they sleep, on CPUs that other processes use too.
 
 torch's threads (libgomp's) wait for one another at the end of every operation, and spin for some milliseconds before
-they sleep. If another process has the CPU of one of them, the others spin while it is not running: steps of two threads
-beside one busy process fell to a third of their rate, and to three quarters when the threads sleep early. That costs a
-tenth where nothing else runs (`benchmarks/waiting.py`), so it is chosen by what else runs at the start of a command. It
-changes no result.
+they sleep. While another process occupies the CPU of a thread, the other threads spin: steps of two threads beside one
+busy process fell to a third of their rate, and to three quarters with threads that sleep early. On idle CPUs sleeping
+early costs a tenth (`benchmarks/waiting.py`), so it is chosen by what else runs at the start of a command. It changes
+no result.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CpuTimes:
 
     @classmethod
     def now(cls) -> CpuTimes | None:
-        """Read them; None on a system that does not tell."""
+        """Read them; None on a system that does not show them."""
         if not hasattr(os, "sched_getaffinity"):
             return None
         cpus, tick = os.sched_getaffinity(0), 1 / os.sysconf("SC_CLK_TCK")
@@ -64,14 +64,14 @@ def note_start() -> None:
 def sleep_early_if_shared() -> None:
     """Set GOMP_SPINCOUNT if other processes have had CPUs that torch's threads would take; before torch is loaded.
 
-    Nothing is changed if the environment has a wish of its own, or too little time has passed to tell.
+    Nothing is changed if the environment sets it or OMP_WAIT_POLICY, or if too little time has passed to be measured.
     """
-    now = CpuTimes.now()
     decided = any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"))
-    if _at_start is None or now is None or decided or "torch" in sys.modules:
+    if _at_start is None or decided or "torch" in sys.modules:
         return
+    now = CpuTimes.now()
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    if are_shared(_at_start, now, int(threads) if threads.isdecimal() else now.cpus):
+    if now and are_shared(_at_start, now, int(threads) if threads.isdecimal() else now.cpus):
         os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 

@@ -9,7 +9,7 @@ import pytest
 from genre_lightning import shared_cpus
 from genre_lightning.shared_cpus import CpuTimes, are_shared, sleep_early_if_shared
 
-ON_LINUX = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="other systems do not tell")
+ON_LINUX = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="other systems do not show them")
 START = CpuTimes(clock=100.0, free=50.0, cpus=4)
 
 
@@ -28,7 +28,7 @@ def test_half_a_cpu_that_is_missing_is_noticed(free, threads, shared):
     assert are_shared(START, now, threads) is shared
 
 
-def test_too_short_a_time_tells_nothing():
+def test_nothing_is_concluded_from_too_short_a_time():
     assert not are_shared(START, CpuTimes(clock=100.05, free=50.0, cpus=4), 4)
 
 
@@ -49,7 +49,7 @@ def test_threads_sleep_early_on_shared_cpus(before_torch):
 
 
 @pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "5"), ("OMP_WAIT_POLICY", "active")])
-def test_a_wish_of_the_environment_stays(before_torch, name, value):
+def test_a_setting_of_the_environment_stays(before_torch, name, value):
     before_torch.setenv(name, value)
     sleep_early_if_shared()
     assert os.environ[name] == value
@@ -69,7 +69,7 @@ def test_nothing_is_changed_once_torch_is_loaded(before_torch):
 
 
 @ON_LINUX
-def test_what_the_system_tells(monkeypatch, tmp_path):
+def test_times_of_the_cpus(monkeypatch, tmp_path):
     one = min(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {one})
     tick = os.sysconf("SC_CLK_TCK")
@@ -88,7 +88,7 @@ def test_what_the_system_tells(monkeypatch, tmp_path):
 
 @ON_LINUX
 @pytest.mark.parametrize("content", [None, "", "cpu 1 1 1 1 1\n", "cpu{one} 1\n", "cpu{one} a b c d e\n"])
-def test_a_system_that_does_not_tell(content, monkeypatch, tmp_path):
+def test_a_system_that_does_not_show_them(content, monkeypatch, tmp_path):
     stat = tmp_path / "stat"
     if content is not None:
         stat.write_text(content.format(one=min(os.sched_getaffinity(0))))

@@ -44,4 +44,4 @@ results = json.loads(shown.getvalue())
 test = results["test"]
 metrics = {**test["policies"]["per_genre"], **test["threshold_free"]}
 names = ("f1_micro", "f1_macro", "map_macro", "auroc_macro")
-parts.tell({"metrics": {name: metrics.get(name) for name in names}})
+parts.report({name: metrics[name] for name in names})

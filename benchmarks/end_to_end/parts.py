@@ -39,7 +39,7 @@ class Parts:
 
         setattr(owner, function, timed)
 
-    def tell(self, facts):
-        """Print the parts and facts as one line of JSON, the last of the output."""
-        sys.stdout.write("\n" + json.dumps({"parts": self._seconds, **facts}) + "\n")
+    def report(self, metrics):
+        """Print the parts and metrics as one line of JSON, the last of the output."""
+        sys.stdout.write("\n" + json.dumps({"parts": self._seconds, "metrics": metrics}) + "\n")
         sys.stdout.flush()

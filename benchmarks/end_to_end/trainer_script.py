@@ -130,4 +130,4 @@ with parts("writing"):
     tokenizer.save_pretrained(options.out / "best")
     trainer.save_model(str(options.out / "best"))
 
-parts.tell({"metrics": metrics["test"]})
+parts.report(metrics["test"])

@@ -196,8 +196,10 @@ def write_comparison(comparison: Comparison, directory: str | os.PathLike[str]) 
     """Write comparison.md, comparison.csv and comparison.html, each whole or not at all; give their paths."""
     paths = comparison_files(directory)
     write_text(paths["md"], markdown(comparison))
-    paper = {name: PAPER_ROW.get(name) for name in comparison.rows[0]} | {"run": PAPER_NAME}
-    write_csv(paths["csv"], [*comparison.rows, *[paper] * comparison.paper])
+    rows = [*comparison.rows]
+    if comparison.paper:
+        rows.append({name: PAPER_ROW.get(name) for name in comparison.rows[0]} | {"run": PAPER_NAME})
+    write_csv(paths["csv"], rows)
     heads, cells = stacked_cells(comparison)
     values = {
         "title": f"{len(comparison.rows)} runs on {comparison.n:,} films of the {comparison.split} split",
@@ -226,18 +228,19 @@ def markdown(comparison: Comparison) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """Return the notes below the table."""
     fitted_here = ["Thresholds were fitted on these very films: the metrics are optimistic."] * comparison.optimistic
-    of_paper = [
-        "The paper's row is of another split, with one threshold (0.70) chosen on the films it is scored on: "
-        "no p-value can be given, and it is optimistic."
-    ]
-    return [
+    found = [
         *fitted_here,
         *comparison.lineage,
         f"{comparison.n:,} films of the {comparison.split} split, each run with its own threshold for each genre.",
         "In brackets: 95% bootstrap intervals over films (BCa); none if there are too few films for one.",
         f"p: paired bootstrap, two-sided, against '{comparison.best}' (best micro-F1), not adjusted for several runs.",
-        *of_paper * comparison.paper,
     ]
+    if comparison.paper:
+        found.append(
+            "The paper's row is of another split, with one threshold (0.70) chosen on the films it is scored on: "
+            "no p-value can be given, and it is optimistic."
+        )
+    return found
 
 
 def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -257,10 +260,10 @@ def table_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             cells.append("" if p is None else "-" if np.isnan(p) else f"{p:.3f}")
         cells += ["" if row[key] is None else f"{float(row[key]):,.0f}" for key in ("seconds", "trainable_parameters")]
         rows.append(cells)
-    paper = [PAPER_NAME]
-    for name, _ in COMPARED:
-        paper += [figure_text(PAPER_ROW[name]), ""]
-    return heads, [*rows, *[[*paper, "", ""]] * comparison.paper]
+    if comparison.paper:
+        metrics = [cell for name, _ in COMPARED for cell in (figure_text(PAPER_ROW[name]), "")]
+        rows.append([PAPER_NAME, *metrics, "", ""])
+    return heads, rows
 
 
 def stacked_cells(comparison: Comparison) -> tuple[list[str], list[list[list[str]]]]:
@@ -268,7 +271,8 @@ def stacked_cells(comparison: Comparison) -> tuple[list[str], list[list[list[str
     flat_heads, flat = table_cells(comparison)
     heads = ["run", *(title for _, title in COMPARED), "trained in"]
     rows = []
-    for cells, row in zip(flat, [*comparison.rows, *[{}] * comparison.paper], strict=True):
+    costs = [*comparison.rows, {}] if comparison.paper else comparison.rows
+    for cells, row in zip(flat, costs, strict=True):
         lines = [[cells[0]]]
         for place in range(1, len(flat_heads) - 2, 2):
             value, _, span = cells[place].partition(" ")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A SLURM cluster of two nodes on this one machine, for the tests: munge, slurmctld and two slurmd, as root.
 #
-#   tests/slurm/cluster.sh run python -m pytest -m slurm    # all three of:
+#   tests/slurm/cluster.sh run python -m pytest -m slurm    # all three of, with the long test of many requeues:
 #
 #   eval "$(tests/slurm/cluster.sh up)"    # starts it, and tells this shell where it is
 #   python -m pytest -m slurm

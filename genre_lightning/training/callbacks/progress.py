@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,7 +30,7 @@ class TrainingProgress(ProgressBar):
         self._started = 0.0
         self._first_step = 0
         self._task = ExitStack()
-        self._count: Any = None
+        self._count: Callable[[int], None] | None = None
 
     @override
     def disable(self) -> None:
