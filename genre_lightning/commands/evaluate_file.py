@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from genre_lightning.bounds import Bounds
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.compat import import_lightning
 from genre_lightning.config.columns import ColumnNames, GenreFormat, TextTemplate
 from genre_lightning.config.data import check_encoding
 from genre_lightning.config.features import as_joins, features_in, with_files
@@ -44,6 +45,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     run.check_writable()
     _check_place(run, name, file)
 
+    import_lightning()
     from genre_lightning.cache import default_cache_dir
     from genre_lightning.evaluation.evaluate import write_evaluation
     from genre_lightning.evaluation.films import describe_films

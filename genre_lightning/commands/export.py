@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genre_lightning.commands.arguments import CommandParser
+from genre_lightning.compat import import_lightning
 from genre_lightning.folders import check_new_folder
 
 FORMS = ("transformers", "sentence-transformers", "adapter")
@@ -17,6 +18,7 @@ def export(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     target: Path = options.dir.expanduser().absolute()
     check_new_folder(target, "the target")
+    import_lightning()
     # this loads torch, which takes seconds
     from genre_lightning.export.run import export_run
 

@@ -12,6 +12,7 @@ from genre_lightning.bounds import SEED, above
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.feedback import DATABASE
 from genre_lightning.commands.new_film_options import add_new_film_options, read_new_film_options
+from genre_lightning.compat import import_lightning
 from genre_lightning.progress import answer, require_output
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def monitor(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     require_output()
     films = read_new_film_options(options)
+    import_lightning()
     from genre_lightning.cache import default_cache_dir
     from genre_lightning.learning.drift import find_drift
     from genre_lightning.learning.monitor import labels_in_feedback, labels_in_file, reference_of, tag_file

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.search_options import add_space
+from genre_lightning.compat import import_lightning
 from genre_lightning.config.continuation import continued_words
 from genre_lightning.config.parser import parse
 from genre_lightning.config.run_pattern import fill_run_dir
@@ -112,6 +113,7 @@ def _report(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> P
     if config.run_dir is None:
         config.run_dir = default_run_dir(words)
     fill_run_dir(config)
+    import_lightning()
     # these load torch, Lightning and the hub's client
     from genre_lightning.config.changes import check_same_training
     from genre_lightning.distributed.slurm import PlannedStep

@@ -9,6 +9,7 @@ from genre_lightning.bounds import SEED, Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, check_out, within
 from genre_lightning.commands.feedback import DATABASE
 from genre_lightning.commands.new_film_options import add_new_film_options, read_new_film_options
+from genre_lightning.compat import import_lightning
 from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer, say
 
@@ -42,6 +43,7 @@ def queue(arguments: Sequence[str]) -> int:
     if options.out.exists():
         raise ConfigError(f"--out {options.out} exists, and people may have filled it in: name another, or delete it")
     films = read_new_film_options(options)
+    import_lightning()
     from genre_lightning.files import write_csv
     from genre_lightning.learning.queue import KnownFilms, labelled_in, make_queue
     from genre_lightning.progress import task_progress

@@ -11,6 +11,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from genre_lightning.compat import import_lightning
 from genre_lightning.errors import CheckpointError, GenreLightningError, one_line
 from genre_lightning.failures import machine_error
 from genre_lightning.quiet import quiet_libraries
@@ -53,6 +54,7 @@ def work(
 
 
 def _load(options: ServeOptions, number: int) -> Any:
+    import_lightning()
     import torch
 
     from genre_lightning.serving.served import ServedRun
