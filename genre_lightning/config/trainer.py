@@ -164,10 +164,6 @@ def pretraining_problems(config: Namespace) -> list[str]:
             problems.append(f"--{name} is for genre-lightning fit, and a pretraining learns no genres: leave it out")
     if (config.model.get("init_args") or {}).get("teacher"):
         problems.append("model.teacher is for genre-lightning fit, and a pretraining learns no genres: leave it out")
-    if config.early_stopping.patience:
-        problems.append(
-            "early_stopping.patience needs validations, and pretraining reads no validation film: set it to 0"
-        )
     return problems
 
 

@@ -73,7 +73,7 @@ def _train(setup: Setup, data: PreparedData) -> None:
         texts = data.audit["pretraining"]
         tell(
             f"texts   {texts['training_films']:,} of training films and {texts['films_without_genres']:,} of films "
-            "without genres; none of validation and test"
+            "without genres; none of validation and test, so that early_stopping is off"
         )
         described = {**yaml.safe_load(setup.config_text), "data_audit": data.audit, "git_commit": git_commit()}
         describe_run(trainer.loggers, described)

@@ -62,7 +62,8 @@ def test_self_training(sample_csv, encoder_dir, tmp_path):
 @pytest.mark.thorough
 def test_serving_beside_the_wrapper(sample_csv, tmp_path):
     pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
-    words = [*SMALL, "--trainer.max_epochs=1", "--model.pooling=cls"]
+    # wide enough for the head of transformers' classifier
+    words = [*SMALL, "--trainer.max_epochs=1", "--model.pooling=cls", "--model.architecture.width=64"]
     assert main(["fit", f"--data.csv={sample_csv}", *words, f"--run_dir={tmp_path / 'run'}"]) == 0
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "exported")]) == 0
     words = ["--rounds", 2, "--requests", 40, "--out", tmp_path / "results"]

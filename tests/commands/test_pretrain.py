@@ -75,6 +75,11 @@ def test_a_finished_pretraining_changes_nothing(sample, run, capfd):
     assert "'genre-lightning pretrain'" in capfd.readouterr().err
 
 
+def test_the_configuration_of_a_fit_is_taken(sample, tmp_path, capfd):
+    assert pretrain(sample, tmp_path / "run", "--config=distilbert", *OPTIONS, "--trainer.max_steps=1") == 0
+    assert "early_stopping is off" in capfd.readouterr().err
+
+
 def test_fit_starts_from_the_backbone(sample, run, tmp_path, monkeypatch):
     without_page(monkeypatch)
     options = [word for word in SMALL if "architecture" not in word and "backbone" not in word]
@@ -129,7 +134,6 @@ def _recording(tokenise, read):
     [
         ("--pretrain.mask_fraction=1.5", "pretrain.mask_fraction is 1.5"),
         ("--model=ZeroShotLlama", "predicts hidden words: leave --model out"),
-        ("--early_stopping.patience=2", "reads no validation film: set it to 0"),
         ("--model.unfreeze=1", "model.unfreeze is 1 without adapters"),
         ("--trainer.strategy=fsdp", "trainer.strategy=ddp"),
     ],
