@@ -162,6 +162,8 @@ def _of_operation(path: Path, error: sqlite3.OperationalError) -> Exception:
             f"{path} cannot be opened ({reason}): fix the permissions of the file and of its folder, in which SQLite "
             "keeps a log, or copy it elsewhere"
         ),
-        "I/O": lambda: SaveError(f"{path}: {reason}: check the disk, then run the same command again"),
+        "I/O": lambda: SaveError(
+            f"{path}: {reason}: check the disk and the space left on it, then run the same command again"
+        ),
     }
     return next((make() for sign, make in of_place.items() if sign in reason), damaged(path, reason))

@@ -301,12 +301,15 @@ _PROBE_TOKENS = 8
 
 
 class QuietLoading:
-    """Hides transformers' list of the parts of a checkpoint that the encoder leaves out: expected, and long."""
+    """Hides transformers' list of the parts of a checkpoint that the encoder leaves out, and its progress bars.
+
+    The list is expected and long. It may be entered within itself.
+    """
 
     def __enter__(self) -> None:
         from transformers.utils import logging
 
-        self.before = logging.get_verbosity()
+        self.before, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
 
@@ -314,4 +317,5 @@ class QuietLoading:
         from transformers.utils import logging
 
         logging.set_verbosity(self.before)
-        logging.enable_progress_bar()
+        if self.bars:
+            logging.enable_progress_bar()

@@ -26,6 +26,7 @@ from transformers import (
     BertModel,
     pipeline,
 )
+from transformers.utils import logging
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.sample.generate import write_sample
@@ -117,6 +118,14 @@ def test_mean_pooling_becomes_a_sentence_transformers_folder(run, exported, tmp_
     capfd.readouterr()
     refused(capfd, ["export", run, tmp_path / "out", "--form", "transformers"], "mean pooling", "sentence-transformers")
     assert list(tmp_path.iterdir()) == []
+
+
+@of_mean
+def test_no_progress_bar_of_transformers_is_shown(run, tmp_path, capfd):
+    bars = logging.is_progress_bar_enabled()
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    assert "%|" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled() == bars
 
 
 @of_mean
