@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from genre_lightning.escapes import visible
 
@@ -13,9 +14,11 @@ class GenreLightningError(Exception):
 
     Attributes:
         exit_status: 2 for bad use (nothing was started), 1 for a run that failed, 75 for one that was preempted.
+        on_all_ranks: Every rank of the run raises it, with the same message, so that one line is enough.
     """
 
     exit_status = 2
+    on_all_ranks = False
 
 
 class ConfigError(GenreLightningError):
@@ -40,6 +43,7 @@ class DivergedError(GenreLightningError):
     """The loss, its gradient or every validation is not a number, so training on would spoil the weights."""
 
     exit_status = 1
+    on_all_ranks = True
 
 
 class RankLostError(GenreLightningError):
@@ -58,6 +62,16 @@ class PreemptedError(GenreLightningError):
     """A signal has stopped the run, which can be resumed: 75 is what sysexits.h calls a temporary failure."""
 
     exit_status = 75
+    on_all_ranks = True
+
+
+_Error = TypeVar("_Error", bound=GenreLightningError)
+
+
+def agreed(error: _Error) -> _Error:
+    """Return an error, marked as one that every rank of the run raises."""
+    error.on_all_ranks = True
+    return error
 
 
 def problems_of(

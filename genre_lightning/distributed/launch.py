@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from genre_lightning.distributed.slurm import in_step
-from genre_lightning.errors import ConfigError, GenreLightningError, PreemptedError
+from genre_lightning.errors import ConfigError, GenreLightningError
 
 FIRST_RANK = "GENRE_LIGHTNING_FIRST_RANK"
 """Environment variable with the process id of the rank that starts the others of its machine."""
@@ -145,16 +145,16 @@ def rank_name() -> str:
 def speaks(error: GenreLightningError) -> bool:
     """Return whether this rank prints an error: one that all ranks meet is printed by rank 0.
 
-    All meet a signal, since they agree on it, and what is wrong with the options. Under torchrun, torchrun itself
+    All meet what they have agreed on, and what is wrong with the options. Under torchrun, torchrun itself
     prints the last words of a rank that failed alone. Under srun nobody does, and what is wrong may be wrong on one
     machine: so a rank of each machine prints bad use, and every rank its own failure.
     """
     if rank_name() == "0" or isinstance(error, LaunchError):
         return True
-    if in_step() and not started_by_torchrun():
-        bad_use = error.exit_status == GenreLightningError.exit_status
-        return not isinstance(error, PreemptedError) and not (bad_use and os.environ.get("SLURM_LOCALID") != "0")
-    return not (isinstance(error, PreemptedError) or started_by_torchrun())
+    if error.on_all_ranks or started_by_torchrun():
+        return False
+    bad_use = error.exit_status == GenreLightningError.exit_status
+    return not (in_step() and bad_use and os.environ.get("SLURM_LOCALID") != "0")
 
 
 def leave_last_words(error: BaseException) -> None:

@@ -151,7 +151,7 @@ def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path, monkeypa
     module, trainer = torch.nn.Linear(1000, 1000), FakeTrainer()
     one = 12 * 1001 * 1000
     monkeypatch.setattr(checkpoint_files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * one - 1))
-    with pytest.raises(ConfigError, match=r"no room .* needs 0.05 GB and the disk has 0.05 GB free.*keep_last=1"):
+    with pytest.raises(ConfigError, match=r"no room .* needs 48.0 MB and the disk has 48.0 MB free.*keep_last=1"):
         RunCheckpoint(tmp_path, "val/loss").on_train_start(trainer, module)  # best, last, previous and the next
     RunCheckpoint(tmp_path, "val/loss", keep_last=1).on_train_start(trainer, module)
     (tmp_path / "last.ckpt").touch()

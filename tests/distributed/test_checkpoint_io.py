@@ -165,7 +165,7 @@ def test_damaged_ones_are_kept_aside_under_names_of_their_own(tmp_path):
 def test_a_disk_without_room_is_noticed_before_anything_is_written(saved, monkeypatch):
     monkeypatch.setattr(checkpoint_files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
     monkeypatch.setattr(checkpoint_files.torch, "save", None)
-    with pytest.raises(CheckpointError, match=r"needs 0\.00 GB and the disk has 0\.00 GB free"):
+    with pytest.raises(CheckpointError, match=r"needs 1\.1 MB and the disk has 1\.0 MB free"):
         write_checkpoint(content(9), saved)
     monkeypatch.undo()
     assert read_checkpoint(saved)["global_step"] == 3

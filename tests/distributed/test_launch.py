@@ -11,7 +11,7 @@ from starts import start_by_lightning, start_ranks
 
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.launch import Ranks, has_company, leave_last_words, speaks, torchrun_ranks
-from genre_lightning.errors import ConfigError, PreemptedError, RankLostError
+from genre_lightning.errors import ConfigError, PreemptedError, RankLostError, SaveError, agreed
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 
@@ -64,6 +64,8 @@ def test_what_all_ranks_meet_is_reported_by_the_first(torchrun):
     torchrun.delenv("TORCHELASTIC_RUN_ID")
     torchrun.delenv("RANK")
     assert [speaks(error) for error in errors] == [True, False, True]
+    assert not speaks(agreed(SaveError("x")))
+    assert speaks(SaveError("x"))
 
 
 def test_last_words_are_where_torchrun_looks(torchrun, tmp_path):

@@ -1,6 +1,9 @@
 """Whole runs on 1, 2 and 3 ranks, by DDP and FSDP: one training, stopped, killed and moved between numbers of ranks."""
 
 import csv
+import resource
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -109,4 +112,24 @@ def test_a_rank_that_is_killed_ends_the_run_and_the_next_start_continues(sample,
     status, said = start(sample, tmp_path / "run", 2, "ddp", "--model.dropout=0")
     assert status == 0, said
     assert "resuming" in said
+    same_training(one_rank, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_full_disk_is_one_line_of_all_ranks_and_the_next_start_continues(sample, one_rank, tmp_path, strategy):
+    words = ["fit", f"--data.csv={sample}", f"--run_dir={tmp_path / 'run'}", *OPTIONS, "--model.dropout=0"]
+    started = [sys.executable, "-m", "genre_lightning", *words, "--trainer.devices=2", f"--trainer.strategy={strategy}"]
+
+    def no_large_files():  # stands for a full disk: a checkpoint has 400 kB, all other files less than a quarter of it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    ended = subprocess.run(
+        started, stderr=subprocess.PIPE, text=True, timeout=300, check=False, preexec_fn=no_large_files
+    )
+    [line] = [line for line in ended.stderr.splitlines() if line.startswith("genre-lightning:")]
+    assert ended.returncode == 1
+    assert "last.ckpt could not be written" in line
+    status, said = start(sample, tmp_path / "run", 2, strategy, "--model.dropout=0")
+    assert status == 0, said
     same_training(one_rank, tmp_path / "run")

@@ -88,7 +88,8 @@ def check_space(folder: Path, needed: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(f"it needs {needed / 1e9:,.2f} GB and the disk has {free / 1e9:,.2f} GB free")
+        scale, unit = (1e9, "GB") if needed >= 1e9 else (1e6, "MB")
+        raise OSError(f"it needs {needed / scale:,.1f} {unit} and the disk has {free / scale:,.1f} {unit} free")
 
 
 def load_safely(path: Path, map_location: Any = "cpu", *, mapped: bool = False) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from genre_lightning.distributed.checkpoint.files import (
     tensor_bytes,
 )
 from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
-from genre_lightning.errors import CheckpointError, ConfigError, one_line
+from genre_lightning.errors import CheckpointError, ConfigError, agreed, one_line
 from genre_lightning.files import draft_folder_beside, file_digest
 
 _WEIGHTS, _OPTIMIZER = "weights", "optimizer"
@@ -188,7 +188,7 @@ def _verify_once(path: Path) -> None:
             complaint = [str(error)]
     dist.broadcast_object_list(complaint)
     if complaint[0]:
-        raise CheckpointError(complaint[0])
+        raise agreed(CheckpointError(complaint[0]))
 
 
 def _split(content: Mapping[str, Any]) -> tuple[dict[str, Any], Tensors]:

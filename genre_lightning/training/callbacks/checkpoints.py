@@ -18,7 +18,8 @@ from typing_extensions import override
 from genre_lightning.distributed.checkpoint.files import check_space
 from genre_lightning.distributed.checkpoint.io import previous_names
 from genre_lightning.distributed.checkpoint.manifests import manifest_of
-from genre_lightning.errors import CheckpointError, ConfigError, SaveError
+from genre_lightning.distributed.ranks import from_all_ranks
+from genre_lightning.errors import CheckpointError, ConfigError, SaveError, agreed
 from genre_lightning.metrics import better_is_higher
 
 _LISTED_SECONDS = 60.0
@@ -56,9 +57,12 @@ def check_same_start(checkpoint: Any) -> None:
     torch.distributed.all_gather_object(found, mine)
     other = next((rank for rank, theirs in enumerate(found) if theirs != found[0]), None)
     if other is not None:
-        raise CheckpointError(
-            f"rank 0 starts after optimizer step {found[0][1]:,} and rank {other} after step {found[other][1]:,}, from "
-            "different checkpoints: put --run_dir on a file system that all nodes share, or start again when they do"
+        raise agreed(
+            CheckpointError(
+                f"rank 0 starts after optimizer step {found[0][1]:,} and rank {other} after step {found[other][1]:,}, "
+                "from different checkpoints: put --run_dir on a file system that all nodes share, or start again when "
+                "they do"
+            )
         )
 
 
@@ -85,9 +89,11 @@ def check_shared(directory: Path) -> None:
         sees: list[Any] = [None] * ranks.get_world_size()
         ranks.all_gather_object(sees, _appears(directory, str(marker[0])))
     if not all(sees):
-        raise CheckpointError(
-            f"rank {sees.index(False)} does not see what rank 0 writes to {directory}: put --run_dir on a file system "
-            "that all nodes share"
+        raise agreed(
+            CheckpointError(
+                f"rank {sees.index(False)} does not see what rank 0 writes to {directory}: put --run_dir on a file "
+                "system that all nodes share"
+            )
         )
 
 
@@ -187,10 +193,10 @@ class RunCheckpoint(Checkpoint):
         self._last_saved = time.monotonic()
 
     def _check_room(self, module: LightningModule) -> None:
-        """Refuse a disk without room for the checkpoints that will lie there at once, before any step is trained.
+        """Refuse a disk without room for the checkpoints that will lie there at once, before any step; a collective.
 
         Raises:
-            ConfigError: The disk has no room; the message names both sizes.
+            ConfigError: On all ranks, if one finds no room; the message names both sizes.
         """
         # a float32 weight, the two moments of AdamW, and the moving average
         options: Any = getattr(module, "options", None)
@@ -198,15 +204,20 @@ class RunCheckpoint(Checkpoint):
         one = 4 * numbers * sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
         places = [self.best, self.last, *previous_names(self.directory, self.keep_last)]
         missing = sum(not place.exists() for place in places)
+        lack = ""
         try:
             # one more, for the one that is being written while the others are whole
             self.directory.mkdir(parents=True, exist_ok=True)
             check_space(self.directory, (missing + 1) * one)
         except OSError as error:
-            raise ConfigError(
-                f"no room for the checkpoints in {self.directory} ({error}): free space, set checkpoint.keep_last=1, "
-                "or name another --run_dir"
-            ) from None
+            lack = str(error)
+        if lack := next(filter(None, from_all_ranks(lack)), ""):
+            raise agreed(
+                ConfigError(
+                    f"no room for the checkpoints in {self.directory} ({lack}): free space, set "
+                    "checkpoint.keep_last=1, or name another --run_dir"
+                )
+            )
 
     @override
     def on_train_batch_end(
@@ -256,7 +267,7 @@ class RunCheckpoint(Checkpoint):
             logger.save()  # what the checkpoint says is done must stand in the curves
         failure = self._write(trainer, path)
         if failure and self.on_failure == "stop":
-            raise SaveError(failure)
+            raise agreed(SaveError(failure))
         if failure and trainer.is_global_zero:
             warnings.warn(f"{failure} (continuing: checkpoint.on_failure is warn)", stacklevel=2)
         self.seconds += time.monotonic() - started
