@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import machine
 
 from genre_lightning.escapes import markdown_table
-from genre_lightning.evaluation.bootstrap import film_weights, paired_p_value, policy_samples, threshold_free_samples
+from genre_lightning.evaluation.bootstrap import bootstrap_samples, paired_p_value
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.files import write_text
+from genre_lightning.metrics import policy_metrics, threshold_free_metrics
 from genre_lightning.tuning.results import read_results
 from genre_lightning.tuning.study import StudyDirectory
 
@@ -30,17 +31,14 @@ _RESAMPLES = 4000
 def drawn_of(run, split):
     """Return the metrics of a run on the resampled films, and on all of them in the last place."""
     scored = ScoredSplit(Run(run).predictions(split).predictions, Run(run).decision)
-    parts = {name: [] for name in METRICS}
-    films = len(scored.labels)
-    for weights in (*film_weights(films, _RESAMPLES, 0), np.ones((1, films), dtype=np.float32)):
-        found = {
-            "global": policy_samples(scored.labels, scored.judged["global"], weights, scored.known),
-            "threshold_free": threshold_free_samples(scored.labels, scored.probabilities, weights, scored.known),
-        }
-        for name, (place, key) in METRICS.items():
-            parts[name].append(found[place][key])
-    ids = scored.predictions.ids.tolist()
-    return ids, {name: np.concatenate(values) for name, values in parts.items()}
+    decided, known = {"global": scored.judged["global"]}, scored.known
+    drawn = bootstrap_samples(scored.labels, scored.probabilities, decided, _RESAMPLES, known=known)
+    on_all = {
+        "global": policy_metrics(scored.labels, decided["global"], known),
+        "threshold_free": threshold_free_metrics(scored.labels, scored.probabilities, known=known),
+    }
+    values = {name: np.append(drawn[place][key], on_all[place][key]) for name, (place, key) in METRICS.items()}
+    return scored.predictions.ids.tolist(), values
 
 
 def difference(first, second):
