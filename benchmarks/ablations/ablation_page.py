@@ -118,7 +118,7 @@ def plot(suite: Suite, results: Results) -> Figure | None:
             axis.plot([change["low"], change["high"]], [place, place], color=colour, linewidth=1.5)
             axis.plot(change["difference"], place, "o", color=colour, markersize=4)
         axis.axvline(0, color="0.3", linewidth=0.8)
-        axis.set_xlabel(f"difference of {metric}, 95% interval")
+        axis.set_xlabel(f"difference of {metric},\n95% interval")
         axis.grid(axis="x", color="0.9")
         axis.xaxis.set_major_locator(MaxNLocator(4))
     names = [

@@ -117,7 +117,7 @@ def _depths(backbone: nn.Module) -> dict[str, int]:
     except ConfigError:
         raise ConfigError(
             f"model.layer_lr_decay is for transformer blocks, and {type(backbone).__name__} has no list of them: "
-            "leave it out"
+            "set it to 1.0"
         ) from None
     depth = {id(p): len(blocks) - 1 - place for place, block in enumerate(blocks) for p in block.parameters()}
     found = {}
