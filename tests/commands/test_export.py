@@ -281,7 +281,7 @@ def test_no_room_leaves_nothing(copy, tmp_path, capfd, monkeypatch):
     place.mkdir()
     usage = shutil.disk_usage(place)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
-    refused(capfd, ["export", copy, place / "out"], "GB", "name another directory")
+    refused(capfd, ["export", copy, place / "out"], "17.0 MB", "name another directory")
     assert list(place.iterdir()) == []
 
 
