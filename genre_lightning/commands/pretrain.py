@@ -16,7 +16,6 @@ def pretrain(arguments: Sequence[str]) -> int:
     config, parser = parse_checked(
         PRETRAINING, with_run_config(arguments, PRETRAINING), default_run_dir(arguments) / PRETRAINING
     )
-    config.early_stopping.patience = 0  # nothing is validated, and a configuration is for fit too
     import_lightning()
     # these load torch, which takes seconds
     from genre_lightning.distributed.ranks import is_first_rank

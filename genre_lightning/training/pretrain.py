@@ -39,8 +39,9 @@ def pretrain_run(config: Namespace, parser: ArgumentParser) -> RunDirectory:
     Raises:
         ConfigError, DataError, CheckpointError: Nothing has been changed.
     """
+    # no film of validation is read, so that there is nothing to validate on; the configuration may be that of a fit
+    config.early_stopping.patience = 0
     setup = check_setup(config, parser)
-    # no film of validation is read, so that there is nothing to validate on
     setup.trainer_options |= {"limit_val_batches": 0, "num_sanity_val_steps": 0}
     changed = check_same_training(setup.run, setup.config_text, override=config.override)
     watch_ranks()

@@ -53,8 +53,7 @@ def check_same_start(checkpoint: Any) -> None:
     if checkpoint is not None:
         manifest = manifest_of(Path(checkpoint))
         mine = (manifest.sha256, manifest.global_step or 0)
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, mine)
+    found = from_all_ranks(mine)
     other = next((rank for rank, theirs in enumerate(found) if theirs != found[0]), None)
     if other is not None:
         raise agreed(
@@ -86,8 +85,7 @@ def check_shared(directory: Path) -> None:
                 stack.enter_context(tempfile.NamedTemporaryFile(dir=directory, prefix=".start-")).name
             ).name
         ranks.broadcast_object_list(marker)
-        sees: list[Any] = [None] * ranks.get_world_size()
-        ranks.all_gather_object(sees, _appears(directory, str(marker[0])))
+        sees = from_all_ranks(_appears(directory, str(marker[0])))
     if not all(sees):
         raise agreed(
             CheckpointError(
@@ -193,7 +191,7 @@ class RunCheckpoint(Checkpoint):
         self._last_saved = time.monotonic()
 
     def _check_room(self, module: LightningModule) -> None:
-        """Refuse a disk without room for the checkpoints that will lie there at once, before any step; a collective.
+        """Refuse a disk without room for all checkpoints that are kept at the same time; a collective before any step.
 
         Raises:
             ConfigError: On all ranks, if one finds no room; the message names both sizes.
