@@ -4,8 +4,9 @@
 
 In turn: a study with TPE and ASHA on two workers, both of which are killed twice by SIGKILL; random search with the
 same number of trials and the same pruning; the defaults with three seeds; and the winner of each search with three
-seeds, all evaluated on the test films. Each process has one thread. processes.jsonl counts the CPU seconds of all of
-them, the killed ones included. `compare.py` makes the tables.
+seeds, all evaluated on the test films. With --all_films the defaults and the winner of the study are then trained on
+all films of the file. Two processes run at a time, each of one thread. processes.jsonl counts the CPU seconds of all
+of them, the killed ones included. `compare.py` makes the tables.
 """
 
 import argparse
@@ -15,7 +16,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from genre_lightning.tuning.study import StudyDirectory
 
 WORKERS = 2
 SEEDS = 3
@@ -68,6 +72,11 @@ class Processes:
         if self.end(self.start(part, *words)) != 0:
             raise SystemExit(f"{part} failed: see {self.work / f'{part}.log'}")
 
+    def run_all(self, commands):
+        """Run pairs of a part and its words, as many at a time as a search has workers."""
+        with ThreadPoolExecutor(WORKERS) as threads:
+            list(threads.map(lambda command: self.run(command[0], *command[1]), commands))
+
     def kills(self, part):
         if not self.file.is_file():
             return 0
@@ -106,12 +115,39 @@ def alive(workers):
                for _, process, _ in workers)  # fmt: skip
 
 
-def winner(processes, sampler):
-    """Yield the commands that repeat the winner of a search, and evaluate each of its seeds on the test films."""
-    study = processes.work / sampler
-    yield ["tune", "--study", study, "--finish", "--finalists", 1, "--seeds", SEEDS]
-    for run in sorted((study / "finalists").iterdir()):
-        yield ["fit", "--config", run / "config.yaml", "--run_dir", run]
+def winners_again(processes):
+    """Repeat the winner of each search with other seeds, and evaluate every seed on the test films."""
+    studies = {f"winner of {sampler}": processes.work / sampler for sampler in SEARCHES}
+    processes.run_all([
+        (part, ["tune", "--study", study, "--finish", "--finalists", 1, "--seeds", SEEDS])
+        for part, study in studies.items()
+    ])  # fmt: skip
+    processes.run_all([
+        (part, ["fit", "--config", run / "config.yaml", "--run_dir", run])
+        for part, study in studies.items() for run in sorted((study / "finalists").iterdir())
+    ])  # fmt: skip
+
+
+def defaults(processes, options, seeds, place, *more):
+    """Return the commands that train the defaults."""
+    return [
+        ("defaults", ["fit", "--run_dir", processes.work / place / f"seed-{seed}", "--seed", seed,
+                      *common(options), *more])
+        for seed in seeds
+    ]  # fmt: skip
+
+
+def on_all_films(processes, options):
+    """Train the defaults and the winner of the study on all films, by the project's own split."""
+    every = ["--data.max_films", "null", "--data.split", "[0.8,0.1,0.1]"]
+    chosen = StudyDirectory(processes.work / "tpe")
+    config = chosen.trial(json.loads(chosen.choice.read_text())["trial"]) / "config.yaml"
+    winner = [
+        ("winner on all films", ["fit", "--config", config, "--seed", seed, *every,
+                                 "--run_dir", processes.work / "all" / "winner" / f"seed-{seed}"])
+        for seed in range(SEEDS)
+    ]  # fmt: skip
+    processes.run_all([*defaults(processes, options, range(SEEDS), "all/defaults", *every), *winner])
 
 
 def main():
@@ -124,6 +160,7 @@ def main():
     parser.add_argument("--split", default="[0.45,0.2,0.35]", help="few films to train on, many to compare on")
     parser.add_argument("--max_tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--all_films", action="store_true", help="compare the winner on all films, too")
     options = parser.parse_args()
     work = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
@@ -132,12 +169,10 @@ def main():
     processes = Processes(work)
     for sampler, kills in SEARCHES.items():
         search(processes, options, sampler, kills)
-    for seed in range(SEEDS):
-        run = work / "defaults" / f"seed-{seed}"
-        processes.run("defaults", "fit", "--run_dir", run, "--seed", seed, *common(options))
-    for sampler in SEARCHES:
-        for words in winner(processes, sampler):
-            processes.run(f"winner of {sampler}", *words)
+    processes.run_all(defaults(processes, options, range(SEEDS), "defaults"))
+    winners_again(processes)
+    if options.all_films:
+        on_all_films(processes, options)
 
 
 if __name__ == "__main__":

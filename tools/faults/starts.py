@@ -49,9 +49,9 @@ class Ended:
 
     @property
     def status(self) -> int:
-        """Of the whole: the first that is a failure, else 75 if a rank was preempted, else 0."""
-        failures = [s for s in self.statuses if s not in (0, 75)]
-        return failures[0] if failures else max(self.statuses)
+        """Of the whole: the first failure of a rank that ended by itself, else 75 if a rank was preempted, else 0."""
+        failures = [(rank in self.forced, status) for rank, status in enumerate(self.statuses) if status not in (0, 75)]
+        return min(failures, key=lambda one: one[0])[1] if failures else max(self.statuses)
 
 
 class HungError(AssertionError):
@@ -66,6 +66,7 @@ def _rank(words: Sequence[str], environment: Mapping[str, str], log: str, family
         os.dup2(file.fileno(), 2)
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
+    faulthandler.enable(file=2)  # a crash in a library's code names its line
     faulthandler.dump_traceback_later(seconds, file=2)
     os.environ.clear()
     os.environ.update(environment)
@@ -121,7 +122,10 @@ def start_ranks(
     said = log.read_bytes()[begins:].decode(errors="replace") if log.is_file() else ""
     if forced is None:
         raise HungError(f"still running after {seconds} s: {[p.exitcode for p in processes]}; {said[-3000:]}")
-    return Ended([int(process.exitcode or 0) for process in processes], said, forced)
+    statuses = [int(process.exitcode or 0) for process in processes]
+    if any(statuses):
+        said += f"statuses of the ranks: {statuses}; killed as they did not end after another: {forced}\n"
+    return Ended(statuses, said, forced)
 
 
 def preload(*more: str) -> None:
