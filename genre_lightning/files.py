@@ -154,6 +154,17 @@ def remove_temporaries(folder: str | os.PathLike[str]) -> None:
                 Path(place, name).unlink(missing_ok=True)
 
 
+def try_writing(folder: Path) -> None:
+    """Make an unnamed file in a folder, and leave nothing behind.
+
+    Raises:
+        OSError: No file can be made there.
+    """
+    # network file systems give it a name for a moment: a hidden one, for whoever looks whether the folder is empty
+    with tempfile.TemporaryFile(dir=folder, prefix=_TEMPORARY):
+        pass
+
+
 def check_folder(path: str | os.PathLike[str], option: str) -> None:
     """Refuse a folder in which no file can be written, and leave nothing behind.
 
@@ -171,8 +182,7 @@ def check_folder(path: str | os.PathLike[str], option: str) -> None:
             place = place.parent
         if not place.is_dir():
             raise ConfigError(f"{name} {path} cannot be made: {place} is a file: name {another}")
-        with tempfile.TemporaryFile(dir=place):
-            pass
+        try_writing(place)
     except OSError as error:
         raise ConfigError(
             f"{name} {path} cannot be written ({error.strerror}): fix its permissions, or name {another}"
@@ -225,8 +235,7 @@ def check_output(path: str | os.PathLike[str], option: str) -> None:
         place = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
         if not place.is_dir():
             raise ConfigError(f"{option} {path} cannot be written: {place} is not a directory; name another place")
-        with tempfile.TemporaryFile(dir=place):
-            pass
+        try_writing(place)
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{option} {path} cannot be written ({reason}): name another place") from None

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from genre_lightning.errors import ConfigError
-from genre_lightning.files import umask
+from genre_lightning.files import try_writing, umask
 
 _NAME_CHARACTERS = 50
 """Of the target's name in a draft's name: at most 200 bytes of the 255 that file systems take."""
@@ -40,8 +40,7 @@ def check_new_folder(path: str | os.PathLike[str], option: str) -> None:
         place = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
         if not place.is_dir():
             raise ConfigError(f"{option} {target} cannot be made: {place} is not a directory; name another place")
-        with tempfile.TemporaryFile(dir=place):
-            pass
+        try_writing(place)
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{option} {target} cannot be written ({reason}): name another directory") from None

@@ -2,11 +2,11 @@
 
     python benchmarks/tuning/study.py FILM_FILE BACKBONE --work runs/tuning_benchmark
 
-In turn: a study with TPE and ASHA on two workers, both of which are killed twice by SIGKILL; random search with the
-same number of trials and the same pruning; the defaults with three seeds; and the winner of each search with three
-seeds, all evaluated on the test films. With --all_films the defaults and the winner of the study are then trained on
-all films of the file. Two processes run at a time, each of one thread. processes.jsonl counts the CPU seconds of all
-of them, the killed ones included. `compare.py` makes the tables.
+In turn: a study with TPE and ASHA on two workers, both of which are killed twice by SIGKILL; its winner and the
+defaults with three seeds, evaluated on the test films; with --all_films both of them on all films of the file; and
+random search with the same number of trials and the same pruning, and its winner with three seeds. Two processes run
+at a time, each of one thread. processes.jsonl counts the CPU seconds of all of them, the killed ones included.
+`compare.py` makes the tables.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def common(options):
     return [
         "--config", "distilbert", "--model.backbone", options.backbone, "--data.csv", options.films,
         "--data.max_films", options.max_films, "--data.split", options.split, "--data.max_tokens", options.max_tokens,
-        "--trainer.max_epochs", options.epochs, "--trainer.precision", "32-true", "--trainer.accelerator", "cpu",
+        "--trainer.max_epochs", options.epochs, "--trainer.precision", options.precision, "--trainer.accelerator", "cpu",
         "--data.num_workers", 0,
     ]  # fmt: skip
 
@@ -84,8 +84,9 @@ class Processes:
         return sum(row["part"] == part and row["status"] == -signal.SIGKILL for row in rows) // WORKERS
 
 
-def search(processes, options, sampler, kills):
+def search(processes, options, sampler):
     """Run a study to its end, and kill all of its workers on the way."""
+    kills = SEARCHES[sampler]
     study = processes.work / sampler
     words = ["tune", "--study", study, "--space", "tune/distilbert", "--trials", options.trials, "--pruning", "asha",
              "--sampler", sampler, *common(options)]  # fmt: skip
@@ -115,30 +116,29 @@ def alive(workers):
                for _, process, _ in workers)  # fmt: skip
 
 
-def winners_again(processes):
-    """Repeat the winner of each search with other seeds, and evaluate every seed on the test films."""
-    studies = {f"winner of {sampler}": processes.work / sampler for sampler in SEARCHES}
-    processes.run_all([
-        (part, ["tune", "--study", study, "--finish", "--finalists", 1, "--seeds", SEEDS])
-        for part, study in studies.items()
-    ])  # fmt: skip
-    processes.run_all([
-        (part, ["fit", "--config", run / "config.yaml", "--run_dir", run])
-        for part, study in studies.items() for run in sorted((study / "finalists").iterdir())
-    ])  # fmt: skip
+def repeated(processes, sampler):
+    """Return the command that trains the winner of a search with other seeds, too."""
+    study = processes.work / sampler
+    return f"winner of {sampler}", ["tune", "--study", study, "--finish", "--finalists", 1, "--seeds", SEEDS]
 
 
-def defaults(processes, options, seeds, place, *more):
-    """Return the commands that train the defaults."""
+def evaluated(processes, sampler):
+    """Return the commands that evaluate each seed of a winner on the test films."""
+    runs = sorted((processes.work / sampler / "finalists").iterdir())
+    return [(f"winner of {sampler}", ["fit", "--config", run / "config.yaml", "--run_dir", run]) for run in runs]
+
+
+def defaults(processes, options, place, *more):
+    """Return the commands that train the defaults with each seed."""
     return [
         ("defaults", ["fit", "--run_dir", processes.work / place / f"seed-{seed}", "--seed", seed,
                       *common(options), *more])
-        for seed in seeds
+        for seed in range(SEEDS)
     ]  # fmt: skip
 
 
 def on_all_films(processes, options):
-    """Train the defaults and the winner of the study on all films, by the project's own split."""
+    """Return the commands that train the winner of the study and the defaults on all films, by the usual split."""
     every = ["--data.max_films", "null", "--data.split", "[0.8,0.1,0.1]"]
     chosen = StudyDirectory(processes.work / "tpe")
     config = chosen.trial(json.loads(chosen.choice.read_text())["trial"]) / "config.yaml"
@@ -147,7 +147,7 @@ def on_all_films(processes, options):
                                  "--run_dir", processes.work / "all" / "winner" / f"seed-{seed}"])
         for seed in range(SEEDS)
     ]  # fmt: skip
-    processes.run_all([*defaults(processes, options, range(SEEDS), "all/defaults", *every), *winner])
+    return [*winner, *defaults(processes, options, "all/defaults", *every)]
 
 
 def main():
@@ -160,6 +160,7 @@ def main():
     parser.add_argument("--split", default="[0.45,0.2,0.35]", help="few films to train on, many to compare on")
     parser.add_argument("--max_tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--precision", default="16-mixed", help="bfloat16 on a CPU that multiplies it fast")
     parser.add_argument("--all_films", action="store_true", help="compare the winner on all films, too")
     options = parser.parse_args()
     work = options.work.absolute()
@@ -167,12 +168,15 @@ def main():
     options.films, options.backbone = options.films.absolute(), options.backbone.absolute()
     (work / "options.json").write_text(json.dumps({name: str(value) for name, value in vars(options).items()}))
     processes = Processes(work)
-    for sampler, kills in SEARCHES.items():
-        search(processes, options, sampler, kills)
-    processes.run_all(defaults(processes, options, range(SEEDS), "defaults"))
-    winners_again(processes)
+    tpe, random = SEARCHES
+    search(processes, options, tpe)
+    processes.run_all([repeated(processes, tpe), *defaults(processes, options, "defaults")])
+    processes.run_all(evaluated(processes, tpe))
     if options.all_films:
-        on_all_films(processes, options)
+        processes.run_all(on_all_films(processes, options))
+    search(processes, options, random)
+    processes.run_all([repeated(processes, random)])
+    processes.run_all(evaluated(processes, random))
 
 
 if __name__ == "__main__":

@@ -254,7 +254,8 @@ def note_override(setup: Setup, changed: list[str]) -> None:
     if changed:
         older = {*state.overridden, training_digest(run.config.read_text(encoding="utf-8"))}
         notes["overridden"] = sorted(older)
-    run.set_status(run.status, **notes)
+    if notes:  # a new run has none, and its configuration is to be its first file
+        run.set_status(run.status, **notes)
 
 
 def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> None:

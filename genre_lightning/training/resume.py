@@ -109,6 +109,9 @@ def begin(run: RunDirectory, config_text: str, data: PreparedFilms, *, anew: boo
         # the status first: cut off in between, the run is evaluated by its next command
         run.set_status("evaluating")
         run.write_config(with_decision_of(run, config_text))
+    if anew and run.config.is_file():
+        # a rank that is late sees no change in what is written next, and is not to take the run for a finished one
+        run.set_status("training")
     if starts:
         # first, as a folder with other files and no configuration is not a run: ranks that are late may look at it now.
         # These options are asked of one call: kept, they would hold for every later one

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -296,3 +297,25 @@ def test_settings_that_were_overridden_stay_accepted_until_the_next_save(sample,
     note = f"after step {steps // 2}: trainer.max_epochs: 1 → 2"
     assert metrics["training"]["overridden"] == note
     assert ("overridden settings", note) in describe_provenance(metrics)
+
+
+def test_what_a_late_rank_finds_is_a_run_and_no_finished_one(sample, tmp_path, monkeypatch):
+    # a rank looks when it likes: rank 0 may have written any part of this by then
+    without_page(monkeypatch)
+    place, written = tmp_path / "run", []
+    replace = os.replace
+
+    def noted(source, target, **options):
+        replace(source, target, **options)
+        if Path(target).parent == place:
+            state = place / "run_state.json"
+            status = json.loads(state.read_text())["status"] if state.is_file() else None
+            written.append((Path(target).name, status))
+
+    monkeypatch.setattr(os, "replace", noted)
+    assert fit(sample, place, "--trainer.max_epochs=1") == 0
+    assert written[0] == ("config.yaml", None)
+    written.clear()
+    assert fit(sample, place, "--trainer.max_epochs=2", "--override") == 0
+    names = [name for name, _ in written]
+    assert written[names.index("config.yaml")] == ("config.yaml", "training")

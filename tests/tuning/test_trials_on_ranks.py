@@ -1,7 +1,10 @@
 """A study whose two workers train each trial on two ranks: killed, resumed, equal to one rank, and finished."""
 
+import contextlib
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,20 +38,22 @@ def until(condition, seconds=600):
     raise AssertionError("did not come")
 
 
-def processes_of(folder):
-    """Command lines of the running processes that name a folder."""
-    lines = []
+def processes_of(folder, word=""):
+    """Ids of the running processes whose command lines name a folder and have a word."""
+    found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            lines.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # it has ended
             continue
-    return [line for line in lines if str(folder) in line]
+        if str(folder) in line and word in line:
+            found.append(int(file.parent.name))
+    return found
 
 
 @pytest.fixture(scope="module")
 def study(sample_csv, tmp_path_factory):
-    """A study of two trials whose tuner was killed when the first of them had saved its state; read only."""
+    """A study of two trials whose processes were killed when the first of them had saved its state; read only."""
     place = tmp_path_factory.mktemp("studies")
     folder = StudyDirectory(place / "study")
     (place / "space.yaml").write_text("model.lr: {low: 1e-3, high: 1e-1, log: true}\n")
@@ -58,9 +63,12 @@ def study(sample_csv, tmp_path_factory):
         tuner = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             until(lambda: tuner.poll() is not None or any(RunDirectory(folder.trial(n)).last.is_file() for n in (0, 1)))
-            ranks = [line for line in processes_of(folder.path) if "--rank_of" in line]
         finally:
-            tuner.kill()
+            ranks = processes_of(folder.path, "--rank_of")
+            # as when a machine is lost; those that start others go first, or they would report a failure
+            for process in [tuner.pid, *(set(processes_of(folder.path)) - {*ranks, tuner.pid}), *ranks]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
             tuner.wait()
         assert len(ranks) >= 2, (place / "log").read_text()
         until(lambda: not processes_of(folder.path), 60)

@@ -105,10 +105,13 @@ def start_ranks(
 
         # the system chooses the port, and it is held until the last rank has ended
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    last_words = [log.with_suffix(f".rank{rank}.json") for rank in range(ranks)]
+    for path in last_words:
+        path.unlink(missing_ok=True)
     processes: list[BaseProcess] = []
     families: list[Connection] = []
     for rank in range(ranks):
-        place = {} if store is None else _torchrun_environment(rank, ranks, store.port)
+        place = {} if store is None else _torchrun_environment(rank, ranks, store.port, last_words[rank])
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_rank, args=(words, before | place, str(log), receiver, 0.8 * seconds))
         process.start()
@@ -125,6 +128,7 @@ def start_ranks(
     statuses = [int(process.exitcode or 0) for process in processes]
     if any(statuses):
         said += f"statuses of the ranks: {statuses}; killed as they did not end after another: {forced}\n"
+    said += "".join(f"last words in {path.name}: {path.read_text()}\n" for path in last_words if path.is_file())
     return Ended(statuses, said, forced)
 
 
@@ -136,13 +140,13 @@ def preload(*more: str) -> None:
 preload()
 
 
-def _torchrun_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
+def _torchrun_environment(rank: int, ranks: int, port: int, last_words: Path) -> dict[str, str]:
     return {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "ROLE_RANK": str(rank),
         "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_WORLD_SIZE": "1",
         "ROLE_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_MAX_RESTARTS": "0",
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_ERROR_FILE": str(last_words),
     }  # fmt: skip
 
 
