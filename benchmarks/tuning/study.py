@@ -35,8 +35,8 @@ def common(options):
     return [
         "--config", "distilbert", "--model.backbone", options.backbone, "--data.csv", options.films,
         "--data.max_films", options.max_films, "--data.split", options.split, "--data.max_tokens", options.max_tokens,
-        "--trainer.max_epochs", options.epochs, "--trainer.precision", options.precision, "--trainer.accelerator", "cpu",
-        "--data.num_workers", 0,
+        "--trainer.max_epochs", options.epochs, "--trainer.precision", options.precision,
+        "--trainer.accelerator", "cpu", "--data.num_workers", 0,
     ]  # fmt: skip
 
 
