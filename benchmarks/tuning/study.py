@@ -160,7 +160,7 @@ def main():
     parser.add_argument("--split", default="[0.45,0.2,0.35]", help="few films to train on, many to compare on")
     parser.add_argument("--max_tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--precision", default="16-mixed", help="bfloat16 on a CPU that multiplies it fast")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--all_films", action="store_true", help="compare the winner on all films, too")
     options = parser.parse_args()
     work = options.work.absolute()
