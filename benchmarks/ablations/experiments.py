@@ -28,8 +28,8 @@ class Experiment:
     """The `data` section of its configuration: text, joined files and features."""
     members: tuple[str, ...] = ()
     """Of an ensemble: the experiments whose runs are averaged, seed by seed."""
-    before: str | None = None
-    """The experiment whose run this one reads: `{before}` in its options is that run's directory, of the same seed."""
+    before: tuple[str, ...] = ()
+    """Experiments whose runs this one reads: `{NAME}` in its options is that run's directory, of the same seed."""
     seeds: int = 1
     against: str | None = None
     """The experiment that it is compared with."""
@@ -82,7 +82,7 @@ def read_suite(name: str) -> Suite:
     experiments = tuple(_experiment(key, entry, inputs) for key, entry in entries.items())
     known = {experiment.name for experiment in experiments}
     for experiment in experiments:
-        for other in (*experiment.members, experiment.before, experiment.against):
+        for other in (*experiment.members, *experiment.before, experiment.against):
             if other is not None and other not in known:
                 raise SystemExit(f"suite {name}, experiment {experiment.name}: there is no experiment {other!r}")
     columns = tuple(content.get("columns", ["macro-F1"]))
@@ -111,7 +111,7 @@ def _experiment(name: str, entry: dict[str, Any], inputs: dict[str, dict[str, An
         options=options | entry["options"],
         data=data,
         members=tuple(entry.get("members", [])),
-        before=entry.get("before"),
+        before=tuple(entry.get("before", [])),
         seeds=entry.get("seeds", 1),
         against=entry.get("against"),
     )

@@ -61,7 +61,7 @@ class Runner:
             "commit": git_commit(),
             "machine": machine("cpu") | {"threads": self.threads},
         }
-        for other in filter(None, (*experiment.members, experiment.before)):
+        for other in (*experiment.members, *experiment.before):
             if not self.directory(suite, other, seed).is_dir():  # its result may come from another machine
                 self.run(suite, suite[other], seed)
         if experiment.command == ("constant",):
@@ -131,8 +131,8 @@ class Runner:
                 if model not in self.models:
                     raise SystemExit(f"{experiment.name} needs a model: give --{model}")
                 text = self.models[model]
-            if before := experiment.before:
-                text = text.replace("{before}", str(place.with_name(place.name.replace(experiment.name, before))))
+            for before in experiment.before:
+                text = text.replace(f"{{{before}}}", str(place.with_name(place.name.replace(experiment.name, before))))
             arguments += [f"--{name}", text]
         return [*arguments, "--config", str(config)]
 

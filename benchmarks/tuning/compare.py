@@ -51,7 +51,13 @@ def difference(first, second):
     }  # fmt: skip
 
 
-def finals(work, groups, split):
+def evaluated(groups, split):
+    """Leave out the runs that are not evaluated on a split, and the groups that have none."""
+    done = {name: [run for run in runs if Run(run).has(split)] for name, runs in groups.items()}
+    return {name: runs for name, runs in done.items() if runs}
+
+
+def finals(groups, split):
     """Compare groups of runs, each with its seeds, against the defaults."""
     drawn = {}
     ids = None
@@ -73,7 +79,7 @@ def finals(work, groups, split):
     if {"winner of tpe", "winner of random"} <= drawn.keys():
         winners = drawn["winner of tpe"], drawn["winner of random"]
         between = {metric: difference(winners[0][metric], winners[1][metric]) for metric in METRICS}
-    return {"films": len(ids), "rows": rows, "tpe_to_random": between}
+    return {"split": split, "films": len(ids), "rows": rows, "tpe_to_random": between}
 
 
 def searches(work, names):
@@ -109,7 +115,7 @@ def text_of(results):
         "Python {python}, torch {torch}.".format(**results["machine"]), "",
         f"{options['max_films']} films of movies_metadata.csv, split {options['split']}; "
         f"{Path(options['backbone']).name} trained in full, {options['epochs']} epochs, "
-        f"{options['max_tokens']} tokens, 32-true; space tune/distilbert, "
+        f"{options['max_tokens']} tokens, precision {options.get('precision', '32-true')}; space tune/distilbert, "
         f"{options['trials']} trials, ASHA, two workers of one thread each.", "",
     ]  # fmt: skip
     rows = []
@@ -124,7 +130,9 @@ def text_of(results):
     heads = ["search", "trials", "epochs", "processes killed", "CPU s", "best on validation", "best in training",
              "best and not worse"]  # fmt: skip
     lines += [markdown_table(heads, rows), ""]
-    for split, found in results["finals"].items():
+    for place, found in results["finals"].items():
+        if place == "all films":
+            lines += ["## On all films, 80% of them to train on", ""]
         rows = []
         for name, of_metric in found["rows"].items():
             cells = [f"{name}, seeds: {len(of_metric['f1_micro']['seeds'])}"]
@@ -137,7 +145,10 @@ def text_of(results):
                 else:
                     cells.append("")
             rows.append(cells)
-        heads = [f"{found['films']} {split} films", *(word for name in METRICS for word in (name, "to the defaults"))]
+        heads = [
+            f"{found['films']} {found['split']} films",
+            *(word for name in METRICS for word in (name, "to the defaults")),
+        ]
         lines += [markdown_table(heads, rows), ""]
         for metric, row in found["tpe_to_random"].items():
             lines += [f"Winner of tpe to that of random, {metric}: {difference_text(row)}", ""]
@@ -198,8 +209,9 @@ def main():
                 *sorted((work / name / "finalists").glob(f"{best:04d}-*")),
             ]
     for split in ("validation", "test"):
-        done = {name: [run for run in runs if Run(run).has(split)] for name, runs in groups.items()}
-        results["finals"][split] = finals(work, {name: runs for name, runs in done.items() if runs}, split)
+        results["finals"][split] = finals(evaluated(groups, split), split)
+    if on_all := evaluated({name: sorted((work / "all" / name).glob("*")) for name in ("defaults", "winner")}, "test"):
+        results["finals"]["all films"] = finals(on_all, "test")
     if options.overhead:
         overhead = json.loads(options.overhead.read_text())
         results["overhead"] = overhead | {"options": kept_options(overhead["options"])}

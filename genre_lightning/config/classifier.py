@@ -57,7 +57,8 @@ class ClassifierOptions:
         fusion: How the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
             side by side ("concat").
         teacher: A run, an ensemble, or a table of 'genre-lightning folds', whose probabilities of the training films
-            are learnt beside their genres (distillation); null for none.
+            are learnt beside their genres (distillation); of a list of these, the mean of their log-odds; null for
+            none.
         teacher_weight: Weight of the teacher's loss beside that of the genres.
         drop_input: Probability that an input of a film is taken for missing in training, for each input by itself; and
             that all inputs of a film are.
@@ -81,7 +82,7 @@ class ClassifierOptions:
     schedule: Schedule = "linear"
     beta2: Annotated[float, FRACTION_BELOW_ONE] = 0.999
     seed: Annotated[int | None, SEED] = None
-    teacher: str | None = None
+    teacher: list[str] | str | None = None
     teacher_weight: Annotated[float, above(0, 1e3)] = 1.0
     fusion: Fusion = "gate"
     drop_input: Annotated[float, FRACTION_BELOW_ONE] = 0.1

@@ -23,6 +23,7 @@ from genre_lightning.inference.soft_labels import SoftLabels, log_odds_of
 from genre_lightning.metrics import average_precision, mean_defined
 from genre_lightning.provenance import device_name, made_by
 from genre_lightning.runs import RunDirectory
+from genre_lightning.training.baseline import fit_baseline
 from genre_lightning.training.fit import fit_run
 
 if TYPE_CHECKING:
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
     from genre_lightning.config.data import DataOptions
 
 
-def fit_folds(configs: Sequence[tuple[Namespace, ArgumentParser]], path: Path) -> SoftLabels:
+def fit_folds(
+    configs: Sequence[tuple[Namespace, ArgumentParser]], path: Path, baseline: str | None = None
+) -> SoftLabels:
     """Train a run for each fold, resume them, and write their predictions for the films that they were not trained on.
 
     Args:
         configs: Of each fold's run, which differ in `data.fold` and the run directory.
         path: Of the table.
+        baseline: Name of the baseline that the configurations are of; None if they are of `fit`.
 
     Raises:
         ConfigError: Several processes were started for it.
@@ -50,8 +54,8 @@ def fit_folds(configs: Sequence[tuple[Namespace, ArgumentParser]], path: Path) -
     runs = []
     for number, (config, parser) in enumerate(configs, start=1):
         tell(f"fold    {number} of {len(configs)}")
-        runs.append(fit_run(config, parser)[0])
-    options: DataOptions = make_options("fit", *configs[0]).data
+        runs.append((fit_baseline if baseline else fit_run)(config, parser)[0])
+    options: DataOptions = make_options(f"baseline {baseline}" if baseline else "fit", *configs[0]).data
     found = _soft_labels(runs, replace(options, fold=None))
     found.write(path)
     return found

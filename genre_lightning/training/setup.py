@@ -59,7 +59,7 @@ from genre_lightning.training.callbacks.starts import NoteStart
 from genre_lightning.training.callbacks.throughput import Throughput
 from genre_lightning.training.loggers.build import check_loggers, make_loggers
 from genre_lightning.training.loggers.wandb_run import WandbOptions
-from genre_lightning.training.teacher import check_teacher, is_taught
+from genre_lightning.training.teacher import check_teachers, is_taught, teachers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,8 @@ def prepare_checks(
     if config.continue_from is not None:
         config.continue_from = Path(config.continue_from).expanduser().absolute()
     if (arguments := config.model.get("init_args")) and arguments.get("teacher"):
-        arguments.teacher = str(Path(arguments.teacher).expanduser().absolute())
+        paths = [str(Path(name).expanduser().absolute()) for name in teachers_of(arguments.teacher)]
+        arguments.teacher = paths if isinstance(arguments.teacher, list) else paths[0]
     run = RunDirectory(Path(config.run_dir).expanduser().absolute())
     problems = _trainer_problems(config, planned)
     step, ranks = current_step(), torchrun_ranks()
@@ -156,7 +157,7 @@ def prepare_checks(
     def teacher_is_there() -> None:
         if not is_taught(run):
             continues = config.continue_from is not None
-            check_teacher(model.options, instances["continue"], trains=model.trains, continues=continues)
+            check_teachers(model.options, instances["continue"], trains=model.trains, continues=continues)
 
     checks: list[Callable[[], None]] = [strategy_fits]
     # a whole model lies in its checkpoint, adapters need their base too

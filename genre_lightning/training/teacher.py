@@ -1,4 +1,4 @@
-"""Distillation: the probabilities that a trained run or ensemble, or a table of them, has of the training films."""
+"""Distillation: the probabilities that trained runs, ensembles or tables of these have of the training films."""
 
 from __future__ import annotations
 
@@ -34,8 +34,13 @@ _KEPT = "distillation.npz"
 """In the run directory."""
 
 
-def check_teacher(options: ClassifierOptions, continuation: ContinueOptions, *, trains: bool, continues: bool) -> None:
-    """Refuse a teacher that cannot be used, before anything is read.
+def teachers_of(named: list[str] | str | None) -> list[str]:
+    """Return the paths that `model.teacher` names."""
+    return list(named) if isinstance(named, list) else [named] if named else []
+
+
+def check_teachers(options: ClassifierOptions, continuation: ContinueOptions, *, trains: bool, continues: bool) -> None:
+    """Refuse teachers that cannot be used, before anything is read.
 
     Args:
         options: Of the model.
@@ -55,7 +60,13 @@ def check_teacher(options: ClassifierOptions, continuation: ContinueOptions, *, 
             f"model.teacher is {options.teacher}, and continue.replay {continuation.replay} distils from the run that "
             "is continued: leave model.teacher out, or set continue.distillation=0"
         )
-    path = Path(options.teacher)
+    if not (names := teachers_of(options.teacher)):
+        raise ConfigError("model.teacher is an empty list: name a run or a table, or leave it out")
+    for name in names:
+        _check(Path(name))
+
+
+def _check(path: Path) -> None:
     if path.suffix == ".parquet":
         SoftLabels.read(path)
         return
@@ -70,13 +81,13 @@ def check_teacher(options: ClassifierOptions, continuation: ContinueOptions, *, 
 
 
 def teach(setup: Setup, data: PreparedData) -> None:
-    """Have a training learn its teacher's probabilities too, if it has a teacher.
+    """Have a training learn its teachers' probabilities too, if it has any.
 
     They are predicted once and kept in the run directory, so that a resumed training needs no teacher. Until then each
     node of several predicts for its own ranks.
 
     Raises:
-        ConfigError: The teacher knows films of validation or test, none of the training films, or none of the genres.
+        ConfigError: A teacher knows films of validation or test, none of the training films, or none of the genres.
         CheckpointError: It cannot be opened.
     """
     options = setup.model.options
@@ -87,7 +98,8 @@ def teach(setup: Setup, data: PreparedData) -> None:
     path = setup.run.path / _KEPT
     kept = _kept(path, key)
     if kept is None:
-        kept = _predicted(Path(options.teacher), setup, data).astype(np.float16)
+        kept = _mean([_predicted(Path(name), setup, data) for name in teachers_of(options.teacher)])
+        kept = kept.astype(np.float16)
         if is_first_rank():
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, log_odds=kept, key=np.array(key))
@@ -107,6 +119,14 @@ def _kept(path: Path, key: str) -> NDArray[Any] | None:
             return np.asarray(file["log_odds"]) if str(file["key"]) == key else None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
+
+
+def _mean(log_odds: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the mean over the teachers that know a film and genre; NaN where none does."""
+    stacked = np.stack(log_odds)
+    known = (~np.isnan(stacked)).sum(axis=0)
+    total = np.nansum(stacked, axis=0)
+    return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
 
 
 def _predicted(path: Path, setup: Setup, data: PreparedData) -> NDArray[np.float32]:

@@ -75,8 +75,8 @@ def test_options_of_a_suite_exist(name, sample_csv, tmp_path):
             "--run_dir",
             str(tmp_path / "run"),
         ]
-        if experiment.command[0] == "baseline":
-            parse_baseline(experiment.command[1], BASELINES[experiment.command[1]], words)
+        if (baseline := experiment.command[-1]) in BASELINES:
+            parse_baseline(baseline, BASELINES[baseline], words)
         else:
             command = "fit" if experiment.command == ("folds",) else experiment.command[0]
             parse(command, with_packaged(words))

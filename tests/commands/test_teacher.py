@@ -19,7 +19,7 @@ from genre_lightning.inference.scoring import open_scorer
 from genre_lightning.inference.soft_labels import SoftLabels
 from genre_lightning.models.tfidf import read_baseline
 from genre_lightning.runs import RunDirectory
-from genre_lightning.training.teacher import _kept
+from genre_lightning.training.teacher import _kept, _mean
 
 FIT = [*SMALL, "--data.text={title}. {overview}"]
 
@@ -114,6 +114,40 @@ def test_a_student_takes_a_table_of_folds(sample, folds, tmp_path, capfd):
     assert not np.isnan(np.load(tmp_path / "run/distillation.npz")["log_odds"]).any()
 
 
+def test_a_student_takes_the_mean_of_several_teachers(sample, teacher, folds, tmp_path, capfd):
+    words = [f"--data.csv={sample}", f"--run_dir={tmp_path / 'words'}", "--folds=2", "--baseline=tfidf_nb"]
+    assert main(["folds", *words, "--data.text={title}. {overview}"]) == 0
+    tables = [folds / "logits.parquet", tmp_path / "words/logits.parquet"]
+    one, other = map(SoftLabels.read, tables)
+    # the baseline of a fold is the baseline that is trained on the other films alone
+    data, rows = training_films(sample, fold="1/2", text="{title}. {overview}")
+    assert other.folds == one.folds
+    left = np.flatnonzero(np.array(other.folds) == 1)
+    run = RunDirectory(tmp_path / "words/fold-1")
+    everyone, of_all = training_films(sample, text="{title}. {overview}")
+    raw = read_baseline(run.baseline).logits(everyone.films.strings("text", of_all[left]))
+    scale, shift = read_decision(run.decision).affine
+    np.testing.assert_allclose(other.log_odds[left], raw * scale + shift, rtol=1e-4, atol=1e-4)
+    assert len(rows) == len(of_all) - len(left)
+    # a run in a list is a teacher, too
+    capfd.readouterr()
+    named = "[" + ", ".join(map(str, [*tables, teacher])) + "]"
+    assert fit(sample, tmp_path / "run", f"--model.teacher={named}", "--trainer.max_epochs=1") == 0
+    assert capfd.readouterr().err.count("of 101 training films, 20 of 20 genres") == 3
+    assert fit(sample, tmp_path / "alone", f"--model.teacher={teacher}", "--trainer.max_epochs=1") == 0
+    own = np.load(tmp_path / "alone/distillation.npz")["log_odds"].astype(np.float64)
+    kept = np.load(tmp_path / "run/distillation.npz")["log_odds"]
+    np.testing.assert_allclose(kept, (one.log_odds + other.log_odds + own) / 3, rtol=2e-3, atol=5e-3)
+    assert fit(sample, tmp_path / "run", f"--model.teacher={named}", "--trainer.max_epochs=1") == 0
+    assert "is finished" in capfd.readouterr().err
+
+
+def test_a_genre_that_one_teacher_does_not_know_is_learnt_from_the_others():
+    unknown = np.nan
+    found = _mean([np.array([[1.0, unknown, unknown]]), np.array([[3.0, 2.0, unknown]])])
+    np.testing.assert_array_equal(found, [[2.0, 2.0, unknown]])
+
+
 def test_a_teacher_of_held_out_films_is_refused(sample, teacher, folds, tmp_path, capfd):
     for bad in (teacher, folds / "logits.parquet"):
         words = ["fit", f"--data.csv={sample}", f"--run_dir={tmp_path / 'run'}", "--data.seed=1", *FIT]
@@ -134,6 +168,8 @@ def test_impossible_teachers_are_refused(sample, folds, tmp_path, capfd):
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes((folds / "logits.parquet").read_bytes()[:-100])
     refuses(f"--model.teacher={damaged}", about="make it again with 'genre-lightning folds'")
+    refuses(f"--model.teacher=[{folds / 'logits.parquet'}, {tmp_path / 'gone'}]", about="neither a run directory")
+    refuses("--model.teacher=[]", about="model.teacher is an empty list")
     refuses("--data.fold=3/2", about="data.fold is '3/2'")
     more = [f"--data.csv={sample}", f"--run_dir={tmp_path / 'folds'}", *FIT]
     refused(capfd, ["folds", *more, "--trainer.devices=2"], "trainer.devices is 2")
