@@ -76,7 +76,7 @@ def test_options_of_a_suite_exist(name, sample_csv, tmp_path):
             str(tmp_path / "run"),
         ]
         if (baseline := experiment.command[-1]) in BASELINES:
-            parse_baseline(baseline, BASELINES[baseline], words)
+            parse_baseline(baseline, BASELINES[baseline], with_packaged(words))
         else:
             command = "fit" if experiment.command == ("folds",) else experiment.command[0]
             parse(command, with_packaged(words))

@@ -120,7 +120,7 @@ def test_a_student_takes_the_mean_of_several_teachers(sample, teacher, folds, tm
     tables = [folds / "logits.parquet", tmp_path / "words/logits.parquet"]
     one, other = map(SoftLabels.read, tables)
     # the baseline of a fold is the baseline that is trained on the other films alone
-    data, rows = training_films(sample, fold="1/2", text="{title}. {overview}")
+    _, rows = training_films(sample, fold="1/2", text="{title}. {overview}")
     assert other.folds == one.folds
     left = np.flatnonzero(np.array(other.folds) == 1)
     run = RunDirectory(tmp_path / "words/fold-1")
