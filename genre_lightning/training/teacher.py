@@ -122,7 +122,7 @@ def _kept(path: Path, key: str) -> NDArray[Any] | None:
 
 
 def _mean(log_odds: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the mean over the teachers that know a film and genre; NaN where none does."""
+    """Return the mean over the teachers that know a film and genre; NaN if none does."""
     stacked = np.stack(log_odds)
     known = (~np.isnan(stacked)).sum(axis=0)
     total = np.nansum(stacked, axis=0)
