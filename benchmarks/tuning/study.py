@@ -5,7 +5,7 @@
 In turn: a study with TPE and ASHA on two workers, both of which are killed twice by SIGKILL; its winner and the
 defaults with three seeds, evaluated on the test films; with --all_films both of them on all films of the file; and
 random search with the same number of trials and the same pruning, and its winner with three seeds. Two processes run
-at a time, each of one thread. processes.jsonl counts the CPU seconds of all of them, the killed ones included.
+at the same time, each of one thread. processes.jsonl has the CPU seconds of every process, even of one that was killed.
 `compare.py` makes the tables.
 """
 

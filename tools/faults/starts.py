@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import io
+import json
 import multiprocessing
 import os
 import signal
@@ -126,9 +127,9 @@ def start_ranks(
     if forced is None:
         raise HungError(f"still running after {seconds} s: {[p.exitcode for p in processes]}; {said[-3000:]}")
     statuses = [int(process.exitcode or 0) for process in processes]
-    if any(statuses):
-        said += f"statuses of the ranks: {statuses}; killed as they did not end after another: {forced}\n"
-    said += "".join(f"last words in {path.name}: {path.read_text()}\n" for path in last_words if path.is_file())
+    if forced:  # what the others died of is for torchrun to tell
+        words_left = [json.loads(path.read_text())["message"]["message"] for path in last_words if path.is_file()]
+        said += "\n".join([f"the ranks ended with {statuses}, killed as they hung: {forced}", *words_left])
     return Ended(statuses, said, forced)
 
 
