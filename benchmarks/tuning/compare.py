@@ -51,7 +51,7 @@ def difference(first, second):
     }  # fmt: skip
 
 
-def evaluated(groups, split):
+def having(groups, split):
     """Leave out the runs that are not evaluated on a split, and the groups that have none."""
     done = {name: [run for run in runs if Run(run).has(split)] for name, runs in groups.items()}
     return {name: runs for name, runs in done.items() if runs}
@@ -113,7 +113,7 @@ def text_of(results):
         f"# benchmarks/tuning, {results['date']}", "",
         "{cores} cores of {processor}, shared with other work (load average {load_average} at the end), "
         "Python {python}, torch {torch}.".format(**results["machine"]), "",
-        f"{options['max_films']} films of movies_metadata.csv, split {options['split']}; "
+        f"{int(options['max_films']):,} films of movies_metadata.csv, split {options['split']}; "
         f"{Path(options['backbone']).name} trained in full, {options['epochs']} epochs, "
         f"{options['max_tokens']} tokens, precision {options.get('precision', '32-true')}; space tune/distilbert, "
         f"{options['trials']} trials, ASHA, two workers of one thread each.", "",
@@ -130,9 +130,19 @@ def text_of(results):
     heads = ["search", "trials", "epochs", "processes killed", "CPU s", "best on validation", "best in training",
              "best and not worse"]  # fmt: skip
     lines += [markdown_table(heads, rows), ""]
+    for name in results["searches"]:
+        lines.append(f"Winner of {name}: " + ", ".join(
+            f"{option} {value:.3g}" if isinstance(value, float) else f"{option} {value}"
+            for option, value in results["searches"][name]["options"].items()))  # fmt: skip
+        lines.append("")
+    lines += [
+        "## Winners and defaults", "",
+        "Mean and standard deviation over seeds, of micro-F1 at one threshold and mAP; differences of the means with "
+        "95% intervals, paired by film.", "",
+    ]  # fmt: skip
     for place, found in results["finals"].items():
         if place == "all films":
-            lines += ["## On all films, 80% of them to train on", ""]
+            lines += ["## Winner of tpe and defaults on all films, 80% of them to train on", ""]
         rows = []
         for name, of_metric in found["rows"].items():
             cells = [f"{name}, seeds: {len(of_metric['f1_micro']['seeds'])}"]
@@ -146,21 +156,12 @@ def text_of(results):
                     cells.append("")
             rows.append(cells)
         heads = [
-            f"{found['films']} {found['split']} films",
+            f"{found['films']:,} {found['split']} films",
             *(word for name in METRICS for word in (name, "to the defaults")),
         ]
         lines += [markdown_table(heads, rows), ""]
         for metric, row in found["tpe_to_random"].items():
             lines += [f"Winner of tpe to that of random, {metric}: {difference_text(row)}", ""]
-    lines += [
-        "Mean and standard deviation over seeds; differences of the means with 95% intervals, paired by film.",
-        "",
-    ]
-    for name in results["searches"]:
-        lines.append(f"Winner of {name}: " + ", ".join(
-            f"{option} {value:.3g}" if isinstance(value, float) else f"{option} {value}"
-            for option, value in results["searches"][name]["options"].items()))  # fmt: skip
-        lines.append("")
     if "overhead" in results:
         lines += overhead_text(results["overhead"])
     return "\n".join(lines).rstrip() + "\n"
@@ -178,7 +179,7 @@ def overhead_text(overhead):
     rows = [[name, f"{cpu:.2f}", f"{clock:.2f}"] for name, cpu, clock in later["rows"]]
     return [
         "## Overhead of a trial", "",
-        f"{int(options['trials']) - 1} trials after the first in one process, {options['max_films']} films, "
+        f"{int(options['trials']) - 1} trials after the first in one process, {int(options['max_films']):,} films, "
         f"{options['epochs']} epoch, {options['max_tokens']} tokens: {later['overhead_cpu']:.1f} CPU s beyond "
         f"training, {later['fraction']:.1%} of it (first trial {overhead['first']['overhead_cpu']:.1f} CPU s, "
         f"{overhead['first']['fraction']:.1%}).", "",
@@ -209,8 +210,8 @@ def main():
                 *sorted((work / name / "finalists").glob(f"{best:04d}-*")),
             ]
     for split in ("validation", "test"):
-        results["finals"][split] = finals(evaluated(groups, split), split)
-    if on_all := evaluated({name: sorted((work / "all" / name).glob("*")) for name in ("defaults", "winner")}, "test"):
+        results["finals"][split] = finals(having(groups, split), split)
+    if on_all := having({name: sorted((work / "all" / name).glob("*")) for name in ("defaults", "winner")}, "test"):
         results["finals"]["all films"] = finals(on_all, "test")
     if options.overhead:
         overhead = json.loads(options.overhead.read_text())

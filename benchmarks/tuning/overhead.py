@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--max_films", type=int, default=1000)
     parser.add_argument("--max_tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
     options.work.mkdir(parents=True)
     space = options.work / "space.yaml"
@@ -118,7 +119,8 @@ def main():
         "tune", "--study", options.work / "study", "--space", space, "--trials", options.trials,
         "--config", "distilbert", "--model.backbone", options.backbone, "--data.csv", options.films,
         "--data.max_films", options.max_films, "--data.max_tokens", options.max_tokens,
-        "--trainer.max_epochs", options.epochs, "--trainer.precision", "32-true", "--trainer.accelerator", "cpu",
+        "--trainer.max_epochs", options.epochs, "--trainer.precision", options.precision,
+        "--trainer.accelerator", "cpu",
     ]  # fmt: skip
     if genre_lightning([str(word) for word in words]) != 0:
         raise SystemExit("the study failed")

@@ -122,7 +122,7 @@ def repeated(processes, sampler):
     return f"winner of {sampler}", ["tune", "--study", study, "--finish", "--finalists", 1, "--seeds", SEEDS]
 
 
-def evaluated(processes, sampler):
+def evaluations(processes, sampler):
     """Return the commands that evaluate each seed of a winner on the test films."""
     runs = sorted((processes.work / sampler / "finalists").iterdir())
     return [(f"winner of {sampler}", ["fit", "--config", run / "config.yaml", "--run_dir", run]) for run in runs]
@@ -171,12 +171,12 @@ def main():
     tpe, random = SEARCHES
     search(processes, options, tpe)
     processes.run_all([repeated(processes, tpe), *defaults(processes, options, "defaults")])
-    processes.run_all(evaluated(processes, tpe))
+    processes.run_all(evaluations(processes, tpe))
     if options.all_films:
         processes.run_all(on_all_films(processes, options))
     search(processes, options, random)
     processes.run_all([repeated(processes, random)])
-    processes.run_all(evaluated(processes, random))
+    processes.run_all(evaluations(processes, random))
 
 
 if __name__ == "__main__":
