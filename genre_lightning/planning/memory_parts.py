@@ -62,36 +62,47 @@ def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles; all blocks
     share what the products of a CPU's attention add to hide padding and later tokens.
     """
-    token, place = _block_bytes(shape, setting)
+    place = _place_bytes(shape, setting)
     if batch.packed and setting.device == "cpu":
         attention = _grouped_attention_bytes(shape, setting, batch)
     elif shape.decoder:
         attention = place * batch.attention_tokens
     else:
         attention = _attention_bytes(shape, setting, batch)
-    block = token * batch.tokens + attention
+    lower, full = (_block_bytes(shape, setting, trained) * batch.tokens + attention for trained in (False, True))
     state = shape.width * (setting.number if setting.strategy == "fsdp" else 4)
     before = 8 * shape.head_width if shape.decoder else _embedding_bytes(shape, setting)
-    kept = (shape.blocks - 1) * state * batch.tokens + block if shape.checkpointed else shape.blocks * block
+    if shape.checkpointed:
+        kept = (shape.blocks - 1) * state * batch.tokens + (full if shape.full_blocks else lower)
+    else:
+        kept = (shape.blocks - shape.full_blocks) * lower + shape.full_blocks * full
     biases = _pair_bytes(shape, setting, batch)
     return kept + before * batch.tokens + biases
 
 
 def _embedding_bytes(shape: ModelShape, setting: Setting) -> int:
-    if not shape.trains_blocks:
+    if shape.full_blocks < shape.blocks:
         return 0
     return (4 + bool(shape.dropouts) * setting.mask) * shape.width
 
 
-def _block_bytes(shape: ModelShape, setting: Setting) -> tuple[int, int]:
-    """Return the bytes that a block keeps for each token, and for each token that attention sees."""
-    adapters = _adapter_bytes(shape.adapters, setting)
-    if shape.decoder:
-        return _llama_bytes(shape, setting, adapters)
-    return _encoder_bytes(shape, setting, adapters)
+def _block_bytes(shape: ModelShape, setting: Setting, trained: bool) -> int:
+    """Return the bytes that a block keeps for each token: one with adapters, or one whose own layers are trained."""
+    adapters = 0 if trained else _adapter_bytes(shape.adapters, setting)
+    of_block = _llama_bytes if shape.decoder else _encoder_bytes
+    return of_block(shape, setting, trained) + adapters
 
 
-def _encoder_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[int, int]:
+def _place_bytes(shape: ModelShape, setting: Setting) -> int:
+    """Return the bytes that a decoder's block keeps for each token that attention sees.
+
+    Queries and mixture (heads x head width x c each), keys and values (key-value heads x head width x c each), and the
+    sum of exponentials (4 a head).
+    """
+    return 2 * (shape.heads + shape.kv_heads) * shape.head_width * setting.number + 4 * shape.heads
+
+
+def _encoder_bytes(shape: ModelShape, setting: Setting, trained: bool) -> int:
     """Return the bytes of a block of BERT or DistilBERT, for each token.
 
     Frozen: the inputs of two norms (8d) and of GELU (fc), and dropout's masks. Trained, the inputs of the linear layers
@@ -100,10 +111,10 @@ def _encoder_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[
     """
     c, d, f = setting.number, shape.width, shape.inner_width
     states = 4 if setting.autocast else c
-    size = 2 * d * states + 16 + f * c + adapters + shape.dropouts * d * setting.mask
-    if shape.trains_blocks:
+    size = 2 * d * states + 16 + f * c + shape.dropouts * d * setting.mask
+    if trained:
         size += (3 if setting.autocast else 1) * d * c + d * c + f * c
-    return size, 0
+    return size
 
 
 def _attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
@@ -150,16 +161,21 @@ def _fused_attention(shape: ModelShape, setting: Setting) -> bool:
     return setting.device == "cuda" or not shape.attention_dropout
 
 
-def _llama_bytes(shape: ModelShape, setting: Setting, adapters: int) -> tuple[int, int]:
-    """Return the bytes of a block of a Llama whose own weights are frozen.
+def _llama_bytes(shape: ModelShape, setting: Setting, trained: bool) -> int:
+    """Return the bytes of a block of a Llama, for each token.
 
-    For each token the states between the two halves of a block in float32 (8d), as its norms need them; the gate, its
-    SiLU and what it multiplies (3fc). For each token that attention sees queries and mixture (heads x head width x c
-    each), keys and values (key-value heads x head width x c each), and the sum of exponentials (4 a head).
+    Frozen: the states between the two halves of a block in float32 (8d), as its norms need them; the gate, its SiLU and
+    what it multiplies (3fc). Norms that train keep what they scale (8d). Trained, the inputs of the linear layers too:
+    dc for queries, keys and values together and dc for gate and up (5dc under autocast, which casts for each), fc for
+    down.
     """
-    c = setting.number
-    token = 2 * shape.width * 4 + 16 + 3 * shape.inner_width * c + adapters
-    return token, 2 * (shape.heads + shape.kv_heads) * shape.head_width * c + 4 * shape.heads
+    c, d, f = setting.number, shape.width, shape.inner_width
+    size = 8 * d + 16 + 3 * f * c
+    if trained or shape.trains_norms:
+        size += 8 * d
+    if trained:
+        size += (5 if setting.autocast else 2) * d * c + f * c
+    return size
 
 
 def _adapter_bytes(adapters: tuple[Adapter, ...], setting: Setting) -> int:
@@ -185,7 +201,7 @@ def working_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int
     """
     c, d, f = setting.number, shape.width, shape.inner_width
     token = (2 if shape.decoder else 1) * f * c + 8 * d
-    freed = (3 if shape.decoder else 2 if shape.trains_blocks else 1) * f * c + 8 * d
+    freed = (3 if shape.decoder else 2 if shape.full_blocks else 1) * f * c + 8 * d
     attention = 0
     if weights := _pair_bytes(shape, setting, batch):
         attention = weights + 4 * shape.heads * shape.head_width * c * batch.attention_tokens

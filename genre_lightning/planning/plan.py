@@ -203,8 +203,6 @@ class Plan:
         shape = shape_of(model)
         if model.lora is not None and model.lora.dora:
             self.notes.append("the norms that DoRA takes of whole weights in every step are not part of the memory")
-        if getattr(model.options, "unfreeze", None) is not None:
-            self.notes.append("what unfrozen blocks keep for their own gradients is not part of the memory")
         if getattr(model.options, "adapter", None) is not None:
             self.notes.append("what the adapters of model.adapter keep for their gradients is not part of the memory")
         self.report.parameters = ParametersReport(shape.total, shape.trained, shape.quantised, shape.blocks)

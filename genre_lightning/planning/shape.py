@@ -81,6 +81,7 @@ class ModelShape:
         attention_dropout: Dropout on the attention's probabilities.
         dropouts: Dropouts on states in a block.
         adapters: Adapters of the first block.
+        full_blocks: Blocks nearest to the output whose own layers train, and which have no adapters.
         checkpointed: Whether the states within blocks are computed again in the backward pass.
         passes: How often a step computes its films before it goes back.
     """
@@ -97,6 +98,7 @@ class ModelShape:
     attention_dropout: float
     dropouts: int
     adapters: tuple[Adapter, ...]
+    full_blocks: int
     checkpointed: bool
     passes: int = 1
 
@@ -116,9 +118,9 @@ class ModelShape:
         return sum(weight.numbers for weight in self.weights if weight.quantised)
 
     @property
-    def trains_blocks(self) -> bool:
-        """Whether the blocks' own weights train, adapters aside."""
-        return not self.adapters and any(weight.trained and weight.block is not None for weight in self.weights)
+    def trains_norms(self) -> bool:
+        """Whether the norms of all blocks train, though not all blocks do."""
+        return 0 < self.full_blocks < self.blocks
 
 
 def build_empty(model: GenreClassifier, spec: DataSpec) -> None:
@@ -164,6 +166,7 @@ def shape_of(model: GenreClassifier) -> ModelShape:
         attention_dropout=_first(config, "attention_probs_dropout_prob", "attention_dropout"),
         dropouts=0 if decoder or not _first(config, "hidden_dropout_prob", "dropout") else _state_dropouts(blocks[0]),
         adapters=tuple(_adapters(blocks[0])),
+        full_blocks=sum(map(_trains, blocks)),
         checkpointed=bool(getattr(model.options, "activation_checkpointing", False)),
         passes=passes_of(model.options),
     )
@@ -219,6 +222,16 @@ def _weights(model: GenreClassifier, block_of: dict[int, int]) -> list[Weight]:
 def _adapted(part: nn.Module) -> list[Any]:
     """Return the layers with an adapter of peft's."""
     return [module for module in part.modules() if "default" in (getattr(module, "lora_A", None) or ())]
+
+
+def _trains(block: nn.Module) -> bool:
+    """Whether a block's own linear layers train; of a layer that peft has wrapped, its `base_layer`."""
+    adapted = tuple(f"{name}." for name, module in block.named_modules() if hasattr(module, "base_layer"))
+    return any(
+        isinstance(module, nn.Linear) and module.weight.requires_grad
+        for name, module in block.named_modules()
+        if not name.startswith(adapted) or name.endswith(".base_layer")
+    )
 
 
 def _adapters(block: nn.Module) -> list[Adapter]:

@@ -66,6 +66,16 @@ def lora_encoder(tmp_path):
         ),
         pytest.param([*LLAMA, FP32, LONG, "--model.quantization=none"], id="llama"),
         pytest.param([*LLAMA, BF16, LONG], id="llama-nf4-bf16", marks=pytest.mark.slow),
+        pytest.param(
+            [*LLAMA, FP32, LONG, "--model.quantization=none", "--model.unfreeze=2"],
+            id="llama-unfrozen",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            [*LLAMA, BF16, LONG, "--model.quantization=none", "--model.unfreeze=2"],
+            id="llama-unfrozen-bf16",
+            marks=pytest.mark.thorough,
+        ),
         pytest.param([*LLAMA, BF16, SHORT, "--model.packing=false"], id="llama-nf4-padded", marks=pytest.mark.thorough),
         pytest.param(
             [*LLAMA, FP32, LONG, "--model.activation_checkpointing=true"],
@@ -82,9 +92,22 @@ def test_a_step_takes_what_was_planned(options, sample_csv, tmp_path, capsys):
     assert size == pytest.approx(peak, rel=WITHIN)
 
 
-@pytest.mark.parametrize("precision", [FP32, pytest.param(BF16, marks=pytest.mark.thorough)])
-def test_adapters_of_an_encoder(precision, sample_csv, tmp_path, capsys):
-    words = words_of(sample_csv, tmp_path, *lora_encoder(tmp_path), precision, LONG)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([FP32], id="adapters"),
+        pytest.param([BF16], id="adapters-bf16", marks=pytest.mark.thorough),
+        pytest.param([FP32, "--model.unfreeze=2"], id="unfrozen"),
+        pytest.param([BF16, "--model.unfreeze=2"], id="unfrozen-bf16", marks=pytest.mark.thorough),
+        pytest.param(
+            [FP32, "--model.unfreeze=1", "--model.activation_checkpointing=true"],
+            id="unfrozen-checkpointed",
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_adapters_of_an_encoder(options, sample_csv, tmp_path, capsys):
+    words = words_of(sample_csv, tmp_path, *lora_encoder(tmp_path), *options, LONG)
     size, _ = planned(capsys, words)
     peak = measured_peak(words)
     print(f"planned {size / 1e6:.1f} MB, measured {peak / 1e6:.1f} MB: {size / peak - 1:+.1%}")
