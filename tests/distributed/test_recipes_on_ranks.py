@@ -49,11 +49,16 @@ def recipe(request, sample, encoder, tmp_path_factory):  # noqa: F811
     return options, place
 
 
+@pytest.mark.parametrize(("ranks", "strategy"), [(1, "auto"), (2, "ddp")])
 @pytest.mark.parametrize("recipe", ["encoder"], indirect=True)
-def test_a_resumed_run_is_bit_identical(sample, recipe, tmp_path):
+def test_a_resumed_run_is_bit_identical(sample, recipe, ranks, strategy, tmp_path):
     options, one = recipe
+    if ranks > 1:  # each rank draws its dropout
+        one = tmp_path / "unbroken"
+        status, said = start(sample, one, ranks, strategy, *options)
+        assert status == 0, said
     for fault, expected in (("between steps:7:SIGTERM", 75), ("", 0)):
-        status, said = start(sample, tmp_path / "run", 1, "auto", *options, fault=fault)
+        status, said = start(sample, tmp_path / "run", ranks, strategy, *options, fault=fault)
         assert status == expected, said
     for name in ("last", "best"):
         a, b = (read_checkpoint(run / f"checkpoints/{name}.ckpt") for run in (one, tmp_path / "run"))
@@ -78,6 +83,7 @@ def test_a_run_moves_between_ranks_and_strategies(sample, recipe, tmp_path):
 TRAININGS = {
     "pretrain": ["pretrain"],
     "fgm": ["fit", "--model.fgm=0.5"],
+    "r-drop": ["fit", "--model.r_drop=0.5", "--model.dropout=1e-9"],  # no mask of which ever drops a number
     "hybrid": ["fit", "--model.lora={rank: 4, dropout: 0, lr_ratio_b: 4}", "--model.unfreeze=1",
                "--model.layer_lr_decay=0.7", "--model.label_smoothing=0.1"],
     "adapter": ["fit", "--model.adapter={method: IA3}", "--model.lr=0.01"],
@@ -86,7 +92,8 @@ TRAININGS = {
 
 @pytest.mark.parametrize("command", TRAININGS.values(), ids=TRAININGS)
 def test_a_training_is_the_same_on_two_ranks(sample, encoder, tmp_path, command):  # noqa: F811
-    words = [*command, f"--data.csv={sample}", *SMALL, "--trainer.log_every_n_steps=1", "--model.dropout=0"]
+    name, *options = command
+    words = [name, f"--data.csv={sample}", *SMALL, "--trainer.log_every_n_steps=1", "--model.dropout=0", *options]
     if any(word.startswith(("--model.lora", "--model.adapter")) for word in command):
         words += [f"--model.backbone={encoder}", "--data.tokenizer=wordpiece"]
     curves = []
