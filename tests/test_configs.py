@@ -38,6 +38,7 @@ def test_there_are_configurations():
         "quickstart",
         "distilbert",
         "distilbert_lora",
+        "minilm",
         "distilbert_rich",
         "multilingual",
         "bert",
