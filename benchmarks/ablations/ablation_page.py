@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from genre_lightning.evaluation.bootstrap import paired_p_value
 from genre_lightning.files import write_text
 
 SHOWN = ("micro-F1", "mAP")
+_LABEL_WIDTH = 60
+"""Characters of a line of a row's name in the plot."""
 Results = dict[tuple[str, int], dict[str, Any]]
 
 
@@ -106,7 +109,13 @@ def plot(suite: Suite, results: Results) -> Figure | None:
             rows.append((experiment, found))
     if not rows:
         return None
-    figure = Figure(figsize=(9, 1.2 + 0.24 * len(rows)), layout="constrained")
+    names = [
+        textwrap.wrap(f"{experiment.title}  (to {suite[experiment.against].title})", _LABEL_WIDTH)
+        for experiment, _ in rows
+        if experiment.against
+    ]
+    height = 0.24 * len(rows) * (1.5 if any(len(name) > 1 for name in names) else 1)
+    figure = Figure(figsize=(9, 1.2 + height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(SHOWN), sharey=True)
     places = np.arange(len(rows))[::-1]
@@ -121,10 +130,7 @@ def plot(suite: Suite, results: Results) -> Figure | None:
         axis.set_xlabel(f"difference of {metric},\n95% interval")
         axis.grid(axis="x", color="0.9")
         axis.xaxis.set_major_locator(MaxNLocator(4))
-    names = [
-        f"{experiment.title}  (to {suite[experiment.against].title})" for experiment, _ in rows if experiment.against
-    ]
-    axes[0].set_yticks(places, names, fontsize=7)
+    axes[0].set_yticks(places, ["\n".join(name) for name in names], fontsize=7)
     return figure
 
 
