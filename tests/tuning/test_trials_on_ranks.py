@@ -15,6 +15,7 @@ from made_runs import without_page
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
+from genre_lightning.distributed.checkpoint.manifests import manifest_path
 from genre_lightning.evaluation.curves import read_curves
 from genre_lightning.runs import RunDirectory
 from genre_lightning.tuning.study import StudyDirectory
@@ -62,7 +63,8 @@ def study(sample_csv, tmp_path_factory):
     with (place / "log").open("w") as log:
         tuner = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            until(lambda: tuner.poll() is not None or any(RunDirectory(folder.trial(n)).last.is_file() for n in (0, 1)))
+            saved = [manifest_path(RunDirectory(folder.trial(number)).last) for number in (0, 1)]
+            until(lambda: tuner.poll() is not None or any(manifest.is_file() for manifest in saved))
         finally:
             ranks = processes_of(folder.path, "--rank_of")
             # as when a machine is lost; those that start others go first, or they would report a failure
