@@ -51,7 +51,7 @@ def difference(first, second):
     }  # fmt: skip
 
 
-def having(groups, split):
+def evaluated_only(groups, split):
     """Leave out the runs that are not evaluated on a split, and the groups that have none."""
     done = {name: [run for run in runs if Run(run).has(split)] for name, runs in groups.items()}
     return {name: runs for name, runs in done.items() if runs}
@@ -210,8 +210,9 @@ def main():
                 *sorted((work / name / "finalists").glob(f"{best:04d}-*")),
             ]
     for split in ("validation", "test"):
-        results["finals"][split] = finals(having(groups, split), split)
-    if on_all := having({name: sorted((work / "all" / name).glob("*")) for name in ("defaults", "winner")}, "test"):
+        results["finals"][split] = finals(evaluated_only(groups, split), split)
+    on_all = {name: sorted((work / "all" / name).glob("*")) for name in ("defaults", "winner")}
+    if on_all := evaluated_only(on_all, "test"):
         results["finals"]["all films"] = finals(on_all, "test")
     if options.overhead:
         overhead = json.loads(options.overhead.read_text())

@@ -35,6 +35,10 @@ def unfreeze(backbone: nn.Module, count: int) -> None:
     """Have the top blocks train in full, and the norms of all."""
     for block in top_blocks(backbone, count):
         block.requires_grad_(True)
-    for module in backbone.modules():
-        if type(module).__name__.endswith("Norm"):
-            module.requires_grad_(True)
+    for norm in norms_of(backbone):
+        norm.requires_grad_(True)
+
+
+def norms_of(part: nn.Module) -> list[nn.Module]:
+    """Return the normalisation layers of a backbone or of one of its blocks."""
+    return [module for module in part.modules() if type(module).__name__.endswith("Norm")]

@@ -62,11 +62,10 @@ def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles; all blocks
     share what the products of a CPU's attention add to hide padding and later tokens.
     """
-    place = _place_bytes(shape, setting)
     if batch.packed and setting.device == "cpu":
         attention = _grouped_attention_bytes(shape, setting, batch)
     elif shape.decoder:
-        attention = place * batch.attention_tokens
+        attention = _place_bytes(shape, setting) * batch.attention_tokens
     else:
         attention = _attention_bytes(shape, setting, batch)
     lower, full = (_block_bytes(shape, setting, trained) * batch.tokens + attention for trained in (False, True))
@@ -171,7 +170,7 @@ def _llama_bytes(shape: ModelShape, setting: Setting, trained: bool) -> int:
     """
     c, d, f = setting.number, shape.width, shape.inner_width
     size = 8 * d + 16 + 3 * f * c
-    if trained or shape.trains_norms:
+    if shape.trains_norms:
         size += 8 * d
     if trained:
         size += (5 if setting.autocast else 2) * d * c + f * c

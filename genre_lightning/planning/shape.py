@@ -10,6 +10,7 @@ from torch import nn
 
 from genre_lightning.distributed.sharded import transformer_blocks
 from genre_lightning.models.regularisers import passes_of
+from genre_lightning.models.unfreeze import norms_of
 
 if TYPE_CHECKING:
     from genre_lightning.models.base import GenreClassifier
@@ -82,6 +83,7 @@ class ModelShape:
         dropouts: Dropouts on states in a block.
         adapters: Adapters of the first block.
         full_blocks: Blocks nearest to the output whose own layers train, and which have no adapters.
+        trains_norms: Whether the norms of all blocks train.
         checkpointed: Whether the states within blocks are computed again in the backward pass.
         passes: How often a step computes its films before it goes back.
     """
@@ -99,6 +101,7 @@ class ModelShape:
     dropouts: int
     adapters: tuple[Adapter, ...]
     full_blocks: int
+    trains_norms: bool
     checkpointed: bool
     passes: int = 1
 
@@ -116,11 +119,6 @@ class ModelShape:
     def quantised(self) -> int:
         """Parameters that are kept in 4 or 8 bits."""
         return sum(weight.numbers for weight in self.weights if weight.quantised)
-
-    @property
-    def trains_norms(self) -> bool:
-        """Whether the norms of all blocks train, though not all blocks do."""
-        return 0 < self.full_blocks < self.blocks
 
 
 def build_empty(model: GenreClassifier, spec: DataSpec) -> None:
@@ -167,6 +165,7 @@ def shape_of(model: GenreClassifier) -> ModelShape:
         dropouts=0 if decoder or not _first(config, "hidden_dropout_prob", "dropout") else _state_dropouts(blocks[0]),
         adapters=tuple(_adapters(blocks[0])),
         full_blocks=sum(map(_trains, blocks)),
+        trains_norms=any(p.requires_grad for norm in norms_of(blocks[0]) for p in norm.parameters()),
         checkpointed=bool(getattr(model.options, "activation_checkpointing", False)),
         passes=passes_of(model.options),
     )

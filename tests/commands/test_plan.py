@@ -113,7 +113,7 @@ def test_without_a_time_one_line_says_why(words, why, sample_csv, tmp_path, caps
 
 def test_the_largest_micro_batch_fits_and_a_larger_one_does_not():
     weight = Weight(1000, 4000, 0, 10, True, False, True, 0, False)
-    shape = ModelShape((weight,), 2, 64, 4, 4, 16, 256, 100, False, 0.1, 1, (), 2, False)
+    shape = ModelShape((weight,), 2, 64, 4, 4, 16, 256, 100, False, 0.1, 1, (), 2, True, False)
     setting = Setting("single", 1, "cuda", True)
     available = 2_000_000_000
     most = largest_micro_batch(shape, setting, available=available, longest=256, packed=False)

@@ -72,6 +72,11 @@ def lora_encoder(tmp_path):
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            [*LLAMA, FP32, LONG, "--model.quantization=none", "--model.unfreeze=0"],
+            id="llama-norms",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
             [*LLAMA, BF16, LONG, "--model.quantization=none", "--model.unfreeze=2"],
             id="llama-unfrozen-bf16",
             marks=pytest.mark.thorough,
