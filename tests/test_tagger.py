@@ -6,6 +6,7 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
+import torch
 from made_runs import without_page
 from small_run import SMALL
 
@@ -14,6 +15,7 @@ from genre_lightning.__main__ import main
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
 from genre_lightning.evaluation.predictions import read_stored_predictions
+from genre_lightning.inference.scoring import open_scorer
 
 DECODER = [
     "--model.backbone=random",
@@ -52,6 +54,8 @@ def runs(tmp_path_factory):
             return run
         if kind == "encoder":
             fit(run, None, *SMALL, "--trainer.max_epochs=1")
+        elif kind == "encoder_bf16":
+            fit(run, None, *SMALL, "--trainer.max_epochs=1", "--trainer.precision=bf16-mixed")
         elif kind == "title":
             fit(run, None, *SMALL, "--trainer.max_epochs=1", "--data.text={title}. {overview}")
         elif kind == "qlora":
@@ -74,7 +78,7 @@ def tagger(runs):
     return Tagger(runs("encoder"), device="cpu")
 
 
-@pytest.mark.parametrize("kind", ["encoder", "title", "qlora", "zero_shot", "tfidf_nb", "ensemble"])
+@pytest.mark.parametrize("kind", ["encoder", "encoder_bf16", "title", "qlora", "zero_shot", "tfidf_nb", "ensemble"])
 def test_probabilities_and_genres_are_those_of_the_evaluation(runs, kind):
     run = runs(kind)
     stored = read_stored_predictions(run / "evaluation" / "test" / "predictions.parquet")
@@ -87,6 +91,19 @@ def test_probabilities_and_genres_are_those_of_the_evaluation(runs, kind):
     assert [set(film.names) for film in tagged] == [
         set(names) for names in stored.predictions.genre_names(stored.decided)
     ]
+
+
+@pytest.mark.parametrize("kind", ["encoder_bf16", "qlora"])
+def test_weights_cast_once_answer_as_those_that_autocast_casts(runs, monkeypatch, kind):
+    texts = [{"overview": " ".join(["a boy finds a map and", "a storm"] * words)} for words in range(1, 40, 3)]
+    cast = open_scorer(runs(kind), device="cpu", precision="bf16-mixed")
+    monkeypatch.setattr("genre_lightning.inference.scoring.cast_weights_once", lambda model, precision: None)
+    plain = open_scorer(runs(kind), device="cpu", precision="bf16-mixed")
+    cast_weights = any(weight.dtype == torch.bfloat16 for weight in cast.model.backbone.parameters())
+    assert cast_weights == (kind == "encoder_bf16")
+    np.testing.assert_array_equal(cast.logits(texts), plain.logits(texts))
+    in_float32 = open_scorer(runs(kind), device="cpu", precision="32-true")
+    assert not np.array_equal(plain.logits(texts), in_float32.logits(texts))
 
 
 def test_a_template_of_several_columns_is_filled_from_a_mapping(runs):

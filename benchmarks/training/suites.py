@@ -127,6 +127,7 @@ def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
     if suite == "llama":
         shape = ["--model.backbone=random"] if options.small else LLAMA_7B
         return [f"--config={CONFIGS / 'llama2_qlora.yaml'}", "--data.tokenizer=wordpiece", *shape, *words]
+    words.append("--model.layer_lr_decay=1.0")  # the peer's rates are alike for all blocks
     if not (encoder := encoder_of(options)):
         shape = DISTILBERT if on_gpu and not options.small else []
         return [f"--config={CONFIGS / 'distilbert.yaml'}", "--model.backbone=small", *shape, *words]

@@ -5,10 +5,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from genre_lightning.errors import ConfigError, one_line
 
 AUTO = "auto"
+
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What linear layers compute in, by precision."""
 
 
 def cpu_has_bf16() -> bool:
@@ -120,5 +124,20 @@ def inference_precision(precision: str, accelerator: str) -> str:
 
 def inference_autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Return the context that a trainer of that precision would compute predictions in."""
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    dtype = _AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype=dtype) if dtype else nullcontext()
+
+
+def cast_linear_weights(module: nn.Module, precision: str) -> None:
+    """Cast the weights of linear layers for good to what autocast would cast them to for each batch.
+
+    Results under autocast stay equal to the bit. A model with such weights is not to be trained.
+
+    Args:
+        module: In float32; only layers that are `nn.Linear` itself change.
+        precision: Such as "bf16-mixed"; nothing is cast if there is no autocast in it.
+    """
+    if dtype := _AUTOCAST.get(precision):
+        for layer in module.modules():
+            if type(layer) is nn.Linear:
+                layer.requires_grad_(requires_grad=False).to(dtype)

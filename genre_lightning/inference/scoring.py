@@ -26,12 +26,19 @@ from genre_lightning.data.steps import MicroBatch, evaluation_shards
 from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.data.tokens import TokenLists, encode, no_panic
 from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
-from genre_lightning.distributed.precision import accelerator_of, device_named, inference_autocast, inference_precision
+from genre_lightning.distributed.precision import (
+    accelerator_of,
+    cast_linear_weights,
+    device_named,
+    inference_autocast,
+    inference_precision,
+)
 from genre_lightning.errors import CheckpointError, DataError
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, read_decision
 from genre_lightning.evaluation.ensemble import mean_log_odds
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.layers.packing import packs
 from genre_lightning.models.quantization import dtype_of_precision
 from genre_lightning.models.restore import restore_alone
 from genre_lightning.models.tfidf import read_baseline
@@ -158,6 +165,7 @@ class ModelScorer(_TemplateReader):
         model.eval().to(self.device)
         if self.precision in ("bf16-true", "16-true"):
             model.to(dtype_of_precision(self.precision))
+        cast_weights_once(model, self.precision)
         self.model = model
         micro = (settings.get("data") or {}).get("micro_batch_tokens")
         self.micro_batch_tokens: int = micro or default_micro_batch_tokens(self.device.type, model.layout)
@@ -316,6 +324,16 @@ class EnsembleScorer:
         if not limited:
             return [None] * len(films)
         return min(limited, key=lambda member: member.max_tokens or 0).tokens(films)
+
+
+def cast_weights_once(model: GenreClassifier, precision: str) -> None:
+    """Cast the weights of an encoder without adapters once, as `cast_linear_weights` does.
+
+    Adapters of DoRA compute with the weights themselves, and a decoder's last layer may share them with its embedding.
+    """
+    config = getattr(model, "backbone_config", None)
+    if config is not None and packs(config) and not model.adapters:
+        cast_linear_weights(model.backbone, precision)
 
 
 def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:

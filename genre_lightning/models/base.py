@@ -71,12 +71,16 @@ class GenreClassifier(StoredModule):
         self._start()
         if self.lora is not None and self.lora.init == "eva" and not continued and self.trainer.ckpt_path is None:
             start_from_activations(self, self.trainer)
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        self._keep_buffers()
 
     def on_predict_start(self) -> None:
-        """Take the weights of the run that is continued, before any training."""
+        """Take the weights of the run that is continued, before any training; keep the buffers of a batch."""
         self._start()
+        self._keep_buffers()
+
+    def _keep_buffers(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def _start(self) -> None:
         if self.starts_from is not None:

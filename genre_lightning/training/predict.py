@@ -28,12 +28,13 @@ from genre_lightning.data.tokenizers import load_tokenizer
 from genre_lightning.distributed.precision import accelerator_of, inference_precision
 from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.signals import FLAG
+from genre_lightning.distributed.strategies import is_sharded
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.files import file_digest, naming_the_fix
 from genre_lightning.inference.predict_options import PredictOptions
-from genre_lightning.inference.scoring import open_scorer, require_finite
+from genre_lightning.inference.scoring import cast_weights_once, open_scorer, require_finite
 from genre_lightning.inference.stream import ChunkBatches, ChunkWriter
 from genre_lightning.inference.tagged_files import TaggedFile
 from genre_lightning.models.restore import restore_alone
@@ -96,6 +97,8 @@ def _by_trainer(options: PredictOptions, settings: Mapping[str, Any], films: New
         trainer, _ = build_trainer(setup)
         tokenizer = load_tokenizer(str(setup.run.tokenizer))
         metadata = restore_alone(setup.model, setup.run.best, tokenizer=tokenizer)
+        if not is_sharded(setup.trainer_options["strategy"]):  # which casts whole shards
+            cast_weights_once(setup.model, str(trainer.precision))
         writing.decide_by(decision.for_genres(metadata.genres))
         template = setup.data.options.source.template
 
