@@ -1,6 +1,7 @@
 """Times and memory of auditing, splitting, tokenising, planning and resuming on files of ever more films.
 
     MOVIES_CSV=movies_metadata.csv python benchmarks/scale.py TOKENIZER FOLDER [--rows 45466 450000 4500000]
+    KEYWORDS_CSV=keywords.csv ... --inputs      (a joined file, and tags, categories, dates and numbers as inputs)
 
 The files are made in FOLDER from the rows of the real one, repeated under new ids and with a word of their own in each
 overview, so that no film is dropped as another's copy. Every stage runs in a process of its own, with what the stages
@@ -25,20 +26,28 @@ from genre_lightning.files import write_json, write_text
 
 ROWS = (45_466, 450_000, 4_500_000)
 STAGES = ("audit", "split", "tokenise", "plan", "resume")
-BOUNDS = {"seconds": {"plan": 5.0, "resume": 1.0}, "peak_gib": 4.0}
+STAGES_WITH_INPUTS = ("audit", "split", "inputs")
+FEATURES = [
+    {"column": "keywords", "kind": "tags", "min_films": 3, "max_values": 5000},
+    {"column": "production_companies", "kind": "tags", "max_values": 2000},
+    {"column": "original_language", "kind": "category"},
+    {"column": "release_date", "kind": "date"},
+    {"column": "runtime", "kind": "number", "zero_is_missing": True},
+]
+BOUNDS = {"seconds": {"plan": 5.0, "resume": 1.0}, "peak_gib": 2.0}
 """Of the largest file."""
 RESULTS = Path(__file__).parent / "results"
 BATCH, BUDGET, SEED = 32, 1024, 0
 
 
 def make_file(real, target, rows):
-    """Write n rows: the real ones as they are, and then again and again with another id and overview."""
+    """Write n rows: the real ones as they are, then again and again with another id, and overview if they have one."""
     csv.field_size_limit(2**26)
     with real.open(newline="", encoding="utf-8") as source, target.open("w", newline="", encoding="utf-8") as file:
         reader, writer = csv.reader(source), csv.writer(file)
         header, *films = reader
         writer.writerow(header)
-        film_id, overview = header.index("id"), header.index("overview")
+        film_id, overview = header.index("id"), header.index("overview") if "overview" in header else len(header)
         for number in range(rows):
             copy, place = divmod(number, len(films))
             row = list(films[place])
@@ -49,14 +58,15 @@ def make_file(real, target, rows):
             writer.writerow(row)
 
 
-def measure(stage, file, tokenizer, cache):
-    """Return the seconds of a stage, in this process."""
+def measure(stage, file, tokenizer, cache, keywords):
+    """Return the seconds of a stage, in this process; with a file of keywords, with inputs."""
     from genre_lightning.data.datamodule import MovieDataModule
     from genre_lightning.data.films import load_films
     from genre_lightning.data.steps import StepSampler, micro_batches_per_step
     from genre_lightning.progress import file_progress
 
-    data = MovieDataModule(file, tokenizer=tokenizer, cache_dir=cache, seed=SEED)
+    more = {"join": [{"file": keywords}], "features": FEATURES} if keywords else {}
+    data = MovieDataModule(file, tokenizer=tokenizer, cache_dir=cache, seed=SEED, **more)
     if stage == "audit":
         started = time.perf_counter()
         films = load_films(data.options.source, data.options.cache, file_progress)
@@ -66,6 +76,11 @@ def measure(stage, file, tokenizer, cache):
         started = time.perf_counter()
         splits = data.prepare_films().splits
         return {"seconds": time.perf_counter() - started, "split_sha256": splits["train"].sha256}
+    if stage == "inputs":
+        prepared = data.prepare_films()
+        started = time.perf_counter()
+        names = sum(len(one.numbers) for one in prepared.encoded.inputs if one.fitted.is_named)
+        return {"seconds": time.perf_counter() - started, "names": names}
     if stage == "tokenise":
         data.prepare_films()
         started = time.perf_counter()
@@ -84,9 +99,10 @@ def measure(stage, file, tokenizer, cache):
     return {"seconds": time.perf_counter() - started, "steps": sampler.steps, "micro_batches": micro_batches}
 
 
-def measure_apart(stage, file, tokenizer, cache):
+def measure_apart(stage, file, tokenizer, cache, keywords):
     """Run a stage in a process of its own."""
     command = [sys.executable, __file__, str(tokenizer), str(cache), "--stage", stage, "--file", str(file)]
+    command += ["--keywords", str(keywords)] if keywords else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -97,10 +113,10 @@ def machine():
     return f"{cores} core(s) of {processor()}, {memory:.0f} GiB of memory, load average {load:.1f} at the start"
 
 
-def table(results):
-    lines = ["| rows | films | " + " | ".join(STAGES) + " |", "|---:|---:|" + "---:|" * len(STAGES)]
+def table(results, stages_run):
+    lines = ["| rows | films | " + " | ".join(stages_run) + " |", "|---:|---:|" + "---:|" * len(stages_run)]
     for rows, stages in results.items():
-        cells = [f"{s['seconds']:,.2f} s, {s['peak_gib']:.2f} GiB" for s in map(stages.get, STAGES) if s]
+        cells = [f"{s['seconds']:,.2f} s, {s['peak_gib']:.2f} GiB" for s in map(stages.get, stages_run) if s]
         lines.append(f"| {int(rows):,} | {stages['audit']['films']:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -111,40 +127,49 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--inputs", action="store_true", help="with KEYWORDS_CSV joined, and inputs of the head")
+    parser.add_argument("--stage", choices={*STAGES, *STAGES_WITH_INPUTS}, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--keywords", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
-        found = measure(options.stage, options.file, options.tokenizer, options.folder)
+        found = measure(options.stage, options.file, options.tokenizer, options.folder, options.keywords)
         # kilobytes on Linux
         found["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(found))
         return
-    real = Path(os.environ["MOVIES_CSV"])
+    real, stages = Path(os.environ["MOVIES_CSV"]), STAGES_WITH_INPUTS if options.inputs else STAGES
     options.folder.mkdir(parents=True, exist_ok=True)
     here, results = machine(), {}
     for rows in options.rows:
         file = options.folder / f"movies_{rows}.csv"
         make_file(real, file, rows)
+        keywords = None
+        if options.inputs:
+            keywords = options.folder / f"keywords_{rows}.csv"
+            make_file(Path(os.environ["KEYWORDS_CSV"]), keywords, rows)
         results[str(rows)] = {"file_gib": file.stat().st_size / 2**30}
-        for stage in STAGES:
-            results[str(rows)][stage] = measure_apart(stage, file, options.tokenizer, options.folder / f"cache_{rows}")
+        cache = options.folder / f"cache_{rows}"
+        for stage in stages:
+            results[str(rows)][stage] = measure_apart(stage, file, options.tokenizer, cache, keywords)
             print(rows, stage, results[str(rows)][stage], file=sys.stderr, flush=True)
         file.unlink()
-        report(here, results, options.out)
+        if keywords:
+            keywords.unlink()
+        report(here, results, stages, options.out / ("scale_inputs" if options.inputs else "scale"))
 
 
-def report(here, results, folder):
+def report(here, results, stages, stem):
     """Write what has been measured so far: the largest file takes long."""
     largest = results[max(results, key=int)]
-    missed = [s for s, bound in BOUNDS["seconds"].items() if largest[s]["seconds"] > bound]
-    missed += [f"memory of {s}" for s in STAGES if largest[s]["peak_gib"] > BOUNDS["peak_gib"]]
+    missed = [s for s, bound in BOUNDS["seconds"].items() if s in stages and largest[s]["seconds"] > bound]
+    missed += [f"memory of {s}" for s in stages if largest[s]["peak_gib"] > BOUNDS["peak_gib"]]
     today = datetime.date.today().isoformat()
-    text = f"# benchmarks/scale.py, {today}\n\n{here}.\n\n{table(results)}\n\n"
+    text = f"# benchmarks/scale.py, {today}\n\n{here}.\n\n{table(results, stages)}\n\n"
     text += f"Missed: {', '.join(missed)}.\n" if missed else "Every bound is kept.\n"
     print(text, flush=True)
-    write_text(folder / "scale.md", text)
-    write_json(folder / "scale.json", {"date": today, "machine": here, "rows": results, "missed": missed})
+    write_text(stem.with_suffix(".md"), text)
+    write_json(stem.with_suffix(".json"), {"date": today, "machine": here, "rows": results, "missed": missed})
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ PLACEHOLDER_GENRES = frozenset(
 _SIGNS_AROUND = " \t.,;:!?#*+=~|/_'\"()[]{}<>-–—…"
 
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-_ID = r"""(?:'id'|"id")\s*:\s*\d{1,18}"""
+_ID = r"""(?:'id'|"id")\s*:\s*(?:0|[1-9]\d{0,17})"""
 _NAME = rf"""(?:'name'|"name")\s*:\s*{_STRING}"""
-_ENTRY = rf"\{{\s*(?:{_ID}\s*,\s*{_NAME}|{_NAME}\s*,\s*{_ID})\s*\}}"
+_ENTRY = rf"\{{\s*(?:{_ID}\s*,\s*{_NAME}|{_NAME}(?:\s*,\s*{_ID})?)\s*\}}"
 _LIST_OF_ENTRIES = re.compile(rf"\s*\[\s*(?:{_ENTRY}\s*(?:,\s*{_ENTRY}\s*)*)?\]\s*")
 _LIST_OF_STRINGS = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*)?\]\s*")
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
@@ -56,6 +56,11 @@ _DTYPE = re.compile(r"\s*,\s*dtype\s*=\s*[\w'<>|]+\s*\)\s*$")
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _DEPTH = 4
 _MOST_TOKENS = 20_000
+
+_SPECIAL = r"\\\x00-\x1f\ud800-\udfff"
+"""What makes a string more than the characters between its quotes, or invalid."""
+_ESCAPE = re.compile(f"[{_SPECIAL}]")
+_PLAIN_STRING = re.compile(rf"""'[^'{_SPECIAL}]*'|"[^"{_SPECIAL}]*\"""")
 
 _BULLET = re.compile(r"^\s*[-*•]\s+")
 """Before each name of a list of lines."""
@@ -93,6 +98,8 @@ def parse_genres(
     if is_placeholder_genre(cell) and (any(map(str.isalnum, cell)) or cell.lstrip()[:1] not in ("[", "{", "(")):
         return ()
     if _LIST_OF_ENTRIES.fullmatch(cell):
+        if _ESCAPE.search(cell) is None:  # in a tenth of the time
+            return distinct_names(name[1:-1] for name in _ANY_NAME.findall(cell))
         return distinct_names(entry["name"] for entry in _literal(cell))
     if _LIST_OF_STRINGS.fullmatch(cell):
         names = _literal(cell)
@@ -135,6 +142,8 @@ def _unquoted(text: str) -> str:
 
 def _literal(cell: str) -> Any:
     """Return the value of a cell or string whose shape is known; JSON first, as its escapes differ from Python's."""
+    if _PLAIN_STRING.fullmatch(cell):  # of the same value in both, which take a hundred times as long
+        return cell[1:-1]
     try:
         return json.loads(cell)
     except ValueError:

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from genre_lightning.data.cells import MalformedCellError
 from genre_lightning.data.collate import Padding, TokenisedFilms
 from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.features.encode import EncodedInputs, encode_input
-from genre_lightning.data.features.fit import find_leaks, fit_names, fit_numbers
+from genre_lightning.data.features.fit import NamesOfFilms, find_leaks, fit_names, fit_numbers
 from genre_lightning.data.features.read import value_of
 from genre_lightning.data.steps import MicroBatch
 from genre_lightning.data.tokens import TokenLists
@@ -76,7 +77,7 @@ def test_a_number_of_zero_may_be_missing():
 
 
 def test_vocabularies_are_capped_by_frequency():
-    values = [["a", "b"], ["a", "c"], ["a", "b"], None, ["d", "d"]]
+    values = NamesOfFilms.collect([["a", "b"], ["a", "c"], ["a", "b"], None, ["d", "d"]])
     assert fit_names(Feature("x", "tags", min_films=1, max_values=3), values).values == ("a", "b", "c")
     assert fit_names(Feature("x", "tags", min_films=2), values).values == ("a", "b")
     assert fit_names(Feature("x", "tags", min_films=1), values, frozenset("a")).values == ("b", "c", "d")
@@ -128,8 +129,24 @@ def test_leaks_are_found():
     values = [["sword"]] * 60 + [["love"]] * 60 + [["rare"]] * 10
     labels = np.zeros((130, 2), dtype=bool)
     labels[:59, 0] = labels[60:100, 1] = labels[120:, 1] = True
-    (leak,) = find_leaks("keywords", values, labels, ("War", "Romance"))
+    (leak,) = find_leaks("keywords", NamesOfFilms.collect(values), labels, ("War", "Romance"))
     assert (leak.value, leak.genre, leak.films, leak.with_genre) == ("sword", "War", 60, 59)
+    assert find_leaks("keywords", NamesOfFilms.collect([None] * 130), labels, ("War", "Romance")) == []
+
+
+@pytest.mark.parametrize(("kind", "bytes_of_a_film"), [("tags", 70), ("number", 20)])
+def test_inputs_of_many_films_need_little_memory(kind, bytes_of_a_film):
+    """Of a film 5 names of 4 bytes and an offset of 8, or two numbers of 4, and what growing arrays have in reserve."""
+    films = 100_000
+    tags = FittedInput("x", "tags", values=tuple("abcdefgh")), ["a", "c", "d", "g", "z"]
+    number = FittedInput("x", "number", mean=(1.0,), std=(2.0,)), 3.0
+    fitted, value = tags if kind == "tags" else number
+    tracemalloc.start()
+    encoded = encode_input(fitted, (value for _ in range(films)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(encoded.numbers) == (5 * films if kind == "tags" else films)
+    assert peak < bytes_of_a_film * films
 
 
 def test_lines_of_the_text():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,12 @@ class EncodedInput:
     numbers: NDArray[Any]
     offsets: NDArray[np.int64] | None = None
 
+    def write(self, folder: Path, place: int) -> None:
+        """Write the arrays into a folder, under the place of the input among all."""
+        np.save(folder / f"{place}.npy", self.numbers)
+        if self.offsets is not None:
+            np.save(folder / f"{place}-offsets.npy", self.offsets)
+
     def batch(self, films: NDArray[np.int64]) -> NDArray[Any]:
         """Return the rows of films as `types.INPUT` describes them; one row of none for no films."""
         if self.offsets is None:
@@ -68,16 +75,9 @@ class EncodedInputs:
         """
         return {f"{INPUT}{encoded.fitted.name}": encoded.batch(films) for encoded in self.inputs}
 
-    def write(self, folder: Path) -> None:
-        """Write the arrays into a folder."""
-        for place, encoded in enumerate(self.inputs):
-            np.save(folder / f"{place}.npy", encoded.numbers)
-            if encoded.offsets is not None:
-                np.save(folder / f"{place}-offsets.npy", encoded.offsets)
-
     @classmethod
     def read(cls, folder: Path, fitted: Sequence[FittedInput]) -> EncodedInputs:
-        """Map the arrays that `write` has written."""
+        """Map the arrays that `EncodedInput.write` has written, by the places of the inputs."""
         return cls(
             [
                 EncodedInput(
@@ -102,13 +102,14 @@ def encode_input(fitted: FittedInput, values: Iterable[Any]) -> EncodedInput:
     """
     if fitted.is_named:
         number_of = {name: number for number, name in enumerate(fitted.values, start=FIRST)}
-        rows = [[number_of.get(name, UNKNOWN) for name in names_of(value)] for value in values]
-        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        flat = np.fromiter((number for row in rows for number in row), dtype=np.int32, count=int(offsets[-1]))
-        return EncodedInput(fitted, flat, offsets)
+        numbers, offsets = array("i"), array("q", [0])  # of millions of films lists would not fit
+        for value in values:
+            numbers.extend(number_of.get(name, UNKNOWN) for name in names_of(value))
+            offsets.append(len(numbers))
+        return EncodedInput(fitted, np.asarray(numbers, dtype=np.int32), np.asarray(offsets, dtype=np.int64))
     mean, std = np.array(fitted.mean), np.array(fitted.std)
-    standardised = list(_standardised(fitted, values, mean, std))
-    return EncodedInput(fitted, np.array(standardised, dtype=np.float32).reshape(-1, len(mean) + 1))
+    row = np.dtype((np.float32, len(mean) + 1))
+    return EncodedInput(fitted, np.fromiter(_standardised(fitted, values, mean, std), dtype=row))
 
 
 def _standardised(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,20 +39,50 @@ class Leak:
     with_genre: int
 
 
-def fit_names(feature: Feature, values: Iterable[Any], left_out: frozenset[str] = frozenset()) -> FittedInput:
+@dataclass(frozen=True, eq=False)
+class NamesOfFilms:
+    """Tags or categories of films as numbers: of millions of films lists of strings would not fit.
+
+    Attributes:
+        names: All names, in the order in which films have them.
+        numbers: int32 (names of all films,): positions in `names`, each once for a film, film after film.
+        films: int32, of the same length: the film of each.
+    """
+
+    names: tuple[str, ...]
+    numbers: NDArray[np.int32]
+    films: NDArray[np.int32]
+
+    @classmethod
+    def collect(cls, values: Iterable[Any]) -> NamesOfFilms:
+        """Return the names in the values of films."""
+        number_of: dict[str, int] = {}
+        numbers, lengths = array("i"), array("i")
+        for value in values:
+            own = dict.fromkeys(names_of(value))
+            numbers.extend(number_of.setdefault(name, len(number_of)) for name in own)
+            lengths.append(len(own))
+        films = np.repeat(np.arange(len(lengths), dtype=np.int32), np.asarray(lengths))
+        return cls(tuple(number_of), np.asarray(numbers, dtype=np.int32), films)
+
+    def counts(self, films: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Return how many films have each name, of all or of those with True, (names,)."""
+        numbers = self.numbers if films is None else self.numbers[films[self.films]]
+        return np.bincount(numbers, minlength=len(self.names))
+
+
+def fit_names(feature: Feature, found: NamesOfFilms, left_out: frozenset[str] = frozenset()) -> FittedInput:
     """Fit the vocabulary of tags or categories.
 
     Args:
         feature: The input.
-        values: Values of the training films.
+        found: Names of the training films.
         left_out: Names that are not to be known.
     """
-    counts: Counter[str] = Counter()
-    for value in values:
-        counts.update(dict.fromkeys(names_of(value), 1))
-    frequent = [name for name, films in counts.items() if films >= feature.min_films and name not in left_out]
-    order = sorted(frequent, key=lambda name: (-counts[name], name))
-    return FittedInput(feature.column, feature.kind, values=tuple(order[: feature.max_values]))
+    counts, names = found.counts().tolist(), found.names
+    frequent = [n for n, films in enumerate(counts) if films >= feature.min_films and names[n] not in left_out]
+    order = sorted(frequent, key=lambda n: (-counts[n], names[n]))
+    return FittedInput(feature.column, feature.kind, values=tuple(names[n] for n in order[: feature.max_values]))
 
 
 def fit_numbers(feature: Feature, values: Iterable[Any]) -> FittedInput:
@@ -105,27 +135,23 @@ def numbers_of(value: Any, *, log: bool) -> NDArray[np.float64]:
     return np.sign(numbers) * np.log1p(np.abs(numbers)) if log else numbers
 
 
-def find_leaks(column: str, values: Iterable[Any], labels: NDArray[np.bool_], genres: Sequence[str]) -> list[Leak]:
+def find_leaks(column: str, found: NamesOfFilms, labels: NDArray[np.bool_], genres: Sequence[str]) -> list[Leak]:
     """Find the tags or categories that all but give a genre away.
 
     Args:
         column: Column of the input.
-        values: Values of the training films.
+        found: Names of the training films.
         labels: bool (training films, genres).
         genres: Their names.
     """
-    films_of: dict[str, list[int]] = {}
-    for film, value in enumerate(values):
-        for name in dict.fromkeys(names_of(value)):
-            films_of.setdefault(name, []).append(film)
-    leaks = []
-    for name, films in sorted(films_of.items()):
-        if len(films) < LEAK_FILMS:
-            continue
-        with_genre = labels[films].sum(axis=0)
-        for genre in np.flatnonzero(with_genre > LEAK_PRECISION * len(films)).tolist():
-            leaks.append(Leak(column, name, genres[genre], len(films), int(with_genre[genre])))
-    return leaks
+    films = found.counts()
+    with_genre = np.stack([found.counts(of_genre) for of_genre in labels.T], axis=1)
+    leaking = (films >= LEAK_FILMS)[:, None] & (with_genre > LEAK_PRECISION * films[:, None])
+    leaks = [
+        Leak(column, found.names[name], genres[genre], int(films[name]), int(with_genre[name, genre]))
+        for name, genre in np.argwhere(leaking).tolist()
+    ]
+    return sorted(leaks, key=lambda leak: leak.value)  # of one value in the order of the genres
 
 
 def known_share(fitted: FittedInput, counts: Mapping[str, int]) -> str:

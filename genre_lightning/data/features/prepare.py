@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from genre_lightning.cache import build_once, key_of
 from genre_lightning.config.features import Feature
-from genre_lightning.data.features.encode import EncodedInputs, encode_inputs
-from genre_lightning.data.features.fit import Leak, find_leaks, fit_names, fit_numbers
+from genre_lightning.data.features.encode import EncodedInputs, encode_input
+from genre_lightning.data.features.fit import Leak, NamesOfFilms, find_leaks, fit_names, fit_numbers
 from genre_lightning.data.films import FilmTable, input_column
 from genre_lightning.types import FittedInput
 
@@ -56,10 +56,11 @@ def fit_inputs(
         if feature.kind not in ("tags", "category"):
             fitted.append(fit_numbers(feature, values_of(films, feature.column, rows)))
             continue
-        found = find_leaks(feature.column, values_of(films, feature.column, rows), labels, genres)
-        left_out = frozenset(leak.value for leak in found) if exclude_leaks else frozenset()
-        fitted.append(fit_names(feature, values_of(films, feature.column, rows), left_out))
-        leaks += found
+        found = NamesOfFilms.collect(values_of(films, feature.column, rows))
+        leaking = find_leaks(feature.column, found, labels, genres)
+        left_out = frozenset(leak.value for leak in leaking) if exclude_leaks else frozenset()
+        fitted.append(fit_names(feature, found, left_out))
+        leaks += leaking
     return tuple(fitted), leaks
 
 
@@ -80,7 +81,8 @@ def encoded_inputs(
     """
 
     def build(folder: Path) -> dict[str, Any]:
-        encode_inputs(fitted, lambda name: values_of(films, name, rows)).write(folder)
+        for place, one in enumerate(fitted):  # one at a time in memory
+            encode_input(one, values_of(films, one.name, rows)).write(folder, place)
         return {}
 
     settings = {"format": _FORMAT, "content": content, "inputs": [asdict(one) for one in fitted]}
