@@ -99,8 +99,8 @@ def test_weights_cast_once_answer_as_those_that_autocast_casts(runs, monkeypatch
     cast = open_scorer(runs(kind), device="cpu", precision="bf16-mixed")
     monkeypatch.setattr("genre_lightning.inference.scoring.cast_weights_once", lambda model, precision: None)
     plain = open_scorer(runs(kind), device="cpu", precision="bf16-mixed")
-    cast_weights = any(weight.dtype == torch.bfloat16 for weight in cast.model.backbone.parameters())
-    assert cast_weights == (kind == "encoder_bf16")
+    kinds = [{weight.dtype for weight in scorer.model.backbone.parameters()} for scorer in (cast, plain)]
+    assert (kinds[0] != kinds[1]) == (kind == "encoder_bf16")
     np.testing.assert_array_equal(cast.logits(texts), plain.logits(texts))
     in_float32 = open_scorer(runs(kind), device="cpu", precision="32-true")
     assert not np.array_equal(plain.logits(texts), in_float32.logits(texts))
