@@ -6,7 +6,6 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
-import torch
 from made_runs import without_page
 from small_run import SMALL
 
