@@ -135,7 +135,7 @@ def cast_linear_weights(module: nn.Module, precision: str) -> None:
 
     Args:
         module: In float32; only layers that are `nn.Linear` itself change.
-        precision: Such as "bf16-mixed"; nothing is cast if there is no autocast in it.
+        precision: Such as "bf16-mixed"; one without autocast, such as "32-true", leaves all weights as they are.
     """
     if dtype := _AUTOCAST.get(precision):
         for layer in module.modules():
