@@ -88,10 +88,11 @@ class _ImportedLater(ModuleType):
 
 
 def import_lightning() -> None:
-    """Import Lightning, without what it loads for plots and for audio alone, and with the garbage collector paused.
+    """Import Lightning, without what only plots, audio and images need, and with the garbage collector paused.
 
     For commands, whose process is their own: call it before anything imports Lightning. The collector finds nothing in
-    the objects that modules are made of, and takes a tenth of the time. How torch's threads wait is set too.
+    the objects that modules are made of, and takes a tenth of the time; it never looks at them again. How torch's
+    threads wait is set too.
     """
     sleep_early_if_shared()
     collects = gc.isenabled()
@@ -99,8 +100,11 @@ def import_lightning() -> None:
     try:
         if "torchmetrics" not in sys.modules:
             _import_torchmetrics()
+        if "transformers.loss" not in sys.modules:
+            _import_losses_of_transformers()
         importlib.import_module("lightning.pytorch")
     finally:
+        gc.freeze()
         if collects:
             gc.enable()
 
@@ -124,6 +128,21 @@ def _import_torchmetrics() -> None:
     finally:
         imports.package_available, imports.RequirementCache.__bool__ = is_installed, is_met
     plot.plt = _ImportedLater("matplotlib.pyplot")
+
+
+def _import_losses_of_transformers() -> None:
+    """Import the losses of transformers, which come with any model, as if there were no SciPy.
+
+    Those of object detection in transformers 5.17 to 5.23 ask for it by this function and import `scipy.optimize`, which
+    takes half a second. This program does not use them.
+    """
+    utils: Any = importlib.import_module("transformers.utils")
+    is_available = utils.is_scipy_available
+    utils.is_scipy_available = lambda: False
+    try:
+        importlib.import_module("transformers.loss.loss_utils")
+    finally:
+        utils.is_scipy_available = is_available
 
 
 class _DefiningPaths(_util.ResolvedImportPaths):

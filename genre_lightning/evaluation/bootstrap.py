@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import scipy  # its parts are imported when they are used, in half a second
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from genre_lightning.metrics import (
     CALIBRATION_BINS,
@@ -231,7 +231,7 @@ def _bca_of_one(samples: FloatArray, figure: float, left_out: FloatArray, level:
     if np.ptp(defined) <= tie:
         return nothing  # 0 of 59 films is not proof of 0: resampling never shows what no film of the sample has
     below = ((defined < figure - tie).mean() + (defined <= figure + tie).mean()) / 2
-    bias = ndtri(below)
+    bias = scipy.special.ndtri(below)
     if not np.isfinite(bias):
         return nothing
     influence = left_out.mean() - left_out
@@ -239,8 +239,8 @@ def _bca_of_one(samples: FloatArray, figure: float, left_out: FloatArray, level:
     # what rounding leaves of influences that are all 0 has no direction
     accelerates = spread > len(left_out) * tie**2
     acceleration = (influence**3).sum() / (6 * spread**1.5) if accelerates else 0.0
-    shifted = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
-    low, high = np.quantile(defined, ndtr(bias + shifted / (1 - acceleration * shifted)))
+    shifted = bias + scipy.special.ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
+    low, high = np.quantile(defined, scipy.special.ndtr(bias + shifted / (1 - acceleration * shifted)))
     return (float(low), float(high)) if low - tie <= figure <= high + tie else nothing
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts are imported when they are used, in half a second
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, logit
 
 from genre_lightning.metrics import BoolArray, FloatArray, film_cross_entropy, known_of, known_pairs
 
@@ -21,7 +20,7 @@ def calibrated_probabilities(
     """Give sigmoid(logits / temperature) or sigmoid(scale * logits + shift), float32 (films, genres)."""
     wide = np.asarray(logits, dtype=np.float64)
     scaled = wide / temperature if platt is None else wide * platt[0] + platt[1]
-    return expit(scaled).astype(np.float32)
+    return scipy.special.expit(scaled).astype(np.float32)
 
 
 def fit_temperature(logits: FloatArray, labels: BoolArray) -> float:
@@ -41,14 +40,14 @@ def fit_temperature(logits: FloatArray, labels: BoolArray) -> float:
     y = np.asarray(labels, dtype=np.float64).ravel()
 
     def slope(inverse: float) -> float:
-        return float(z @ (expit(z * inverse) - y))
+        return float(z @ (scipy.special.expit(z * inverse) - y))
 
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     if slope(high) <= 0:
         return MIN_TEMPERATURE
     if slope(low) >= 0:
         return MAX_TEMPERATURE
-    return 1 / float(brentq(slope, low, high, xtol=1e-10, rtol=1e-10))
+    return 1 / float(scipy.optimize.brentq(slope, low, high, xtol=1e-10, rtol=1e-10))
 
 
 def fit_platt(
@@ -96,7 +95,7 @@ def _platt_of_genre(logits: FloatArray, truth: BoolArray) -> tuple[float, float]
     weights = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
     current = loss(weights)
     for _ in range(50):
-        probability = expit(design @ weights)
+        probability = scipy.special.expit(design @ weights)
         curvature = design.T @ (design * (probability * (1 - probability))[:, None]) + 1e-9 * np.eye(2)
         step = np.linalg.solve(curvature, design.T @ (probability - target))
         size = 1.0
@@ -111,8 +110,12 @@ def _platt_of_genre(logits: FloatArray, truth: BoolArray) -> tuple[float, float]
         return scale, float(weights[1]) - scale * centre
     # the loss is convex, so its least value within the bounds is on the one that was passed
     scaled = bounded * logits
-    low, high = logit(target.min()) - scaled.max(), logit(target.max()) - scaled.min()
-    return bounded, float(brentq(lambda shift: float((expit(scaled + shift) - target).sum()), low, high, xtol=1e-10))
+    low, high = scipy.special.logit(target.min()) - scaled.max(), scipy.special.logit(target.max()) - scaled.min()
+
+    def slope(shift: float) -> float:
+        return float((scipy.special.expit(scaled + shift) - target).sum())
+
+    return bounded, float(scipy.optimize.brentq(slope, low, high, xtol=1e-10))
 
 
 def choose_calibration(

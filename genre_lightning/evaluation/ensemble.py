@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy  # its parts are imported when they are used, in half a second
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from genre_lightning.config.decision import Calibration
 from genre_lightning.errors import ConfigError
@@ -67,7 +67,7 @@ def combine(stored: Sequence[StoredPredictions], weights: NDArray[np.float64]) -
 def mean_log_odds(probabilities: Sequence[FloatArray], weights: NDArray[np.float64]) -> NDArray[np.float32]:
     """Give the log-odds, (films, genres), of the weighted mean of each run's probabilities of that shape."""
     mean = np.tensordot(weights, np.stack(probabilities).astype(np.float64), axes=1)
-    return logit(np.clip(mean, _EDGE, 1 - _EDGE)).astype(np.float32)
+    return scipy.special.logit(np.clip(mean, _EDGE, 1 - _EDGE)).astype(np.float32)
 
 
 def write_ensemble(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # its parts are imported when they are used, in half a second
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from genre_lightning.config.decision import SHRINKAGE
 from genre_lightning.errors import DataError
@@ -72,7 +72,7 @@ def best_genre_thresholds(
     """
     films, genres = labels.shape
     weights = _resampled(films, resamples, seed) if resamples else np.ones((films, 1), dtype=np.float32)
-    prior = logit(np.clip(global_threshold, _EDGE, 1 - _EDGE))
+    prior = scipy.special.logit(np.clip(global_threshold, _EDGE, 1 - _EDGE))
     thresholds = np.full(genres, float(global_threshold))
     for genre in np.flatnonzero(labels.any(axis=0)).tolist():
         column, truth = known_of(genre, known, probabilities, labels)
@@ -80,7 +80,7 @@ def best_genre_thresholds(
         positives = truth.sum()
         drawn = (positives * np.where(np.isnan(own), prior, own).mean() + shrinkage * prior) / (positives + shrinkage)
         observed = np.unique(column)
-        above = int(np.searchsorted(observed, expit(drawn)))
+        above = int(np.searchsorted(observed, scipy.special.expit(drawn)))
         thresholds[genre] = _midway(observed[::-1], len(observed) - above)
     return thresholds
 
@@ -186,4 +186,4 @@ def _best_log_odds(scores: FloatArray, labels: BoolArray, weights: NDArray[np.fl
     hits = hits[np.searchsorted(ends, ends, side="right") - 1]
     best = np.argmax(2 * hits / np.maximum(decided + total, 1), axis=0)
     middle = (ranked[ends] + np.append(ranked[1:], 0.0)[ends]) / 2
-    return np.where(total > 0, logit(np.clip(middle, _EDGE, 1 - _EDGE))[best], np.nan)
+    return np.where(total > 0, scipy.special.logit(np.clip(middle, _EDGE, 1 - _EDGE))[best], np.nan)
