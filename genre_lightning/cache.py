@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import ConfigError, DataError
-from genre_lightning.files import as_system_errors, file_digest, parse_json
+from genre_lightning.files import as_system_errors, file_digest, flush_to_disk, parse_json
 from genre_lightning.locks import locked
 from genre_lightning.node import digest_on_node
 
@@ -151,23 +151,15 @@ def _build(target: Path, build: Callable[[Path], dict[str, Any]], shared: bool) 
         for file in scratch.iterdir():
             if shared:
                 file.chmod(0o664)
-            _flush(file)
+            flush_to_disk(file)
         if shared:
             scratch.chmod(0o2775)
         scratch.rename(target)
-        _flush(target.parent)
+        flush_to_disk(target.parent)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return kept
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _kept_if_whole(folder: Path) -> dict[str, Any] | None:

@@ -98,8 +98,16 @@ def finish_draft(draft: Path) -> None:
     """Give a draft the rights of any other new file, and flush it to disk."""
     # mkstemp makes files private; a run directory is shared with whoever may read the rest of it
     draft.chmod(0o666 & ~umask())
-    with draft.open("rb") as handle:
-        os.fsync(handle.fileno())
+    flush_to_disk(draft)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Return when the disk has what was written to a file, or the names that were given in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

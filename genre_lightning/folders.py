@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from genre_lightning.errors import ConfigError
-from genre_lightning.files import try_writing, umask
+from genre_lightning.files import flush_to_disk, try_writing, umask
 
 _NAME_CHARACTERS = 50
 """Of the target's name in a draft's name: at most 200 bytes of the 255 that file systems take."""
@@ -78,7 +78,7 @@ def new_folder(path: str | os.PathLike[str], *, private: bool = False) -> Iterat
                     f"another process has written {target} in the meantime: use that, or name another directory"
                 ) from None
             raise
-        _flush(target.parent)
+        flush_to_disk(target.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         if lock is not None:
@@ -136,14 +136,6 @@ def _finish(folder: Path, *, private: bool) -> None:
         for name in files:
             path = Path(place, name)
             path.chmod(allowed & 0o666)  # some libraries write files that only their owner can read
-            _flush(path)
-        _flush(Path(place))
+            flush_to_disk(path)
+        flush_to_disk(Path(place))
     folder.chmod(allowed)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.errors import CheckpointError, one_line
-from genre_lightning.files import file_digest, read_json, write_text
+from genre_lightning.files import file_digest, flush_to_disk, read_json, write_text
 from genre_lightning.node import digest_on_node
 from genre_lightning.shapes import Shape, count, require_shape, text
 
@@ -122,7 +122,7 @@ def commit(part: Path, path: Path, manifest: Manifest, kept: Sequence[Path] = ()
         if path.exists():
             path.replace(aside)
     part.replace(path)
-    _flush_folder(path)
+    flush_to_disk(path.parent)
     _write_manifest(path, manifest)
     if moves and aside not in kept:
         _delete(aside)
@@ -142,7 +142,7 @@ def replace_member(path: Path, name: str, part: Path) -> Manifest:
     manifest = replace(old, files=files, sha256=_tree_digest(files), bytes=size)
     _write_manifest(path, manifest, previous=old)
     part.replace(path / name)
-    _flush_folder(path / name)
+    flush_to_disk((path / name).parent)
     _write_manifest(path, manifest)
     return manifest
 
@@ -275,12 +275,4 @@ def _write_manifest(path: Path, manifest: Manifest, previous: Manifest | None = 
     if previous is not None:
         values["previous"] = previous.to_json()
     write_text(manifest_path(path), json.dumps(values))
-    _flush_folder(path)
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_to_disk(path.parent)
