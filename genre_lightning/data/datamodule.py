@@ -205,6 +205,8 @@ class MovieDataModule(LightningDataModule):
         if self._restored_micro_batches not in (None, self._sampler.micro_batches):
             _rescale(self.trainer, self._restored_micro_batches, self._sampler.micro_batches)
         self._restored_micro_batches = None
+        if self._sampler.step and self.trainer.limit_train_batches == 1.0:
+            _reopen_epoch(self.trainer, self._sampler.epoch)
         return self._loader(self.dataset("train"), self._sampler, StepLoader)
 
     def first_batches(self, films: int) -> Iterator[Batch]:
@@ -294,6 +296,27 @@ def _rescale(trainer: Trainer, before: int, now: int) -> None:
             # a checkpoint of a step's end has not yet counted its last micro-batch as completed: that stays so
             missing = -getattr(counts, name) % before
             setattr(counts, name, (getattr(counts, name) + missing) // before * now - missing)
+
+
+def _reopen_epoch(trainer: Trainer, epoch: int) -> None:
+    """Have a restored training that ended within an epoch continue in it.
+
+    Lightning counts an epoch as done where `max_steps` or an early stop ends it, and would go on with the next one. Its
+    counts become those of a checkpoint within the epoch.
+
+    Args:
+        trainer: With the restored counts.
+        epoch: The epoch that the optimizer steps done are within.
+    """
+    loop, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    if loop.epoch_progress.current.processed <= epoch:
+        return
+    for epochs in (loop.epoch_progress.total, loop.epoch_progress.current):
+        epochs.processed = epochs.completed = epochs.started - 1
+    for batches in (steps.batch_progress.total, steps.batch_progress.current):
+        batches.completed = batches.processed - 1
+    steps._batches_that_stepped -= 1
+    loop.restarting = True
 
 
 def default_micro_batch_tokens(device: str, layout: Layout) -> int:

@@ -115,14 +115,14 @@ def _components(
 ) -> dict[str, Tensor]:
     """Return the first values of each layer's matrix A, by the name of the weight."""
     sums: dict[str, Covariance] = {}
-    real: Tensor | None = None
+    real: Tensor | slice = slice(None)
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def add(_: nn.Module, given: tuple[Any, ...]) -> None:
             states = given[0]
             if name not in sums:
                 sums[name] = Covariance(states.shape[-1], states.device)
-            sums[name].add(states.flatten(0, -2) if real is None else states[real])
+            sums[name].add(states.flatten(0, -2)[real])
 
         return add
 
@@ -130,7 +130,8 @@ def _components(
     try:
         for batch in batches:
             mask = batch.get("attention_mask")
-            real = None if mask is None else mask.bool()
+            # a packed row may be computed with a tail of tokens that belong to no text
+            real = slice(batch["input_ids"].shape[-1]) if mask is None else mask.flatten().bool()
             forward(batch)
     finally:
         for handle in handles:

@@ -37,6 +37,8 @@ class GenreClassifier(StoredModule):
         super().__init__(options)
         self.starts_from: Path | None = None
         """Checkpoint of another run whose weights the training starts from; None for the backbone's own."""
+        self.continued = False
+        """Whether those weights are here."""
         self.distillation = 0.0
         """Weight of the loss that keeps the probabilities that a batch has from the run that is continued."""
 
@@ -67,9 +69,9 @@ class GenreClassifier(StoredModule):
 
     def on_fit_start(self) -> None:
         """Take what the training starts from, and let the buffers of a step serve the next one."""
-        continued = self.starts_from is not None
+        super().on_fit_start()
         self._start()
-        if self.lora is not None and self.lora.init == "eva" and not continued and self.trainer.ckpt_path is None:
+        if self.lora is not None and self.lora.init == "eva" and not self.continued and self.trainer.ckpt_path is None:
             start_from_activations(self, self.trainer)
         self._keep_buffers()
 
@@ -85,7 +87,7 @@ class GenreClassifier(StoredModule):
     def _start(self) -> None:
         if self.starts_from is not None:
             start_from(self, self.starts_from)
-            self.starts_from = None
+            self.starts_from, self.continued = None, True
 
     def model_step(self, batch: Batch) -> StepOutput:
         """Return the logits and summed loss of a batch: the one computation of training, validation and test."""

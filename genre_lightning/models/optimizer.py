@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from genre_lightning.config.classifier import Schedule
 from genre_lightning.distributed.sharded import transformer_blocks
@@ -147,3 +149,25 @@ def schedule_factor(schedule: Schedule, *, warmup_steps: int, total_steps: int) 
         return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     return factor
+
+
+def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return what an optimizer was made with for each of its groups: rates, decay, moments, name."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def put_back(settings: list[dict[str, Any]], scheduler: LambdaLR) -> None:
+    """Train on with an optimizer's own settings in place of those of the checkpoint that it was restored from.
+
+    Without a change of settings, nothing changes.
+
+    Args:
+        settings: Of the scheduler's optimizer before a checkpoint was restored.
+        scheduler: Knows the steps done and the factors of the configured schedule.
+    """
+    scheduler.base_lrs = [group["initial_lr"] for group in settings]
+    factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+    for group, own, factor in zip(scheduler.optimizer.param_groups, settings, factors, strict=True):
+        group.update(own)
+        group["lr"] = own["initial_lr"] * factor
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from genre_lightning.config.adapters import LoraOptions
 from genre_lightning.config.classifier import ClassifierOptions
@@ -24,7 +25,9 @@ from genre_lightning.models.optimizer import (
     default_learning_rate,
     parameter_groups,
     parts_of_backbone,
+    put_back,
     schedule_factor,
+    settings_of,
 )
 from genre_lightning.models.step_sums import StepSums
 from genre_lightning.progress import say
@@ -64,6 +67,7 @@ class StepwiseModule(LightningModule):
         super().__init__()
         self.row: dict[str, Any] = {}
         """Metrics of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
+        self._settings: list[list[dict[str, Any]]] = []
 
     def model_step(self, batch: Batch) -> StepOutput:
         """Return the logits and summed loss of a batch."""
@@ -150,9 +154,21 @@ class StepwiseModule(LightningModule):
         self.log("train/loss_epoch", loss, logger=False)
         self._send({"train/loss_epoch": float(loss)}, self.trainer.global_step - 1)
 
-    # The moving average of the weights
+    def on_fit_start(self) -> None:
+        """Note the optimizers' settings, before a checkpoint brings those that it was saved with."""
+        self._settings = [settings_of(optimizer) for optimizer in self.trainer.optimizers]
 
     def on_train_start(self) -> None:
+        """Put back what a checkpoint has changed: the optimizers' settings, and the weights that it has averaged."""
+        schedulers = {id(each.scheduler.optimizer): each.scheduler for each in self.trainer.lr_scheduler_configs}
+        for optimizer, settings in zip(self.trainer.optimizers, self._settings, strict=True):
+            if isinstance(scheduler := schedulers.get(id(optimizer)), LambdaLR):
+                put_back(settings, scheduler)
+        self._leave_average()
+
+    # The moving average of the weights
+
+    def _leave_average(self) -> None:
         """Go back from a checkpoint's averaged weights to those of its last step."""
         for optimizer in self.trainer.optimizers:
             exchange(optimizer)
@@ -216,7 +232,7 @@ class StepwiseModule(LightningModule):
         total = self._planned_steps()
         warmup = round(self.options.warmup_fraction * total)
         factor = schedule_factor(self.options.schedule, warmup_steps=warmup, total_steps=total)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _planned_steps(self) -> int:

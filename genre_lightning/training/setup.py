@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from genre_lightning.config.changes import training_digest
@@ -53,6 +52,7 @@ from genre_lightning.models.layers.fusion import no_inputs
 from genre_lightning.models.masked_language import MaskedLanguageModel
 from genre_lightning.runs import PRETRAINING, RunDirectory
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
+from genre_lightning.training.callbacks.early_stopping import EarlyStopping
 from genre_lightning.training.callbacks.last_validation import LastValidation
 from genre_lightning.training.callbacks.progress import progress_bar
 from genre_lightning.training.callbacks.starts import NoteStart

@@ -42,6 +42,7 @@ class FakeTrainer:
             self.is_last_batch = batch == self.batches - 1
             callback.on_train_batch_end(self, None, None, None, batch)
         self.callback_metrics = {f"val/{name}": torch.tensor(value) for name, value in metrics.items()}
+        callback.on_validation_end(self, None)
         callback.on_train_epoch_end(self, None)
 
 

@@ -108,7 +108,7 @@ def _appears(directory: Path, name: str) -> bool:
 
 
 class RunCheckpoint(Checkpoint):
-    """Saves `last.ckpt` at the end of every epoch and at the chosen rhythm between, and `best.ckpt`.
+    """Saves `last.ckpt` at the end of every epoch and at the chosen rhythm between, and the best validated state.
 
     Args:
         directory: Directory of the checkpoints.
@@ -148,6 +148,7 @@ class RunCheckpoint(Checkpoint):
         """Time that this process has spent on saving, in seconds."""
         self.best_score: float | None = None
         self.best_step: int | None = None
+        self._best_is_due = False
         self._last_saved = time.monotonic()
 
     @property
@@ -218,6 +219,24 @@ class RunCheckpoint(Checkpoint):
             )
 
     @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # saved when the module has its training weights again: with a moving average, these are not what was evaluated
+        score = trainer.callback_metrics.get(self.monitor)
+        if not trainer.sanity_checking and score is not None and self._improves(float(score)):
+            self.best_score, self.best_step = float(score), trainer.global_step
+            self._best_is_due = True
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._save_best(trainer)
+
+    def _save_best(self, trainer: Trainer) -> None:
+        """Save best.ckpt if the last validation was the best so far."""
+        if self._best_is_due:
+            self._best_is_due = False
+            self._save(trainer, self.best)
+
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -241,10 +260,7 @@ class RunCheckpoint(Checkpoint):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        metric = trainer.callback_metrics.get(self.monitor)
-        if metric is not None and self._improves(float(metric)):
-            self.best_score, self.best_step = float(metric), trainer.global_step
-            self._save(trainer, self.best)
+        self._save_best(trainer)
         self._save_last(trainer)
         if self.agreement is not None and self.agreement.reached(trainer):
             self._stop(trainer)
