@@ -117,6 +117,55 @@ def test_resumed_fit_is_the_unbroken_one_to_the_bit(parts, trainer, tmp_path):
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+class Saves(Callback):
+    """Saves a checkpoint after some micro-batches of a step, as one by the clock or by an exception may be."""
+
+    def __init__(self, path, step, micro_batches):
+        self.path, self.step, self.micro_batches = path, step, micro_batches
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        done = (batch_idx + 1) % trainer.accumulate_grad_batches
+        if (trainer.global_step, done) == (self.step, self.micro_batches):
+            trainer.save_checkpoint(self.path)
+
+
+class Validations(Callback):
+    """The optimizer steps after which there was a validation."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize("interval", [1.0, 0.4])
+@pytest.mark.parametrize(
+    ("step", "done"), [(0, 1), (0, 2), (5, 1), (5, 2), (6, 0), (STEPS - 1, 2), (STEPS, 2), (21, 0)]
+)
+def test_a_checkpoint_from_within_a_step_resumes_at_its_start(parts, trainer, tmp_path, step, done, interval):
+    def cut():
+        model, data = parts()
+        data.options.micro_batch_tokens = 256
+        return model, data
+
+    options = {"max_epochs": 2, "val_check_interval": interval}
+    whole, rest, validated, validated_again = Seen(), Seen(), Validations(), Validations()
+    model, data = cut()
+    saving = Saves(tmp_path / "saved.ckpt", step, done)
+    trainer(whole, validated, saving, enable_checkpointing=False, **options).fit(model, data)
+    again, data = cut()
+    resumed = trainer(rest, validated_again, enable_checkpointing=False, **options)
+    resumed.fit(again, data, ckpt_path=tmp_path / "saved.ckpt")
+    assert resumed.accumulate_grad_batches == 4
+    assert rest.by_step() == whole.by_step(first=step)
+    assert rest.losses == whole.losses[step:]
+    assert validated_again.steps == [at for at in validated.steps if at > step or (at == step and done == 0)]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
 def test_every_film_is_seen_once_in_an_epoch(parts, trainer):
     seen = Seen()
     model, data = parts()

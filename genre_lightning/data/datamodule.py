@@ -202,11 +202,9 @@ class MovieDataModule(LightningDataModule):
         assert self.trainer is not None
         # optimizer steps done are the whole state: an epoch has the same number of them on any number of ranks
         self._sampler.load_state_dict({"epoch": 0, "step": self.trainer.global_step})
-        if self._restored_micro_batches not in (None, self._sampler.micro_batches):
-            _rescale(self.trainer, self._restored_micro_batches, self._sampler.micro_batches)
+        if self._restored_micro_batches is not None and self.trainer.limit_train_batches == 1.0:
+            _take_place(self.trainer, self._sampler, self._restored_micro_batches)
         self._restored_micro_batches = None
-        if self._sampler.step and self.trainer.limit_train_batches == 1.0:
-            _reopen_epoch(self.trainer, self._sampler.epoch)
         return self._loader(self.dataset("train"), self._sampler, StepLoader)
 
     def first_batches(self, films: int) -> Iterator[Batch]:
@@ -284,39 +282,54 @@ class MovieDataModule(LightningDataModule):
         self._restored_micro_batches = state_dict.get("micro_batches")
 
 
-def _rescale(trainer: Trainer, before: int, now: int) -> None:
-    """Make the restored count of micro-batches one of steps that are cut into `now` parts instead of `before`.
+def _take_place(trainer: Trainer, sampler: StepSampler, before: int) -> None:
+    """Have Lightning's restored counts of epochs and micro-batches agree with the optimizer steps done.
 
-    Lightning finds the end of a step and of the epoch by that count, and a run may be resumed on other ranks or with
-    another budget.
+    A checkpoint may be of the middle of a step, whose gradients are lost; of an epoch that `max_steps` or an early stop
+    has ended, which Lightning counts as done; or of steps that were cut into another number of micro-batches. A step
+    that was begun is computed anew, and an epoch that was begun is trained to its end.
+
+    Args:
+        trainer: With the counts of the checkpoint.
+        sampler: Stands where the steps done say.
+        before: Micro-batches of a step when the checkpoint was saved.
     """
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    for counts in (progress.total, progress.current):
+    loop: Any = trainer.fit_loop
+    steps, epochs, batches = loop.epoch_loop, loop.epoch_progress, loop.epoch_loop.batch_progress
+    if not sampler.step:
+        _rescale(batches, before, sampler.micro_batches)
+        if epochs.current.processed == sampler.epoch < epochs.current.started:
+            # within the first step of an epoch: the epoch starts anew
+            for counts in (epochs.total, epochs.current):
+                counts.started -= 1
+            steps.restarting = False
+        return
+    step_ended = batches.current.ready == sampler.step * before
+    if step_ended and batches.current.completed < batches.current.processed:
+        # saved before the validation that may follow the step
+        for counts in (steps.val_loop.batch_progress.total, steps.val_loop.batch_progress.current):
+            counts.ready = counts.started = 1
+            counts.processed = counts.completed = 0
+    if epochs.current.processed > sampler.epoch:
+        for counts in (epochs.total, epochs.current):
+            counts.processed = counts.completed = counts.started - 1
+        loop.restarting = True
+    elif step_ended and before == sampler.micro_batches:
+        return
+    # the counts of a checkpoint of a step's end, which has not yet counted its last micro-batch as completed
+    for counts, done in ((batches.total, trainer.global_step), (batches.current, sampler.step)):
+        counts.ready = counts.started = counts.processed = done * sampler.micro_batches
+        counts.completed = counts.processed - 1
+    steps._batches_that_stepped = trainer.global_step - 1
+
+
+def _rescale(batches: Any, before: int, now: int) -> None:
+    """Make the counts of micro-batches those of steps that are cut into `now` parts in place of `before`."""
+    for counts in (batches.total, batches.current):
         for name in ("ready", "started", "processed", "completed"):
             # a checkpoint of a step's end has not yet counted its last micro-batch as completed: that stays so
             missing = -getattr(counts, name) % before
             setattr(counts, name, (getattr(counts, name) + missing) // before * now - missing)
-
-
-def _reopen_epoch(trainer: Trainer, epoch: int) -> None:
-    """Have a restored training that ended within an epoch continue in it.
-
-    Lightning counts an epoch as done where `max_steps` or an early stop ends it, and would go on with the next one. Its
-    counts become those of a checkpoint within the epoch.
-
-    Args:
-        trainer: With the restored counts.
-        epoch: The epoch that the optimizer steps done are within.
-    """
-    loop, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
-    if loop.epoch_progress.current.processed <= epoch:
-        return
-    for epochs in (loop.epoch_progress.total, loop.epoch_progress.current):
-        epochs.processed = epochs.completed = epochs.started - 1
-    for batches in (steps.batch_progress.total, steps.batch_progress.current):
-        batches.completed = batches.processed - 1
-    steps._batches_that_stepped -= 1
-    loop.restarting = True
 
 
 def default_micro_batch_tokens(device: str, layout: Layout) -> int:
