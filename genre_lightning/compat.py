@@ -133,8 +133,8 @@ def _import_torchmetrics() -> None:
 def _import_losses_of_transformers() -> None:
     """Import the losses of transformers, which come with any model, as if there were no SciPy.
 
-    Those of object detection in transformers 5.17 to 5.23 ask for it by this function and import `scipy.optimize`,
-    which takes half a second. This program does not use them.
+    Those of object detection in transformers 5.17 to 5.23 ask for it by this function, and its import takes half a
+    second. This program does not use them.
     """
     utils: Any = importlib.import_module("transformers.utils")
     is_available = utils.is_scipy_available

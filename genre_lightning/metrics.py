@@ -177,7 +177,7 @@ def calibration_bins(labels: BoolArray, probabilities: FloatArray, bins: int = C
         `count` int64, `predicted` (mean probability) and `observed` (fraction of positives) float64, each (bins,); NaN
         in an empty bin.
     """
-    _same_shape(labels, probabilities)
+    _check_probabilities(labels, probabilities)
     place = bin_index(probabilities, bins).ravel()
     count = np.bincount(place, minlength=bins)
     predicted = np.bincount(place, weights=np.asarray(probabilities, dtype=np.float64).ravel(), minlength=bins)
@@ -206,7 +206,7 @@ def genre_calibration_error(
     labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS, known: BoolArray | None = None
 ) -> FloatArray:
     """Return the ECE of each genre over its films, float64 (genres,)."""
-    _same_shape(labels, probabilities)
+    _check_probabilities(labels, probabilities)
     pairs = [known_of(j, known, labels, probabilities) for j in range(labels.shape[1])]
     return np.array([expected_calibration_error(truth, likely, bins) for truth, likely in pairs])
 
@@ -227,7 +227,7 @@ def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: Bool
 
     Probabilities are kept one machine epsilon of their own dtype from 0 and 1, as `sklearn.metrics.log_loss` does.
     """
-    _same_shape(labels, probabilities)
+    _check_probabilities(labels, probabilities)
     epsilon = np.finfo(probabilities.dtype).eps
     clipped = np.clip(probabilities, epsilon, 1 - epsilon).astype(np.float64)
     gains = np.where(labels, np.log(clipped), np.log1p(-clipped))
@@ -277,7 +277,7 @@ def _ranked(
     Returns:
         Labels in that order, the last and first row of equal score, and which labels are known.
     """
-    _same_shape(labels, probabilities)
+    _check_probabilities(labels, probabilities)
     order = np.argsort(-probabilities, axis=0)
     hits = np.take_along_axis(labels.astype(bool, copy=False), order, axis=0)
     ranked = np.take_along_axis(probabilities, order, axis=0)
@@ -295,3 +295,9 @@ def _ranked(
 def _same_shape(labels: NDArray, other: NDArray) -> None:
     if labels.shape != other.shape:
         raise ValueError(f"labels have shape {labels.shape} and the other array {other.shape}: they must be the same")
+
+
+def _check_probabilities(labels: NDArray, probabilities: FloatArray) -> None:
+    _same_shape(labels, probabilities)
+    if np.isnan(probabilities).any():
+        raise ValueError("probabilities are NaN: the model has diverged, or what made them is wrong")

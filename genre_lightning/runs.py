@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -399,6 +399,31 @@ def open_run(path: str | os.PathLike[str]) -> RunDirectory:
     run = RunDirectory(Path(path).expanduser().absolute())
     run.require_trained()
     return run
+
+
+def check_spare(path: Path, option: str, reads: Iterable[Path] = (), run: RunDirectory | None = None) -> None:
+    """Refuse to write over a file that the command reads, one that the run was trained on, or one of a run.
+
+    Args:
+        path: The output; it need not exist.
+        option: That names it, such as "--out".
+        reads: Files that the command reads.
+        run: The run that it uses.
+
+    Raises:
+        ConfigError: It is one of these.
+    """
+    if not path.exists():
+        return
+    data: Any = (run.settings().get("data") or {}) if run is not None else {}
+    trained_on = [data.get("csv"), data.get("older_csv"), *(join.get("file") for join in data.get("join") or ())]
+    for kind, files in (("that is read", reads), ("that the run was trained on", filter(None, trained_on))):
+        if any(Path(file).exists() and path.samefile(file) for file in files):
+            raise ConfigError(f"{option} {path} is the file {kind}: name another")
+    for folder in path.resolve().parents:
+        owner = RunDirectory(folder)
+        if owner.config.is_file() and owner.state.is_file():
+            raise ConfigError(f"{option} {path} is a file of the run {owner.path}: name another place")
 
 
 def kind_of(settings: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader
 
 import genre_lightning
@@ -243,6 +244,90 @@ def test_what_a_trainer_must_not_do_is_refused(parts, trainer, options, named):
     with pytest.raises(ConfigError, match=named) as refused:
         trainer(**options).fit(*parts())
     assert "\n" not in str(refused.value)
+
+
+def test_a_callback_that_would_cut_steps_otherwise_is_refused(parts, trainer):
+    with pytest.raises(ConfigError, match="GradientAccumulationScheduler would cut steps"):
+        trainer(GradientAccumulationScheduler({0: 1, 1: 4})).fit(*parts())
+
+
+def test_one_trainer_fits_one_data_module_after_another(parts, trainer):
+    plain = trainer(max_epochs=1)
+    for number in (1, 2):
+        model, data = parts()
+        data.options.micro_batch_tokens = 256
+        plain.fit_loop.max_epochs = number
+        plain.fit(model, data)
+    assert plain.accumulate_grad_batches == 4
+
+
+def test_an_optimizer_of_ones_own_is_logged_by_its_groups(parts, trainer):
+    rows = []
+
+    class Own(DistilBertClassifier):
+        def configure_optimizers(self):
+            return torch.optim.SGD([{"params": [p], "lr": 0.1} for p in self.parameters() if p.requires_grad][:2])
+
+    class Look(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            rows.append(dict(pl_module.row))
+
+    _, data = parts()
+    trainer(Look(), enable_checkpointing=False, max_steps=2).fit(Own("small", architecture=TINY, seed=3), data)
+    assert (rows[0]["lr/group0"], rows[0]["lr/group1"]) == (0.1, 0.1)
+
+
+def test_the_seed_of_lightning_is_the_models_unless_it_has_one(parts, trainer, monkeypatch):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+    def first_weights(everything, **options):
+        if everything is not None:
+            pl.seed_everything(everything)
+        model, data = parts(**options)
+        trainer(max_steps=1, max_epochs=1).fit(model, data)
+        return model.seed, model.head[-1].weight.detach().clone()
+
+    seeds, weights = zip(*(first_weights(seed, seed=None) for seed in (None, 1, 2, 2)), strict=True)
+    assert seeds == (0, 1, 2, 2)
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[2], weights[3])
+    assert first_weights(5, seed=3)[0] == 3
+
+
+def test_building_a_model_leaves_the_callers_random_numbers_alone(parts, trainer, tmp_path):
+    model, data = parts()
+    plain = trainer(ModelCheckpoint(tmp_path / "saved", filename="end"))
+    plain.fit(model, data)
+    torch.manual_seed(99)
+    expected = torch.rand(3)
+    torch.manual_seed(99)
+    DistilBertClassifier.load_from_checkpoint(tmp_path / "saved/end.ckpt")
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.initial_seed() == 99
+
+
+def test_callbacks_find_the_loss_of_every_step(parts, trainer, tmp_path):
+    saving = ModelCheckpoint(tmp_path / "by_loss", monitor="train/loss", every_n_train_steps=5)
+    stopping = EarlyStopping("train/loss", check_on_train_epoch_end=True)
+    trainer(saving, stopping, log_every_n_steps=50).fit(*parts())
+    assert list((tmp_path / "by_loss").glob("*.ckpt"))
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback:UserWarning")  # as nothing is sharded
+def test_lightnings_average_of_weights_trains(parts, trainer):
+    from lightning.pytorch.callbacks import EMAWeightAveraging  # of Lightning 2.6
+
+    model, data = parts()
+    trainer(EMAWeightAveraging(decay=0.9), enable_checkpointing=False, max_epochs=2).fit(model, data)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")  # the finder's own checkpoint
+def test_lightnings_learning_rate_finder_sets_the_rate(parts, trainer):
+    model, data = parts(lr=1e-3)
+    plain = trainer(max_epochs=1, enable_checkpointing=True)
+    Tuner(plain).lr_find(model, datamodule=data, num_training=20, attr_name="lr")
+    assert model.lr == model.learning_rates()[0] != 1e-3
 
 
 def test_a_model_without_a_data_module_is_refused(parts, trainer):

@@ -194,3 +194,10 @@ def test_metrics_do_not_depend_on_the_order_of_films(seed):
     order = np.random.default_rng(seed).permutation(len(labels))
     before = metrics.threshold_free_metrics(labels, probabilities)
     assert metrics.threshold_free_metrics(labels[order], probabilities[order]) == pytest.approx(before, nan_ok=True)
+
+
+def test_probabilities_that_are_nan_are_refused():
+    labels, probabilities = np.array([[1], [0], [1], [0]], bool), np.array([[np.nan], [0.2], [0.9], [np.nan]])
+    for name in ("threshold_free_metrics", "average_precision", "roc_auc", "film_cross_entropy", "calibration_bins"):
+        with pytest.raises(ValueError, match="probabilities are NaN"):
+            getattr(metrics, name)(labels, probabilities)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -12,6 +12,7 @@ from typing_extensions import override
 from genre_lightning.bounds import Bounds
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_output
+from genre_lightning.runs import RunDirectory, check_spare
 
 N = TypeVar("N", int, float)
 
@@ -52,12 +53,14 @@ def within(kind: type[N], bounds: Bounds) -> Callable[[str], N]:
     return read
 
 
-def check_out(path: Path, *endings: str) -> None:
-    """Refuse an `--out` of another format than a command writes, or a place where no file can be written.
+def check_out(path: Path, *endings: str, reads: Iterable[Path] = (), run: RunDirectory | None = None) -> None:
+    """Refuse an `--out` of another format than a command writes, and a place where it cannot or must not be written.
 
     Args:
         path: The output.
         endings: Those that it may have, such as ".csv".
+        reads: Files that the command reads.
+        run: The run that it uses.
 
     Raises:
         ConfigError: With the fix.
@@ -65,3 +68,4 @@ def check_out(path: Path, *endings: str) -> None:
     if path.suffix not in endings:
         raise ConfigError(f"--out {path} does not end in {' or '.join(endings)}: give such a file")
     check_output(path, "--out")
+    check_spare(path, "--out", reads, run)

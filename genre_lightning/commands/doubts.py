@@ -38,7 +38,8 @@ def doubts(arguments: Sequence[str]) -> int:
 
     run = open_run(options.run, "validation").require_finished()
     out = options.out or options.run / "doubts.csv"
-    check_out(out, ".csv")
+    if options.out is not None:
+        check_out(out, ".csv", run=run.files)
     found = find_doubts(run, options.size, options.kind)
     write_csv(out, [doubt.row() for doubt in found])
     if options.json:

@@ -10,12 +10,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from genre_lightning.bounds import Bounds
+from genre_lightning.bounds import SEED, Bounds
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.compat import import_lightning
 from genre_lightning.config.columns import ColumnNames, GenreFormat, TextTemplate
 from genre_lightning.config.data import check_encoding
 from genre_lightning.config.features import as_joins, features_in, with_files
+from genre_lightning.config.trainer import PRECISIONS
 from genre_lightning.data.movies import check_columns
 from genre_lightning.data.templates import columns_to_tag
 from genre_lightning.errors import ConfigError
@@ -128,8 +129,13 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--name", help="of the folder of the result (default: the file's name without its ending)")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the best there is)")
-    parser.add_argument("--precision", help="such as 32-true (default: that of the training)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        metavar="PRECISION",
+        help="such as 32-true (default: that of the training, where the device has it)",
+    )
+    parser.add_argument("--seed", type=within(int, SEED), default=0, help="random seed of the bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 

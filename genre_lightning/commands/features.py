@@ -7,6 +7,7 @@ from pathlib import Path
 
 from genre_lightning.bounds import SEED, at_least
 from genre_lightning.commands.arguments import CommandParser, check_out, within
+from genre_lightning.errors import ConfigError
 from genre_lightning.progress import answer, say
 
 
@@ -28,7 +29,7 @@ def ratings(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=within(int, SEED), default=0, help="equal seeds, equal vectors (default: 0)")
     options = parser.parse_args(list(arguments))
-    check_out(options.out, ".parquet")
+    check_out(options.out, ".parquet", reads=filter(None, (options.file, options.links)))
     from genre_lightning.features.ratings import film_vectors, read_ratings
     from genre_lightning.features.vectors import write_vectors
 
@@ -62,7 +63,9 @@ def posters(arguments: Sequence[str]) -> int:
         "--batch_size", type=within(int, at_least(1, 4096)), default=32, help="images at once (default: 32)"
     )
     options = parser.parse_args(list(arguments))
-    check_out(options.out, ".parquet")
+    check_out(options.out, ".parquet", reads=filter(None, (options.csv,)))
+    if not options.folder.is_dir():
+        raise ConfigError(f"there is no folder {options.folder}: name the folder of the posters")
     from genre_lightning.features.posters import find_posters, poster_files
 
     found, strangers = find_posters(options.folder, poster_files(options.csv) if options.csv else None)

@@ -82,7 +82,7 @@ def export(arguments: Sequence[str]) -> int:
     from genre_lightning.learning.feedback_files import write_feedback
     from genre_lightning.learning.store import FeedbackStore
 
-    check_out(options.out, ".csv", ".jsonl")
+    check_out(options.out, ".csv", ".jsonl", reads=(database,), run=RunDirectory(options.run) if options.run else None)
     with FeedbackStore(database) as store:
         count = write_feedback(store.rows(newest=options.newest), options.out)
     say(f"wrote {count:,} rows")
@@ -272,3 +272,14 @@ def _print_statistics(found: Statistics, periods: int) -> None:
         figures = (counts.agreed, counts.wrong, counts.missed)
         table.add_row(genre, *(f"{n:,}" for n in figures), figure_text(counts.fraction), *cells)
     console.print(table)
+
+
+def existing_database(given: Path | None, run: Path) -> Path:
+    """Return the database to read: that of `--db`, or the run's own, which need not exist yet.
+
+    Raises:
+        ConfigError: There is no file of the given name.
+    """
+    if given is not None and not given.is_file():
+        raise ConfigError(f"--db {given} does not exist: name the file of --db of serve or feedback, or leave it out")
+    return given or run / DATABASE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from genre_lightning.bounds import SEED, above
 from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.commands.feedback import DATABASE
+from genre_lightning.commands.feedback import DATABASE, existing_database
 from genre_lightning.commands.new_film_options import add_new_film_options, read_new_film_options
 from genre_lightning.compat import import_lightning
 from genre_lightning.progress import answer, require_output
@@ -40,6 +40,7 @@ def monitor(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(list(arguments))
     require_output()
+    database = existing_database(options.db, options.run)
     films = read_new_film_options(options)
     import_lightning()
     from genre_lightning.cache import default_cache_dir
@@ -48,7 +49,7 @@ def monitor(arguments: Sequence[str]) -> int:
     from genre_lightning.learning.queue import KnownFilms
     from genre_lightning.progress import task_progress
 
-    labels = labels_in_feedback(options.db or films.run.path / DATABASE)
+    labels = labels_in_feedback(database)
     reference = reference_of(films.run)
     known = KnownFilms().of_run(films.run, same_ids=False)
     scorer, file = films.open()

@@ -44,8 +44,8 @@ def tag(arguments: Sequence[str]) -> int:
     fields = fields_of(options.field, options.texts)
     if sys.stdin is None and not options.texts and not options.file and not fields:
         raise ConfigError("the standard input is closed: give a TEXT, or a file with --file")
-    if options.file and not options.file.is_file():
-        raise DataError(f"no such file: {options.file}: give a text file with one text a line")
+    if options.file:
+        _check_file(options.file, alone=not options.texts and not fields)
     correction = correction_of(options)
     from genre_lightning.compat import import_lightning
 
@@ -60,6 +60,16 @@ def tag(arguments: Sequence[str]) -> int:
             film = {**(film if isinstance(film, Mapping) else {"overview": film}), **fields}
         store_correction(options, tagger, film, correction)
     return 0
+
+
+def _check_file(file: Path, *, alone: bool) -> None:
+    """Refuse a --file that is not there, is a directory, or stands beside texts of the command line."""
+    if not alone:
+        raise ConfigError("--file is given beside a TEXT or --field: give one of them")
+    if file.is_dir():
+        raise DataError(f"{file} is a directory: give a text file with one text a line")
+    if not file.exists():
+        raise DataError(f"no such file: {file}: give a text file with one text a line")
 
 
 def _answer(tagger: Tagger, options: argparse.Namespace, fields: dict[str, str]) -> None:

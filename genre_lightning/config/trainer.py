@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from jsonargparse import Namespace
 
@@ -22,6 +22,9 @@ Precision = Literal[
     "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64",
     32, 16, 64,
 ]  # fmt: skip
+
+PRECISIONS: tuple[str, ...] = tuple(name for name in get_args(Precision) if isinstance(name, str))
+"""Names of precisions, such as an option of a command takes."""
 
 Empty = list[NoneType]  # type: ignore[nonetype-type]  # the parser takes list[None] for a list of anything
 
@@ -194,15 +197,10 @@ def _time_problems(option: str, value: Any) -> list[str]:
     return [] if right else [f"trainer.{option} is {value}: give it as days:hours:minutes:seconds, such as 00:08:00:00"]
 
 
-def step_problems(trainer: Mapping[str, Any], planned: int = 1) -> list[str]:
-    """List what options of a trainer would break the plan of the steps.
-
-    Args:
-        trainer: Its options by name.
-        planned: Micro-batches of a step that an earlier fit has planned.
-    """
+def step_problems(trainer: Mapping[str, Any]) -> list[str]:
+    """List what options of a trainer, by name, would break the plan of the steps."""
     problems = []
-    if trainer["accumulate_grad_batches"] not in (1, planned):
+    if trainer["accumulate_grad_batches"] != 1:
         problems.append(
             "trainer.accumulate_grad_batches is planned from data.global_batch_size and data.micro_batch_tokens: "
             "leave it out and set those"

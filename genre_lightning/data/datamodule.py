@@ -28,7 +28,7 @@ from genre_lightning.data.steps import (
     steps_per_epoch,
 )
 from genre_lightning.data.tokenizers import TRAINED
-from genre_lightning.distributed.trainers import check_trainer
+from genre_lightning.distributed.trainers import PlannedMicroBatches, check_trainer
 from genre_lightning.errors import ConfigError
 from genre_lightning.types import Batch, DataSpec, Layout, TextReader
 
@@ -135,13 +135,16 @@ class MovieDataModule(LightningDataModule):
         self.prepare()
         if stage != "fit" or trainer is None:
             return
-        check_trainer(trainer, planned=self._sampler.micro_batches if self._sampler else 1)
+        check_trainer(trainer)
         dataset = self.dataset("train")
         steps = steps_per_epoch(len(dataset), self.options.global_batch_size)
         epochs, self.total_steps = planned_epochs(steps, trainer.max_epochs, trainer.max_steps)
         if epochs < 1:
-            raise ConfigError("neither trainer.max_epochs nor trainer.max_steps is set: say how long to train")
-        trainer.accumulate_grad_batches = micro_batches_per_step(
+            raise ConfigError(
+                "neither trainer.max_epochs nor trainer.max_steps is set: say how long to train, which the "
+                "learning rate's schedule depends on"
+            )
+        micro_batches = micro_batches_per_step(
             dataset.lengths,
             global_batch_size=self.options.global_batch_size,
             budget=self._budget(trainer),
@@ -150,10 +153,11 @@ class MovieDataModule(LightningDataModule):
             epochs=epochs,
             layout=self.layout,
         )
+        trainer.accumulate_grad_batches = PlannedMicroBatches(micro_batches)
         self._sampler = StepSampler(
             dataset.lengths,
             global_batch_size=self.options.global_batch_size,
-            micro_batches=trainer.accumulate_grad_batches,
+            micro_batches=micro_batches,
             seed=self.order_seed,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
@@ -198,8 +202,10 @@ class MovieDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the micro-batches of the steps, from the step that the restored run had reached."""
-        assert self._sampler is not None, "setup('fit') comes first"
-        assert self.trainer is not None
+        if self._sampler is None or self.trainer is None:
+            raise ConfigError(
+                "micro-batches depend on the trainer: fit with one, or use evaluation_dataloader('train')"
+            )
         # optimizer steps done are the whole state: an epoch has the same number of them on any number of ranks
         self._sampler.load_state_dict({"epoch": 0, "step": self.trainer.global_step})
         if self._restored_micro_batches is not None and self.trainer.limit_train_batches == 1.0:
@@ -287,7 +293,7 @@ def _take_place(trainer: Trainer, sampler: StepSampler, before: int) -> None:
 
     A checkpoint may be of the middle of a step, whose gradients are lost; of an epoch that `max_steps` or an early stop
     has ended, which Lightning counts as done; or of steps that were cut into another number of micro-batches. A step
-    that was begun is computed anew, and an epoch that was begun is trained to its end.
+    that was begun is computed again, and an epoch that was begun is trained to its end.
 
     Args:
         trainer: With the counts of the checkpoint.
@@ -299,7 +305,7 @@ def _take_place(trainer: Trainer, sampler: StepSampler, before: int) -> None:
     if not sampler.step:
         _rescale(batches, before, sampler.micro_batches)
         if epochs.current.processed == sampler.epoch < epochs.current.started:
-            # within the first step of an epoch: the epoch starts anew
+            # within the first step of an epoch: the epoch starts again
             for counts in (epochs.total, epochs.current):
                 counts.started -= 1
             steps.restarting = False

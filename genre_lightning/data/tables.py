@@ -143,9 +143,10 @@ def _text_rows(
             check_header(path, rows.header, needed, optional)
             yield from map(_plain_row, rows) if is_json else rows
             share.measure = lambda: 1.0
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        reason = getattr(error, "reason", error)  # a file without a byte-order mark has none
         raise DataError(
-            f"{path} is not {encoding.upper()} text ({error.reason}): name its encoding with --data.encoding, such as "
+            f"{path} is not {encoding.upper()} text ({reason}): name its encoding with --data.encoding, such as "
             f"{_likely_encoding(path)}, or convert it to UTF-8"
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from genre_lightning.config.trainer import step_problems
 from genre_lightning.errors import ConfigError
@@ -10,12 +12,15 @@ from genre_lightning.errors import ConfigError
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-
 _OPTIONS = ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs", "fast_dev_run",
             "gradient_clip_algorithm", "accumulate_grad_batches")  # fmt: skip
 
 
-def check_trainer(trainer: Trainer, *, planned: int) -> None:
+class PlannedMicroBatches(int):
+    """Micro-batches of a step as a data module has planned them: a later fit of the same trainer plans its own."""
+
+
+def check_trainer(trainer: Trainer) -> None:
     """Refuse a trainer that would break the plan of the steps.
 
     Raises:
@@ -26,5 +31,14 @@ def check_trainer(trainer: Trainer, *, planned: int) -> None:
     options["gradient_clip_algorithm"] = getattr(algorithm, "value", algorithm)
     if options["fast_dev_run"]:  # which sets the limits too
         options |= {"limit_train_batches": 1.0, "overfit_batches": 0}
-    if problems := step_problems(options, planned):
+    if isinstance(options["accumulate_grad_batches"], PlannedMicroBatches):
+        options["accumulate_grad_batches"] = 1
+    problems = step_problems(options)
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        problems.append(
+            "GradientAccumulationScheduler would cut steps into other parts than are planned from "
+            "data.global_batch_size: leave it out"
+        )
+    if problems:
         raise ConfigError("; and ".join(problems))

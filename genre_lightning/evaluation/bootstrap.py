@@ -305,4 +305,4 @@ def _ranking_samples(
     average_precision = ratio(gained.sum(axis=1, dtype=np.float64), positives)
     misses = (decided[:, first] - hits[:, hits_before]) + (through - hit_through)
     passed = (hit_weights * misses).sum(axis=1, dtype=np.float64) / 2
-    return average_precision, 1 - ratio(passed, positives * (len(order) - positives))
+    return average_precision, 1 - ratio(passed, positives * (decided[:, -1] - positives))

@@ -17,7 +17,7 @@ from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.against_parent import on_shared_films
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
-from genre_lightning.evaluation.differing import differing_settings, extra_tables, over_seeds
+from genre_lightning.evaluation.differing import differing_settings, extra_tables, over_seeds, readable
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.report import render
 from genre_lightning.evaluation.runs import Run, open_run
@@ -124,7 +124,7 @@ def compare_runs(
     settings = differing_settings(runs, names)
     seeds = over_seeds(ordered, settings, [name for name, _ in COMPARED])
     films = len(stored[0].predictions)
-    return Comparison(films, split, names[best], optimistic, ordered, lineage, settings, seeds, paper)
+    return Comparison(films, split, names[best], optimistic, ordered, lineage, readable(settings), seeds, paper)
 
 
 def _lineage(runs: Sequence[Run], names: Sequence[str]) -> list[str]:

@@ -25,13 +25,11 @@ def differing_settings(runs: Sequence[Run], names: Sequence[str]) -> dict[str, d
         names: Of the runs.
 
     Returns:
-        By run, the options and their values; none if the runs differ in too many to be read.
+        By run, the options and their values; none if no setting differs.
     """
     flat = [_settings(run) for run in runs]
     options = sorted({option for settings in flat for option in settings})
     differing = [option for option in options if len({_text(settings.get(option)) for settings in flat}) > 1]
-    if len(differing) > _MOST_SETTINGS:
-        differing = [option for option in differing if option in _SEEDS]
     return {
         name: {option: settings.get(option) for option in differing}
         for name, settings in zip(names, flat, strict=True)
@@ -50,8 +48,8 @@ def over_seeds(
         metrics: Names.
 
     Returns:
-        One row for each setting that several seeds have, the best first: its settings, "seeds", and for each metric
-        its mean and, under NAME_std, its standard deviation.
+        One row for each setting that several seeds have, the best first: its settings, or one of its runs if they are
+        too many to be read; "seeds"; and for each metric its mean and, under NAME_std, its standard deviation.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -62,12 +60,22 @@ def over_seeds(
         seeds = {_text([settings.get(row["run"], {}).get(name) for name in _SEEDS]) for row in group}
         if len(group) < 2 or len(seeds) < len(group):
             continue
-        summary: dict[str, Any] = {**_without_seeds(settings[group[0]["run"]]), "seeds": len(group)}
+        own = _without_seeds(settings[group[0]["run"]])
+        summary: dict[str, Any] = own if len(own) <= _MOST_SETTINGS else {"such as": group[0]["run"]}
+        summary["seeds"] = len(group)
         for name in metrics:
             values = [float(row[name]) for row in group]
             summary |= {name: float(np.mean(values)), f"{name}_std": float(np.std(values, ddof=1))}
         found.append(summary)
     return sorted(found, key=lambda summary: -np.nan_to_num(summary[metrics[0]]))
+
+
+def readable(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return differing settings as they are shown: those of runs of different kinds are reduced to the seeds."""
+    if max(map(len, settings.values()), default=0) <= _MOST_SETTINGS:
+        return {name: dict(own) for name, own in settings.items()}
+    seeds = {name: {seed: own[seed] for seed in _SEEDS if seed in own} for name, own in settings.items()}
+    return seeds if any(seeds.values()) else {}
 
 
 def extra_tables(

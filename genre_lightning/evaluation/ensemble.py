@@ -108,6 +108,7 @@ def write_ensemble(
         )
     files = RunDirectory(Path(run_directory))
     require_no_other_run(files)
+    _require_same_members(files, paths)
     runs = [open_run(directory, "validation", "test").require_finished() for directory in directories]
     for run in runs:
         run.files.check_members((files.path.resolve(),))
@@ -158,6 +159,20 @@ def require_no_other_run(files: RunDirectory) -> None:
     files.check_writable()
     if files.config.is_file() and kind_of(files.settings()) != ENSEMBLE:
         raise ConfigError(f"run_dir {files.path} holds another run: name another with --run_dir")
+
+
+def _require_same_members(files: RunDirectory, paths: Sequence[Path]) -> None:
+    """Refuse to write an ensemble over one of other runs, which reports and other ensembles may stand on.
+
+    Raises:
+        ConfigError: With the runs that it has.
+    """
+    if not files.config.is_file():
+        return
+    members = dict((files.settings().get(ENSEMBLE) or {}).get("weights") or {})
+    if set(members) != set(map(str, paths)):
+        names = ", ".join(Path(member).name for member in members)
+        raise ConfigError(f"run_dir {files.path} holds an ensemble of {names}: name another with --run_dir")
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -9,7 +9,7 @@ from genre_lightning.config.data import check_encoding
 from genre_lightning.data.file_kinds import kind_by_name
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_output
-from genre_lightning.runs import RunDirectory
+from genre_lightning.runs import RunDirectory, check_spare
 
 
 @dataclass(frozen=True)
@@ -47,5 +47,4 @@ class PredictOptions:
         if self.encoding is not None:
             check_encoding(self.encoding)
         check_output(self.out, "--out")
-        if self.out.exists() and self.films.exists() and self.out.samefile(self.films):
-            raise ConfigError(f"--out {self.out} is the file of the films: name another")
+        check_spare(self.out, "--out", (self.films, *self.joins), self.run)

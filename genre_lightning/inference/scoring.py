@@ -17,6 +17,7 @@ from genre_lightning.config.columns import ColumnNames, TextTemplate
 from genre_lightning.config.features import Feature, JoinedFile, as_joins, features_in
 from genre_lightning.config.guard import check_settings, instantiate
 from genre_lightning.config.parser import parse_model
+from genre_lightning.config.trainer import PRECISIONS
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import default_micro_batch_tokens, evaluation_tokens, padding_of
 from genre_lightning.data.features.encode import EncodedInputs, encode_cells
@@ -32,8 +33,9 @@ from genre_lightning.distributed.precision import (
     device_named,
     inference_autocast,
     inference_precision,
+    resolve_precision,
 )
-from genre_lightning.errors import CheckpointError, DataError
+from genre_lightning.errors import CheckpointError, ConfigError, DataError
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, read_decision
 from genre_lightning.evaluation.ensemble import mean_log_odds
 from genre_lightning.models.base import GenreClassifier
@@ -91,9 +93,16 @@ def open_scorer(directory: str | os.PathLike[str], device: str | None = None, pr
 
     Raises:
         CheckpointError: No run, an unfinished or a damaged one.
-        ConfigError: No such device, or a base that is not there.
+        ConfigError: No such device, one that lacks the precision, or a base that is not there.
     """
-    return _open(Path(directory).expanduser().absolute(), device, precision, [])
+    if device is not None:
+        device_named(device)
+    if precision is not None and precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision}: give one of {', '.join(PRECISIONS)}")
+    scorer = _open(Path(directory).expanduser().absolute(), device, precision, [])
+    if precision is not None and isinstance(scorer, BaselineScorer):
+        raise ConfigError(f"precision is {precision}, and a baseline such as {directory} has none: leave it out")
+    return scorer
 
 
 def _open(path: Path, device: str | None, precision: str | None, opened: list[Path]) -> Scorer:
@@ -150,7 +159,10 @@ class ModelScorer(_TemplateReader):
         model = _configured_model(settings)
         self.device = _device(device, model)
         trained_in = str((settings.get("trainer") or {}).get("precision", "32-true"))
-        self.precision = inference_precision(precision or trained_in, self.device.type)
+        if precision is None:
+            self.precision = inference_precision(trained_in, self.device.type)
+        else:
+            self.precision = resolve_precision(precision, self.device.type)[0]
         if precision and isinstance(model, FrozenDecoder):
             # the products of its frozen weights have a dtype of their own, which may be narrower
             model.options = replace(model.options, compute_dtype="auto", quant_storage="uint8")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import chi2, fisher_exact, norm
+from scipy.stats import chi2, fisher_exact, norm, poisson
 
 from genre_lightning.data.cells import MAX_CELL_CHARACTERS
 from genre_lightning.data.familiarity import Familiar, words_in
@@ -30,6 +30,8 @@ _NEW_GENRE = 0.02
 """Fraction of the labelled films with a genre that the run does not know that counts."""
 _RATE_RATIO = 1.25
 """Ratio of predicted rates, or of observed to expected positives, that counts, either way."""
+_FEW = 10.0
+"""Variance of a count of films below which it is not taken for normal."""
 _AUROC_LOSS = 0.02
 _AUROC_UNKNOWN = 0.05
 """A loss of AUROC that labels must rule out before drift of the texts is ignored."""
@@ -272,14 +274,17 @@ def compare_calibration(
 ) -> list[Check]:
     """Compare the films that have each genre with the sum of its probabilities.
 
-    If the probabilities are right, the number of films is normal with variance sum of p (1 - p).
+    If the probabilities are right, the number of films is nearly normal with variance sum of p (1 - p). If that is
+    small, its tails are bounded by those of the Poisson distribution (Hoeffding 1956), of the films that have the genre
+    or of those that lack it if they are fewer.
     """
     wide = np.asarray(probabilities, dtype=np.float64)
     expected, observed = wide.sum(axis=0), labels.sum(axis=0)
     spread = np.sqrt((wide * (1 - wide)).sum(axis=0))
     # half a film of continuity correction: counts are whole
     gap = np.maximum(np.abs(observed - expected) - 0.5, 0) / np.maximum(spread, 1e-12)
-    p = holm(2 * norm.sf(gap))
+    tails = np.where(spread**2 < _FEW, _poisson_tails(expected, observed, len(labels)), 2 * norm.sf(gap))
+    p = holm(tails.tolist())
     ratio = (observed + 1) / (expected + 1)
     drifted = (p < level) & (np.maximum(ratio, 1 / ratio) > _RATE_RATIO)
     rates = expected / len(labels), observed / len(labels)
@@ -287,6 +292,14 @@ def compare_calibration(
         Check(name, float(before), float(now), float(ratio[i]), float(p[i]), bool(drifted[i]))
         for i, (name, before, now) in enumerate(zip(genres, *rates, strict=True))
     ]
+
+
+def _poisson_tails(expected: FloatArray, observed: Any, films: int) -> FloatArray:
+    """Return two-sided p-values, (genres,), of counts under the Poisson distribution."""
+    common = expected > films / 2
+    mean, count = np.where(common, films - expected, expected), np.where(common, films - observed, observed)
+    tails = np.minimum(poisson.sf(count - 1, mean), poisson.cdf(count, mean))
+    return np.minimum(2 * tails, 1.0)
 
 
 def compare_ranking(

@@ -233,6 +233,8 @@ class BuiltModule(StepwiseModule):
         """Build the model once; Lightning calls it inside the strategy's context."""
         if self._built or (self.spec is None and self._trainer is None):
             return  # load_from_checkpoint calls it before the checkpoint says what the model knows of its data
+        if self.spec is None:
+            self.setup("fit")  # a callback, such as Lightning's WeightAveraging, has the model built before its setup
         self.assemble(sharded=self._trainer is not None and is_sharded(self._trainer.strategy))
 
     def assemble(self, *, sharded: bool = False) -> None:
@@ -245,8 +247,8 @@ class BuiltModule(StepwiseModule):
             raise RuntimeError("bind() comes before the model is built")
         # new weights come from the CPU's generator: some strategies make the GPU the default device here, others do
         # not, and one seed gives one model everywhere
-        with torch.device("cpu"):
-            torch.manual_seed(self.seed)
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
             avoid_plans_per_shape()
             self.build(self.spec)
             if not sharded:

@@ -93,7 +93,7 @@ class LlamaQLoraClassifier(FrozenDecoder):
         if self.options.activation_checkpointing:
             checkpoint_activations(decoder)
         # loading may have drawn numbers: the new weights depend on the seed alone
-        torch.manual_seed(self.seed)
+        torch.default_generator.manual_seed(self.seed)
         self.backbone = self._adapted(decoder, lora)
         width = decoder.config.hidden_size
         linear = nn.Linear(width, len(spec.genres), dtype=torch.float32)

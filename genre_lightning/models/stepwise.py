@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,8 +76,19 @@ class StepwiseModule(LightningModule):
 
     @property
     def seed(self) -> int:
-        """Random seed for new weights, dropout and the order of the films."""
-        return self.options.seed or 0
+        """Random seed for new weights, dropout and the order of the films: its own, or that of `seed_everything`."""
+        if self.options.seed is not None:
+            return self.options.seed
+        return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    @property
+    def lr(self) -> float | None:
+        """The option of that name; Lightning's learning-rate finder reads and sets it here."""
+        return self.options.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.options.lr = value
 
     @property
     def adapters(self) -> bool:
@@ -116,9 +128,12 @@ class StepwiseModule(LightningModule):
     def _finish_step(self, step_films: Tensor) -> None:
         """Sum the step over ranks and log it; every rank then holds the same numbers."""
         loss, padding_efficiency = self.sums.finish_step(step_films, self.sum_over_ranks)
+        self.log("train/loss", loss, logger=False)
         if self.is_logged_step():
-            self.log("train/loss", loss, logger=False)
-            rates = {group["name"].split("_")[0]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
+            groups = self.trainer.optimizers[0].param_groups
+            # an optimizer of one's own may have groups without names
+            names = (group.get("name", f"group{number}") for number, group in enumerate(groups))
+            rates = {name.split("_")[0]: group["lr"] for name, group in zip(names, groups, strict=True)}
             self.row = {
                 "train/loss": loss,
                 "train/padding_efficiency": padding_efficiency,
@@ -161,7 +176,8 @@ class StepwiseModule(LightningModule):
     def on_train_start(self) -> None:
         """Put back what a checkpoint has changed: the optimizers' settings, and the weights that it has averaged."""
         schedulers = {id(each.scheduler.optimizer): each.scheduler for each in self.trainer.lr_scheduler_configs}
-        for optimizer, settings in zip(self.trainer.optimizers, self._settings, strict=True):
+        # Lightning's learning-rate finder starts no fit, and restores nothing that counts
+        for optimizer, settings in zip(self.trainer.optimizers, self._settings, strict=False):
             if isinstance(scheduler := schedulers.get(id(optimizer)), LambdaLR):
                 put_back(settings, scheduler)
         self._leave_average()

@@ -58,7 +58,7 @@ def tuned_micro_f1(probabilities: Tensor, labels: Tensor) -> Tensor:
         labels: 0/1, the same shape.
 
     Returns:
-        A float32 scalar; NaN without positives.
+        A float32 scalar; NaN without positives, and if a probability is NaN.
     """
     scores, order = probabilities.flatten().sort(descending=True)
     hits = labels.flatten()[order].long().cumsum(0)
@@ -69,7 +69,7 @@ def tuned_micro_f1(probabilities: Tensor, labels: Tensor) -> Tensor:
     decided = torch.arange(1, len(scores) + 1, device=scores.device)
     f1 = 2 * hits / (decided + hits[-1])
     best = torch.where(ends, f1, 0.0).max().float()
-    return torch.where(hits[-1] > 0, best, torch.nan)
+    return torch.where((hits[-1] > 0) & ~scores.isnan().any(), best, torch.nan)
 
 
 class TunedMicroF1(MultilabelPrecisionRecallCurve):
@@ -154,7 +154,9 @@ class GenreMetrics(nn.Module):
             return dict.fromkeys(VALIDATION_METRICS, nan)
         values = self.metrics.compute()
         positives, negatives = tp + fn > 0, tn + fp > 0
-        return {
+        # torchmetrics would rank a NaN as the least probable film
+        diverged = values["f1_micro_tuned"].isnan() & positives.any()
+        found = {
             "f1_micro": torch.where(positives.any(), values["f1_micro"], nan),
             "f1_macro": _mean_where(values["f1"], positives),
             "precision_micro": torch.where((tp + fp).sum() > 0, values["precision_micro"], nan),
@@ -164,6 +166,7 @@ class GenreMetrics(nn.Module):
             "auroc_macro": _mean_where(values["auroc"], positives & negatives),
             "f1_micro_tuned": values["f1_micro_tuned"],
         }
+        return {name: torch.where(diverged, nan, value) for name, value in found.items()}
 
     @torch.no_grad()
     def per_genre(self) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ def test_overridden_settings_of_the_optimizer_are_what_is_trained_by(sample, tmp
     assert metrics["learning_rate"] == groups[0]["lr"] == 0.0001
 
 
-def test_a_longer_training_goes_on_by_its_own_schedule(sample, tmp_path):
+def test_a_longer_training_continues_by_its_own_schedule(sample, tmp_path):
     place, unbroken = tmp_path / "run", tmp_path / "unbroken"
     linear = "--model.schedule=linear"
     assert fit(sample, place, linear, "--trainer.max_epochs=1") == 0
@@ -87,7 +87,7 @@ def test_an_overridden_patience_is_the_one_that_ends_the_training(sample, tmp_pa
 
 @pytest.mark.parametrize("budget", [256, 100_000])
 @pytest.mark.parametrize("longer", [["--trainer.max_steps=22"], ["--trainer.max_epochs=2", "--trainer.max_steps=-1"]])
-def test_a_training_that_max_steps_ended_within_an_epoch_goes_on_in_it(sample, tmp_path, films, longer, budget):
+def test_a_training_that_max_steps_ended_within_an_epoch_continues_in_it(sample, tmp_path, films, longer, budget):
     words = ("--trainer.max_epochs=-1", f"--data.micro_batch_tokens={budget}")
     assert fit(sample, tmp_path / "run", *words, "--trainer.max_steps=16") == 0
     assert fit(sample, tmp_path / "run", *words, *longer, "--override") == 0
