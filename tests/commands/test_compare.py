@@ -10,6 +10,7 @@ from made_runs import everything_under, make_run, refused
 from sklearn.metrics import f1_score
 
 from genre_lightning.__main__ import main
+from genre_lightning.evaluation.differing import over_seeds, readable
 from genre_lightning.evaluation.predictions import read_stored_predictions
 
 
@@ -133,3 +134,13 @@ def test_runs_without_a_test_evaluation_are_compared_on_validation(tmp_path, cap
     assert main(["compare", *map(str, runs), "--split", "validation", "--json", "--out", str(tmp_path / "out")]) == 0
     assert json.loads(capfd.readouterr().out)["best"] == "a"
     assert main(["compare", *map(str, runs), "--out", str(tmp_path / "out")]) == 2
+
+
+def test_models_that_differ_in_many_settings_are_no_seeds_of_one():
+    rows = [{"run": f"run-{number}", "f1_micro": 0.4 + number / 10} for number in range(3)]
+    unlike = {f"run-{n}": {"seed": n, **{f"model.option_{i}": n * i for i in range(1, 14)}} for n in range(3)}
+    assert over_seeds(rows, unlike, ["f1_micro"]) == []
+    alike = {**unlike, "run-1": {**unlike["run-0"], "seed": 1}}
+    (found,) = over_seeds(rows, alike, ["f1_micro"])
+    assert (found["such as"], found["seeds"], found["f1_micro"]) == ("run-0", 2, pytest.approx(0.45))
+    assert readable(unlike) == {f"run-{n}": {"seed": n} for n in range(3)}

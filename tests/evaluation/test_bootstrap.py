@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_predictions import GENRES, default_decision, make_predictions
 from scipy.stats import bootstrap as scipy_bootstrap
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import print_headlines
@@ -155,3 +156,15 @@ def test_many_films_are_left_out_in_groups():
     assert weights.shape == (500, 1203)
     assert (weights == 0).sum(axis=0).tolist() == [1] * 1203
     assert list(bootstrap.jackknife_weights(1)) == []
+
+
+def test_rankings_count_the_films_that_were_drawn():
+    rng = np.random.default_rng(4)
+    scores = rng.random(60).astype(np.float32).round(2)
+    truth = rng.random(60) < scores
+    # of partly known labels, and of the jackknife: the weights need not sum up to the films
+    weights = rng.integers(0, 4, (20, 60)).astype(np.float32)
+    precision, area = bootstrap._ranking_samples(truth, scores, weights)
+    for row, drawn in enumerate(weights):
+        assert precision[row] == pytest.approx(average_precision_score(truth, scores, sample_weight=drawn), abs=1e-6)
+        assert area[row] == pytest.approx(roc_auc_score(truth, scores, sample_weight=drawn), abs=1e-6)

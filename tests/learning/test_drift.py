@@ -173,3 +173,22 @@ def test_too_few_films_are_refused(trained_encoder, tmp_path, capfd):
     refused(capfd, ["monitor", trained_encoder, "--data.csv", own], "are its own")
     refused(capfd, ["monitor", trained_encoder, "--data.csv", few, "--level", "2"], "--level")
     refused(capfd, ["monitor", tmp_path, "--data.csv", few], "run directory")
+
+
+def test_a_single_film_of_a_rare_genre_is_no_proof():
+    labels = np.zeros((10, 1), dtype=bool)
+    labels[0] = True
+    (check,) = compare_calibration(("Western",), labels, np.full((10, 1), 0.001), 0.05)
+    assert check.p == pytest.approx(2 * (1 - np.exp(-0.01)))
+    (check,) = compare_calibration(("Drama",), ~labels, np.full((10, 1), 0.999), 0.05)
+    assert check.p == pytest.approx(2 * (1 - np.exp(-0.01)))
+
+
+def test_right_probabilities_of_many_rare_genres_raise_few_alarms():
+    rng = np.random.default_rng(5)
+    alarms = 0
+    for _ in range(200):
+        probabilities = np.broadcast_to(rng.uniform(0.0005, 0.05, 100), (100, 100)) * rng.uniform(0, 2, (100, 100))
+        labels = rng.random((100, 100)) < probabilities
+        alarms += any(check.drifted for check in compare_calibration([""] * 100, labels, probabilities, 0.05))
+    assert alarms <= 10

@@ -3,16 +3,20 @@
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
 from small_llama import build, packed, padded, stir, texts, trained, with_labels
 from test_distilbert import ENCODERS, batch_of, built
 from torch.testing import assert_close
+from transformers import DistilBertConfig, DistilBertModel
 
 from genre_lightning.errors import ConfigError
-from genre_lightning.models.activations import start_from_activations
-from genre_lightning.models.lora import START, LoraOptions, fold_start, merge_adapters
+from genre_lightning.models.activations import _components, start_from_activations
+from genre_lightning.models.base import GenreClassifier
+from genre_lightning.models.layers import packing
+from genre_lightning.models.lora import START, LoraOptions, adapted_layers, add_lora, fold_start, merge_adapters
 from genre_lightning.models.optimizer import parameter_groups, parts_of_backbone
 from genre_lightning.models.quantization import memory_of
 
@@ -204,3 +208,39 @@ def test_a_step_of_adapters_that_start_from_the_weights_moves_them_alone():
     rows = texts()
     model.model_step(with_labels(packed(rows), rows)).loss_sum.backward()
     assert {name for name, p in model.named_parameters() if p.grad is not None} == set(trained(model))
+
+
+def test_eva_reads_no_tokens_that_a_packed_row_is_filled_up_with(monkeypatch):
+    rng = np.random.default_rng(0)
+    batches = [packed([rng.integers(5, 500, n).astype(np.int32) for n in (20, 31, 45)]) for _ in range(3)]
+    config = DistilBertConfig(vocab_size=500, dim=64, n_layers=2, n_heads=4, hidden_dim=96, max_position_embeddings=64)
+
+    def starts(multiple):
+        monkeypatch.setitem(packing._TOKENS_MULTIPLES, "cpu", multiple)
+        torch.manual_seed(0)
+        backbone = DistilBertModel(config)
+        backbone.set_attn_implementation(packing.FULL_ATTENTION)
+        adapted = add_lora(backbone, LoraOptions(rank=8, dropout=0.0), "distilbert").eval()
+        with torch.no_grad():
+            layers = dict(adapted_layers(adapted))
+            return _components(layers, batches, lambda batch: adapted(**packing.encoder_inputs(batch, config)))
+
+    packing.register_attention()
+    exact, filled_up = starts(1), starts(128)
+    assert exact
+    for name, rows in exact.items():
+        assert_close((rows * filled_up[name]).sum(1).abs(), torch.ones(8), rtol=0, atol=1e-3)  # but for the sign
+
+
+def test_eva_leaves_the_adapters_of_a_run_that_is_continued(monkeypatch):
+    model = build(lora=LoraOptions(**SHAPE, init="eva"))
+    called = []
+    monkeypatch.setattr("genre_lightning.models.base.start_from", lambda *_: called.append("weights"))
+    monkeypatch.setattr("genre_lightning.models.base.start_from_activations", lambda *_: called.append("eva"))
+    trainer = SimpleNamespace(optimizers=[], ckpt_path=None)
+    model.trainer = trainer
+    GenreClassifier.on_fit_start(model)
+    model.starts_from = "best.ckpt"
+    GenreClassifier.on_predict_start(model)  # the parent's probabilities, for its distillation
+    GenreClassifier.on_fit_start(model)
+    assert called == ["eva", "weights"]

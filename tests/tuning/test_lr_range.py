@@ -2,14 +2,16 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from made_runs import refused
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
 from genre_lightning.tuning.budget import pruned_epochs, trials_in
-from genre_lightning.tuning.lr_range import LrRange, smooth
+from genre_lightning.tuning.lr_range import LrRange, _Rising, smooth
 
 
 @pytest.mark.slow
@@ -67,3 +69,16 @@ def test_plan_reports_the_trials_of_a_space(sample_csv, tmp_path, capfd):
     found = json.loads(capfd.readouterr().out)
     assert found["trials"]["trials"] == 3600 // found["time"]["seconds"]
     refused(capfd, [*words, "--budget=soon"], "--budget soon")
+
+
+def test_the_rate_is_that_of_model_lr_whatever_part_comes_first():
+    rates = [0.002, 0.01, 0.05]  # embeddings, the block below the head, the head
+    optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate} for rate in rates])
+    trainer, model = (
+        SimpleNamespace(optimizers=[optimizer], global_step=1),
+        SimpleNamespace(learning_rates=lambda: (0.01, 0.05)),
+    )
+    rising = _Rising([1e-4, 1e-3])
+    rising.on_train_start(trainer, model)
+    rising.on_train_batch_start(trainer, model, None, 0)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2e-4, 1e-3, 5e-3])
