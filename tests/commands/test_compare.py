@@ -136,7 +136,7 @@ def test_runs_without_a_test_evaluation_are_compared_on_validation(tmp_path, cap
     assert main(["compare", *map(str, runs), "--out", str(tmp_path / "out")]) == 2
 
 
-def test_models_that_differ_in_many_settings_are_no_seeds_of_one():
+def test_models_that_differ_in_many_settings_are_not_averaged():
     rows = [{"run": f"run-{number}", "f1_micro": 0.4 + number / 10} for number in range(3)]
     unlike = {f"run-{n}": {"seed": n, **{f"model.option_{i}": n * i for i in range(1, 14)}} for n in range(3)}
     assert over_seeds(rows, unlike, ["f1_micro"]) == []

@@ -175,7 +175,7 @@ def test_too_few_films_are_refused(trained_encoder, tmp_path, capfd):
     refused(capfd, ["monitor", tmp_path, "--data.csv", few], "run directory")
 
 
-def test_a_single_film_of_a_rare_genre_is_no_proof():
+def test_a_single_film_of_a_rare_genre_proves_nothing():
     labels = np.zeros((10, 1), dtype=bool)
     labels[0] = True
     (check,) = compare_calibration(("Western",), labels, np.full((10, 1), 0.001), 0.05)
