@@ -417,7 +417,7 @@ def check_spare(path: Path, option: str, reads: Iterable[Path] = (), run: RunDir
         return
     data: Any = (run.settings().get("data") or {}) if run is not None else {}
     trained_on = [data.get("csv"), data.get("older_csv"), *(join.get("file") for join in data.get("join") or ())]
-    for kind, files in (("that is read", reads), ("that the run was trained on", filter(None, trained_on))):
+    for kind, files in (("of the films", reads), ("that the run was trained on", filter(None, trained_on))):
         if any(Path(file).exists() and path.samefile(file) for file in files):
             raise ConfigError(f"{option} {path} is the file {kind}: name another")
     for folder in path.resolve().parents:

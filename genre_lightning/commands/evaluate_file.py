@@ -20,7 +20,7 @@ from genre_lightning.config.trainer import PRECISIONS
 from genre_lightning.data.movies import check_columns
 from genre_lightning.data.templates import columns_to_tag
 from genre_lightning.errors import ConfigError
-from genre_lightning.runs import RunDirectory, open_run
+from genre_lightning.runs import RunDirectory, kind_of, open_run
 
 if TYPE_CHECKING:
     import argparse
@@ -58,6 +58,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     from genre_lightning.training.resume import locked
 
     cache_dir = getattr(options, "data.cache_dir") or default_cache_dir()
+    if options.precision is not None and kind_of(run.settings()).startswith("baseline"):
+        raise ConfigError(
+            f"--precision is {options.precision}, and a baseline such as {run.path} has none: leave it out"
+        )
     scorer = open_scorer(run.path, options.device, options.precision)
     if scorer.features or scorer.join:  # of all members of an ensemble
         inputs = tuple(feature for feature in scorer.features if not feature.in_text)

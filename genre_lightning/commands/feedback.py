@@ -274,12 +274,8 @@ def _print_statistics(found: Statistics, periods: int) -> None:
     console.print(table)
 
 
-def existing_database(given: Path | None, run: Path) -> Path:
-    """Return the database to read: that of `--db`, or the run's own, which need not exist yet.
-
-    Raises:
-        ConfigError: There is no file of the given name.
-    """
-    if given is not None and not given.is_file():
-        raise ConfigError(f"--db {given} does not exist: name the file of --db of serve or feedback, or leave it out")
+def database_to_read(given: Path | None, run: Path) -> Path:
+    """Return the database to read: that of `--db`, or the run's own; neither need exist yet."""
+    if given is not None and not given.exists():
+        say(f"--db {given} does not exist: no feedback is read")
     return given or run / DATABASE

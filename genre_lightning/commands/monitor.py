@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from genre_lightning.bounds import SEED, above
 from genre_lightning.commands.arguments import CommandParser, within
-from genre_lightning.commands.feedback import DATABASE, existing_database
+from genre_lightning.commands.feedback import DATABASE, database_to_read
 from genre_lightning.commands.new_film_options import add_new_film_options, read_new_film_options
 from genre_lightning.compat import import_lightning
 from genre_lightning.progress import answer, require_output
@@ -40,7 +40,7 @@ def monitor(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(list(arguments))
     require_output()
-    database = existing_database(options.db, options.run)
+    database = database_to_read(options.db, options.run)
     films = read_new_film_options(options)
     import_lightning()
     from genre_lightning.cache import default_cache_dir

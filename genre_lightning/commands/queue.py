@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genre_lightning.bounds import SEED, Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, check_out, within
-from genre_lightning.commands.feedback import DATABASE, existing_database
+from genre_lightning.commands.feedback import DATABASE, database_to_read
 from genre_lightning.commands.new_film_options import add_new_film_options, read_new_film_options
 from genre_lightning.compat import import_lightning
 from genre_lightning.errors import ConfigError
@@ -42,7 +42,7 @@ def queue(arguments: Sequence[str]) -> int:
     check_out(options.out, ".csv")
     if options.out.exists():
         raise ConfigError(f"--out {options.out} exists, and people may have filled it in: name another, or delete it")
-    database = existing_database(options.db, options.run)
+    database = database_to_read(options.db, options.run)
     films = read_new_film_options(options)
     import_lightning()
     from genre_lightning.files import write_csv

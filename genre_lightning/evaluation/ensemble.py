@@ -108,10 +108,10 @@ def write_ensemble(
         )
     files = RunDirectory(Path(run_directory))
     require_no_other_run(files)
-    _require_same_members(files, paths)
     runs = [open_run(directory, "validation", "test").require_finished() for directory in directories]
     for run in runs:
         run.files.check_members((files.path.resolve(),))
+    _require_same_members(files, paths)
     sets = {split: [run.predictions(split) for run in runs] for split in ("validation", "test")}
     for stored in sets.values():
         for other, run in zip(stored[1:], runs[1:], strict=True):

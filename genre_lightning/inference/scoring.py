@@ -99,10 +99,7 @@ def open_scorer(directory: str | os.PathLike[str], device: str | None = None, pr
         device_named(device)
     if precision is not None and precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision}: give one of {', '.join(PRECISIONS)}")
-    scorer = _open(Path(directory).expanduser().absolute(), device, precision, [])
-    if precision is not None and isinstance(scorer, BaselineScorer):
-        raise ConfigError(f"precision is {precision}, and a baseline such as {directory} has none: leave it out")
-    return scorer
+    return _open(Path(directory).expanduser().absolute(), device, precision, [])
 
 
 def _open(path: Path, device: str | None, precision: str | None, opened: list[Path]) -> Scorer:

@@ -52,7 +52,7 @@ from genre_lightning.models.layers.fusion import no_inputs
 from genre_lightning.models.masked_language import MaskedLanguageModel
 from genre_lightning.runs import PRETRAINING, RunDirectory
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
-from genre_lightning.training.callbacks.early_stopping import EarlyStopping
+from genre_lightning.training.callbacks.early_stopping import PatientStopping
 from genre_lightning.training.callbacks.last_validation import LastValidation
 from genre_lightning.training.callbacks.progress import progress_bar
 from genre_lightning.training.callbacks.starts import NoteStart
@@ -273,7 +273,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
         callbacks.append(progress_bar())
     if config.early_stopping.patience:
         callbacks.append(
-            EarlyStopping(
+            PatientStopping(
                 config.checkpoint.monitor,
                 patience=config.early_stopping.patience,
                 min_delta=config.early_stopping.min_delta,

@@ -22,6 +22,7 @@ class FakeTrainer:
         self.global_step = 0
         self.is_last_batch = False
         self.is_global_zero = True
+        self.sanity_checking = False
         self.world_size = 1
         self.loggers = []
         self.callback_metrics = {}

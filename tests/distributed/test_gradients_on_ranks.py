@@ -82,6 +82,7 @@ def step_over_ranks(rank, strategy, make, checkpointing):
         shares = shares_of_step(
             np.arange(len(lengths)), dataset.lengths, world_size=world_size, micro_batches=micro_batches
         )
+        model.log = lambda *_, **__: None
         model._trainer = trainer_of(rank, world_size, micro_batches)
         model.zero_grad()
         for place, films in enumerate(shares[rank]):
@@ -122,6 +123,7 @@ def dropout_curve(seed, world_size, steps):
     for step in range(steps):
         model.sums.epoch.zero_()
         for rank in range(world_size):
+            model.log = lambda *_, **__: None
             model._trainer = trainer_of(rank, world_size, 1, step)
             (model.training_step(dataset[MicroBatch(shares[rank][0], 6)], 0) / world_size).backward()
         curve.append(float(model.sums.epoch[0]) / 6)

@@ -90,12 +90,10 @@ def test_an_ensemble_of_other_runs_is_not_replaced(place, tmp_path, capsys, monk
         (["tag", "{run}", "--file", "{folder}"], "is a directory"),
         (["tag", "{run}", "a text", "--device", "banana"], "device 'banana'"),
         (["evaluate", "{run}", "--data.csv", "{films}", "--precision", "banana"], "--precision"),
-        (["evaluate", "{run}", "--data.csv", "{films}", "--precision", "32-true"], "precision is 32-true"),
+        (["evaluate", "{run}", "--data.csv", "{films}", "--precision", "32-true"], "--precision is 32-true"),
         (["evaluate", "{run}", "--data.csv", "{films}", "--seed", "-1"], "--seed"),
         (["evaluate", "{run}", "--data.csv", "{films}", "--data.encoding", "utf-16"], "UTF-16"),
         (["predict", "{run}", "--data.csv", "{new}", "--out", "e.csv", "--data.encoding", "utf-16"], "UTF-16"),
-        (["queue", "{run}", "--data.csv", "{new}", "--out", "q.csv", "--db", "nosuch"], "--db nosuch"),
-        (["monitor", "{run}", "--data.csv", "{new}", "--db", "nosuch"], "--db nosuch"),
         (["features", "posters", "nosuch", "--backbone", "small", "--out", "v.parquet"], "there is no folder nosuch"),
     ],
 )
@@ -105,3 +103,9 @@ def test_what_would_have_no_effect_or_end_late_is_refused_first(place, tmp_path,
     err = capsys.readouterr().err.strip().splitlines()
     assert named in err[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_is_not_there_is_reported(place, tmp_path, capsys):
+    words = ["--data.csv", str(place.parent / "new.csv"), "--db", str(tmp_path / "nosuch")]
+    assert main(["queue", str(place), *words, "--out", str(tmp_path / "queue.csv")]) == 0
+    assert "nosuch does not exist: no feedback is read" in capsys.readouterr().err

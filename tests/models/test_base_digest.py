@@ -25,6 +25,7 @@ def test_a_decoders_base_is_digested_before_the_first_step(digests):
     model = LlamaQLoraClassifier("some/llama")
     model.bind(small_llama.labelling())
     model.backbone_config = SimpleNamespace()
+    model._trainer = SimpleNamespace(optimizers=[])
     model.on_fit_start()
     assert digests == [["some/llama"]]
     model.base_metadata()
@@ -33,7 +34,9 @@ def test_a_decoders_base_is_digested_before_the_first_step(digests):
 
 @pytest.mark.parametrize(("lora", "expected"), [(LoraOptions(rank=2), [["some/bert"]]), (None, [])])
 def test_an_encoders_base_is_digested_before_the_first_step_if_it_is_frozen(digests, lora, expected):
-    DistilBertClassifier("some/bert", lora=lora).on_fit_start()
+    model = DistilBertClassifier("some/bert", lora=lora)
+    model._trainer = SimpleNamespace(optimizers=[])
+    model.on_fit_start()
     assert digests == expected
 
 
