@@ -157,6 +157,16 @@ class _DefiningPaths(_util.ResolvedImportPaths):
         return super().get(instance)
 
 
+class _NestedArg(_util.NestedArg):
+    """The value of an option within two groups, such as model.lora.targets, which jsonargparse 4.53 reads twice.
+
+    It writes the None of a "null" in Python's way for the second time, which no option takes.
+    """
+
+    def __new__(cls, key: str, val: Any) -> _NestedArg:
+        return super().__new__(cls, key, "null" if val is None else val)
+
+
 @contextmanager
 def importing_only(paths: Iterable[str], stand_ins: Mapping[str, type] = MappingProxyType({})) -> Iterator[None]:
     """Have jsonargparse import these paths alone, make no objects of untyped arguments, and parse small texts only.
@@ -195,6 +205,10 @@ def importing_only(paths: Iterable[str], stand_ins: Mapping[str, type] = Mapping
     _loaders_dumpers.yaml_load = load_text
     _optionals._config_read_mode = "fr"
     _util.resolved_import_paths = _DefiningPaths()
+    util: Any = _util
+    typehints: Any = _typehints
+    nested = util.NestedArg
+    util.NestedArg = typehints.NestedArg = _NestedArg
     _typehints.import_object = _actions.import_object = import_or_stand_in
     ParserPath.read_text = _read_path  # type: ignore[method-assign,assignment]
     try:
@@ -202,6 +216,7 @@ def importing_only(paths: Iterable[str], stand_ins: Mapping[str, type] = Mapping
     finally:
         _typehints.import_object = _actions.import_object = import_object
         _util.resolved_import_paths = remembered
+        util.NestedArg = typehints.NestedArg = nested
         ParserPath.read_text = read  # type: ignore[method-assign]
         _optionals._config_read_mode = mode
         _loaders_dumpers.yaml_load = load_basic

@@ -291,3 +291,12 @@ def test_a_model_has_its_own_defaults(words):
     settings = {"class_path": config.model.class_path, "init_args": {"backbone": "random"}}
     restored, _ = parse_model(settings)  # a run of a version without the option
     assert restored.model.init_args.pooling == "last"
+
+
+@pytest.mark.parametrize("config", ["llama2_qlora", "distilbert_lora"])
+def test_an_option_within_two_groups_is_taken_back_by_null(config):
+    words = ["--config", str(ROOT / f"configs/{config}.yaml"), "--data.csv", "a.csv"]
+    given, _ = parse("fit", [*words, "--model.lora.targets", "all-linear"])
+    assert given.model.init_args.lora.targets == "all-linear"
+    back, _ = parse("fit", [*words, "--model.lora.targets", "null"])
+    assert back.model.init_args.lora.targets is None
