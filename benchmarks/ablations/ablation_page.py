@@ -70,7 +70,7 @@ def table(suite: Suite, results: Results) -> str:
         own = [found for seed in range(experiment.seeds) if (found := results.get((experiment.name, seed)))]
         if not own or not experiment.evaluated:
             continue
-        cells = [experiment.title, *([str(len(own))] if several else []), _count(own[0]["films"].get("train"))]
+        cells = [_label(suite, experiment), *([str(len(own))] if several else []), _count(own[0]["films"].get("train"))]
         for metric in SHOWN:
             cells += [_values(results, experiment, metric), _change(difference(results, suite, experiment, metric))]
         cells += [_values(results, experiment, metric) for metric in suite.columns]
@@ -79,6 +79,13 @@ def table(suite: Suite, results: Results) -> str:
         cells.append(f"{max(found['peak_gib'] for found in own):.1f}")
         rows.append(cells)
     return markdown_table(heads, rows)
+
+
+def _label(suite: Suite, experiment: Experiment) -> str:
+    """Return an experiment's title, with what its differences are to if that is not the suite's first experiment."""
+    if experiment.against in (None, suite.experiments[0].name):
+        return experiment.title
+    return f"{experiment.title} (to: {suite[experiment.against].title})"
 
 
 def _values(results: Results, experiment: Experiment, metric: str) -> str:
@@ -109,11 +116,7 @@ def plot(suite: Suite, results: Results) -> Figure | None:
             rows.append((experiment, found))
     if not rows:
         return None
-    names = [
-        textwrap.wrap(f"{experiment.title}  (to {suite[experiment.against].title})", _LABEL_WIDTH)
-        for experiment, _ in rows
-        if experiment.against
-    ]
+    names = [textwrap.wrap(_label(suite, experiment), _LABEL_WIDTH) for experiment, _ in rows]
     height = 0.24 * len(rows) * (1.5 if any(len(name) > 1 for name in names) else 1)
     figure = Figure(figsize=(9, 1.2 + height), layout="constrained")
     FigureCanvasAgg(figure)
