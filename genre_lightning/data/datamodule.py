@@ -311,11 +311,11 @@ def _take_place(trainer: Trainer, sampler: StepSampler, before: int) -> None:
             steps.restarting = False
         return
     step_ended = batches.current.ready == sampler.step * before
-    if step_ended and batches.current.completed < batches.current.processed:
-        # saved before the validation that may follow the step
+    if step_ended and batches.current.completed < batches.current.processed and _is_validated(trainer, sampler):
+        # saved before the validation that follows the step, which counts as begun
         for counts in (steps.val_loop.batch_progress.total, steps.val_loop.batch_progress.current):
-            counts.ready = counts.started = 1
-            counts.processed = counts.completed = 0
+            counts.ready = counts.started = counts.completed + 1
+            counts.processed = counts.completed
     if epochs.current.processed > sampler.epoch:
         for counts in (epochs.total, epochs.current):
             counts.processed = counts.completed = counts.started - 1
@@ -327,6 +327,16 @@ def _take_place(trainer: Trainer, sampler: StepSampler, before: int) -> None:
         counts.ready = counts.started = counts.processed = done * sampler.micro_batches
         counts.completed = counts.processed - 1
     steps._batches_that_stepped = trainer.global_step - 1
+
+
+def _is_validated(trainer: Trainer, sampler: StepSampler) -> bool:
+    """Return whether a validation follows the last optimizer step, within its epoch."""
+    interval: Any = trainer.val_check_interval
+    if not isinstance(interval, int | float):
+        return False  # by the clock
+    every = int(len(sampler) * interval) if isinstance(interval, float) else interval
+    counted = trainer.global_step if trainer.check_val_every_n_epoch is None else sampler.step
+    return every > 0 and counted * sampler.micro_batches % every == 0
 
 
 def _rescale(batches: Any, before: int, now: int) -> None:
