@@ -126,7 +126,7 @@ def options_of(suite: str, options: Namespace, folder: Path) -> list[str]:
              f"--model.compile={str(options.compile).lower()}"]  # fmt: skip
     if suite == "llama":
         shape = ["--model.backbone=random"] if options.small else LLAMA_7B
-        # adapters in the attention alone, as in the figures that there are
+        # adapters in the attention alone, as in the results that there are
         words.append("--model.lora.targets=null")
         return [f"--config={CONFIGS / 'llama2_qlora.yaml'}", "--data.tokenizer=wordpiece", *shape, *words]
     words.append("--model.layer_lr_decay=1.0")  # the peer's rates are alike for all blocks
