@@ -1,6 +1,7 @@
 """Sweeps of Weights & Biases: their configuration, and a trial in the environment of an agent."""
 
 import pytest
+import wandb
 import yaml
 from made_runs import refused
 from small_run import SMALL
@@ -46,6 +47,7 @@ def test_conditions_are_refused(sample_csv, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_a_trial_of_an_agent_is_the_sweeps_run(sample_csv, tmp_path, monkeypatch, capfd):
+    wandb.teardown()  # an agent's process is new, and one that has had a run keeps the settings that it began with
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
     monkeypatch.setenv("WANDB_RUN_ID", "trial456")
     # the agent's form: Python's texts of the values
