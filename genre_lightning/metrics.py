@@ -206,7 +206,7 @@ def genre_calibration_error(
     labels: BoolArray, probabilities: FloatArray, bins: int = CALIBRATION_BINS, known: BoolArray | None = None
 ) -> FloatArray:
     """Return the ECE of each genre over its films, float64 (genres,)."""
-    _check_probabilities(labels, probabilities)
+    _same_shape(labels, probabilities)
     pairs = [known_of(j, known, labels, probabilities) for j in range(labels.shape[1])]
     return np.array([expected_calibration_error(truth, likely, bins) for truth, likely in pairs])
 

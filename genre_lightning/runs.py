@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -384,6 +384,27 @@ class RunDirectory:
         except ConfigError as error:
             raise damaged(self.config, error, fix) from None
 
+    def trained_on(self) -> Iterator[Path]:
+        """Yield the film files and joined files of a run, or of the members of an ensemble, as its configuration has them.
+
+        Raises:
+            CheckpointError: An ensemble is damaged, or a member is not there.
+        """
+        settings = self.settings()
+        if ENSEMBLE in settings:
+            self.check_members()
+            for member, _ in self.members():
+                yield from member.trained_on()
+            return
+        data = _mapping(settings.get("data"))
+        joins = map(_mapping, _several(data.get("join")))
+        named = (
+            data.get("csv"),
+            *_several(data.get("older_csv")),
+            *(join.get(n) for join in joins for n in ("file", "via")),
+        )
+        yield from (Path(name) for name in named if isinstance(name, str))
+
     def write_config(self, text: str) -> None:
         """Keep the resolved configuration."""
         write_text(self.config, text)
@@ -415,10 +436,9 @@ def check_spare(path: Path, option: str, reads: Iterable[Path] = (), run: RunDir
     """
     if not path.exists():
         return
-    data: Any = (run.settings().get("data") or {}) if run is not None else {}
-    trained_on = [data.get("csv"), data.get("older_csv"), *(join.get("file") for join in data.get("join") or ())]
-    for kind, files in (("of the films", reads), ("that the run was trained on", filter(None, trained_on))):
-        if any(Path(file).exists() and path.samefile(file) for file in files):
+    trained_on = () if run is None else run.trained_on()
+    for kind, files in (("of the films", reads), ("that the run was trained on", trained_on)):
+        if any(file.exists() and path.samefile(file) for file in files):
             raise ConfigError(f"{option} {path} is the file {kind}: name another")
     for folder in path.resolve().parents:
         owner = RunDirectory(folder)
@@ -438,3 +458,13 @@ def kind_of(settings: Mapping[str, Any]) -> str:
 def _weight(value: Any) -> bool:
     """Check for a weight from 0 to 1."""
     return number(value) and 0 <= value <= 1
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping of a configuration that nobody has checked; an empty one in place of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _several(value: Any) -> list[Any]:
+    """Return a list of such a configuration; an empty one in place of anything else."""
+    return value if isinstance(value, list) else []

@@ -53,19 +53,22 @@ def within(kind: type[N], bounds: Bounds) -> Callable[[str], N]:
     return read
 
 
-def check_out(path: Path, *endings: str, reads: Iterable[Path] = (), run: RunDirectory | None = None) -> None:
-    """Refuse an `--out` of another format than a command writes, and a place where it cannot or must not be written.
+def check_out(
+    path: Path, *endings: str, reads: Iterable[Path] = (), run: RunDirectory | None = None, option: str = "--out"
+) -> None:
+    """Refuse an output of another format than a command writes, and a place where it cannot or must not be written.
 
     Args:
         path: The output.
         endings: Those that it may have, such as ".csv".
         reads: Files that the command reads.
         run: The run that it uses.
+        option: That names the output.
 
     Raises:
         ConfigError: With the fix.
     """
     if path.suffix not in endings:
-        raise ConfigError(f"--out {path} does not end in {' or '.join(endings)}: give such a file")
-    check_output(path, "--out")
-    check_spare(path, "--out", reads, run)
+        raise ConfigError(f"{option} {path} does not end in {' or '.join(endings)}: give such a file")
+    check_output(path, option)
+    check_spare(path, option, reads, run)

@@ -33,12 +33,14 @@ def doubts(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     from genre_lightning.commands.report_section import add_to_report
     from genre_lightning.evaluation.runs import open_run
-    from genre_lightning.files import write_csv
+    from genre_lightning.files import check_output, write_csv
     from genre_lightning.learning.doubts import find_doubts
 
     run = open_run(options.run, "validation").require_finished()
     out = options.out or options.run / "doubts.csv"
-    if options.out is not None:
+    if options.out is None:
+        check_output(out, "the list of doubts")
+    else:
         check_out(out, ".csv", run=run.files)
     found = find_doubts(run, options.size, options.kind)
     write_csv(out, [doubt.row() for doubt in found])

@@ -39,6 +39,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     file = getattr(options, "data.csv").expanduser().absolute()
     name = _name(options.name, file)
     settings = run.settings()
+    if options.precision is not None and kind_of(settings).startswith("baseline"):
+        raise ConfigError(
+            f"--precision is {options.precision}, and a baseline such as {run.path} has none: leave it out"
+        )
     renamed = {c: v for c in asdict(ColumnNames()) if (v := getattr(options, f"data.columns.{c}")) is not None}
     source = _source(settings, options, file, renamed)
     check_encoding(source.encoding)
@@ -58,10 +62,6 @@ def evaluate(arguments: Sequence[str]) -> int:
     from genre_lightning.training.resume import locked
 
     cache_dir = getattr(options, "data.cache_dir") or default_cache_dir()
-    if options.precision is not None and kind_of(run.settings()).startswith("baseline"):
-        raise ConfigError(
-            f"--precision is {options.precision}, and a baseline such as {run.path} has none: leave it out"
-        )
     scorer = open_scorer(run.path, options.device, options.precision)
     if scorer.features or scorer.join:  # of all members of an ensemble
         inputs = tuple(feature for feature in scorer.features if not feature.in_text)

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
-from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.arguments import CommandParser, check_out, within
 from genre_lightning.commands.film_fields import add_field_option, fields_of, film_of
 from genre_lightning.commands.tag import decoded
 from genre_lightning.compat import import_lightning
-from genre_lightning.errors import check_all, problems_of
+from genre_lightning.errors import check_all
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.explain.attribution import LARGEST_STEPS
 from genre_lightning.files import check_output, naming_the_fix, write_json
 from genre_lightning.progress import answer_json, require_output, say, task_progress
-from genre_lightning.runs import RunDirectory, check_spare, open_run
+from genre_lightning.runs import RunDirectory, open_run
 
 if TYPE_CHECKING:
     from genre_lightning.explain.explainer import Explainer
@@ -101,14 +101,13 @@ def _check(options: argparse.Namespace, run: RunDirectory) -> None:
                 problems.append(f"--{name} is of --top_words: add that")
         if not options.texts and not options.field:
             problems.append("there is no text: give one, in quotes, or --top_words")
-    outputs = {"--html": options.html} if options.html else {}
-    if options.html and options.html.suffix not in (".html", ".htm"):
-        problems.append(f"--html {options.html} does not end in .html: give such a file")
-    elif options.html:
-        problems += problems_of([partial(check_spare, options.html, "--html", run=run)])
+    checks = []
+    if options.html:
+        checks.append(partial(check_out, options.html, ".html", ".htm", run=run, option="--html"))
     if options.top_words:
         outputs = {"top_words.json": run.evaluation(options.split or "validation").top_words, "report": run.report}
-    check_all((partial(check_output, path, name) for name, path in outputs.items()), problems)
+        checks += [partial(check_output, path, name) for name, path in outputs.items()]
+    check_all(checks, problems)
 
 
 def _explain_texts(explainer: Explainer, options: argparse.Namespace, fields: dict[str, str]) -> None:

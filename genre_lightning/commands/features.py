@@ -65,7 +65,7 @@ def posters(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     check_out(options.out, ".parquet", reads=filter(None, (options.csv,)))
     if not options.folder.is_dir():
-        raise ConfigError(f"there is no folder {options.folder}: name the folder of the posters")
+        raise ConfigError(f"no such folder: {options.folder}: name the folder of the posters")
     from genre_lightning.features.posters import find_posters, poster_files
 
     found, strangers = find_posters(options.folder, poster_files(options.csv) if options.csv else None)

@@ -208,7 +208,7 @@ class MovieDataModule(LightningDataModule):
             )
         # optimizer steps done are the whole state: an epoch has the same number of them on any number of ranks
         self._sampler.load_state_dict({"epoch": 0, "step": self.trainer.global_step})
-        if self._restored_micro_batches is not None and self.trainer.limit_train_batches == 1.0:
+        if self._restored_micro_batches is not None:
             _take_place(self.trainer, self._sampler, self._restored_micro_batches)
         self._restored_micro_batches = None
         return self._loader(self.dataset("train"), self._sampler, StepLoader)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from genre_lightning.config.trainer import step_problems
 from genre_lightning.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
 
 _OPTIONS = ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs", "fast_dev_run",
             "gradient_clip_algorithm", "accumulate_grad_batches")  # fmt: skip
@@ -34,7 +30,7 @@ def check_trainer(trainer: Trainer) -> None:
     if isinstance(options["accumulate_grad_batches"], PlannedMicroBatches):
         options["accumulate_grad_batches"] = 1
     problems = step_problems(options)
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector, where mypy cannot see
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
         problems.append(
             "GradientAccumulationScheduler would cut steps into other parts than are planned from "

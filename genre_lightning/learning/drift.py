@@ -16,7 +16,7 @@ from scipy.stats import chi2, fisher_exact, norm, poisson
 from genre_lightning.data.cells import MAX_CELL_CHARACTERS
 from genre_lightning.data.familiarity import Familiar, words_in
 from genre_lightning.evaluation.bootstrap import film_weights, holm, threshold_free_samples
-from genre_lightning.metrics import BoolArray, FloatArray
+from genre_lightning.metrics import BoolArray, FloatArray, IntArray
 
 Advice = Literal["nothing", "refit thresholds", "continue training"]
 
@@ -294,7 +294,7 @@ def compare_calibration(
     ]
 
 
-def _poisson_tails(expected: FloatArray, observed: Any, films: int) -> FloatArray:
+def _poisson_tails(expected: FloatArray, observed: IntArray, films: int) -> FloatArray:
     """Return two-sided p-values, (genres,), of counts under the Poisson distribution."""
     common = expected > films / 2
     mean, count = np.where(common, films - expected, expected), np.where(common, films - observed, observed)

@@ -166,8 +166,7 @@ def put_back(settings: list[dict[str, Any]], scheduler: LambdaLR) -> None:
         scheduler: Knows the steps done and the factors of the configured schedule.
     """
     scheduler.base_lrs = [group["initial_lr"] for group in settings]
-    factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
-    for group, own, factor in zip(scheduler.optimizer.param_groups, settings, factors, strict=True):
+    for group, own, factor in zip(scheduler.optimizer.param_groups, settings, scheduler.lr_lambdas, strict=True):
         group.update(own)
-        group["lr"] = own["initial_lr"] * factor
+        group["lr"] = own["initial_lr"] * factor(scheduler.last_epoch)
     scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]

@@ -69,8 +69,9 @@ class _Rising(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rates = [float(group.get("initial_lr", group["lr"])) for group in trainer.optimizers[0].param_groups]
         module: Any = pl_module
+        lr, _ = module.learning_rates()
         # every part keeps its ratio to what model.lr sets, which need not be the first part's
-        self._ratios = [rate / module.learning_rates()[0] for rate in rates]
+        self._ratios = [rate / lr for rate in rates]
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
