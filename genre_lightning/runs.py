@@ -385,7 +385,7 @@ class RunDirectory:
             raise damaged(self.config, error, fix) from None
 
     def trained_on(self) -> Iterator[Path]:
-        """Yield the film files and joined files of a run, or of the members of an ensemble, as its configuration has them.
+        """Yield the film and joined files of a run, or of an ensemble's members, as the configuration names them.
 
         Raises:
             CheckpointError: An ensemble is damaged, or a member is not there.
