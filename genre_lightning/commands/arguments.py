@@ -68,7 +68,7 @@ def check_out(
     Raises:
         ConfigError: With the fix.
     """
+    check_output(path, option)
     if path.suffix not in endings:
         raise ConfigError(f"{option} {path} does not end in {' or '.join(endings)}: give such a file")
-    check_output(path, option)
     check_spare(path, option, reads, run)
