@@ -1,7 +1,10 @@
 """Sweeps of Weights & Biases: their configuration, and a trial in the environment of an agent."""
 
+import os
+import subprocess
+import sys
+
 import pytest
-import wandb
 import yaml
 from made_runs import refused
 from small_run import SMALL
@@ -46,19 +49,20 @@ def test_conditions_are_refused(sample_csv, tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_a_trial_of_an_agent_is_the_sweeps_run(sample_csv, tmp_path, monkeypatch, capfd):
-    wandb.teardown()  # an agent's process is new, and one that has had a run keeps the settings that it began with
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
-    monkeypatch.setenv("WANDB_RUN_ID", "trial456")
+def test_a_trial_of_an_agent_is_the_sweeps_run(sample_csv, tmp_path):
+    # an agent's process is new, and one that has had a run keeps the settings that it began with
+    environment = {**os.environ, "WANDB_SWEEP_ID": "sweep123", "WANDB_RUN_ID": "trial456"}
     # the agent's form: Python's texts of the values
     agent = ["--model.lr=0.0007", "--model.unfreeze=None", "--model.packing=True", "--trainer.max_epochs=1"]
     words = [f"--data.csv={sample_csv}", f"--run_dir={tmp_path / 'sweep'}", *SMALL, "--data.max_films=120"]
-    assert main(["fit", *words, *agent]) == 0
+    command = [sys.executable, "-m", "genre_lightning", "fit", *words, *agent]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     run = RunDirectory(tmp_path / "sweep" / "trial456")
     assert run.settings()["model"]["init_args"]["lr"] == 0.0007
     assert run.read_state().wandb_id == "trial456"
     assert not run.evaluation("test").path.exists()
-    shown = next(line for line in capfd.readouterr().err.splitlines() if "wandb sync" in line)
+    shown = next(line for line in done.stderr.splitlines() if "wandb sync" in line)
     pattern = shown.partition("wandb sync ")[2].rstrip("'")
     folders = list(tmp_path.glob(pattern.removeprefix(f"{tmp_path}/")))
     assert len(folders) == 1
