@@ -11,7 +11,13 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    Callback,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+)
 from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader
 
@@ -249,6 +255,30 @@ def test_what_a_trainer_must_not_do_is_refused(parts, trainer, options, named):
 def test_a_callback_that_would_cut_steps_otherwise_is_refused(parts, trainer):
     with pytest.raises(ConfigError, match="GradientAccumulationScheduler would cut steps"):
         trainer(GradientAccumulationScheduler({0: 1, 1: 4})).fit(*parts())
+
+
+def test_a_callback_that_freezes_the_backbone_is_refused(parts, trainer):
+    with pytest.raises(ConfigError, match=r"BackboneFinetuning.*set lora, unfreeze"):
+        trainer(BackboneFinetuning(1)).fit(*parts())
+
+
+def test_a_loss_of_ones_own_is_passed_again_to_a_training_from_its_checkpoint(parts, trainer, tmp_path):
+    def soft(logits, targets, pos_weight):
+        return (logits.sigmoid() - targets).square().mean(dim=1)
+
+    def saving():
+        return ModelCheckpoint(tmp_path / "saved", filename="kept")
+
+    model, data = parts(loss=soft)
+    trainer(saving(), max_steps=2).fit(model, data)
+    path = (tmp_path / "saved/kept.ckpt").rename(tmp_path / "kept.ckpt")
+    alone = DistilBertClassifier.load_from_checkpoint(path, weights_only=True)
+    with pytest.raises(ConfigError, match="from Python pass the function itself"):
+        trainer(saving(), max_steps=3).fit(alone, data, ckpt_path=path, weights_only=True)
+    again = DistilBertClassifier.load_from_checkpoint(path, weights_only=True, loss=soft)
+    continued = trainer(saving(), max_steps=3)
+    continued.fit(again, data, ckpt_path=path, weights_only=True)
+    assert continued.global_step == 3
 
 
 def test_one_trainer_fits_one_data_module_after_another(parts, trainer):

@@ -39,7 +39,7 @@ def import_feedback(arguments: Sequence[str]) -> int:
     _add_place(parser)
     parser.add_argument("--user", help="who labelled the rows without a name in their column user")
     parser.add_argument("--new_genres", action="store_true", help="keep genres that the run does not know")
-    parser.add_argument("--encoding", default="utf-8", help="of the file's text (default: utf-8)")
+    parser.add_argument("--encoding", "--data.encoding", default="utf-8", help="of the file's text (default: utf-8)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(list(arguments))
     database, genres = _place(options)

@@ -78,8 +78,8 @@ class DataOptions:
             it to the user. Who may write to a cache can change what others train on.
     """
 
-    csv: Path
-    older_csv: list[Path] | None = None
+    csv: Path | str
+    older_csv: list[Path | str] | None = None
     reader: str | Callable[..., Any] | None = None
     columns: ColumnNames | None = None
     genre_format: GenreFormat = "auto"
@@ -108,7 +108,7 @@ class DataOptions:
     global_batch_size: Annotated[int, at_least(1, 10**7)] = 32
     micro_batch_tokens: Annotated[int | None, at_least(1, 10**9)] = None
     num_workers: Annotated[int, at_least(0, 1024)] = 0
-    cache_dir: Path | None = None
+    cache_dir: Path | str | None = None
     cache_group_writable: bool = False
 
     def __post_init__(self) -> None:

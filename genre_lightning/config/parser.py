@@ -74,11 +74,11 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, ArgumentPa
     named = check_arguments(words)
     models = named.get("model", [])
     base = _model_base(models)
-    if WANTS_HELP & set(words):  # shows the options of the one model that is meant
-        base, words = OPTIONS.get(class_path(models[-1]) if models else "", OPTIONS[_DEFAULT]), ["--help"]
+    if asked := _asked(words):  # shows the options of the one model that is meant
+        base, words = OPTIONS.get(class_path(models[-1]) if models else "", OPTIONS[_DEFAULT]), [asked]
     else:  # no default of the parser's: its options would stay when a file or a word names another model
         words = [f"--model={models[-1] if models else _DEFAULT}", *words]
-    trainer = _trainer(objects=words != ["--help"] and _names_object(words, named))
+    trainer = _trainer(objects=not asked and _names_object(words, named))
 
     def read() -> tuple[Namespace, ArgumentParser]:
         parser = _parser(command, base, trainer)
@@ -88,6 +88,16 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, ArgumentPa
     # one name for each class, or a run would seem to be of another model
     config.model.class_path = class_path(config.model.class_path)
     return config, parser
+
+
+def _asked(words: Sequence[str]) -> str | None:
+    """Return the option that asks for the help of the whole command, or of a group of the model's options."""
+    for word, after in zip(words, [*words[1:], "--"], strict=True):
+        if word in WANTS_HELP or (word == "--model.help" and after.startswith("-")):
+            return "--help"
+        if word.startswith("--model.") and word.endswith(".help") and word != "--model.help":
+            return word
+    return None  # also for the help of a class, such as --model.help LlamaQLoraClassifier, which the parser gives
 
 
 def parse_model(settings: Any) -> tuple[Namespace, ArgumentParser]:

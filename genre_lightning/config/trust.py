@@ -124,7 +124,7 @@ def function(path: str, option: str) -> Callable[..., Any]:
     if not is_trusted(path):
         raise ConfigError(
             f"{option} is {path}, and only functions of packages that you trust are called: leave it out"
-            f"{or_trust(path)}"
+            f"{or_trust(path)}, or from Python pass the function itself"
         )
     found = _import(path, option)
     if not callable(found) or not is_trusted(f"{getattr(found, '__module__', '')}."):

@@ -71,7 +71,7 @@ def _check_content(path: Path, kind: FileKind) -> None:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from None
     if not head:
-        raise DataError(f"{path} is empty: download it again, or give another file with --data.csv")
+        raise DataError(f"{path} is empty: write it again, or give another file")
     _check_head(path, kind, head)
     if kind.endswith(".gz"):
         if not head.startswith(b"\x1f\x8b"):

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import BaseFinetuning, GradientAccumulationScheduler
 
 from genre_lightning.config.trainer import step_problems
 from genre_lightning.errors import ConfigError
 
 _OPTIONS = ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs", "fast_dev_run",
             "gradient_clip_algorithm", "accumulate_grad_batches")  # fmt: skip
+
+_CALLBACKS = {
+    GradientAccumulationScheduler: "GradientAccumulationScheduler would cut steps into other parts than are planned "
+    "from data.global_batch_size: leave it out",
+    BaseFinetuning: "callbacks that freeze the backbone, such as BackboneFinetuning, look for it before it is built: "
+    "leave them out, and set lora, unfreeze or layer_lr_decay in the model",
+}
+"""What a callback of a kind would break, and the fix."""
 
 
 class PlannedMicroBatches(int):
@@ -31,10 +39,6 @@ def check_trainer(trainer: Trainer) -> None:
         options["accumulate_grad_batches"] = 1
     problems = step_problems(options)
     callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector, where mypy cannot see
-    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
-        problems.append(
-            "GradientAccumulationScheduler would cut steps into other parts than are planned from "
-            "data.global_batch_size: leave it out"
-        )
+    problems += [problem for kind, problem in _CALLBACKS.items() if any(isinstance(one, kind) for one in callbacks)]
     if problems:
         raise ConfigError("; and ".join(problems))

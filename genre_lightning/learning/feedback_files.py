@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.data.csv_rows import MisfitRow
-from genre_lightning.data.tables import read_rows
+from genre_lightning.data.tables import header_of, read_rows
 from genre_lightning.errors import ConfigError, DataError, one_line
 from genre_lightning.escapes import SEPARATOR, join_names, json_line, original_cell, split_names
 from genre_lightning.files import parse_json, write_csv, write_text
@@ -100,8 +100,9 @@ def read_labels(
     """
     rows: list[Feedback] = []
     problems: list[str] = []
-    empty = 0
+    empty, unknown = 0, False
     time = now()
+    _check_columns(path, encoding)
     for number, row in enumerate(read_rows(path, ["genres"], encoding=encoding), start=1):
         if number > _MAX_ROWS:
             raise DataError(f"{path} has more than {_MAX_ROWS:,} rows: split it into several files")
@@ -113,6 +114,7 @@ def read_labels(
             feedback = _feedback_of(cells, known, user, time, new_genres)
         except ValueError as error:
             problems.append(f"row {number}: {error}")
+            unknown |= isinstance(error, UnknownGenreError)
             continue
         if feedback is None:
             empty += 1
@@ -122,7 +124,7 @@ def read_labels(
             rows.append(feedback)
     if problems:
         more = f"; and {len(problems) - _SHOWN_PROBLEMS:,} more rows" if len(problems) > _SHOWN_PROBLEMS else ""
-        fix = "correct them" + ("" if new_genres else ", or keep new genres with --new_genres")
+        fix = "correct them" + (", or keep new genres with --new_genres" if unknown else "")
         shown = "; ".join(map(one_line, problems[:_SHOWN_PROBLEMS]))
         raise DataError(f"{path} has rows that cannot be used ({shown}{more}): {fix}; nothing is stored")
     if not rows:
@@ -131,6 +133,24 @@ def read_labels(
             "into the column genres"
         )
     return Labels(rows, empty)
+
+
+def _check_columns(path: Path, encoding: str) -> None:
+    """Refuse a file that is missing, or whose columns are not those of labels.
+
+    Raises:
+        DataError: With the fix.
+    """
+    columns = "write a column genres beside a column text or overview, as 'genre-lightning queue' does"
+    if not path.is_file():
+        raise DataError(f"no such file: {path}: give a filled-in queue or another table of labels")
+    header = header_of(path, ["genres"], encoding)
+    for needed in ({"genres"}, {"text", "overview"}):
+        if header and needed.isdisjoint(header):
+            raise DataError(
+                f"{path} has no column {' or '.join(sorted(needed))}; its header is: "
+                f"{one_line(', '.join(header[:30]))[:400]}: {columns}"
+            )
 
 
 def _feedback_of(

@@ -137,7 +137,7 @@ def test_a_person_is_forgotten(run, tmp_path, capfd):
         ([{"text": "One.", "genres": "", "user": "a"}], ["no labelled film", "'none'"]),
         ([{"text": "One.", "genres": "War", "user": "a", "time": "soon"}], ["row 1", "'soon'"]),
         ([{"text": "x" * 65_537, "genres": "War", "user": "a"}], ["row 1", "65,536"]),
-        ([{"text": "One.", "user": "a"}], ["genres"]),
+        ([{"text": "One.", "user": "a"}], ["no column genres", "genre-lightning queue"]),
     ],
 )
 def test_a_bad_row_is_named_and_nothing_is_stored(run, tmp_path, capfd, rows, words):
@@ -146,6 +146,17 @@ def test_a_bad_row_is_named_and_nothing_is_stored(run, tmp_path, capfd, rows, wo
     before = everything_under(tmp_path)
     refused(capfd, ["feedback", "import", path, "--run", run], *words)
     assert everything_under(tmp_path) == before
+
+
+def test_a_file_of_labels_that_is_missing_or_of_another_form_is_refused(run, tmp_path, capfd):
+    refused(capfd, ["feedback", "import", str(tmp_path / "no.csv"), "--run", str(run)], "no such file", "queue")
+    path = table(tmp_path / "plots.csv", {"plot": "One.", "genres": "War", "user": "a"})
+    expected = "no column overview or text; its header is: plot, genres, user"
+    refused(capfd, ["feedback", "import", str(path), "--run", str(run)], expected)
+    path = tmp_path / "l.csv"
+    path.write_bytes("text,genres,user\nCafé.,War,a\n".encode("cp1252"))
+    refused(capfd, ["feedback", "import", str(path), "--run", str(run)], "--data.encoding", "windows-1252")
+    assert main(["feedback", "import", str(path), "--run", str(run), "--data.encoding", "windows-1252"]) == 0
 
 
 def test_new_genres_are_kept_when_they_are_asked_for(run, tmp_path, capfd):

@@ -58,6 +58,26 @@ def test_the_help_of_a_training_does_without_numpy_and_rich(command):
 
 
 @pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--model.help"], "--model.backbone"),
+        (["--model.help", "--seed", "1"], "--model.backbone"),
+        (["--model.help", "LlamaQLoraClassifier"], "--model.quantization"),
+        (["--model.lora.help"], "--model.lora.rank"),
+        (["--model.adapter.help"], "--model.adapter.method"),
+        (["--model", "LlamaQLoraClassifier", "--model.lora.help"], "--model.lora.rank"),
+        (["--wandb.help"], "--wandb.project"),
+        (["--data.join.help"], "--data.join.file"),
+    ],
+)
+def test_the_help_of_a_group_of_options(words, option, capfd):
+    with pytest.raises(SystemExit) as leaving:
+        parse("fit", words)
+    assert leaving.value.code == 0
+    assert option in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["fit", "--data.max_tokns", "9"], "max_tokns"),
