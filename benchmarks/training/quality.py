@@ -3,22 +3,26 @@
     python benchmarks/training/quality.py [--films 8000] [--seeds 3]        (make bench-quality)
 
 MOVIES_CSV and ENCODER_DIR as in bench.py. The sides start from the same weights and train on the same films with the
-same optimizer; a seed gives each its order of films and its dropout. The noise is what seeds make: the standard error
-of the difference between two sides' means, by Welch. Padded to 256 the peer sees the films of dynamic padding in the
-same steps, and takes hours for it, so it is judged only if --sides names it.
+same optimizer; a seed gives each its order of films and its dropout. The noise is what seeds make: intervals of the
+difference between two sides' means are Welch's, for 95%. Seeds that the kept result has are not trained again. Padded
+to 256 the peer sees the films of dynamic padding in the same steps, and takes hours for it, so it is judged only if
+--sides names it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from results import FOLDER, keep, name_of
+from scipy import stats
 from suites import (
     DYNAMIC,
     GROUPED,
@@ -37,11 +41,13 @@ sys.path.append(str(Path(__file__).parent.parent))
 
 from machine import machine  # a script's own folder is all that Python looks in
 
+NAME = "training_quality_cpu"
 
-def difference(ours: list[float], theirs: list[float]) -> tuple[float, float]:
-    """Return the difference of two sides' means and its standard error (Welch, 1947); at least two seeds of each."""
-    error = (statistics.variance(ours) / len(ours) + statistics.variance(theirs) / len(theirs)) ** 0.5
-    return statistics.mean(ours) - statistics.mean(theirs), error
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Return the difference of two sides' means and its 95% interval (Welch, 1947); at least two seeds of each."""
+    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    return statistics.mean(ours) - statistics.mean(theirs), float(interval.low), float(interval.high)
 
 
 def table(found: dict[str, list[float]], steps: int) -> str:
@@ -53,29 +59,22 @@ def table(found: dict[str, list[float]], steps: int) -> str:
         lines.append(f"{name_of(side):32} {statistics.mean(values):7.4f} {spread}  {seeds}")
     for side, values in found.items():
         if side != OURS and len(values) > 1 and len(found.get(OURS, [])) > 1:
-            gap, error = difference(found[OURS], values)
-            lines.append(f"{OURS} is {gap:+.4f} from {name_of(side)}, standard error {error:.4f}")
+            gap, low, high = difference(found[OURS], values)
+            lines.append(f"{OURS} is {gap:+.4f} [{low:+.4f}, {high:+.4f}] from {name_of(side)}")
     return "\n".join(lines)
 
 
-def judge(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Return the validation mAP of each side by seed, with the films and steps of an epoch."""
-    # a tenth of the films are validation's and a tenth test's
-    words = [*options_of("encoder", options, folder), f"--data.max_films={options.films * 5 // 4}"]
-    films = prepare_films(words)
-    found: dict[str, list[float]] = {side: [] for side in options.sides}
-    steps = 0
-    for seed in range(options.seeds):
-        for side in options.sides:
-            figures: dict[str, Any] = run_worker(Job(side, words, 0, 0, seed, options.threads))
-            found[side].append(figures["map_macro"])
-            steps = figures["steps"]
-            print(f"  seed {seed}  {side:16} {steps:,} steps  mAP {figures['map_macro']:.4f}", flush=True)
-    return {"epoch_films": films, "steps": steps, "map_macro": found}
+def read_kept(path: Path, like: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the mAP of each side and seed that a kept result has, if it was made in the same way on the same CPU."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    same = all(kept.get(name) == like[name] for name in ("precision", "files", "epoch_films"))
+    if not same or kept["machine"]["processor"] != like["machine"]["processor"]:
+        return {}
+    return kept["map_macro"]
 
 
 def main() -> int:
-    """Judge the sides and keep the result."""
+    """Judge the sides with the seeds that are missing, and keep the result after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=int, default=8000, help="of an epoch")
     parser.add_argument("--seeds", type=int, default=3)
@@ -85,15 +84,25 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder of the result; the project's with real films and encoder")
     options = parser.parse_args()
     options.device, options.precision, options.batch, options.compile = "cpu", None, None, False
-    before = machine(options.device)
+    out = options.out or (FOLDER if is_whole(options) else None)
+    result = {"date": date.today().isoformat(), "machine": machine(options.device), "precision": precision_of(options),
+              "files": files_of(options)}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        found = judge(options, Path(folder))
-    text = table(found["map_macro"], found["steps"])
-    print(text)
-    result = {"date": date.today().isoformat(), "machine": before, "precision": precision_of(options),
-              "files": files_of(options), **found}  # fmt: skip
-    if out := options.out or (FOLDER if is_whole(options) else None):
-        keep(out / "training_quality_cpu", "Validation mAP of each side", result, text)
+        # a tenth of the films are validation's and a tenth test's
+        words = [*options_of("encoder", options, Path(folder)), f"--data.max_films={options.films * 5 // 4}"]
+        result["epoch_films"] = prepare_films(words)
+        found = read_kept(out / f"{NAME}.json", result) if out else {}
+        missing = [(seed, side) for seed in range(options.seeds) for side in options.sides
+                   if str(seed) not in found.get(side, {})]  # fmt: skip
+        for seed, side in missing:
+            figures: dict[str, Any] = run_worker(Job(side, words, 0, 0, seed, options.threads))
+            found.setdefault(side, {})[str(seed)] = figures["map_macro"]
+            print(f"  seed {seed}  {side:16} {figures['steps']:,} steps  mAP {figures['map_macro']:.4f}", flush=True)
+            result |= {"steps": figures["steps"], "map_macro": found}
+            text = table({name: list(found[name].values()) for name in SIDES if name in found}, figures["steps"])
+            if out:
+                keep(out / NAME, "Validation mAP of each side", result, text)
+    print(text if missing else "every seed of these sides is in the kept result")
     return 0
 
 

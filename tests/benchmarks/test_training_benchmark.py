@@ -102,11 +102,14 @@ def test_a_training_that_ends_before_its_timed_steps_has_no_metrics():
 
 def test_the_difference_of_two_sides_is_welchs():
     ours, theirs = [0.48, 0.50, 0.49], [0.47, 0.495]
-    gap, error = difference(ours, theirs)
+    gap, low, high = difference(ours, theirs)
+    error = (statistics.variance(ours) / 3 + statistics.variance(theirs) / 2) ** 0.5
     assert gap / error == pytest.approx(stats.ttest_ind(ours, theirs, equal_var=False).statistic)
+    assert low < gap < high
+    assert gap - low == pytest.approx(high - gap)
     text = quality_table({OURS: ours, GROUPED: theirs, DYNAMIC: [0.5]}, 518)
     assert f"{statistics.mean(ours):7.4f}" in text
-    assert f"{gap:+.4f} from Trainer, {GROUPED}, standard error {error:.4f}" in text
+    assert f"{gap:+.4f} [{low:+.4f}, {high:+.4f}] from Trainer, {GROUPED}" in text
     assert f"from Trainer, {DYNAMIC}" not in text  # one seed has no noise to compare with
 
 
@@ -153,10 +156,14 @@ def test_bench_at_small_size(tmp_path):
 @pytest.mark.thorough
 def test_quality_at_small_size(tmp_path):
     words = ("--small", "--films", 200, "--seeds", 2, "--sides", OURS, GROUPED)
-    run("benchmarks/training/quality.py", *words, "--out", tmp_path)
+    out = run("benchmarks/training/quality.py", *words, "--out", tmp_path)
     kept = json.loads((tmp_path / "training_quality_cpu.json").read_text())
     assert set(kept["map_macro"]) == {OURS, GROUPED}
-    assert all(len(values) == 2 and all(0 < v < 1 for v in values) for values in kept["map_macro"].values())
+    assert all(set(values) == {"0", "1"} for values in kept["map_macro"].values())
+    assert all(0 < value < 1 for values in kept["map_macro"].values() for value in values.values())
+    assert out.count("  seed ") == 4
+    words = ("--small", "--films", 200, "--seeds", 3, "--sides", OURS)
+    assert run("benchmarks/training/quality.py", *words, "--out", tmp_path).count("  seed ") == 1
 
 
 @pytest.mark.thorough
