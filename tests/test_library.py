@@ -252,6 +252,28 @@ def test_what_a_trainer_must_not_do_is_refused(parts, trainer, options, named):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("limit", [1e-3, 1e3, None])
+def test_gradients_are_clipped_by_their_global_norm(parts, trainer, limit):
+    class Gradients(Callback):
+        def __init__(self):
+            self.before, self.after = [], []
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            self.before.append([p.grad.clone() for p in pl_module.parameters()])
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.after.append([p.grad.clone() for p in pl_module.parameters()])
+
+    seen = Gradients()
+    trainer(seen, enable_checkpointing=False, max_steps=2, gradient_clip_val=limit).fit(*parts())
+    assert len(seen.before) == 2
+    for before, after in zip(seen.before, seen.after, strict=True):
+        norm = torch.cat([gradient.flatten() for gradient in before]).norm()
+        factor = min(float(limit / norm), 1.0) if limit else 1.0
+        for old, new in zip(before, after, strict=True):
+            torch.testing.assert_close(new, factor * old, rtol=1e-4 if factor < 1 else 0, atol=0)
+
+
 def test_a_callback_that_would_cut_steps_otherwise_is_refused(parts, trainer):
     with pytest.raises(ConfigError, match="GradientAccumulationScheduler would cut steps"):
         trainer(GradientAccumulationScheduler({0: 1, 1: 4})).fit(*parts())

@@ -269,8 +269,11 @@ class StepwiseModule(LightningModule):
         """Clip by the global norm, log the norm before it, and stop when it stays not finite."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = gradient_clip_val if gradient_clip_val else float("inf")
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        of_shards = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = of_shards.full_tensor() if isinstance(of_shards, DTensor) else of_shards
+        # below the limit gradients would be multiplied by one; a host that computes has the norm at hand to see it
+        if norm.device.type != "cpu" or not norm < 0.999 * limit:
+            nn.utils.clip_grads_with_norm_(parameters, limit, of_shards)
         self.finite_steps.update(self.sums.loss, norm, self.trainer.global_step)
         # a host that computes has the numbers at hand; for a device it would have to wait
         if self.is_logged_step() or self.finite_steps.counts.device.type == "cpu":

@@ -129,7 +129,7 @@ def text_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
     if ends is not None and _flash_takes(value):
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # x[0] would copy gradients
         dropout, scaling = kwargs.get("dropout", 0.0), kwargs.get("scaling")
         # the tail may be longer than all texts; the kernel takes 128 tokens at once anyway
         longest = max(slots.shape[1], _TOKENS_MULTIPLES["cuda"])
@@ -137,14 +137,14 @@ def text_attention(
         return mixed[None], None
 
     if groups is not None:
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # x[0] would copy gradients
         dropout, scaling = kwargs.get("dropout", 0.0), kwargs["scaling"]
         mixed = attention_in_groups(q, k, v, groups, dropout=dropout, scaling=scaling, training=module.training)
         return mixed[None], None
 
     def apart(states: Tensor) -> Tensor:
         heads, _, width = states.shape[1:]
-        chosen = states[0].index_select(1, slots.flatten())
+        chosen = states.squeeze(0).index_select(1, slots.flatten())
         return chosen.view(heads, *slots.shape, width).transpose(0, 1)
 
     mask = None if slot_mask is None else slot_mask[:, None, None, :]
@@ -276,6 +276,6 @@ def last_tokens(states: Tensor, batch: dict[str, Tensor]) -> Tensor:
         batch: Batch of the data module, with `last_tokens` if packed, else with `attention_mask`, padded on the right.
     """
     if "last_tokens" in batch:
-        return states[0].index_select(0, batch["last_tokens"]).float()
+        return states.squeeze(0).index_select(0, batch["last_tokens"]).float()
     last = batch["attention_mask"].sum(dim=1) - 1
     return states[torch.arange(len(states), device=states.device), last].float()
