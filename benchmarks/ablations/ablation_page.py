@@ -146,6 +146,7 @@ def write_page(suite: Suite, folder: Path) -> list[Path]:
     dates = sorted({found["date"] for found in results.values()})
     on = sorted({_machine(found["machine"]) for found in results.values()})
     rows = sum(experiment.seeds for experiment in suite.experiments)
+    mixed = " CPU seconds of rows from different processors do not compare." if len(on) > 1 else ""
     left = f" {rows - len(results)} of the {rows} runs have not been made." if len(results) < rows else ""
     parts = [
         f"# {suite.title}",
@@ -153,7 +154,7 @@ def write_page(suite: Suite, folder: Path) -> list[Path]:
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {'; '.join(on)}. Metrics of the test films at the "
         "thresholds fitted on validation, one for each genre. Intervals are those of the paired bootstrap over test "
         "films; a difference in bold has p < "
-        f"0.05, uncorrected for the number of rows.{left}",
+        f"0.05, uncorrected for the number of rows.{mixed}{left}",
         table(suite, results),
     ]
     figure = plot(suite, results)
