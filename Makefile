@@ -80,7 +80,7 @@ types: $(STAMP) ## mypy
 	$(BIN)/mypy
 
 docs: $(STAMP) ## the documentation's site, into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 dist: $(STAMP) ## build the sdist and the wheel into dist/, and check them
 	rm -rf dist

@@ -252,6 +252,43 @@ def test_what_a_trainer_must_not_do_is_refused(parts, trainer, options, named):
     assert "\n" not in str(refused.value)
 
 
+def test_the_moving_average_is_evaluated_and_saved_whenever(parts, trainer, tmp_path):
+    """Also in a checkpoint that Lightning's own callback writes between the hooks of a validation."""
+
+    class Scores(Callback):
+        def __init__(self):
+            self.by_step = {}
+
+        def on_validation_end(self, trainer, pl_module):
+            self.by_step[trainer.global_step] = float(trainer.callback_metrics["val/loss"])
+
+    scores = Scores()
+    saved = ModelCheckpoint(tmp_path / "saved", "{step}", monitor="val/loss", save_top_k=-1)
+    model, data = parts(ema_decay=0.9)
+    plain = trainer(scores, saved, max_epochs=2, val_check_interval=5, num_sanity_val_steps=0)
+    plain.fit(model, data)
+    by_step = dict(scores.by_step)
+    assert len(by_step) == 6
+    validated = plain.validate(model, data, verbose=False)[0]["val/loss"]
+    assert validated == pytest.approx(by_step[2 * STEPS], rel=1e-6)
+    tested = plain.test(model, data, verbose=False)[0]["test/loss"]
+    # from each checkpoint the weights that were evaluated, and a training that goes on as it did
+    for step, score in by_step.items():
+        path = tmp_path / f"saved/step={step}.ckpt"
+        loaded = DistilBertClassifier.load_from_checkpoint(path, weights_only=True)
+        found = trainer().validate(loaded, data, verbose=False)
+        assert found[0]["val/loss"] == pytest.approx(score, rel=1e-6), step
+        again = plain.validate(model, data, ckpt_path=path, weights_only=True, verbose=False)
+        assert again[0]["val/loss"] == found[0]["val/loss"], step
+    again, data = parts(ema_decay=0.9)
+    middle = (tmp_path / f"saved/step={STEPS - 5}.ckpt").rename(tmp_path / "middle.ckpt")
+    shutil.rmtree(tmp_path / "saved")
+    saved = ModelCheckpoint(tmp_path / "saved", "{step}", monitor="val/loss", save_top_k=-1)
+    resumed = trainer(saved, max_epochs=2, val_check_interval=5, num_sanity_val_steps=0)
+    resumed.fit(again, data, ckpt_path=middle, weights_only=True)
+    assert resumed.test(again, data, verbose=False)[0]["test/loss"] == tested
+
+
 @pytest.mark.parametrize("limit", [1e-3, 1e3, None])
 def test_gradients_are_clipped_by_their_global_norm(parts, trainer, limit):
     class Gradients(Callback):

@@ -52,8 +52,8 @@ class ClassifierOptions:
         warmup_fraction: Fraction of all optimizer steps in which the learning rate rises from 0.
         schedule: Course of the learning rate after that: "linear" or "cosine" to 0, or "constant".
         beta2: AdamW's second moment decay.
-        seed: Random seed for new weights, dropout and the order of the films; null takes that of the run (--seed; 0 in
-            Python).
+        seed: Random seed for new weights, dropout and the order of the films; null takes the run's --seed, or in Python
+            that of seed_everything (0 without it).
         fusion: How the inputs of data.features join the text in the head: by a "gate" that depends on all of them, or
             side by side ("concat").
         teacher: A run, an ensemble, or a table of 'genre-lightning folds', whose probabilities of the training films

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -68,6 +69,8 @@ class StepwiseModule(LightningModule):
         super().__init__()
         self.row: dict[str, Any] = {}
         """Metrics of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
+        self.averaged = False
+        """Whether the weights at hand are the moving average, and the optimizer's state holds those of the last step."""
         self._settings: list[list[dict[str, Any]]] = []
 
     def model_step(self, batch: Batch) -> StepOutput:
@@ -188,6 +191,7 @@ class StepwiseModule(LightningModule):
         """Go back from a checkpoint's averaged weights to those of its last step."""
         for optimizer in self.trainer.optimizers:
             exchange(optimizer)
+        self.averaged = False
         if (decay := self.options.ema_decay) is not None:
             rank_zero_only(say)(f"evaluated, kept and exported: the moving average of the weights (ema_decay {decay})")
             return
@@ -196,16 +200,24 @@ class StepwiseModule(LightningModule):
 
     def on_validation_start(self) -> None:
         """Evaluate the averaged weights."""
-        self._exchange_average()
+        self._take_average(True)
 
     def on_validation_end(self) -> None:
         """Train on with those of the last step."""
-        self._exchange_average()
+        self._take_average(False)
 
-    def _exchange_average(self) -> None:
-        # outside of a training there are no optimizers, and weights are averaged already
-        for optimizer in self.trainer.optimizers if self.options.ema_decay is not None else []:
+    def on_fit_end(self) -> None:
+        """Leave the averaged weights to whatever evaluates the model next."""
+        self._take_average(True)
+
+    def _take_average(self, averaged: bool) -> None:
+        # an evaluation that is not a training's has weights that are averaged already
+        in_training = self.trainer.state.fn == TrainerFn.FITTING
+        if self.options.ema_decay is None or not in_training or averaged == self.averaged:
+            return
+        for optimizer in self.trainer.optimizers:
             exchange(optimizer, self.backbone, self.head)
+        self.averaged = averaged
 
     # Optimisation
 

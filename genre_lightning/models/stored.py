@@ -98,7 +98,7 @@ class StoredModule(BuiltModule):
             self.check_finite()
         kept = self.trained_names()
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
-        if self.options.ema_decay is not None and checkpoint.get("optimizer_states"):
+        if self.options.ema_decay is not None and not self.averaged and checkpoint.get("optimizer_states"):
             exchange_in_checkpoint(checkpoint, self.trainer.optimizers[0], self)
         checkpoint[CHECKPOINT_KEY] = self.checkpoint_metadata().to_json()
 
@@ -117,6 +117,7 @@ class StoredModule(BuiltModule):
         check_same_genres(metadata.genres, self.spec.genres)
         check_same_inputs(metadata.inputs, self.spec.inputs)
         check_same_tensors(self, checkpoint["state_dict"], self.trained_names())
+        self.averaged = self.options.ema_decay is not None
         self.decision = metadata.decision
         self.parent = metadata.parent
         self.sums.epoch.copy_(torch.tensor(metadata.epoch_sums, dtype=torch.float64))

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ("CHANGELOG.md", "CONTRIBUTING.md", "slurm/README.md", "benchmarks/NOTES.md")
 """Files outside of docs/ that the site shows; so are benchmarks/results/*.md and *.png."""
 
-_OUTSIDE = re.compile(r"\]\(\.\./((?:benchmarks|slurm)/[^)]+|CHANGELOG\.md|CONTRIBUTING\.md)\)")
+_OUTSIDE = re.compile(r"\]\((?:\.\./)+((?:benchmarks|slurm)/[^)]+|CHANGELOG\.md|CONTRIBUTING\.md)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
