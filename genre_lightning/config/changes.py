@@ -48,8 +48,12 @@ _ADDED = {
 }  # fmt: skip
 """Options that configurations of earlier versions lack, and the value that does what those versions did."""
 
-_OF_SPLITS = ("data.seed", "data.split", "data.max_films")
-"""Settings that would move films between splits."""
+_KEPT = {
+    ("data.seed", "data.split", "data.max_films"): "each film keeps its side of the split",
+    ("data.global_batch_size",): "the steps of its epochs are counted by it",
+    ("data.tokenizer", "data.revision", "data.vocab_size"): "its texts are read with the tokenizer that it keeps",
+}
+"""Settings that a run keeps once it has been trained, and why."""
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -136,19 +140,20 @@ def check_same_training(
         The differences that `override` lets pass.
 
     Raises:
-        ConfigError: Settings that would change the training differ, and `override` is not set; or settings that would
-            move films between the splits of a run that has been trained.
+        ConfigError: Settings that would change the training differ, and `override` is not set; or settings that a run
+            keeps once it has been trained.
         CheckpointError: The run's configuration cannot be read.
     """
     if not run.config.is_file():
         return []
     changed = differences(run.settings(), yaml.safe_load(config_text), without_effect)
-    moving = [line for line in changed if line.partition(":")[0] in _OF_SPLITS]
-    if moving and run.has_trained:
-        raise ConfigError(
-            f"{run.path} was trained with other splits ({'; '.join(moving)}), and each film keeps its side, also with "
-            "--override: take those back, or name another --run_dir"
-        )
+    for names, why in _KEPT.items():
+        kept = [line for line in changed if line.partition(":")[0] in names]
+        if kept and run.has_trained:
+            raise ConfigError(
+                f"{run.path} was trained with other settings ({'; '.join(kept)}), and {why}, also with --override: "
+                "take those back, or name another --run_dir"
+            )
     if changed and not override:
         other_ways = ", name another --run_dir, or resume with the new ones by --override"
         raise ConfigError(

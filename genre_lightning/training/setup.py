@@ -274,7 +274,8 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     if config.early_stopping.patience:
         callbacks.append(
             PatientStopping(
-                config.checkpoint.monitor,
+                reading_sha256=saving["reading_sha256"],
+                monitor=config.checkpoint.monitor,
                 patience=config.early_stopping.patience,
                 min_delta=config.early_stopping.min_delta,
                 mode="max" if better_is_higher(config.checkpoint.monitor) else "min",

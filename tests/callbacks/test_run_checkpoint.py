@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from genre_lightning.config.changes import training_digest
 from genre_lightning.distributed.checkpoint import files as checkpoint_files
@@ -11,6 +12,7 @@ from genre_lightning.errors import ConfigError, SaveError
 from genre_lightning.metrics import better_is_higher
 from genre_lightning.training.callbacks import checkpoints
 from genre_lightning.training.callbacks.checkpoints import RunCheckpoint
+from genre_lightning.training.callbacks.early_stopping import PatientStopping
 
 
 class FakeTrainer:
@@ -147,6 +149,33 @@ def test_a_save_that_fails_can_be_a_warning(tmp_path):
     trainer.failure = ""
     trainer.epoch(callback)
     assert trainer.saved == [("last.ckpt", 10)]
+
+
+def test_a_best_state_that_could_not_be_saved_does_not_count_as_best(tmp_path):
+    callback, trainer = RunCheckpoint(tmp_path, "val/loss", on_failure="warn"), FakeTrainer()
+    trainer.epoch(callback, loss=0.5)
+    trainer.failure = "the disk is full"
+    with pytest.warns(UserWarning, match="the disk is full"):
+        trainer.epoch(callback, loss=0.1)
+    assert (callback.best_score, callback.best_step) == (0.5, 5)
+    assert callback.best_failure == "the disk is full"
+    trainer.failure = ""
+    trainer.epoch(callback, loss=0.2)
+    assert callback.best_score == pytest.approx(0.2)
+    assert callback.best_step == 15
+    assert not callback.best_failure
+    assert [step for name, step in trainer.saved if name == "best.ckpt"] == [5, 15]
+
+
+@pytest.mark.parametrize(("reading", "counted"), [("a", 2), ("b", 0)])
+def test_early_stopping_compares_no_scores_of_other_texts_or_networks(reading, counted):
+    options = {"monitor": "val/loss", "patience": 3}
+    before, after = PatientStopping(reading_sha256="a", **options), PatientStopping(reading_sha256=reading, **options)
+    before.wait_count, before.best_score = 2, torch.tensor(0.1)
+    after.load_state_dict(before.state_dict())
+    assert after.wait_count == counted
+    assert bool(after.best_score == before.best_score) == (counted > 0)
+    assert after.state_key == EarlyStopping(**options).state_key
 
 
 def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path, monkeypatch):

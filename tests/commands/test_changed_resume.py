@@ -68,6 +68,19 @@ def test_overridden_settings_of_the_optimizer_are_what_is_trained_by(sample, tmp
     assert metrics["learning_rate"] == groups[0]["lr"] == 0.0001
 
 
+def test_what_a_trained_run_keeps_is_refused_also_with_override(sample, tmp_path, capfd):
+    place = tmp_path / "run"
+    assert fit(sample, place, "--trainer.max_epochs=1") == 0
+    for change, why in (
+        ("--data.global_batch_size=64", "the steps of its epochs are counted by it"),
+        ("--data.vocab_size=300", "with the tokenizer that it keeps"),
+        ("--data.split=[0.5,0.2,0.3]", "each film keeps its side"),
+    ):
+        capfd.readouterr()
+        assert fit(sample, place, change, "--trainer.max_epochs=2", "--override") == 2
+        assert why in capfd.readouterr().err
+
+
 def test_a_longer_training_continues_by_its_own_schedule(sample, tmp_path):
     place, unbroken = tmp_path / "run", tmp_path / "unbroken"
     linear = "--model.schedule=linear"

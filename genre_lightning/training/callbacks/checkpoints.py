@@ -148,7 +148,10 @@ class RunCheckpoint(Checkpoint):
         """Time that this process has spent on saving, in seconds."""
         self.best_score: float | None = None
         self.best_step: int | None = None
-        self._best_is_due = False
+        self.best_failure = ""
+        """Why the last save of a best checkpoint failed."""
+        self._candidate: tuple[float, int] | None = None
+        """Score and step of a validation that was the best so far and is not saved yet."""
         self._last_saved = time.monotonic()
 
     @property
@@ -223,8 +226,7 @@ class RunCheckpoint(Checkpoint):
         # saved when the module has its training weights again: with a moving average, these are not what was evaluated
         score = trainer.callback_metrics.get(self.monitor)
         if not trainer.sanity_checking and score is not None and self._improves(float(score)):
-            self.best_score, self.best_step = float(score), trainer.global_step
-            self._best_is_due = True
+            self._candidate = float(score), trainer.global_step
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -232,9 +234,14 @@ class RunCheckpoint(Checkpoint):
 
     def _save_best(self, trainer: Trainer) -> None:
         """Save best.ckpt if the last validation was the best so far."""
-        if self._best_is_due:
-            self._best_is_due = False
-            self._save(trainer, self.best)
+        if self._candidate is None:
+            return
+        before, candidate = (self.best_score, self.best_step), self._candidate
+        self.best_score, self.best_step = candidate  # which best.ckpt itself holds
+        self._candidate = None
+        self.best_failure = self._save(trainer, self.best)
+        if self.best_failure:
+            self.best_score, self.best_step = before
 
     @override
     def on_train_batch_end(
@@ -275,7 +282,8 @@ class RunCheckpoint(Checkpoint):
         self._save(trainer, self.last)
         self._last_saved = time.monotonic()
 
-    def _save(self, trainer: Trainer, path: Path) -> None:
+    def _save(self, trainer: Trainer, path: Path) -> str:
+        """Save a checkpoint, and return what went wrong if the run goes on nevertheless; a collective."""
         started = time.monotonic()
         for logger in trainer.loggers:
             logger.save()  # what the checkpoint says is done must stand in the curves
@@ -287,6 +295,7 @@ class RunCheckpoint(Checkpoint):
         self.seconds += time.monotonic() - started
         for logger in trainer.loggers:
             logger.log_metrics({"checkpoint/seconds": self.seconds}, step=trainer.global_step - 1)
+        return failure
 
     def _write(self, trainer: Trainer, path: Path) -> str:
         """Write a checkpoint, and return what went wrong, the same on all ranks; a collective."""
