@@ -272,7 +272,7 @@ def test_the_moving_average_is_evaluated_and_saved_whenever(parts, trainer, tmp_
     validated = plain.validate(model, data, verbose=False)[0]["val/loss"]
     assert validated == pytest.approx(by_step[2 * STEPS], rel=1e-6)
     tested = plain.test(model, data, verbose=False)[0]["test/loss"]
-    # from each checkpoint the weights that were evaluated, and a training that goes on as it did
+    # from each checkpoint the weights that were evaluated, and a training that continues as it did
     for step, score in by_step.items():
         path = tmp_path / f"saved/step={step}.ckpt"
         loaded = DistilBertClassifier.load_from_checkpoint(path, weights_only=True)

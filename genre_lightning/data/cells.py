@@ -56,6 +56,8 @@ _DTYPE = re.compile(r"\s*,\s*dtype\s*=\s*[\w'<>|]+\s*\)\s*$")
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _DEPTH = 4
 _MOST_TOKENS = 20_000
+_MOST_DIGITS = 18
+"""Of a whole number, such as an id; Python itself reads no more than 4,300."""
 
 _SPECIAL = r"\\\x00-\x1f\ud800-\udfff"
 """What makes a string more than the characters between its quotes, or invalid."""
@@ -168,7 +170,7 @@ def _value(cell: str, nested: bool = False) -> Any:
         cell = _DTYPE.sub(")", cell[container.end() :])
     tokens = list(_tokens(cell))
     if len(tokens) == 1 and tokens[0][0] == "string" and not nested:
-        return _value(_literal(tokens[0][1]), nested=True)  # JSON in a string of JSON
+        return _value(_text(_literal(tokens[0][1])), nested=True)  # JSON in a string of JSON
     if not tokens or tokens[0][1] not in _CLOSING:
         raise MalformedCellError("a genres cell that is not a list")
     tokens.reverse()
@@ -252,7 +254,7 @@ def _item(tokens: list[tuple[str, str]], depth: int, *, bare: bool = True) -> An
         inner = _bracketed(tokens, depth + 1)
         return inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
     if _NUMBER.fullmatch(text):
-        return float(text) if set(text) & set(".eE") else int(text)
+        return float(text) if set(text) & set(".eE") else _whole_number(text)
     if is_placeholder_genre(text):
         return None
     if text in ("True", "true", "False", "false"):
@@ -260,6 +262,12 @@ def _item(tokens: list[tuple[str, str]], depth: int, *, bare: bool = True) -> An
     if not bare:
         raise MalformedCellError(f"a genres cell with the bare word {text[:40]!r}")
     return _Bare(text)
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise MalformedCellError(f"a number of {len(text):,} digits")
+    return int(text)
 
 
 def _text(value: str | bytes) -> str:
@@ -296,6 +304,8 @@ def _names_of_entry(entry: Any, numbers: bool) -> list[str]:
     elif entry is None or (isinstance(entry, float) and math.isnan(entry)):
         return []
     elif numbers and isinstance(entry, int | float) and not isinstance(entry, bool):
+        if isinstance(entry, int) and abs(entry) >= 10**_MOST_DIGITS:
+            raise MalformedCellError(f"a number of more than {_MOST_DIGITS} digits")
         return [str(int(entry) if float(entry).is_integer() else entry)]
     raise MalformedCellError(f"a genres cell with a value of type {type(entry).__name__} in it")
 
@@ -351,8 +361,8 @@ def readable(cell: Any) -> str:
     try:
         if isinstance(cell, list):
             text = ", ".join(distinct_names(_names_in(cell)))
-        elif text.lstrip().startswith("[{"):
-            text = ", ".join(distinct_names(map(_literal, _ANY_NAME.findall(text))))
+        elif text.lstrip().startswith("[{") and text.rstrip().endswith("}]"):
+            text = ", ".join(distinct_names(map(_literal, _ANY_NAME.findall(text)))) or text
     except MalformedCellError:
         text = str(cell)[:MAX_CELL_CHARACTERS]
     return whole_characters(text).strip()

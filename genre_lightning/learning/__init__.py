@@ -1,1 +1,1 @@
-"""Keep a run good while films arrive: feedback, films to label next, drift, and doubtful labels."""
+"""Keep a model up to date while films arrive: feedback, films to label next, drift, and doubtful labels."""

@@ -70,7 +70,7 @@ class StepwiseModule(LightningModule):
         self.row: dict[str, Any] = {}
         """Metrics of the step for the loggers; callbacks may add theirs before its gradients are clipped."""
         self.averaged = False
-        """Whether the weights at hand are the moving average, and the optimizer's state holds those of the last step."""
+        """Whether the weights are the moving average; the optimizer's state then holds those of the last step."""
         self._settings: list[list[dict[str, Any]]] = []
 
     def model_step(self, batch: Batch) -> StepOutput:

@@ -1,1 +1,1 @@
-"""Search for a configuration: studies of many trials, each an ordinary run."""
+"""Hyperparameter search: studies of many trials, each an ordinary run."""

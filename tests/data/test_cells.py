@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genre_lightning.config.features import Feature
 from genre_lightning.data.cells import (
     MAX_CELL_CHARACTERS,
     MalformedCellError,
@@ -15,6 +16,7 @@ from genre_lightning.data.cells import (
     parse_genres,
     readable,
 )
+from genre_lightning.data.features.read import value_of
 
 EXACT = settings(deadline=None, derandomize=True, max_examples=150)
 NAMES = st.lists(
@@ -143,6 +145,8 @@ def test_lists(cell, names):
         r"[{'id': 1, 'name': '\N{NO SUCH THING}'}]",
         r'[{"id": 1, "name": "\ud83d"}]',  # half a character: no table can hold it
         "[{'id': 1, 'name': 'a\nb'}]",
+        f"[{'1' * 5000}]",
+        f"[{{'id': {'1' * 5000}, 'name': 'Drama'}}, 1]",
     ],
 )
 def test_anything_else_is_malformed(cell):
@@ -154,6 +158,20 @@ def test_anything_else_is_malformed(cell):
 def test_objects_that_are_not_a_list_of_names_are_malformed(value):
     with pytest.raises(MalformedCellError):
         parse_genres(value)
+
+
+def test_bytes_that_python_has_written_are_text():
+    assert parse_genres('b\'["Drama", "War"]\'', "literal") == ("Drama", "War")
+    with pytest.raises(MalformedCellError):
+        parse_genres("b'Drama'", "literal")
+
+
+def test_numbers_without_end_are_malformed_values():
+    tags = Feature("keywords", "tags")
+    assert value_of(tags, "[7, 8]") == ["7", "8"]
+    for value in ([10**400], f"[{'9' * 400}]", f"[{'9' * 5000}]"):
+        with pytest.raises(MalformedCellError):
+            value_of(tags, value)
 
 
 def test_native_lists():
@@ -232,6 +250,9 @@ def test_separated():
         ([{"iso": "en"}], "[{'iso': 'en'}]"),
         (r"[{'name': 'a\x'}]", r"[{'name': 'a\x'}]"),
         (r"[{'name': 'R\d'}]", r"R\d"),
+        ('[{"title": "Toy Story"}]', '[{"title": "Toy Story"}]'),
+        ("[{braces in braces}] open a film", "[{braces in braces}] open a film"),
+        ("[{'id': 1, 'name': 'A'}] and more", "[{'id': 1, 'name': 'A'}] and more"),
         ("caf\udce9", "caf\ufffd"),
         ("\ud83d\ude00", "\U0001f600"),
     ],

@@ -283,7 +283,7 @@ class RunCheckpoint(Checkpoint):
         self._last_saved = time.monotonic()
 
     def _save(self, trainer: Trainer, path: Path) -> str:
-        """Save a checkpoint, and return what went wrong if the run goes on nevertheless; a collective."""
+        """Save a checkpoint, and return what went wrong if the run continues nevertheless; a collective."""
         started = time.monotonic()
         for logger in trainer.loggers:
             logger.save()  # what the checkpoint says is done must stand in the curves
