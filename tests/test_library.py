@@ -173,6 +173,23 @@ def test_a_checkpoint_from_within_a_step_resumes_at_its_start(parts, trainer, tm
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("budget", [256, 100_000])
+@pytest.mark.parametrize(("interval", "steps"), [(0.25, [3, 6, 9, 12, 15, 18]), (4, [4, 8, 12, 19]), (15, [15])])
+def test_validations_come_after_the_same_steps_however_these_are_cut(parts, trainer, budget, interval, steps):
+    validated = Validations()
+    model, data = parts()
+    data.options.micro_batch_tokens = budget
+    plain = trainer(validated, enable_checkpointing=False, max_epochs=2, max_steps=20, val_check_interval=interval)
+    plain.fit(model, data)
+    assert plain.accumulate_grad_batches == (4 if budget == 256 else 1)
+    assert validated.steps == steps
+
+
+def test_an_interval_of_validations_beyond_an_epoch_is_refused(parts, trainer):
+    with pytest.raises(ConfigError, match="val_check_interval is 16, and an epoch has 15 optimizer steps"):
+        trainer(val_check_interval=16).fit(*parts())
+
+
 def test_every_film_is_seen_once_in_an_epoch(parts, trainer):
     seen = Seen()
     model, data = parts()

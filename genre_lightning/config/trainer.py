@@ -59,7 +59,7 @@ class TrainerOptions:
         limit_test_batches: Refused, as an evaluation counts each film once: see data.max_films.
         limit_predict_batches: Refused, as limit_test_batches.
         overfit_batches: Refused, as limit_train_batches.
-        val_check_interval: Batches or fraction of an epoch between two validations.
+        val_check_interval: Optimizer steps or fraction of an epoch between two validations.
         check_val_every_n_epoch: Epochs between two validations.
         enable_checkpointing: Whether Lightning may save checkpoints.
         enable_progress_bar: Whether progress is shown.

@@ -28,7 +28,7 @@ from genre_lightning.data.steps import (
     steps_per_epoch,
 )
 from genre_lightning.data.tokenizers import TRAINED
-from genre_lightning.distributed.trainers import PlannedMicroBatches, check_trainer
+from genre_lightning.distributed.trainers import PlannedInterval, PlannedMicroBatches, check_trainer, plan_validations
 from genre_lightning.errors import ConfigError
 from genre_lightning.types import Batch, DataSpec, Layout, TextReader
 
@@ -154,6 +154,7 @@ class MovieDataModule(LightningDataModule):
             layout=self.layout,
         )
         trainer.accumulate_grad_batches = PlannedMicroBatches(micro_batches)
+        plan_validations(trainer, steps, micro_batches)
         self._sampler = StepSampler(
             dataset.lengths,
             global_batch_size=self.options.global_batch_size,
@@ -331,12 +332,11 @@ def _take_place(trainer: Trainer, sampler: StepSampler, before: int) -> None:
 
 def _is_validated(trainer: Trainer, sampler: StepSampler) -> bool:
     """Return whether a validation follows the last optimizer step, within its epoch."""
-    interval: Any = trainer.val_check_interval
-    if not isinstance(interval, int | float):
-        return False  # by the clock
-    every = int(len(sampler) * interval) if isinstance(interval, float) else interval
+    every = trainer.val_check_interval
+    if not isinstance(every, PlannedInterval):
+        return False  # by the clock, or at the end of an epoch
     counted = trainer.global_step if trainer.check_val_every_n_epoch is None else sampler.step
-    return every > 0 and counted * sampler.micro_batches % every == 0
+    return counted * sampler.micro_batches % every == 0
 
 
 def _rescale(batches: Any, before: int, now: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, GradientAccumulationScheduler
 
@@ -22,6 +24,47 @@ _CALLBACKS = {
 
 class PlannedMicroBatches(int):
     """Micro-batches of a step as a data module has planned them: a later fit of the same trainer plans its own."""
+
+
+class PlannedInterval(int):
+    """Micro-batches between two validations; `steps` is what the trainer was set to.
+
+    Lightning counts batches, and their number in a step depends on ranks and micro-batches.
+    """
+
+    steps: float
+
+    def __new__(cls, micro_batches: int, steps: float) -> PlannedInterval:
+        """Make it of both."""
+        made = super().__new__(cls, micro_batches)
+        made.steps = steps
+        return made
+
+
+def plan_validations(trainer: Trainer, steps: int, micro_batches: int) -> None:
+    """Have the trainer validate after whole optimizer steps: the same ones on any number of ranks.
+
+    Args:
+        trainer: Its `val_check_interval` is a number of steps or a fraction of an epoch; one of time is left as it is.
+        steps: Optimizer steps of an epoch.
+        micro_batches: Of each step, on each rank.
+
+    Raises:
+        ConfigError: No epoch has as many steps.
+    """
+    interval: Any = getattr(trainer.val_check_interval, "steps", trainer.val_check_interval)
+    if isinstance(interval, float) and interval < 1:
+        every = max(int(steps * interval), 1)
+    elif isinstance(interval, int):
+        every = interval
+    else:
+        return
+    if every > steps and trainer.check_val_every_n_epoch is not None:
+        raise ConfigError(
+            f"trainer.val_check_interval is {every}, and an epoch has {steps:,} optimizer steps: give {steps} or "
+            "fewer, or a fraction of an epoch"
+        )
+    trainer.val_check_interval = PlannedInterval(every * micro_batches, interval)
 
 
 def check_trainer(trainer: Trainer) -> None:
