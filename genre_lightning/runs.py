@@ -355,21 +355,31 @@ class RunDirectory:
         if not self.config.is_file():
             raise CheckpointError(
                 f"{self.path} is not a run directory (it has no config.yaml): train one with "
-                f"'genre-lightning fit --config configs/distilbert.yaml --run_dir {self.path}'"
+                f"'genre-lightning fit --config distilbert --run_dir {self.path}'"
             )
         self.check_links()
 
     def require_trained(self) -> None:
-        """Refuse a directory that is not a run, and a run whose training has not come to its end.
+        """Refuse a directory that is not a run, a pretraining, and a run whose training has not come to its end.
 
         Raises:
-            CheckpointError: There is no run, or it is not trained to the end; the message names the fix.
+            CheckpointError: With the fix.
         """
         self.require_run()
+        self.require_genres()
         if self.status not in ("evaluating", "finished"):
+            raise CheckpointError(f"{self.path} has not finished training: {self.again}, to its end")
+
+    def require_genres(self) -> None:
+        """Refuse a pretraining, which knows no genres.
+
+        Raises:
+            CheckpointError: With what to do with it.
+        """
+        if self.config.is_file() and kind_of(self.settings()) == PRETRAINING:
             raise CheckpointError(
-                f"{self.path} has not finished training: run 'genre-lightning fit --run_dir {self.path}' to its end "
-                "first"
+                f"{self.path} is a pretraining and knows no genres: train on it by 'genre-lightning fit "
+                f"--model.backbone {self.path}/backbone', and name that run"
             )
 
     def settings(self) -> dict[str, Any]:
@@ -385,7 +395,7 @@ class RunDirectory:
             raise damaged(self.config, error, fix) from None
 
     def trained_on(self) -> Iterator[Path]:
-        """Yield the film and joined files of a run, or of an ensemble's members, as the configuration names them.
+        """Yield the files that a run, or an ensemble's members, learnt from, as the configuration names them.
 
         Raises:
             CheckpointError: An ensemble is damaged, or a member is not there.
@@ -401,6 +411,10 @@ class RunDirectory:
         named = (
             data.get("csv"),
             *_several(data.get("older_csv")),
+            *_several(data.get("unlabelled")),
+            data.get("unlabelled"),
+            settings.get("labels"),
+            settings.get("feedback"),
             *(join.get(n) for join in joins for n in ("file", "via")),
         )
         yield from (Path(name) for name in named if isinstance(name, str))

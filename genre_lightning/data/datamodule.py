@@ -93,14 +93,17 @@ class MovieDataModule(LightningDataModule):
     def keep_splits(self, splits: KeptSplits | None) -> None:
         """Leave each film on its side in these splits of a run that has been trained; None draws new splits."""
         self._kept = splits
+        self._films = self._prepared = None
 
     def continue_from(self, old: OldFilms | None) -> None:
         """Take films from a run that is continued: old ones keep their side, and the fitted inputs are that run's."""
         self._old = old
+        self._films = self._prepared = None
 
     def correct(self, corrections: Sequence[Correction]) -> None:
         """Train on feedback on films, beside the films of a run that is continued."""
         self.corrections = tuple(corrections)
+        self._films = self._prepared = None
 
     def distil(self, teacher: NDArray[np.float32]) -> None:
         """Give training batches the log-odds of another model: (training films, genres), NaN for unknown genres."""
@@ -233,11 +236,14 @@ class MovieDataModule(LightningDataModule):
         Args:
             done: Optimizer steps before it.
         """
-        data, size = self.prepare_films(), self.options.global_batch_size
-        films = data.splits["train"].films
-        epoch, step = divmod(done, steps_per_epoch(len(films), size))
-        places = films_of_step(epoch_order(len(films), self.order_seed, epoch), size, step)
-        return data.films.ids[data.rows[films[places]]].tolist()
+        ids, size = self.training_ids(), self.options.global_batch_size
+        epoch, step = divmod(done, steps_per_epoch(len(ids), size))
+        return ids[films_of_step(epoch_order(len(ids), self.order_seed, epoch), size, step)].tolist()
+
+    def training_ids(self) -> NDArray[Any]:
+        """Return the ids of the films that are trained on, in the order of the data set."""
+        data = self.prepare_films()
+        return data.films.ids[data.rows[data.splits["train"].films]]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return every validation film once over all ranks."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from genre_lightning.cache import key_of
@@ -16,7 +17,6 @@ from genre_lightning.config.data import DataOptions
 from genre_lightning.data.collate import TokenisedFilms
 from genre_lightning.data.datamodule import MovieDataModule, padding_of
 from genre_lightning.data.prepare import PreparedData, PreparedFilms, chosen_tokenizer, with_tokens
-from genre_lightning.data.steps import epoch_order, films_of_step, steps_per_epoch
 from genre_lightning.data.texts import LazyTexts
 from genre_lightning.data.unlabelled import UnlabelledFilms, films_without_genres
 from genre_lightning.types import Batch
@@ -52,14 +52,11 @@ class TextDataModule(MovieDataModule):
         everything = np.arange(len(data.tokens))
         return TokenisedFilms(data.tokens, everything, None, padding_of(data.tokenizer), self.layout)
 
-    def film_ids_of_step(self, done: int) -> list[int | str]:
-        """See `MovieDataModule.film_ids_of_step`."""
-        data, size = self.prepare(), self.options.global_batch_size
-        ids = data.films.ids[data.rows[data.splits["train"].films]].tolist()
-        if self._without is not None:
-            ids += self._without.films.ids[self._without.rows].tolist()
-        epoch, step = divmod(done, steps_per_epoch(len(ids), size))
-        return [ids[film] for film in films_of_step(epoch_order(len(ids), self.order_seed, epoch), size, step)]
+    def training_ids(self) -> NDArray[Any]:
+        """See `MovieDataModule.training_ids`; films without genres stand behind the others."""
+        ids = super().training_ids()
+        self.prepare()
+        return ids if self._without is None else np.concatenate([ids, self._without.films.ids[self._without.rows]])
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return no batches: the films of validation are not read."""

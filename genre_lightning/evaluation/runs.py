@@ -127,7 +127,8 @@ def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:
     """Open a run directory that has been evaluated on the given splits.
 
     Raises:
-        CheckpointError: The directory is missing, is not a run, or has not been evaluated on one of the splits.
+        CheckpointError: The directory is missing, is not a run, is a pretraining, or has not been evaluated on one of
+            the splits.
         ConfigError: A link in it leads out of it, or it holds a pipe or the like.
     """
     path = Path(directory)
@@ -139,6 +140,7 @@ def open_run(directory: str | os.PathLike[str], *splits: str) -> Run:
         names = " or ".join(mark.name for mark in marks)
         raise CheckpointError(f"{path} is not a run directory (no {names}): give the --run_dir of a run")
     run.files.check_links()
+    run.files.require_genres()
     for split in splits:
         if not run.has(split):
             raise CheckpointError(

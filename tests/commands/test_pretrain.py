@@ -75,6 +75,21 @@ def test_a_finished_pretraining_changes_nothing(sample, run, capfd):
     assert "'genre-lightning pretrain'" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["tag", "{run}", "A text."], ["predict", "{run}", "--data.csv", "{csv}"], ["explain", "{run}", "A text."],
+     ["report", "{run}"], ["serve", "{run}"], ["feedback", "import", "{csv}", "--run", "{run}"]],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_a_pretraining_has_no_genres_to_give(sample, run, capfd, words):
+    assert main([word.format(run=run, csv=sample) for word in words]) == 2
+    said = capfd.readouterr().err.strip().splitlines()
+    assert said[-1].endswith(
+        f"is a pretraining and knows no genres: train on it by 'genre-lightning fit --model.backbone {run}/backbone', "
+        "and name that run"
+    )
+
+
 def test_the_configuration_of_a_fit_is_taken(sample, tmp_path, capfd):
     assert pretrain(sample, tmp_path / "run", "--config=distilbert", *OPTIONS, "--trainer.max_steps=1") == 0
     assert "early_stopping is off" in capfd.readouterr().err

@@ -59,10 +59,12 @@ def test_no_output_replaces_what_is_needed(place, name, capsys):
 
 
 def test_all_films_that_a_run_has_are_kept(tmp_path, capsys):
-    files = [write_sample(tmp_path / f"{name}.csv", films=20, seed=1) for name in ("csv", "older", "joined", "links")]
+    names = ("csv", "older", "joined", "links", "unlabelled", "labels")
+    files = [write_sample(tmp_path / f"{name}.csv", films=20, seed=1) for name in names]
     run = make_run(tmp_path / "run")
-    data = {"csv": str(files[0]), "older_csv": [str(files[1])], "join": [{"file": str(files[2]), "via": str(files[3])}]}
-    settings = {**yaml.safe_load((run / "config.yaml").read_text()), "data": data}
+    join = {"file": str(files[2]), "via": str(files[3])}
+    data = {"csv": str(files[0]), "older_csv": [str(files[1])], "join": [join], "unlabelled": ["main", str(files[4])]}
+    settings = {**yaml.safe_load((run / "config.yaml").read_text()), "data": data, "labels": str(files[5])}
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     words = ["predict", str(run), "--data.csv", str(tmp_path / "new.csv"), "--out"]
     for file in files:
