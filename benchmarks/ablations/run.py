@@ -74,7 +74,7 @@ class Runner:
             arguments += [str(self.directory(suite, member, seed)) for member in experiment.members]
         else:
             arguments += self.options(experiment, place)
-        costs = self.start(experiment.name, arguments, place.with_suffix(".log"))
+        costs = self.start(experiment.name, arguments, place.with_name(f"{place.name}.log"))
         return about | costs | (measure(place) if experiment.evaluated else {})
 
     def start(self, name: str, arguments: list[str], log: Path) -> dict[str, float]:
@@ -119,7 +119,7 @@ class Runner:
             experiment: The experiment.
             place: Its run directory.
         """
-        config = place.with_suffix(".yaml")
+        config = place.with_name(f"{place.name}.yaml")  # the name may have dots
         config.write_text(yaml.safe_dump({"data": {"csv": str(self.csv), **experiment.data}}, sort_keys=False))
         for joined in experiment.data.get("join", []):
             self.provide(joined["file"])
