@@ -8,7 +8,7 @@ from genre_lightning.training.setup import _float32_products
 @pytest.mark.parametrize(
     ("accelerator", "precision", "products"),
     [("cuda", "16-mixed", "highest"), ("cuda", "bf16-mixed", "highest"), ("cuda", "32-true", "high"),
-     ("cpu", "bf16-mixed", "high"), ("cpu", "32-true", "high")],
+     ("cpu", "bf16-mixed", "highest"), ("cpu", "32-true", "highest")],
 )  # fmt: skip
 def test_head_and_pooling_keep_their_digits_in_half_precision(accelerator, precision, products):
     assert _float32_products(accelerator, precision) == products

@@ -7,7 +7,7 @@ corrected for the number of tests (Holm, 1979), and it counts only if it is also
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -145,7 +145,7 @@ def find_drift(genres: Sequence[str], reference: Tagged, new: Tagged, *, level: 
     counts = len(new.texts), len(reference.texts), int(new.labelled.sum())
     found = Drift(*counts, inputs, rates, calibration, auroc, interval, new_genres)
     advice, why = _advise(found)
-    return Drift(**{**vars(found), "advice": advice, "why": why})
+    return replace(found, advice=advice, why=why)
 
 
 def _advise(found: Drift) -> tuple[Advice, str]:

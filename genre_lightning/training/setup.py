@@ -316,11 +316,11 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
 
 
 def _float32_products(accelerator: str, precision: str) -> Literal["highest", "high"]:
-    """Return how float32 products are computed: in TF32, three digits, only if they are the whole model's, for speed.
+    """Return how float32 products are computed: in TF32, three digits, only on CUDA if they are the whole model's.
 
     Below 16-mixed and bf16-mixed they are those of pooling and head, which take no time.
     """
-    return "highest" if accelerator == "cuda" and precision != "32-true" else "high"
+    return "high" if accelerator == "cuda" and precision == "32-true" else "highest"
 
 
 def _as_list(value: Any) -> list[Any]:
