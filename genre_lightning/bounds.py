@@ -57,11 +57,16 @@ def above(least: float, most: float = 1e9) -> Bounds:
 
 @dataclass(frozen=True)
 class BatchBounds(Bounds):
-    """A number of batches, or as a float their fraction: 10 is ten of them, 0.1 a tenth of all, 1.0 all."""
+    """A number of batches, or as a float their fraction: 10 is ten of them, 0.1 a tenth of all, 1.0 all.
+
+    Attributes:
+        of: What is counted, for messages.
+    """
 
     least: float = 0.0
     most: float = LARGE
     open_below: bool = True
+    of: str = "batches"
 
     def allows(self, value: object) -> bool:
         """See `Bounds.allows`."""
@@ -69,7 +74,7 @@ class BatchBounds(Bounds):
 
     def __str__(self) -> str:
         """Describe the numbers, for a message."""
-        return "a whole number of batches from 1, or a fraction above 0 to 1.0"
+        return f"a whole number of {self.of} from 1, or a fraction above 0 to 1.0"
 
 
 SEED = at_least(0, 2**32 - 1)

@@ -1,5 +1,6 @@
 """The library as a Lightning user drives it: the public names and a plain Trainer, nothing else of this package."""
 
+import copy
 import inspect
 import os
 import shutil
@@ -304,6 +305,42 @@ def test_the_moving_average_is_evaluated_and_saved_whenever(parts, trainer, tmp_
     resumed = trainer(saved, max_epochs=2, val_check_interval=5, num_sanity_val_steps=0)
     resumed.fit(again, data, ckpt_path=middle, weights_only=True)
     assert resumed.test(again, data, verbose=False)[0]["test/loss"] == tested
+
+
+def test_a_checkpoint_of_weights_alone_has_the_moving_average_too(parts, trainer, tmp_path):
+    class Both(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 7:
+                trainer.save_checkpoint(tmp_path / "whole.ckpt")
+                trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+
+    model, data = parts(ema_decay=0.9)
+    trainer(Both(), enable_checkpointing=False, max_steps=9).fit(model, data)
+    whole, weights = (torch.load(tmp_path / f"{n}.ckpt", weights_only=True) for n in ("whole", "weights"))
+    assert "optimizer_states" not in weights
+    states = whole["optimizer_states"][0]["state"].values()
+    assert not any(torch.equal(state["average"], next(iter(whole["state_dict"].values()))) for state in states)
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(weights["state_dict"][name], value), name
+
+
+@pytest.mark.parametrize("interval", ["00:00:10:00", {"minutes": 10}])
+def test_validations_by_the_clock(parts, trainer, interval):
+    validated = Validations()
+    plain = trainer(validated, EarlyStopping("val/loss", check_on_train_epoch_end=False),
+                    enable_checkpointing=False, max_steps=STEPS, val_check_interval=interval)  # fmt: skip
+    plain.fit(*parts())
+    assert plain.global_step == STEPS
+    assert not validated.steps
+
+
+def test_lightnings_callbacks_see_the_interval_that_was_set(parts, trainer, tmp_path):
+    for interval, by_epoch in ((1.0, True), (1 / STEPS, False), (1, False)):
+        saved = ModelCheckpoint(tmp_path / str(interval), monitor="val/loss")
+        plain = trainer(saved, val_check_interval=interval, limit_val_batches=1)
+        plain.fit(*parts())
+        assert saved._should_save_on_train_epoch_end(plain) == by_epoch
+        assert copy.deepcopy(plain.val_check_interval) == plain.val_check_interval
 
 
 @pytest.mark.parametrize("limit", [1e-3, 1e3, None])

@@ -65,12 +65,11 @@ def table(found: dict[str, list[float]], steps: int) -> str:
 
 
 def read_kept(path: Path, like: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return the mAP of each side and seed that a kept result has, if it was made in the same way on the same CPU."""
+    """Return the mAP of each side and seed of a kept result; none if it was made in another way, or on another CPU."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     same = all(kept.get(name) == like[name] for name in ("precision", "files", "epoch_films"))
-    if not same or kept["machine"]["processor"] != like["machine"]["processor"]:
-        return {}
-    return kept["map_macro"]
+    on = ("processor", "torch", "transformers")
+    return kept["map_macro"] if same and all(kept["machine"][name] == like["machine"][name] for name in on) else {}
 
 
 def main() -> int:

@@ -149,7 +149,7 @@ def check_same_training(
     changed = differences(run.settings(), yaml.safe_load(config_text), without_effect)
     for names, why in _KEPT.items():
         kept = [line for line in changed if line.partition(":")[0] in names]
-        if kept and run.has_trained:
+        if kept and (run.has_trained or ("data.tokenizer" in names and run.tokenizer.is_dir())):
             raise ConfigError(
                 f"{run.path} was trained with other settings ({'; '.join(kept)}), and {why}, also with --override: "
                 "take those back, or name another --run_dir"

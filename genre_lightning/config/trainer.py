@@ -102,7 +102,9 @@ class TrainerOptions:
     limit_test_batches: int | float | None = None
     limit_predict_batches: int | float | None = None
     overfit_batches: int | float = 0.0
-    val_check_interval: Annotated[int | float | str | timedelta | dict[str, int] | None, BatchBounds()] = None
+    val_check_interval: Annotated[
+        int | float | str | timedelta | dict[str, int] | None, BatchBounds(of="optimizer steps")
+    ] = None
     check_val_every_n_epoch: Annotated[int | None, at_least(1)] = 1
     enable_checkpointing: bool | None = None
     enable_progress_bar: bool | None = None

@@ -38,6 +38,7 @@ _ENTRY = rf"\{{\s*(?:{_ID}\s*,\s*{_NAME}|{_NAME}(?:\s*,\s*{_ID})?)\s*\}}"
 _LIST_OF_ENTRIES = re.compile(rf"\s*\[\s*(?:{_ENTRY}\s*(?:,\s*{_ENTRY}\s*)*)?\]\s*")
 _LIST_OF_STRINGS = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*)?\]\s*")
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
+_LIST_OF_DICTS = re.compile(r"\s*\[\{.*\}\s*\]\s*", re.DOTALL)
 _ANY_NAME = re.compile(rf"(?:'name'|\"name\")\s*:\s*({_STRING})")
 
 _TOKEN = re.compile(
@@ -56,8 +57,10 @@ _DTYPE = re.compile(r"\s*,\s*dtype\s*=\s*[\w'<>|]+\s*\)\s*$")
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _DEPTH = 4
 _MOST_TOKENS = 20_000
-_MOST_DIGITS = 18
-"""Of a whole number, such as an id; Python itself reads no more than 4,300."""
+_MOST_DIGITS = 300
+"""Of a whole number: more of them are no number in float64, and Python itself reads no more than 4,300."""
+_LARGEST = 10**18
+"""Of a number that is a name, such as a keyword's id."""
 
 _SPECIAL = r"\\\x00-\x1f\ud800-\udfff"
 """What makes a string more than the characters between its quotes, or invalid."""
@@ -304,8 +307,8 @@ def _names_of_entry(entry: Any, numbers: bool) -> list[str]:
     elif entry is None or (isinstance(entry, float) and math.isnan(entry)):
         return []
     elif numbers and isinstance(entry, int | float) and not isinstance(entry, bool):
-        if isinstance(entry, int) and abs(entry) >= 10**_MOST_DIGITS:
-            raise MalformedCellError(f"a number of more than {_MOST_DIGITS} digits")
+        if not -_LARGEST < entry < _LARGEST:
+            raise MalformedCellError("a number without end among names")
         return [str(int(entry) if float(entry).is_integer() else entry)]
     raise MalformedCellError(f"a genres cell with a value of type {type(entry).__name__} in it")
 
@@ -361,7 +364,7 @@ def readable(cell: Any) -> str:
     try:
         if isinstance(cell, list):
             text = ", ".join(distinct_names(_names_in(cell)))
-        elif text.lstrip().startswith("[{") and text.rstrip().endswith("}]"):
+        elif _LIST_OF_DICTS.fullmatch(str(cell)):
             text = ", ".join(distinct_names(map(_literal, _ANY_NAME.findall(text)))) or text
     except MalformedCellError:
         text = str(cell)[:MAX_CELL_CHARACTERS]

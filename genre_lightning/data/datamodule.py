@@ -338,7 +338,7 @@ def _take_place(trainer: Trainer, sampler: StepSampler, before: int) -> None:
 
 def _is_validated(trainer: Trainer, sampler: StepSampler) -> bool:
     """Return whether a validation follows the last optimizer step, within its epoch."""
-    every = trainer.val_check_interval
+    every = getattr(trainer, "val_check_interval", None)
     if not isinstance(every, PlannedInterval):
         return False  # by the clock, or at the end of an epoch
     counted = trainer.global_step if trainer.check_val_every_n_epoch is None else sampler.step

@@ -29,7 +29,8 @@ class PlannedMicroBatches(int):
 class PlannedInterval(int):
     """Micro-batches between two validations; `steps` is what the trainer was set to.
 
-    Lightning counts batches, and their number in a step depends on ranks and micro-batches.
+    Lightning counts batches, and their number in a step depends on ranks and micro-batches. Its callbacks compare the
+    interval with 1.0, which is a whole epoch: that one is compared with what was set.
     """
 
     steps: float
@@ -39,6 +40,18 @@ class PlannedInterval(int):
         made = super().__new__(cls, micro_batches)
         made.steps = steps
         return made
+
+    def __getnewargs__(self) -> tuple[int, float]:  # type: ignore[override]  # what copies are made of
+        """Return the arguments of `__new__`."""
+        return int(self), self.steps
+
+    def __eq__(self, other: object) -> bool:
+        """Compare an int with the micro-batches, and a float with the fraction of an epoch that was set."""
+        if isinstance(other, float):
+            return isinstance(self.steps, float) and self.steps == other
+        return super().__eq__(other)
+
+    __hash__ = int.__hash__
 
 
 def plan_validations(trainer: Trainer, steps: int, micro_batches: int) -> None:
@@ -52,14 +65,15 @@ def plan_validations(trainer: Trainer, steps: int, micro_batches: int) -> None:
     Raises:
         ConfigError: No epoch has as many steps.
     """
-    interval: Any = getattr(trainer.val_check_interval, "steps", trainer.val_check_interval)
+    interval: Any = getattr(trainer, "val_check_interval", None)  # which a trainer that counts time does not have
+    interval = getattr(interval, "steps", interval)
     if isinstance(interval, float) and interval < 1:
         every = max(int(steps * interval), 1)
     elif isinstance(interval, int):
         every = interval
     else:
         return
-    if every > steps and trainer.check_val_every_n_epoch is not None:
+    if every > steps and trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches > 0:
         raise ConfigError(
             f"trainer.val_check_interval is {every}, and an epoch has {steps:,} optimizer steps: give {steps} or "
             "fewer, or a fraction of an epoch"

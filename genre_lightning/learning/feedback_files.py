@@ -142,7 +142,7 @@ def _check_columns(path: Path, encoding: str) -> None:
         DataError: With the fix.
     """
     columns = "write a column genres beside a column text or overview, as 'genre-lightning queue' does"
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"no such file: {path}: give a filled-in queue or another table of labels")
     header = header_of(path, ["genres"], encoding)
     for needed in ({"genres"}, {"text", "overview"}):

@@ -76,16 +76,27 @@ def exchange(optimizer: Optimizer, *parts: nn.Module) -> None:
 
 
 def exchange_in_checkpoint(checkpoint: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> None:
-    """Exchange both in a checkpoint that is about to be written."""
+    """Exchange both in a checkpoint that is about to be written; one of weights alone takes the average.
+
+    A collective for sharded weights.
+    """
     names = {id(p): name for name, p in module.named_parameters()}
-    states = checkpoint["optimizer_states"][0]["state"]
+    states = checkpoint["optimizer_states"][0]["state"] if checkpoint.get("optimizer_states") else None
     for index, p in enumerate(_parameters(optimizer)):
-        state = states.get(index, {})
-        if AVERAGE in state:
-            # the states are the optimizer's own objects
-            weight = checkpoint["state_dict"][names[id(p)]]
+        state = optimizer.state.get(p, {}) if states is None else states.get(index, {})
+        if AVERAGE not in state:
+            continue
+        weight = checkpoint["state_dict"][names[id(p)]]
+        if states is None:
+            checkpoint["state_dict"][names[id(p)]] = _like(weight, state[AVERAGE])
+        else:  # the states are the optimizer's own objects
             checkpoint["state_dict"][names[id(p)]] = state[AVERAGE]
             states[index] = {**state, AVERAGE: weight}
+
+
+def _like(weight: Tensor, average: Tensor) -> Tensor:
+    """Return an average whole where the weight is, as the strategy has gathered it."""
+    return average.full_tensor() if isinstance(average, DTensor) and not isinstance(weight, DTensor) else average
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[nn.Parameter]:

@@ -98,8 +98,9 @@ class StoredModule(BuiltModule):
             self.check_finite()
         kept = self.trained_names()
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in kept}
-        if self.options.ema_decay is not None and not self.averaged and checkpoint.get("optimizer_states"):
-            exchange_in_checkpoint(checkpoint, self.trainer.optimizers[0], self)
+        if self.options.ema_decay is not None and not self.averaged and self._trainer is not None:
+            for optimizer in self.trainer.optimizers[:1]:
+                exchange_in_checkpoint(checkpoint, optimizer, self)
         checkpoint[CHECKPOINT_KEY] = self.checkpoint_metadata().to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

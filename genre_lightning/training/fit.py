@@ -20,7 +20,7 @@ from genre_lightning.distributed.launch import has_company
 from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.signals import FLAG
 from genre_lightning.distributed.watch import explaining_failures, watch_ranks
-from genre_lightning.errors import ConfigError, DivergedError, SaveError
+from genre_lightning.errors import ConfigError, DivergedError
 from genre_lightning.folders import new_folder
 from genre_lightning.models.layers.packing import why_not_flash
 from genre_lightning.models.restore import restore_weights
@@ -197,7 +197,7 @@ def _train(
                 steps=trainer.global_step,
                 training=training,
             )
-    _restore_best(setup, trainer, checkpoints.best_failure)
+    _restore_best(setup, trainer)
     results = evaluate_run(setup, trainer, ("validation",) if trial else EVALUATED, figures=trial is None)
     if is_first_rank() and trial is None:
         if setup.lineage is not None:
@@ -270,13 +270,11 @@ def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> 
         )
 
 
-def _restore_best(setup: Setup, trainer: Trainer, failure: str) -> None:
-    if failure and not setup.run.best.exists():
-        raise SaveError(f"no best checkpoint could be saved, so the run cannot be evaluated: {failure}")
+def _restore_best(setup: Setup, trainer: Trainer) -> None:
     if not setup.run.best.exists():
         raise DivergedError(
-            f"no validation gave a number for {setup.config.checkpoint.monitor}, so no checkpoint is best: "
-            "lower model.lr, or use trainer.precision=32-true"
+            f"no checkpoint is best: no validation gave a number for {setup.config.checkpoint.monitor}, or none could be "
+            "saved; lower model.lr, use trainer.precision=32-true, or free space and name another --run_dir"
         )
     trainer.strategy.barrier("best checkpoint")
     restore_weights(setup.model, setup.run.best)

@@ -278,6 +278,7 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
                 monitor=config.checkpoint.monitor,
                 patience=config.early_stopping.patience,
                 min_delta=config.early_stopping.min_delta,
+                check_on_train_epoch_end=False,  # after each validation, wherever in an epoch that is
                 mode="max" if better_is_higher(config.checkpoint.monitor) else "min",
             )
         )

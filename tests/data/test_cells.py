@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import unicodedata
 
 import pytest
@@ -166,10 +167,16 @@ def test_bytes_that_python_has_written_are_text():
         parse_genres("b'Drama'", "literal")
 
 
+def test_ids_of_64_bits_are_read_over():
+    cell = '[{"id": 18446744073709551615, "name": "Drama"}, {"id": -9223372036854775808, "name": "War"}]'
+    assert parse_genres(cell) == ("Drama", "War")
+
+
 def test_numbers_without_end_are_malformed_values():
     tags = Feature("keywords", "tags")
     assert value_of(tags, "[7, 8]") == ["7", "8"]
-    for value in ([10**400], f"[{'9' * 400}]", f"[{'9' * 5000}]"):
+    assert value_of(tags, [10**17]) == ["1" + "0" * 17]
+    for value in ([10**400], f"[{'9' * 400}]", f"[{'9' * 5000}]", [1e300], "[1e999]", [-math.inf]):
         with pytest.raises(MalformedCellError):
             value_of(tags, value)
 
@@ -251,6 +258,8 @@ def test_separated():
         (r"[{'name': 'a\x'}]", r"[{'name': 'a\x'}]"),
         (r"[{'name': 'R\d'}]", r"R\d"),
         ('[{"title": "Toy Story"}]', '[{"title": "Toy Story"}]'),
+        ('[{"name": "Tim Allen"}\n ] ', "Tim Allen"),
+        ('[{"name": "Tim Allen"}' + ', {"name": "a"}' * 10_000 + "]", "Tim Allen, a"),
         ("[{braces in braces}] open a film", "[{braces in braces}] open a film"),
         ("[{'id': 1, 'name': 'A'}] and more", "[{'id': 1, 'name': 'A'}] and more"),
         ("caf\udce9", "caf\ufffd"),

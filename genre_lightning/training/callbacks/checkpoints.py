@@ -148,8 +148,6 @@ class RunCheckpoint(Checkpoint):
         """Time that this process has spent on saving, in seconds."""
         self.best_score: float | None = None
         self.best_step: int | None = None
-        self.best_failure = ""
-        """Why the last save of a best checkpoint failed."""
         self._candidate: tuple[float, int] | None = None
         """Score and step of a validation that was the best so far and is not saved yet."""
         self._last_saved = time.monotonic()
@@ -239,8 +237,7 @@ class RunCheckpoint(Checkpoint):
         before, candidate = (self.best_score, self.best_step), self._candidate
         self.best_score, self.best_step = candidate  # which best.ckpt itself holds
         self._candidate = None
-        self.best_failure = self._save(trainer, self.best)
-        if self.best_failure:
+        if self._save(trainer, self.best):
             self.best_score, self.best_step = before
 
     @override
