@@ -58,7 +58,7 @@ _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _DEPTH = 4
 _MOST_TOKENS = 20_000
 _MOST_DIGITS = 300
-"""Of a whole number: more of them are no number in float64, and Python itself reads no more than 4,300."""
+"""Of a whole number: float64 cannot hold more, and Python itself reads no more than 4,300."""
 _LARGEST = 10**18
 """Of a number that is a name, such as a keyword's id."""
 

@@ -273,8 +273,8 @@ def _check_same_settings(setup: Setup, checkpoint: Path, manifest: Manifest) -> 
 def _restore_best(setup: Setup, trainer: Trainer) -> None:
     if not setup.run.best.exists():
         raise DivergedError(
-            f"no checkpoint is best: no validation gave a number for {setup.config.checkpoint.monitor}, or none could be "
-            "saved; lower model.lr, use trainer.precision=32-true, or free space and name another --run_dir"
+            f"no checkpoint is best: no validation gave a number for {setup.config.checkpoint.monitor}, or none could "
+            "be saved; lower model.lr, use trainer.precision=32-true, or free space and name another --run_dir"
         )
     trainer.strategy.barrier("best checkpoint")
     restore_weights(setup.model, setup.run.best)
