@@ -62,11 +62,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", help="film file; the embedded sample by default")
     films = parser.parse_args().file
-    print(
-        "| model | tokens a GPU | matrix multiplications | kernel launches | "
-        + " | ".join(f"{n} GPUs" for n in GPUS)
-        + " |"
-    )
+    columns = ("model", "tokens a GPU", "matrix multiplications", "kernel launches", *(f"{n} GPUs" for n in GPUS))
+    print(f"| {' | '.join(columns)} |")
     print("|---|---:|---:|---:|" + "---:|" * len(GPUS))
     with tempfile.TemporaryDirectory() as folder:
         films = films or str(write_sample(Path(folder, "films.csv"), films=2000, seed=0))

@@ -57,7 +57,7 @@ def above(least: float, most: float = 1e9) -> Bounds:
 
 @dataclass(frozen=True)
 class BatchBounds(Bounds):
-    """A number of batches, or as a float their fraction: 10 is ten of them, 0.1 a tenth of all, 1.0 all.
+    """A number of batches, or as a float their fraction: 10 is ten batches, 0.1 a tenth, 1.0 all.
 
     Attributes:
         of: What is counted, for messages.

@@ -412,7 +412,7 @@ class RunDirectory:
             data.get("csv"),
             *_several(data.get("older_csv")),
             *_several(data.get("unlabelled")),
-            data.get("unlabelled"),
+            data.get("unlabelled"),  # one name, or a list of names
             settings.get("labels"),
             settings.get("feedback"),
             *(join.get(n) for join in joins for n in ("file", "via")),

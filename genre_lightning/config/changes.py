@@ -53,7 +53,7 @@ _KEPT = {
     ("data.global_batch_size",): "the steps of its epochs are counted by it",
     ("data.tokenizer", "data.revision", "data.vocab_size"): "its texts are read with the tokenizer that it keeps",
 }
-"""Settings that a run keeps once it has been trained, and why."""
+"""Settings that a run keeps once it has been trained (its tokenizer once it has one), and why."""
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -151,7 +151,7 @@ def check_same_training(
         kept = [line for line in changed if line.partition(":")[0] in names]
         if kept and (run.has_trained or ("data.tokenizer" in names and run.tokenizer.is_dir())):
             raise ConfigError(
-                f"{run.path} was trained with other settings ({'; '.join(kept)}), and {why}, also with --override: "
+                f"{run.path} was started with other settings ({'; '.join(kept)}), and {why}, also with --override: "
                 "take those back, or name another --run_dir"
             )
     if changed and not override:

@@ -58,7 +58,7 @@ _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _DEPTH = 4
 _MOST_TOKENS = 20_000
 _MOST_DIGITS = 300
-"""Of a whole number: float64 cannot hold more, and Python itself reads no more than 4,300."""
+"""Of a whole number that is read: float64 ends at 308, and Python itself at 4,300."""
 _LARGEST = 10**18
 """Of a number that is a name, such as a keyword's id."""
 
@@ -308,7 +308,7 @@ def _names_of_entry(entry: Any, numbers: bool) -> list[str]:
         return []
     elif numbers and isinstance(entry, int | float) and not isinstance(entry, bool):
         if not -_LARGEST < entry < _LARGEST:
-            raise MalformedCellError("a number without end among names")
+            raise MalformedCellError(f"a number beyond {_LARGEST:,} among names")
         return [str(int(entry) if float(entry).is_integer() else entry)]
     raise MalformedCellError(f"a genres cell with a value of type {type(entry).__name__} in it")
 

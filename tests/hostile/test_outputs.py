@@ -194,7 +194,7 @@ def test_a_file_in_the_way_of_the_tokenizer_does_no_harm(tmp_path):
 
 @pytest.fixture
 def cut_off(run, films, tmp_path, monkeypatch):
-    """The folder of parts of a start that was killed after three of them."""
+    """The folder of parts of a start that was killed after its third part."""
     monkeypatch.setattr("genre_lightning.training.predict.CHUNK_ROWS", 40)
     write_part = TaggedFile.write_part
 

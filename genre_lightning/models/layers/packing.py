@@ -128,8 +128,8 @@ def text_attention(
     if slots is None or places is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
+    q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # x[0] would copy gradients
     if ends is not None and _flash_takes(value):
-        q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # x[0] would copy gradients
         dropout, scaling = kwargs.get("dropout", 0.0), kwargs.get("scaling")
         # the tail may be longer than all texts; the kernel takes 128 tokens at once anyway
         longest = max(slots.shape[1], _TOKENS_MULTIPLES["cuda"])
@@ -137,7 +137,6 @@ def text_attention(
         return mixed[None], None
 
     if groups is not None:
-        q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # x[0] would copy gradients
         dropout, scaling = kwargs.get("dropout", 0.0), kwargs["scaling"]
         mixed = attention_in_groups(q, k, v, groups, dropout=dropout, scaling=scaling, training=module.training)
         return mixed[None], None
