@@ -4,7 +4,7 @@
 
 Prints the table of the README's section on many GPUs. Nothing of it is measured. Each GPU takes the same number of
 tokens in one micro-batch however many GPUs there are; the formulas are those of `genre_lightning/planning/speed.py`. A
-cell has the time of the exchange, and the efficiency: the time of the products over that of the step. Ranks also wait
+cell has the time of communication, and the efficiency: the time of the matmuls over that of the step. Ranks also wait
 for the one with the longest texts, and for stragglers; neither is in the table.
 """
 
@@ -70,9 +70,9 @@ def main():
         for name, files, tokens in CASES:
             facts = planned(files, films)
             taken = [step(facts, tokens, gpus) for gpus in GPUS]
-            cells = [f"{each.exchange * 1000:.1f} ms: {each.products / each.seconds:.1%}" for each in taken]
+            cells = [f"{each.communication * 1000:.1f} ms: {each.matmuls / each.seconds:.1%}" for each in taken]
             first = taken[0]
-            print(f"| {name} | {tokens:,} | {first.products * 1000:,.0f} ms at {facts['time']['utilisation']:g} | "
+            print(f"| {name} | {tokens:,} | {first.matmuls * 1000:,.0f} ms at {facts['time']['utilisation']:g} | "
                   f"{first.kernels * 1000:,.0f} ms | " + " | ".join(cells) + " |")  # fmt: skip
 
 

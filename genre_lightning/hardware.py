@@ -1,4 +1,4 @@
-"""What NVIDIA's GPUs can do at most and hold: dense matrix products a second and memory, by their data sheets."""
+"""What NVIDIA's GPUs can do at most and hold: dense matrix matmuls a second and memory, by their data sheets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genre_lightning.errors import ConfigError
 Precision = Literal["fp16", "bf16", "fp32"]
 
 # By the device's name as CUDA has it: 10^12 operations a second of the tensor cores in fp16 or bf16 with sums in fp32,
-# then of fp32 products, which go through TF32 if there is one (torch.set_float32_matmul_precision("high")). Data
+# then of fp32 matmuls, which go through TF32 if there is one (torch.set_float32_matmul_precision("high")). Data
 # sheets of Ampere and later head their columns with numbers "with sparsity", which are twice these. Then the sizes that
 # it comes in, in GB.
 _TERA: tuple[tuple[str, float, float, tuple[int, ...]], ...] = (
@@ -47,7 +47,7 @@ def dense_peak(device: str, precision: Precision) -> float | None:
 
     Args:
         device: `torch.cuda.get_device_name()`, such as "NVIDIA H100 80GB HBM3".
-        precision: Precision of the matrix products.
+        precision: Precision of the matrix matmuls.
     """
     words = f" {device.replace('-', ' ')} "
     known = [row for row in _TERA if f" {row[0].replace('-', ' ')} " in words]

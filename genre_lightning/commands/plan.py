@@ -73,7 +73,7 @@ def _parser() -> CommandParser:
     gpus = ", ".join(known_gpus())
     add("--gpu", metavar="NAME", help=f"what each is, for whether it fits and how long it takes: {gpus}")
     add("--utilisation", type=within(float, Bounds(0, 1, open_below=True)), metavar="SHARE",
-        help="of the GPU's dense peak that products reach (default: 0.4, times 0.7 for 4-bit weights, times 0.8 for "
+        help="of the GPU's dense peak that matmuls reach (default: 0.4, times 0.7 for 4-bit weights, times 0.8 for "
         "activation checkpointing)")  # fmt: skip
     add_space(parser, more=": report how many trials fit --budget")
     add("--budget", metavar="TIME", help="time of a study, as sbatch takes it, such as 8:00:00 (default: 24:00:00)")

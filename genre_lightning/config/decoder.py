@@ -40,7 +40,7 @@ class DecoderOptions(ClassifierOptions):
         architecture: Used with backbone "random".
         quantization: Format of the frozen linear layers: "nf4" (4 bits, scales quantised too), "int8" (LLM.int8()) or
             "none".
-        compute_dtype: Dtype of their products; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
+        compute_dtype: Dtype of their matmuls; "auto" is that of trainer.precision: fp16 under the 16-mixed of CUDA.
         quant_storage: Dtype that packed 4-bit weights are stored under. uint8 is right for strategy fsdp too, which
             shards every parameter by itself; other sharding may need the float that it computes in.
     """

@@ -32,7 +32,7 @@ def check_regularisers(options: Any, *, drops: bool) -> None:
         return
     if getattr(options, "quantization", "none") != "none":
         raise ConfigError(
-            f"model.fgm is {options.fgm:g} with model.quantization {options.quantization}, whose products are too "
+            f"model.fgm is {options.fgm:g} with model.quantization {options.quantization}, whose matmuls are too "
             "coarse for the gradient of the embeddings: set model.quantization=none, or leave model.fgm out"
         )
     if options.activation_checkpointing:

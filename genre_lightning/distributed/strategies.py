@@ -123,7 +123,7 @@ def check_strategy(
         accelerator: Resolved.
         optimizer: The model's option, such as "adamw" or "adamw_8bit".
         quantization: The model's option: "none", "nf4" or "int8".
-        compute_dtype: The model's option: "auto", or the dtype of the frozen weights' products.
+        compute_dtype: The model's option: "auto", or the dtype of the frozen weights' matmuls.
         quant_storage: The model's option: the dtype that packed NF4 weights are stored in.
         trains: Whether the model has anything to train.
 

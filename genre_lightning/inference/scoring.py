@@ -161,7 +161,7 @@ class ModelScorer(_TemplateReader):
         else:
             self.precision = resolve_precision(precision, self.device.type)[0]
         if precision and isinstance(model, FrozenDecoder):
-            # the products of its frozen weights have a dtype of their own, which may be narrower
+            # the matmuls of its frozen weights have a dtype of their own, which may be narrower
             model.options = replace(model.options, compute_dtype="auto", quant_storage="uint8")
         model.runs_on(self.device.type, self.precision)
         if model.adapters:  # others have all of their weights in the checkpoint

@@ -184,7 +184,7 @@ class BuiltModule(StepwiseModule):
 
         Args:
             accelerator: Type of the device, such as "cuda".
-            precision: Such as "16-mixed", below which its products will be computed in.
+            precision: Such as "16-mixed", below which its matmuls will be computed in.
         """
         self.accelerator, self.precision = accelerator, precision
 

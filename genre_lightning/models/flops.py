@@ -13,8 +13,8 @@ class TrainingCost:
     """What the training of one text costs: `per_token` for each of its tokens, `per_token_squared` for attention.
 
     Attributes:
-        per_token: FLOPs of the products with weights, forward and backward.
-        per_token_squared: FLOPs of the products between tokens, for each token times each token of the same text.
+        per_token: FLOPs of the matmuls with weights, forward and backward.
+        per_token_squared: FLOPs of the matmuls between tokens, for each token times each token of the same text.
     """
 
     per_token: float

@@ -37,7 +37,7 @@ class WeightFormat:
 
     Attributes:
         quantization: Quantisation of the linear layers.
-        compute_dtype: Data type of their products; embeddings are kept in it too.
+        compute_dtype: Data type of their matmuls; embeddings are kept in it too.
         quant_storage: The dtype that packed NF4 weights pretend to have.
         head: Name of a linear layer that stays in `compute_dtype`, such as a language model's own head.
     """
@@ -67,7 +67,7 @@ class WeightFormat:
 
 
 def dtype_of_precision(precision: str) -> torch.dtype:
-    """Return the dtype of matrix products under a trainer's precision."""
+    """Return the dtype of matmuls under a trainer's precision."""
     return (
         torch.float16
         if precision.startswith("16")
@@ -216,7 +216,7 @@ def _filled(module: nn.Module, placeholder: nn.Parameter, values: torch.Tensor) 
 
 def _prepare_layers(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:
     """Have states between layers in float32, and do away with what bitsandbytes does to NF4 on some CPUs."""
-    # half precision is for the products: fp16 sums over the layers would overflow in some decoders; by a hook, so that
+    # half precision is for the matmuls: fp16 sums over the layers would overflow in some decoders; by a hook, so that
     # the embedding is called within the model, as sharding needs
     model.get_input_embeddings().register_forward_hook(partial(_cast_output, torch.float32))
     for module in model.modules():
@@ -243,7 +243,7 @@ def known_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         # peft asks transformers by a name that it has renamed
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        # int8 products round their inputs to half precision
+        # int8 matmuls round their inputs to half precision
         warnings.filterwarnings("ignore", message=".*MatMul8bitLt: inputs will be cast.*")
         yield
 

@@ -1,6 +1,6 @@
 """The parts of a training step's memory: one formula for each, in bytes.
 
-`c` stands for the bytes of a number in products (2 in half precision, else 4), `d` for the width, `f` for the inner
+`c` stands for the bytes of a number in matmuls (2 in half precision, else 4), `d` for the width, `f` for the inner
 width, `t` for tokens with padding.
 """
 
@@ -60,7 +60,7 @@ def activation_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
     """Return the bytes kept for the backward pass: every block's, or with checkpointing all inputs and one block's.
 
     Before the blocks an encoder keeps the sum of its embeddings (4d a token), a decoder its rotary angles; all blocks
-    share what the products of a CPU's attention add to hide padding and later tokens.
+    share what the matmuls of a CPU's attention add to hide padding and later tokens.
     """
     if batch.packed and setting.device == "cpu":
         attention = _grouped_attention_bytes(shape, setting, batch)
@@ -137,7 +137,7 @@ def _attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> 
 def _grouped_attention_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
     """Return the bytes of the attention within packed texts in groups of like length, as a CPU takes them.
 
-    Queries, keys and values (heads x head width x c each). The products of this package, for dropout or bfloat16, keep
+    Queries, keys and values (heads x head width x c each). The matmuls of this package, for dropout or bfloat16, keep
     for each head and pair of tokens the probability (c), and with dropout what it leaves (c) and its mask. The kernel
     of torch keeps the mixture (heads x head width x c) and the sum of exponentials (4 a head). An encoder keeps the
     mixture once more, without padding.
@@ -151,9 +151,9 @@ def _grouped_attention_bytes(shape: ModelShape, setting: Setting, batch: BatchSh
 
 
 def _pair_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int:
-    """Return the bytes of a number for each head and pair of tokens, if this package's products take the attention."""
-    products = batch.packed and setting.device == "cpu" and (shape.attention_dropout or setting.number == 2)
-    return shape.heads * setting.number * batch.pairs if products else 0
+    """Return the bytes of a number for each head and pair of tokens, if this package's matmuls take the attention."""
+    matmuls = batch.packed and setting.device == "cpu" and (shape.attention_dropout or setting.number == 2)
+    return shape.heads * setting.number * batch.pairs if matmuls else 0
 
 
 def _fused_attention(shape: ModelShape, setting: Setting) -> bool:
@@ -195,7 +195,7 @@ def working_bytes(shape: ModelShape, setting: Setting, batch: BatchShape) -> int
 
     Of an encoder's feed-forward layers (fc + 8d) a token, of a decoder's (2fc + 8d). The attention of a CPU may need
     more, when what the feed-forward layers kept is freed: with dropout if texts are padded, two numbers for each head
-    and pair of tokens; by this package's products one, and gradients of queries, keys, values and their mixture
+    and pair of tokens; by this package's matmuls one, and gradients of queries, keys, values and their mixture
     (heads x head width x c each).
     """
     c, d, f = setting.number, shape.width, shape.inner_width
@@ -223,7 +223,7 @@ def cast_bytes(shape: ModelShape, setting: Setting) -> int:
 
 
 def dequantisation_bytes(shape: ModelShape, setting: Setting) -> int:
-    """Return the bytes of the largest quantised layer in the products' dtype, c a weight, and of NF4's scales."""
+    """Return the bytes of the largest quantised layer in the matmuls' dtype, c a weight, and of NF4's scales."""
     return max((w.numbers * setting.number + w.numbers // 16 for w in shape.weights if w.quantised), default=0)
 
 

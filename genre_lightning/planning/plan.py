@@ -80,7 +80,7 @@ class Plan:
         self.precision = str(config.trainer.precision)
         self.strategy = _strategy(config.trainer.strategy, machine.ranks)
         self.report = PlanReport(self._machine())
-        if self._products == "bf16" and machine.gpu and dense_peak(machine.gpu.device, "bf16") is None:
+        if self._matmul_precision == "bf16" and machine.gpu and dense_peak(machine.gpu.device, "bf16") is None:
             self.conflicts.append(
                 f"trainer.precision is {self.precision}, but {machine.gpu.name} has no bfloat16 units: "
                 "set trainer.precision=16-mixed or auto"
@@ -93,7 +93,7 @@ class Plan:
         self.report.notes, self.report.conflicts = self.notes, list(dict.fromkeys(self.conflicts))
 
     @property
-    def _products(self) -> Precision:
+    def _matmul_precision(self) -> Precision:
         return "bf16" if self.precision.startswith("bf16") else "fp16" if self.precision.startswith("16") else "fp32"
 
     @property
@@ -224,7 +224,7 @@ class Plan:
             strategy=self.strategy,
             ranks=machine.ranks,
             device=machine.kind,
-            half=self._products != "fp32",
+            half=self._matmul_precision != "fp32",
             optimizer=getattr(model.options, "optimizer", "adamw"),
             fused=True,  # as GenreClassifier.new_optimizer makes it
             micro_batches=steps.micro_batches if steps else 1,
@@ -312,7 +312,7 @@ class Plan:
 
     def _gpu_time(self, gpu: Gpu, shape: ModelShape, steps: StepPlan) -> None:
         machine, cost = self.machine, self.setup.model.training_cost()
-        peak = dense_peak(gpu.device, self._products)
+        peak = dense_peak(gpu.device, self._matmul_precision)
         if not peak or cost is None:
             what = "the model's FLOPs are" if cost is None else f"the peak of {gpu.name} in {self.precision} is"
             self.report.no_time = f"not estimated: {what} not known"
@@ -345,15 +345,15 @@ class Plan:
 
 
 def _notes_of(step: StepTime) -> list[str]:
-    """Return what keeps the GPUs from their products, if anything does."""
+    """Return what keeps the GPUs from their matmuls, if anything does."""
     parts = (
-        f"a step is {1000 * step.seconds:,.3g} ms: products {1000 * step.products:,.3g}, starting kernels "
-        f"{1000 * step.kernels:,.3g}, exchange between ranks {1000 * step.exchange:,.3g}"
+        f"a step is {1000 * step.seconds:,.3g} ms: matmuls {1000 * step.matmuls:,.3g}, kernel launches "
+        f"{1000 * step.kernels:,.3g}, communication between ranks {1000 * step.communication:,.3g}"
     )
     if step.limit == "kernels":
         return [f"{parts}; the host limits it: raise data.global_batch_size, or use fewer devices"]
-    if step.limit == "exchange":
-        return [f"{parts}; the exchange limits it: raise data.global_batch_size"]
+    if step.limit == "communication":
+        return [f"{parts}; communication limits it: raise data.global_batch_size"]
     return []
 
 

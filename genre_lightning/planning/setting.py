@@ -19,7 +19,7 @@ class Setting:
         strategy: "single" is one device.
         ranks: Devices in all.
         device: "cuda", or "cpu", whose kernels keep other things.
-        half: Whether products are in half precision.
+        half: Whether matmuls are in half precision.
         optimizer: The model's option.
         fused: Whether the optimizer steps without copies of its states.
         micro_batches: Micro-batches of a step, on each rank.
@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def number(self) -> int:
-        """Bytes of a number in products: c."""
+        """Bytes of a number in matmuls: c."""
         return 2 if self.half else 4
 
     @property

@@ -56,7 +56,7 @@ class Adapter:
         inputs: Number of inputs of the layer.
         rank: Rank of the update.
         dropout: Dropout of its input.
-        on_nf4: Whether the layer below it is kept in NF4, which peft's dropout sees in the products' dtype.
+        on_nf4: Whether the layer below it is kept in NF4, which peft's dropout sees in the matmuls' dtype.
     """
 
     inputs: int

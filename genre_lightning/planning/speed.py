@@ -1,11 +1,11 @@
-"""How long a step on GPUs takes, on paper: its products, starting its kernels, what ranks exchange, and planning it.
+"""How long a step on GPUs takes, on paper: its matmuls, launching its kernels, communication between ranks, planning.
 
-    products   t = FLOPs / (ranks x utilisation x dense peak)
-    kernels    k = micro-batches x blocks x what starting those of a block takes, from Python, one after another
-    exchange   x = bytes / link + collectives x 2 log2(n) x 10 us, over n ranks
-    bytes      DDP: 2 (n - 1) / n x gradients                    (ring all-reduce: Patarasuk and Yuan, 2009)
-               FSDP: (n - 1) / n x (2 micro-batches x weights + gradients)   (gathered forward and backward)
-    a step     max(t, k) + max(0, x - h max(t, k)), and the planning of the next one
+    matmuls          t = FLOPs / (ranks x utilisation x dense peak)
+    kernel launches  k = micro-batches x blocks x what launching those of a block takes, from Python, one after another
+    communication    x = bytes / link + collectives x 2 log2(n) x 10 us, over n ranks
+    bytes            DDP: 2 (n - 1) / n x gradients                    (ring all-reduce: Patarasuk and Yuan, 2009)
+                     FSDP: (n - 1) / n x (2 micro-batches x weights + gradients)   (gathered forward and backward)
+    a step           max(t, k) + max(0, x - h max(t, k)), and the planning of the next one
 
 with h = 2/3 for DDP, which sends during the backward pass, and 1 for FSDP, which fetches ahead.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DENSE = 0.4
-"""Utilisation of the dense peak by products alone: assumed."""
+"""Utilisation of the dense peak by matmuls alone: assumed."""
 NF4, CHECKPOINTED = 0.7, 0.8
 """What 4-bit weights and activation checkpointing leave of it: published pairs run at 0.62 to 0.78, and at 0.80."""
 
@@ -29,8 +29,8 @@ _HOP_SECONDS = 10e-6
 """Of a collective: assumed."""
 _BUCKET = 25 * 2**20
 """Bytes of gradients that DDP sends together: its default."""
-_STARTING_SECONDS = {"encoder": 4e-3, "decoder": 284 * 10e-6, "sharded decoder": 700 * 10e-6}
-"""To start the kernels of a block, forward and backward. Encoders: measured beside an H200, 25 to 31 ms a step of 6
+_LAUNCH_SECONDS = {"encoder": 4e-3, "decoder": 284 * 10e-6, "sharded decoder": 700 * 10e-6}
+"""To launch the kernels of a block, forward and backward. Encoders: measured beside an H200, 25 to 31 ms a step of 6
 blocks, all else included. Decoders: counted with checkpointing on a pretended GPU, at 10 us each, which is assumed."""
 _PLAN_SECONDS, _PLANNED_AHEAD_SECONDS, _PLANNED_AHEAD = 1e-7, 1e-4, 8192
 """Of a film, in the training's own thread, and of any step of 8,192 films and more, which a thread plans ahead:
@@ -72,17 +72,17 @@ class StepTime:
     """Seconds of a step.
 
     Attributes:
-        products: Of the GPU.
-        kernels: To start them.
-        exchange: Between the ranks.
-        hidden: Of the exchange, behind the products or the kernels.
+        matmuls: Of the GPU.
+        kernels: To launch them.
+        communication: Between the ranks.
+        hidden: Of the communication, behind the matmuls or the kernels.
         planning: Of the next step.
         agreement: Fraction that the ranks spend on whether to stop.
     """
 
-    products: float
+    matmuls: float
     kernels: float
-    exchange: float
+    communication: float
     hidden: float
     planning: float
     agreement: float
@@ -90,13 +90,13 @@ class StepTime:
     @property
     def seconds(self) -> float:
         """Of the step as a whole."""
-        own = max(self.products, self.kernels) + self.exchange - self.hidden + self.planning
+        own = max(self.matmuls, self.kernels) + self.communication - self.hidden + self.planning
         return own * (1 + self.agreement)
 
     @property
     def limit(self) -> str:
-        """Which of the parts takes longest: "products", "kernels" or "exchange"."""
-        parts: dict[str, Any] = {name: getattr(self, name) for name in ("products", "kernels", "exchange")}
+        """Which of the parts takes longest: "matmuls", "kernels" or "communication"."""
+        parts: dict[str, Any] = {name: getattr(self, name) for name in ("matmuls", "kernels", "communication")}
         return max(parts, key=parts.__getitem__)
 
 
@@ -108,25 +108,25 @@ def step_time(work: Work, *, ranks: int, sharded: bool, peak: float, utilisation
         ranks: Devices in all.
         sharded: Whether the strategy is fsdp.
         peak: Dense peak of a device, in FLOPs a second.
-        utilisation: Part of it that products reach.
+        utilisation: Part of it that matmuls reach.
     """
-    products = work.flops / (ranks * peak * utilisation)
+    matmuls = work.flops / (ranks * peak * utilisation)
     kind = ("sharded decoder" if sharded else "decoder") if work.decoder else "encoder"
-    kernels = work.micro_batches * work.blocks * _STARTING_SECONDS[kind]
-    exchange = _exchange(work, ranks, sharded=sharded)
-    own = max(products, kernels)
+    kernels = work.micro_batches * work.blocks * _LAUNCH_SECONDS[kind]
+    communication = _communication(work, ranks, sharded=sharded)
+    own = max(matmuls, kernels)
     ahead = work.films >= _PLANNED_AHEAD
     return StepTime(
-        products=products,
+        matmuls=matmuls,
         kernels=kernels,
-        exchange=exchange,
-        hidden=min(exchange, own * (1.0 if sharded else 2 / 3)),
+        communication=communication,
+        hidden=min(communication, own * (1.0 if sharded else 2 / 3)),
         planning=_PLANNED_AHEAD_SECONDS if ahead else _PLAN_SECONDS * work.films,
         agreement=_AGREEMENT_SECONDS * (ranks - 1),
     )
 
 
-def _exchange(work: Work, ranks: int, *, sharded: bool) -> float:
+def _communication(work: Work, ranks: int, *, sharded: bool) -> float:
     if ranks == 1:
         return 0.0
     if sharded:

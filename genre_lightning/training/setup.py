@@ -312,12 +312,12 @@ def build_trainer(setup: Setup) -> tuple[Trainer, RunCheckpoint]:
     replace_signal_handling(trainer)
     # a quantised model is built on the device that it will run on
     setup.model.trainer = trainer
-    torch.set_float32_matmul_precision(_float32_products(accelerator, str(trainer.precision)))
+    torch.set_float32_matmul_precision(_float32_matmul_precision(accelerator, str(trainer.precision)))
     return trainer, checkpoints
 
 
-def _float32_products(accelerator: str, precision: str) -> Literal["highest", "high"]:
-    """Return how float32 products are computed: in TF32, three digits, only on CUDA if they are the whole model's.
+def _float32_matmul_precision(accelerator: str, precision: str) -> Literal["highest", "high"]:
+    """Return how float32 matmuls are computed: in TF32, three digits, only on CUDA if they are the whole model's.
 
     Below 16-mixed and bf16-mixed they are those of pooling and head, which take no time.
     """

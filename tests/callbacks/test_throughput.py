@@ -42,7 +42,7 @@ def test_the_dense_peak_of_a_device(device, precision, tera):
 
 
 def counted(model, tokens):
-    """FLOPs of a forward and backward pass over one text, as PyTorch counts the products that it runs."""
+    """FLOPs of a forward and backward pass over one text, as PyTorch counts the matmuls that it runs."""
     with FlopCounterMode(display=False) as counter:
         model(input_ids=torch.arange(tokens)[None] % 50).last_hidden_state.sum().backward()
     return counter.get_total_flops()

@@ -142,7 +142,7 @@ def test_gradient_of_attention_with_dropout(causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_in_bfloat16_is_that_in_float32_but_for_its_rounding(causal):
-    """Without dropout, only training in bfloat16 takes its own products."""
+    """Without dropout, only training in bfloat16 takes its own matmuls."""
     groups = group_texts(LENGTHS, 2, causal=causal)
     made = []
     for dtype in (torch.float32, torch.bfloat16):

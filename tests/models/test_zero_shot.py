@@ -60,7 +60,7 @@ def test_shared_film_equals_each_question_alone(folder, quantization, chat):
     with torch.no_grad():
         shared = model(batch_of(FILMS, known))
     plain = alone(model, known)
-    # int8 products round each batch by its own outliers
+    # int8 matmuls round each batch by its own outliers
     tolerance = 0.05 if quantization == "int8" else 1e-4
     assert_close(shared, plain, rtol=tolerance, atol=tolerance)
     assert shared.std() > 0.01

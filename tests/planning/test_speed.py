@@ -22,10 +22,10 @@ def test_utilisation_of_nf4_with_checkpointing_is_about_a_fifth():
     assert 0.20 <= usual_utilisation(quantised=True, checkpointed=True) <= 0.25
 
 
-def test_one_device_with_large_steps_is_limited_by_its_products():
+def test_one_device_with_large_steps_is_limited_by_its_matmuls():
     step = on(replace(LLAMA, flops=100 * LLAMA.flops), 1, sharded=False)
-    assert step.limit == "products"
-    assert step.exchange == 0
+    assert step.limit == "matmuls"
+    assert step.communication == 0
     assert step.seconds == pytest.approx(100 * LLAMA.flops / (PEAK * 0.224), rel=1e-4)
 
 
@@ -33,16 +33,17 @@ def test_a_70b_in_steps_of_32_films_on_8_gpus_is_limited_by_the_starting_of_its_
     step = on(LLAMA, 8, sharded=True)
     assert step.limit == "kernels"
     assert step.kernels == pytest.approx(0.56)
-    assert step.exchange == pytest.approx(7 / 8 * 72.46e9 / 450e9 + 244 * 6 * 10e-6, rel=1e-3)  # 0.16 s, behind them
+    # 0.16 s, behind the kernels
+    assert step.communication == pytest.approx(7 / 8 * 72.46e9 / 450e9 + 244 * 6 * 10e-6, rel=1e-3)
     assert step.seconds == pytest.approx(0.56, rel=0.01)
 
 
-def test_the_exchange_shows_where_nothing_hides_it():
+def test_communication_shows_where_nothing_hides_it():
     short = replace(LLAMA, flops=1e12, blocks=1, decoder=False, gradients=4 * 660e6, weights=4 * 660e6)
     step = on(short, 64, sharded=False)
-    assert step.limit == "exchange"
-    assert step.hidden == pytest.approx(2 / 3 * max(step.products, step.kernels))
-    assert step.seconds > step.exchange
+    assert step.limit == "communication"
+    assert step.hidden == pytest.approx(2 / 3 * max(step.matmuls, step.kernels))
+    assert step.seconds > step.communication
 
 
 def test_planning_and_agreements_are_part_of_it():

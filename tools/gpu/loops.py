@@ -69,7 +69,7 @@ def packed_encoder(options: Options) -> Figures:
     model = _encoder(options, options.device.type)
     figures: Figures = {"texts": len(rows), "tokens": int(lengths.sum())}
     precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # TF32 would round packed and padded products in other ways
+    torch.set_float32_matmul_precision("highest")  # TF32 would round packed and padded matmuls in other ways
     try:
         for name, half, tolerance in (("float32", None, 1e-3), ("half", options.half, 2e-2)):
             logits, gradients = [], []

@@ -146,7 +146,7 @@ def attention_in_groups(
         value: As `key`.
         groups: Groups of the texts.
         dropout: Dropout of the attention weights.
-        scaling: Factor of the products.
+        scaling: Factor of the scores.
         training: Whether there will be a backward pass.
 
     Returns:
@@ -157,7 +157,7 @@ def attention_in_groups(
             key, value = (x.repeat_interleave(shared + 1, dim=1) for x in (key, value))
         states = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]
         # torch has no kernel with dropout for the CPU, and its detour takes a third of the step; its backward pass in
-        # bfloat16 takes twice that in float32, and five times that of the products
+        # bfloat16 takes twice that in float32, and five times that of the matmuls
         if dropout or (training and query.dtype == torch.bfloat16):
             return _GroupAttention.apply(*states, groups, dropout, scaling).view_as(query)
         parts = zip(*(groups.split(x.index_select(0, groups.rows)) for x in states), groups.masks, strict=True)
@@ -177,7 +177,7 @@ def attention_in_groups(
 
 
 class _GroupAttention(torch.autograd.Function):
-    """The attention as products, with dropout of its weights (Srivastava et al., 2014; Vaswani et al., 2017).
+    """The attention as matmuls, with dropout of its weights (Srivastava et al., 2014; Vaswani et al., 2017).
 
     Weights of all groups share one buffer: what is done to each weight alone is one operation, not one for each group.
     """

@@ -1,6 +1,6 @@
 """A Llama-like decoder's elementwise passes, each in one kernel: its norms, and the gates of its feed-forward layers.
 
-Written out, a norm goes through its states in float32 five times, and a gate twice. The products stay outside, so that
+Written out, a norm goes through its states in float32 five times, and a gate twice. The matmuls stay outside, so that
 their weights may be quantised; rotary embeddings stay as they are, since transformers has them in a function.
 """
 

@@ -101,7 +101,7 @@ def text_attention(
 
     With `ends`, in half precision, the flash kernel takes the row as it is. Else, for which `why_not_flash` has the
     reason, texts are brought side by side for the
-    attention alone, padded to the longest of them: its products are few beside those of the linear layers, which see
+    attention alone, padded to the longest of them: its matmuls are few beside those of the linear layers, which see
     hardly any padding. With `groups` it takes group after group of like length.
 
     Args:
@@ -245,7 +245,7 @@ def flash_attention(
         longest: Tokens of the longest text, or more.
         causal: Whether a token sees only those before it.
         dropout: Fraction of the weights that is dropped.
-        scaling: Factor of the products; None for the square root of 1 / width.
+        scaling: Factor of the scores; None for the square root of 1 / width.
     """
     return torch.ops.aten._flash_attention_forward(
         query, key, value, ends, ends, longest, longest, dropout, causal, False, scale=scaling

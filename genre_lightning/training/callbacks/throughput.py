@@ -84,7 +84,7 @@ class Throughput(Callback):
 
 
 def _product_precision(model: LightningModule) -> Precision:
-    """Return what the products of a model are computed in: half precision's own, or single."""
+    """Return what the matmuls of a model are computed in: half precision's own, or single."""
     assert isinstance(model, GenreClassifier)
     name = model.precision
     return "bf16" if name.startswith("bf16") else "fp16" if name.startswith("16") else "fp32"
