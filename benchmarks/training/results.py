@@ -43,8 +43,9 @@ def table(result: dict[str, Any], aims: Aims) -> str:
         )
     rate, cost = result["product_flops_per_second"], result["flops_per_token"]
     lines.append(
-        f"matrix multiplications of a real token are {cost / 1e6:,.0f} MFLOP; at the {rate / 1e9:,.0f} GFLOP/s of large "
-        f"ones they alone would allow {rate / cost:,.0f} tokens/s, of which {result['share_of_products']:.0%} is reached"
+        f"matrix multiplications of a real token are {cost / 1e6:,.0f} MFLOP; at the {rate / 1e9:,.0f} GFLOP/s "
+        f"of large ones they alone would allow {rate / cost:,.0f} tokens/s, of which "
+        f"{result['share_of_products']:.0%} is reached"
     )
     ours = result["medians"][OURS]
     if result["share_of_peak"] is not None:
