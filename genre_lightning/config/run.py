@@ -14,7 +14,7 @@ class CheckpointOptions:
 
     Attributes:
         monitor: Metric of a validation by which the best checkpoint is chosen.
-        every_minutes: Minutes between two saves within an epoch; null saves at its end only.
+        every_minutes: Minutes between two saves within an epoch; null or 0 for no such rhythm.
         every_steps: Optimizer steps between two saves within an epoch; null for no such rhythm.
         keep_last: How many of the last checkpoints are kept; more than one for the case that the newest is damaged on
             disk.
