@@ -1,7 +1,8 @@
-"""What NVIDIA's GPUs can do at most and hold: dense matrix matmuls a second and memory, by their data sheets."""
+"""What a machine has: CPUs of a process; FLOPs a second and memory of NVIDIA's GPUs, by their data sheets."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,12 +43,17 @@ _TERA: tuple[tuple[str, float, float, tuple[int, ...]], ...] = (
 _WITHOUT_BF16 = ("V100", "V100S", "V100-PCIE", "T4")
 
 
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use; all of the machine, if the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def dense_peak(device: str, precision: Precision) -> float | None:
     """Return the device's dense peak in FLOPs a second; None if it is not known.
 
     Args:
         device: `torch.cuda.get_device_name()`, such as "NVIDIA H100 80GB HBM3".
-        precision: Precision of the matrix matmuls.
+        precision: Precision of the matmuls.
     """
     words = f" {device.replace('-', ' ')} "
     known = [row for row in _TERA if f" {row[0].replace('-', ' ')} " in words]

@@ -71,7 +71,7 @@ def add_serve_options(parser: CommandParser) -> None:
         ("body", int, at_least(100, 1 << 30), "bytes of a request"),
         ("films", int, at_least(1, 10_000), "films of a request"),
         ("text", int, at_least(1, 65_536), "characters of a text"),
-        ("queue", int, at_least(1, 100_000), "films that wait; more get status 429"),
+        ("queue", int, at_least(1, 100_000), "films that wait, at least --limit_films; more get status 429"),
         ("seconds", float, Bounds(0.1, 3600), "of a request"),
     )
     for name, kind, bounds, about in limits:
@@ -115,7 +115,13 @@ def _read(options: argparse.Namespace) -> ServeOptions:
     run = open_run(options.run)
     if run.status != "finished":
         raise ConfigError(f"{options.run} has not finished ({run.status}): {run.again}")
-    database = options.db or options.run / FEEDBACK_DATABASE
+    if options.limit_queue < options.limit_films:
+        raise ConfigError(
+            f"--limit_queue is {options.limit_queue}, and one request may have {options.limit_films} films: "
+            "raise it, or lower --limit_films"
+        )
+    # a link is followed once: a reload of another run keeps the corrections together
+    database = options.db or options.run.resolve() / FEEDBACK_DATABASE
     check_output(database, "--db")
     if options.queue and not options.queue.is_file():
         raise DataError(f"--queue {options.queue} does not exist: write it with 'genre-lightning queue'")

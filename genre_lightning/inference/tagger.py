@@ -106,7 +106,8 @@ class Tagger:
         self.genres = self.decision.genres
         self._inputs = [feature for feature in self.scorer.features if not feature.in_text]
         inputs = {feature.column for feature in self._inputs}
-        self._in_text = [name for name in self.scorer.fields if name not in inputs]
+        self.in_text = [name for name in self.scorer.fields if name not in inputs]
+        """Columns that are read as text."""
         self._familiar = familiar_of(RunDirectory(Path(run)).evaluation("validation").predictions)
 
     # a string is a sequence of strings to mypy; the first overload that fits is taken
@@ -212,7 +213,7 @@ class Tagger:
         return tagged
 
     def _shown(self, film: Mapping[str, Any]) -> str:
-        cells = [cell for name, cell in film.items() if field_for(name, self._in_text, self.scorer.columns)]
+        cells = [cell for name, cell in film.items() if field_for(name, self.in_text, self.scorer.columns)]
         return " ".join(filter(None, (cell if isinstance(cell, str) else readable(cell) for cell in cells)))
 
     def cells(self, text: Text) -> dict[str, Any]:
@@ -230,7 +231,10 @@ class Tagger:
         if unknown := [name for name, field in known.items() if field is None]:
             raise DataError(f"a text has {', '.join(unknown)}, and the run reads {', '.join(fields)}: name those")
         given = {known[name]: cell for name, cell in text.items()}
-        return {name: readable(given.get(name)) if name in self._in_text else given.get(name) for name in fields}
+        if len(given) < len(text):
+            twice = ", ".join(name for name, field in known.items() if list(known.values()).count(field) > 1)
+            raise DataError(f"a text has {twice}, which are one column of the run: give one of them")
+        return {name: readable(given.get(name)) if name in self.in_text else given.get(name) for name in fields}
 
     def _unread(self, film: Mapping[str, Any]) -> tuple[str, ...]:
         """Name the inputs of the head that are read as missing because they are malformed."""

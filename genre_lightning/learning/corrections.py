@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from genre_lightning.data.cells import readable
 from genre_lightning.inference.tagger import TaggedText, Tagger, Text
 from genre_lightning.learning.feedback_files import now
 from genre_lightning.learning.store import Feedback
@@ -37,8 +38,8 @@ def correction(
     """
     columns = film if isinstance(film, Mapping) else {"overview": film}
     return Feedback(
-        text=str(columns.get("overview") or tagged.text),
-        title=title or str(columns.get("title") or ""),
+        text=_words(columns.get("overview")) or tagged.text,
+        title=title or _words(columns.get("title")),
         genres=tuple(genres),
         user=user,
         time=now(),
@@ -49,3 +50,7 @@ def correction(
         run=run,
         checkpoint_sha256=tagger.decision.checkpoint_sha256,
     )
+
+
+def _words(cell: object) -> str:
+    return cell if isinstance(cell, str) else readable(cell)

@@ -102,6 +102,7 @@ def _add_tagging(app: FastAPI, service: Service) -> None:
     @app.post("/v1/feedback", summary="Store which genres a film has")
     async def feedback(body: FeedbackBody, request: Request) -> dict[str, Any]:
         """Store the correction beside what the run predicts; a repeated one is stored once."""
+        request.state.texts = service.check_films([body])
         token = request.state.token
         return await service.store(body, token.user if token else None)
 
@@ -150,12 +151,12 @@ def _add_operation(app: FastAPI, service: Service) -> None:
             raise Problem(403, "not-admin", "reloading needs the admin token: send 'Authorization: Bearer TOKEN'")
         if service.reload is None:
             raise Problem(503, "no-reload", "this service does not reload: start it again")
+        if service.draining:
+            raise Problem(503, "not-ready", "this worker is being replaced: send it again", {"Retry-After": "1"})
         try:
             return {"reloaded": True, "checkpoint_sha256": await service.reload()}
         except GenreLightningError as error:
-            raise Problem(
-                409, "not-reloaded", f"the former run stays: {without_paths(error, service.options.run)}"
-            ) from None
+            raise Problem(409, "not-reloaded", without_paths(error, service.options.run)) from None
 
     @app.get("/health", summary="Whether the process answers")
     async def health() -> dict[str, str]:

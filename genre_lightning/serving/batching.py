@@ -25,14 +25,15 @@ class QueueFullError(Exception):
 class _Waiting(Generic[T]):
     item: T
     tokens: int
+    caller: int
     answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Batcher(Generic[T, R]):
     """Gathers items of many callers into batches.
 
-    While a batch is computed, the next one gathers. A lone client is never kept waiting: only after a batch of several
-    items does the next wait for as many, for `max_wait` seconds at most.
+    While a batch is computed, the next one gathers. A lone caller is never kept waiting: only after a batch of several
+    callers does the next wait for as many items, for `max_wait` seconds at most.
 
     Args:
         compute: From items to results, in the model's thread; an Exception in place of a result is raised for its
@@ -60,6 +61,7 @@ class Batcher(Generic[T, R]):
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._waiting: deque[_Waiting[T]] = deque()
         self._arrived = asyncio.Event()
+        self._callers = 0
         self._last = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -76,7 +78,8 @@ class Batcher(Generic[T, R]):
             raise QueueFullError
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
-        waiting = [_Waiting(item, tokens) for item, tokens in items]
+        self._callers += 1
+        waiting = [_Waiting(item, tokens, self._callers) for item, tokens in items]
         self._waiting.extend(waiting)
         self.counters.put("queued_films", len(self._waiting))
         self._arrived.set()
@@ -104,7 +107,7 @@ class Batcher(Generic[T, R]):
                 results = await self.call(partial(self.compute, [one.item for one in batch]))
             except Exception as error:
                 results = [error] * len(batch)
-            self._last = len(batch)
+            self._last = len(batch) if len({one.caller for one in batch}) > 1 else 0
             self.counters.add("batches")
             self.counters.add("compute_seconds", time.perf_counter() - started)
             for one, result in zip(batch, results, strict=True):

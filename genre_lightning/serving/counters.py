@@ -9,7 +9,7 @@ ROUTES = (
     "/v1/tag", "/v1/similar", "/v1/feedback", "/v1/model", "/v1/examples", "/v1/queue", "/v1/report", "/v1/reload",
     "other",
 )  # fmt: skip
-STATUSES = (200, 307, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503, 507)
+STATUSES = (200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503, 507)
 """Others are counted as 500."""
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, math.inf)
 """Upper bounds of the seconds of a request for tags."""
@@ -37,13 +37,14 @@ class Counters:
     """The counters of a worker, beside those of the others.
 
     Args:
-        memory: `WIDTH` numbers for each worker; only the worker itself writes its own.
-        worker: Number of the worker.
+        memory: `WIDTH` numbers for each slot; only one worker at a time counts in a slot.
+        slot: Of the worker.
     """
 
-    def __init__(self, memory: MutableSequence[float] | None = None, worker: int = 0) -> None:
+    def __init__(self, memory: MutableSequence[float] | None = None, slot: int = 0) -> None:
         self.memory: MutableSequence[float] = [0.0] * WIDTH if memory is None else memory
-        self._start = worker * WIDTH
+        self.slot = slot
+        self._start = slot * WIDTH
 
     def add(self, name: str, value: float = 1) -> None:
         """Add to one of `TOTALS`."""

@@ -74,9 +74,10 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         host = _PORT.sub("", headers.get("host", ""))
-        allowed = (*LOOPBACK, "[::1]", *self.options.allowed_hosts)
+        named = self.options.allowed_hosts
+        allowed = (*LOOPBACK, "[::1]", self.options.host, *named)
         # a page of another site may have its name lead to this machine
-        if self.options.is_local and host.lower() not in allowed and "*" not in allowed:
+        if (self.options.is_local or named) and host.lower() not in allowed and "*" not in named:
             raise Problem(403, "wrong-host", "the header Host names another machine: allow it with --allowed_host NAME")
         token = self.options.token_of(headers.get("authorization"))
         scope["state"]["token"] = token

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import os
 import secrets
 import time
@@ -72,7 +73,8 @@ class ServeOptions:
         database: Of the feedback.
         queue: A file of `genre-lightning queue` for the page to walk through; None without.
         similar: Training films that are compared with a text; 0 for none.
-        allowed_hosts: Names in the header Host, beside those of this machine; "*" for any.
+        allowed_hosts: Names in the header Host, beside those of this machine; "*" for any. Empty allows any where the
+            network reaches the service.
         log_texts: Whether texts are logged.
         limits: Of requests.
         tokens: That requests must carry one of; empty for none.
@@ -99,7 +101,10 @@ class ServeOptions:
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches it."""
-        return self.host in LOOPBACK
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def needs_token(self) -> bool:

@@ -36,10 +36,12 @@ def queue_rows(path: Path, database: Path) -> dict[str, Any]:
             continue
         cells = {name: original_cell(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
         text = str(cells.get("text") or "")
-        if not text.strip() or len(films) >= _MOST_ROWS:
+        if not text.strip():
             continue
         if text_digests([text]).tobytes() in labelled:
             done += 1
+            continue
+        if len(films) >= _MOST_ROWS:
             continue
         suggested = str(cells.get("suggested") or "")
         films.append(

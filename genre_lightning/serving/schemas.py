@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,6 +26,12 @@ class Film(_Body):
     fields: dict[_Name, Value] | None = Field(
         None, max_length=100, description="Columns that the run reads, such as title and keywords."
     )
+
+    @model_validator(mode="after")
+    def _one_overview(self) -> Self:
+        if self.text is not None and "overview" in (self.fields or {}):
+            raise ValueError("give the overview as text or among the fields, not as both")
+        return self
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from genre_lightning import __version__
 from genre_lightning.config.decision import POLICIES
-from genre_lightning.errors import ConfigError, GenreLightningError
+from genre_lightning.errors import CheckpointError, ConfigError, GenreLightningError
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.explain.explainer import Explainer, check_explainable
 from genre_lightning.files import json_value
@@ -25,7 +26,7 @@ _BOUND_FOR_READING = 0.05
 """Completeness error of the explanations: colours do not show less, and it takes half the time."""
 _CHARACTERS_OF_A_TOKEN = 3
 _FREE_TOKENS = 16_384
-"""Tokens of a batch of a model that counts words."""
+"""Tokens of a batch of a model that counts words, and of an ensemble."""
 
 
 class ServedRun:
@@ -47,7 +48,8 @@ class ServedRun:
         self.genres = self.tagger.genres
         self.name = self.run.path.name
         self.checkpoint = self.tagger.decision.checkpoint_sha256
-        self._budget: int = getattr(self.tagger.scorer, "budget", _FREE_TOKENS)
+        self.batch_tokens: int = getattr(self.tagger.scorer, "budget", _FREE_TOKENS)
+        """Tokens of a batch, as estimated by `tokens`."""
 
     def movies_file(self) -> FilmFile | None:
         """Open the movies file that the run, or the first run of an ensemble, was trained on; None if it names none.
@@ -62,11 +64,6 @@ class ServedRun:
         if not data.get("csv"):
             return None
         return FilmFile.of(Path(data["csv"]), self.tagger.scorer, {}, str(data.get("encoding") or "utf-8"))
-
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens of a batch, as estimated by `tokens`."""
-        return self._budget
 
     def tokens(self, film: Text) -> int:
         """Estimate the tokens of a film's text without the tokenizer, which belongs to the model's thread."""
@@ -83,7 +80,7 @@ class ServedRun:
                 return [error]
             return [self.tag([film])[0] for film in films]
 
-    @property
+    @cached_property
     def is_explained(self) -> bool:
         """Whether the run has explanations."""
         try:
@@ -94,21 +91,31 @@ class ServedRun:
 
     @cached_property
     def _explainer(self) -> Explainer:
-        return Explainer(self.run.path, self.device, bound=_BOUND_FOR_READING, tagger=self.tagger)
+        """What explains; loaded for the first explanation if the run is served in half precision.
+
+        Raises:
+            CheckpointError: The directory has another run by now, or none.
+        """
+        explainer = Explainer(self.run.path, self.device, bound=_BOUND_FOR_READING, tagger=self.tagger)
+        if explainer.decision.checkpoint_sha256 != self.checkpoint:
+            raise CheckpointError(f"{self.run.path} has another run than the one that is served: reload it")
+        return explainer
 
     def explain(self, film: Text, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Explain the genres that a policy decides, at most the five most probable ones.
+        """Decide the genres of a film, and explain at most the five most probable ones.
 
         Args:
             film: Its overview, or its columns.
             options: Of `Tagger.decide`.
+
+        Raises:
+            GenreLightningError: The run has no explanations, or an option is impossible.
         """
-        check_explainable(self.run)
+        if not self.is_explained:
+            check_explainable(self.run)
         decided = self.tagger.decide(self._explainer.tagger(film), **options)
-        shown = TaggedText(
-            decided.text, decided.genres[:_EXPLAINED_GENRES], decided.probabilities, decided.thresholds, decided.notes
-        )
-        return {**self._explainer.explain(film, shown).as_dict(), "thresholds": decided.thresholds}
+        explained = self._explainer.explain(film, replace(decided, genres=decided.genres[:_EXPLAINED_GENRES]))
+        return {**explained.as_dict(), **decided.as_dict(), "thresholds": decided.thresholds}
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -138,7 +145,7 @@ class ServedRun:
                     {
                         "name": name,
                         "kind": features.get(name, "text"),
-                        "in_text": name in scorer_texts(self.tagger),
+                        "in_text": name in self.tagger.in_text,
                         "values": known.get(name, []),
                     }
                     for name in scorer.fields
@@ -165,9 +172,3 @@ class ServedRun:
     def examples(self) -> list[dict[str, Any]]:
         """See `example_films`; `add_inputs` completes them."""
         return example_films(self)
-
-
-def scorer_texts(tagger: Tagger) -> set[str]:
-    """Return the columns that are read as text."""
-    inputs = {feature.column for feature in tagger.scorer.features if not feature.in_text}
-    return set(tagger.scorer.fields) - inputs

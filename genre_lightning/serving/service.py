@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -133,7 +134,7 @@ class Service:
         except QueueFullError:
             raise self._too_many() from None
         except (ConfigError, DataError) as error:
-            raise Problem(422, "invalid-request", without_paths(error)) from None
+            raise Problem(422, "invalid-request", without_paths(error, self.served.run.path)) from None
 
     async def explain(self, text: Text, decision: dict[str, Any]) -> dict[str, Any]:
         """Explain the genres of a film; see `tag`."""
@@ -152,7 +153,10 @@ class Service:
         try:
             return await self.batcher.call(function)
         except (ConfigError, DataError) as error:
-            raise Problem(422, "invalid-request", without_paths(error)) from None
+            raise Problem(422, "invalid-request", without_paths(error, self.served.run.path)) from None
+        except GenreLightningError as error:
+            log("not explained or compared", reason=one_line(error))
+            raise Problem(503, "run-changed", without_paths(error, self.served.run.path)) from None
         finally:
             self._side_calls -= 1
 
@@ -196,7 +200,7 @@ class Service:
             raise Problem(422, "unknown-genre", f"{error}: correct it") from None
         [tagged] = await self.tag([text], {"policy": self.options.policy})
         row = correction(
-            self.served.tagger, text, tagged, genres, user=name, source="http", run=str(self.options.run),
+            self.served.tagger, text, tagged, genres, user=name, source="http", run=str(self.served.run.path),
             film_id=body.film, title=body.title,
         )  # fmt: skip
         if problems := row.problems():
@@ -273,7 +277,7 @@ def _characters(cell: object) -> int:
 def resident_bytes() -> int:
     """Return the memory of this process; 0 if the system has no /proc."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

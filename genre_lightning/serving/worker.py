@@ -6,14 +6,16 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import MutableSequence
+from collections import deque
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from genre_lightning.compat import import_lightning
 from genre_lightning.errors import CheckpointError, GenreLightningError, one_line
 from genre_lightning.failures import machine_error
+from genre_lightning.hardware import usable_cpus
 from genre_lightning.quiet import quiet_libraries
 from genre_lightning.serving.counters import Counters
 from genre_lightning.serving.logs import failure, log
@@ -25,46 +27,57 @@ _LARGEST_HEADERS = 16 * 1024
 
 
 def work(
-    options: ServeOptions, number: int, listener: socket.socket, pipe: Connection, memory: MutableSequence[float]
+    options: ServeOptions, run: Path, number: int, listener: socket.socket, pipe: Connection, counters: Counters
 ) -> None:
     """Load the run and serve until asked to stop, or until the supervisor is gone.
 
     The pipe carries ("ready", checkpoint), ("failed", line, exit status) and ("reload",) to the supervisor, and
-    ("drain",) and ("reloaded", error or None, checkpoint) from it.
+    ("drain",) and ("reloaded", error or None, checkpoint) from it, which answers the oldest ("reload",).
 
     Args:
         options: Of the service.
+        run: Directory of the run; no link.
         number: Of the worker.
         listener: Socket that all workers accept connections from.
         pipe: To the supervisor.
-        memory: See `Counters`.
+        counters: Of the worker.
     """
+    # the supervisor acts on it, which gets it too if it is for the terminal's whole group
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the run is loaded: no traceback
     quiet_libraries()
+    # without a supervisor there is no one to serve for
+    with suppress(BrokenPipeError):
+        served = _loaded(options, run, number, pipe)
+        if served:
+            asyncio.run(_serve(options, served, counters, listener, pipe))
+
+
+def _loaded(options: ServeOptions, run: Path, number: int, pipe: Connection) -> Any:
+    """Return the run; None if it cannot be loaded, after the supervisor has been told why."""
     try:
-        served = _load(options, number)
+        return _load(options, run, number)
     except Exception as error:
         known = error if isinstance(error, GenreLightningError) else machine_error(error)
         if known is None:
             log("worker failed", worker=number, **failure(error))
         line = one_line(known) if known else f"the run cannot be loaded ({one_line(error)[:200]})"
         pipe.send(("failed", line, known.exit_status if known else 1))
-        return
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(options, served, Counters(memory, number), listener, pipe))
+        return None
 
 
-def _load(options: ServeOptions, number: int) -> Any:
+def _load(options: ServeOptions, run: Path, number: int) -> Any:
     import_lightning()
     import torch
 
     from genre_lightning.serving.served import ServedRun
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // options.workers))
+        torch.set_num_threads(max(1, usable_cpus() // options.workers))
     device: str | None = options.devices[number % len(options.devices)]
     if device == "auto":
         device = f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else None
-    served = ServedRun(options.run, device)
+    served = ServedRun(run, device)
     _ = served.description, served.examples  # read once, before the first client
     # the first pass allocates and compiles; the first client does not wait for it
     [first] = served.tag(["A detective hunts a killer."])
@@ -82,7 +95,7 @@ async def _serve(
     from genre_lightning.serving.service import Service
 
     loop = asyncio.get_running_loop()
-    reloads: list[asyncio.Future[str]] = []
+    reloads: deque[asyncio.Future[str]] = deque()
 
     async def reload() -> str:
         future: asyncio.Future[str] = loop.create_future()
@@ -132,12 +145,11 @@ async def _serve(
             drain()
         elif message[0] == "reloaded":
             _, line, checkpoint = message
-            while reloads:
-                future = reloads.pop()
-                if not future.done() and line is None:
-                    future.set_result(checkpoint)
-                elif not future.done():
-                    future.set_exception(CheckpointError(line))
+            future = reloads.popleft()
+            if not future.done() and line is None:
+                future.set_result(checkpoint)
+            elif not future.done():
+                future.set_exception(CheckpointError(line))
 
     loop.add_reader(pipe.fileno(), on_message)
     service.start()
@@ -147,4 +159,5 @@ async def _serve(
     finally:
         service.close()
         counters.clear_gauges()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises again what has stopped it
+            signal.signal(number, signal.SIG_IGN)

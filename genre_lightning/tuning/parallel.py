@@ -15,6 +15,7 @@ from genre_lightning.distributed.precision import accelerator_of
 from genre_lightning.distributed.signals import BEFORE_EXIT, FLAG
 from genre_lightning.distributed.strategies import devices_here
 from genre_lightning.errors import ConfigError, GenreLightningError, PreemptedError
+from genre_lightning.hardware import usable_cpus
 from genre_lightning.progress import say
 from genre_lightning.tuning.study import StudyDirectory
 
@@ -108,7 +109,7 @@ def run_commands(
         PreemptedError: A signal has stopped them; it was passed on, and they have saved.
     """
     trust = [word for package in trusted_packages() for word in ("--trust", package)]
-    threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
+    threads = str(max(1, usable_cpus() // ranks))
     processes: list[subprocess.Popen[str]] = []
     copiers: list[threading.Thread] = []
 

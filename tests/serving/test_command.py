@@ -35,7 +35,9 @@ def test_unfinished_run_and_other_bad_options_are_refused(capfd, tmp_path, count
     refused(capfd, ["serve", counting_run, "--port", "70000"], "70000")
     refused(capfd, ["serve", counting_run, "--token_file", tmp_path / "none"], "cannot be read")
     refused(capfd, ["serve", counting_run, "--devices", ","], "--devices")
-    refused(capfd, ["serve", counting_run, "--host", "203.0.113.7"], "give an address of this machine")
+    for host in ("203.0.113.7", "exa..mple", "a" * 70):
+        refused(capfd, ["serve", counting_run, "--host", host], "give an address of this machine")
+    refused(capfd, ["serve", counting_run, "--limit_queue", "10"], "--limit_queue is 10", "64 films: raise it")
 
 
 def test_demo_keeps_its_run_and_makes_a_queue(tmp_path, counting_run, monkeypatch):

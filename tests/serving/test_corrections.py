@@ -27,6 +27,12 @@ def test_correction_is_stored_beside_the_prediction(client, counting):
     assert other["conflicts"] == 1
 
 
+def test_a_list_is_stored_as_the_words_that_the_run_reads(client):
+    body = {"fields": {"overview": ["A soldier", "goes to war"]}, "genres": ["War"], "user": "eva"}
+    assert client.post("/v1/feedback", body).json()["stored"]
+    assert [row.text for row in stored(client)] == ["A soldier, goes to war"]
+
+
 def test_the_name_of_the_token_is_the_user(client, make_token):
     client.set(tokens=(make_token("u" * 20, user="eva"),))
     headers = {"Authorization": "Bearer " + "u" * 20}
@@ -84,6 +90,13 @@ def test_queue_leaves_out_what_is_labelled(client, assert_problem, tmp_path):
     client.post("/v1/feedback", {"text": "A love story", "genres": ["Romance"], "user": "eva"})
     left = client.get("/v1/queue").json()
     assert (len(left["films"]), left["done"]) == (1, 1)
+    with queue.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text"])
+        rows.writerows([[f"Film {number}"] for number in range(1001)])
+        rows.writerow(["A love story"])
+    left = client.get("/v1/queue").json()
+    assert (len(left["films"]), left["done"]) == (1000, 1)
     queue.write_text("a,b\n1,2\n")
     assert_problem(client.get("/v1/queue"), 503, "queue.csv")
 

@@ -172,6 +172,19 @@ def test_typing_shows_genres_and_a_correction_is_stored(open_page, site):
     assert page.evaluate("window.attacked") is None
 
 
+def test_a_correction_is_of_the_text_that_was_tagged(open_page, site):
+    page = open_page()
+    page.get_by_label("Plot").fill("A detective hunts a killer in the city.")
+    page.wait_for_selector("#genres li.decided")
+    page.get_by_label("Your name").locator("visible=true").fill("eva")
+    send = page.get_by_role("button", name="Send correction")
+    expect(send).to_be_enabled()
+    page.route("**/v1/tag", lambda route: None)  # no answer
+    page.get_by_label("Plot").fill("A documentary about penguins.")
+    expect(send).to_be_disabled()
+    assert not site.options.database.exists()
+
+
 def fill_inputs(page):
     page.get_by_label("Production companies").fill("Oberlicht Filmproduktion, Kite & Anchor")
     page.get_by_label("Original language").fill("en")

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from genre_lightning.errors import ConfigError
 from genre_lightning.inference.tagger import Tagger
 from genre_lightning.serving.options import read_tokens
+from genre_lightning.serving.served import ServedRun
 from genre_lightning.serving.service import without_paths
 
 TEXTS = [
@@ -57,7 +59,7 @@ def test_requests_at_the_same_time_are_computed_together(make_client, encoder):
 
 def test_batches_are_limited_by_tokens(make_client, encoder, monkeypatch):
     client = make_client(encoder)
-    monkeypatch.setattr(encoder, "_budget", 2 * encoder.tokens(TEXTS[0]))
+    monkeypatch.setattr(encoder, "batch_tokens", 2 * encoder.tokens(TEXTS[0]))
     sizes = []
     tag = encoder.tag
     monkeypatch.setattr(encoder, "tag", lambda texts: sizes.append(len(texts)) or tag(texts))
@@ -80,6 +82,33 @@ def test_decision_options_change_the_genres_alone(client):
 def test_explanation_has_the_words_of_the_genres(client):
     one = client.post("/v1/tag", {"text": TEXTS[0], "explain": True, "top_k": 1}).json()["results"][0]
     assert [word["word"] for word in one["explanations"][0]["words"]] == ["A", "detective", "hunts", "a", "killer", "."]
+    body = {"text": TEXTS[0], "top_k": 12}
+    plain, explained = (client.post("/v1/tag", {**body, "explain": on}).json()["results"][0] for on in (False, True))
+    assert plain == {name: value for name, value in explained.items() if name in plain}
+    assert len(explained["explanations"]) == 5
+
+
+def test_an_explanation_never_comes_from_another_run(make_client, encoder_run, assert_problem):
+    client = make_client(ServedRun(encoder_run, "cpu"))
+    # what the explanations load for themselves, as of a run that is served in half precision
+    other = SimpleNamespace(decision=SimpleNamespace(checkpoint_sha256="0" * 64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("genre_lightning.serving.served.Explainer", lambda *words, **options: other)
+        answer = client.post("/v1/tag", {"text": TEXTS[0], "explain": True})
+    assert_problem(answer, 503, "another run than the one that is served: reload it")
+    assert client.post("/v1/tag", {"text": TEXTS[0], "explain": True}).status_code == 200
+
+
+def test_a_lone_client_never_waits_for_others(make_client, counting):
+    client = make_client(counting)
+    client.set(max_wait_ms=60_000)
+
+    async def ask():
+        async with client.open() as http:
+            await http.post("/v1/tag", json={"films": [{"text": text} for text in TEXTS]})
+            return await http.post("/v1/tag", json={"text": TEXTS[0]})
+
+    assert asyncio.run(ask()).status_code == 200  # not 503 after limit_seconds
 
 
 @pytest.mark.parametrize(
@@ -97,6 +126,7 @@ def test_explanation_has_the_words_of_the_genres(client):
         (b'{"text": " "}', 422, "the film has no text"),
         (b'{"films": [{"text": "x"}, {"text": ""}]}', 422, "film 2 has no text"),
         (b'{"fields": {"budget": 3}}', 422, "name those"),
+        (b'{"text": "x", "fields": {"overview": "y"}}', 422, "as text or among the fields, not as both"),
         (b'{"text": "x", "threshold": NaN}', 422, "threshold: input should be a finite number"),
         (b'{"text": "x", "threshold": {"Dram": 0.5}}', 422, "'Dram' is not one of the"),
         (b'{"text": "x", "policy": "best"}', 422, "policy: input should be"),
@@ -135,6 +165,18 @@ def test_another_sites_name_for_this_machine_is_refused(client, assert_problem):
     assert client.get("/v1/model", headers={"Host": "[::1]:8000"}).status_code == 200
     client.set(allowed_hosts=("films.example",))
     assert client.get("/v1/model", headers={"Host": "films.example:80"}).status_code == 200
+    client.set(host="0.0.0.0")  # where names are listed, no other one is taken at any address
+    assert client.get("/v1/model", headers={"Host": "films.example:80"}).status_code == 200
+    assert_problem(client.get("/v1/model", headers={"Host": "evil.example"}), 403, "the header Host")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_every_loopback_address_is_this_machines_own(client, assert_problem, host):
+    client.set(host=host)
+    assert client.options.is_local
+    assert_problem(client.get("/v1/model", headers={"Host": "evil.example"}), 403, "the header Host")
+    name = f"[{host}]" if ":" in host else host
+    assert client.get("/v1/model", headers={"Host": f"{name}:8000"}).status_code == 200
 
 
 def test_no_other_origin_is_allowed(client):
@@ -220,6 +262,8 @@ def test_log_is_json_without_texts_and_tokens(client, make_token, capfd):
     assert "sss" not in line
     client.set(log_texts=True, tokens=())
     client.post("/v1/tag", {"text": "A private plot"})
+    assert json.loads(capfd.readouterr().err)["texts"] == ["A private plot"]
+    client.post("/v1/feedback", {"text": "A private plot", "genres": [], "user": "eva"})
     assert json.loads(capfd.readouterr().err)["texts"] == ["A private plot"]
 
 

@@ -8,7 +8,7 @@ const LEAST_LOG_ODDS = 0.005;
 const KEYS = "1234567890qwertyuiopasdfghlzxcvbm";
 
 const $ = (id) => document.getElementById(id);
-const state = { model: null, tagged: null, rows: new Map(), touched: new Map(), all: false, explained: null, genre: null, queue: [], place: 0, done: 0 };
+const state = { model: null, film: null, tagged: null, rows: new Map(), touched: new Map(), all: false, explained: null, genre: null, queue: [], place: 0, done: 0 };
 
 function make(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
@@ -213,6 +213,7 @@ function changed() {
   clearTimeout(reading);
   request.abort();
   state.touched.clear();
+  $("send").disabled = true; // the genres shown are those of the former text
   typing = setTimeout(() => tag().catch(report), TYPING_MS);
 }
 
@@ -233,6 +234,8 @@ async function tag() {
   if (answer.checkpoint_sha256 !== state.model.checkpoint_sha256) await loadModel("The model has been reloaded.");
   if (signal.aborted) return;
   state.tagged = answer.results[0];
+  state.film = { ...body, title: titleOf() };
+  $("send").disabled = false;
   $("notes").replaceChildren(...state.tagged.notes.map((note) => make("li", { textContent: note })));
   drawGenres();
   const names = Object.keys(state.tagged.probabilities).filter(isTicked);
@@ -318,7 +321,7 @@ async function sendCorrection(event) {
   const genres = Object.keys(state.tagged.probabilities).filter(isTicked);
   const user = $("user").value.trim();
   localStorage.setItem("user", user);
-  const stored = await ask("/v1/feedback", { ...film(), genres, user, title: titleOf() });
+  const stored = await ask("/v1/feedback", { ...state.film, genres, user });
   say(`${stored.stored ? "Stored" : "Already stored"}: ${genres.join(", ") || "no genre"}`
     + (stored.conflicts ? `; ${stored.conflicts} other opinions differ` : ""));
 }
@@ -375,7 +378,8 @@ async function storeQueued() {
   sending = true;
   try {
     const known = new Set(state.model.inputs.map((input) => input.name));
-    const fields = { ...one.fields, ...(known.has("title") ? { title: one.title } : {}) };
+    // the queue may be another run's
+    const fields = Object.fromEntries(Object.entries({ ...one.fields, title: one.title }).filter(([name]) => known.has(name)));
     const genres = chosenInQueue();
     await ask("/v1/feedback", { text: one.text, fields, genres, user: user || undefined, title: one.title || undefined, film: one.film || undefined });
     say(`Stored: ${genres.join(", ") || "no genre"}`);
