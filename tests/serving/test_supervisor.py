@@ -106,7 +106,7 @@ def test_a_reload_replaces_all_and_answers_who_asked(place):
     service._step()
     service.become_ready("new", most=2)
     assert service.serving() == ["new", "new", "old"]
-    assert asked.messages() == []  # it is not told to end before its answer
+    assert asked.messages() == []  # it ends after its answer
     service.become_ready("new")
     assert service.serving() == ["new"] * 3
     assert asked.messages() == [("reloaded", None, "new"), ("drain",)]
@@ -186,7 +186,7 @@ def test_a_worker_that_dies_comes_back_with_the_run_of_the_last_reload(place):
     assert (service.started[-1].number, service.started[-1].run) == (0, place.of("b"))
 
 
-def test_ctrl_c_while_workers_load_is_no_failure(place):
+def test_ctrl_c_while_workers_load_is_not_a_failure(place):
     service = place.service
     service._announced = False
     service.started[0].die()
