@@ -24,10 +24,19 @@ _PATIENCE_SECONDS = 2 * 3600.0
 
 
 def default_cache_dir() -> Path:
-    """Return `$GENRE_LIGHTNING_CACHE`, else the user's cache directory."""
+    """Return `$GENRE_LIGHTNING_CACHE`, else the user's cache directory.
+
+    Raises:
+        ConfigError: Neither is there.
+    """
     if configured := os.environ.get("GENRE_LIGHTNING_CACHE"):
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "genre_lightning"
+        return Path(configured).expanduser()
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "genre_lightning"
+    try:
+        return Path.home() / ".cache" / "genre_lightning"
+    except RuntimeError:
+        raise ConfigError("this user has no home directory: name a folder with GENRE_LIGHTNING_CACHE") from None
 
 
 def key_of(settings: Any) -> str:

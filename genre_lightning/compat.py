@@ -28,7 +28,7 @@ from jsonargparse._paths import Path as ParserPath
 
 from genre_lightning.errors import one_line
 from genre_lightning.shared_cpus import sleep_early_if_shared
-from genre_lightning.yaml_files import NOT_YAML, parse_yaml, read_text, well_formed
+from genre_lightning.yaml_files import NOT_YAML, named_keys, parse_yaml, read_text, well_formed
 
 if TYPE_CHECKING:
     import optuna
@@ -192,7 +192,7 @@ def importing_only(paths: Iterable[str], stand_ins: Mapping[str, type] = Mapping
                 raise yaml.YAMLError(one_line(error)[:200]) from None
         with well_formed():
             loaded = load(text)
-        return text if loaded is None else loaded
+        return text if loaded is None else named_keys(loaded)
 
     def import_or_stand_in(name: Any, check_path: bool = True) -> Any:
         return stand_ins[name] if name in stand_ins else import_object(name, check_path)

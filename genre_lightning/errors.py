@@ -109,6 +109,7 @@ def check_all(checks: Iterable[Callable[[], object]], found: Iterable[str] = ())
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NOT_A_PLACE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 def of_system(error: OSError) -> GenreLightningError | None:
@@ -122,6 +123,8 @@ def of_system(error: OSError) -> GenreLightningError | None:
         return SaveError(f"{place}{error.strerror}: free space there, then run the same command again")
     if error.errno in _NOT_ALLOWED:
         return ConfigError(f"{place}{error.strerror}: fix its permissions, or name another place")
+    if error.errno in _NOT_A_PLACE:
+        return ConfigError(f"{place[:100]}{'' if len(place) <= 100 else '…: '}{error.strerror}: name another place")
     return None
 
 

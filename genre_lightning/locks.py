@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
@@ -14,6 +15,10 @@ LEASE_SECONDS = 60.0
 
 # Lustre mounted without flock; network and FUSE file systems without a lock service
 _NO_FLOCK = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK})
+
+
+class BusyError(ConfigError):
+    """Another process holds the lock."""
 
 
 class HeldLock:
@@ -56,7 +61,8 @@ def locked(path: Path, patience_seconds: float, what: str, *, group_writable: bo
         group_writable: Let other members of the file's group take the lock too, whatever the umask.
 
     Raises:
-        ConfigError: Another process holds the lock for all of that time, or no lock file can be made there.
+        BusyError: Another process holds the lock for all of that time.
+        ConfigError: No lock file can be made there.
     """
     mode = 0o664 if group_writable else -1
     try:
@@ -71,12 +77,36 @@ def locked(path: Path, patience_seconds: float, what: str, *, group_writable: bo
             patience_seconds = max(patience_seconds, 1.5 * LEASE_SECONDS)
         return _acquired(SoftFileLease(lease, lease_duration=LEASE_SECONDS, timeout=patience_seconds, mode=mode))
     except Timeout:
-        raise ConfigError(what) from None
+        raise BusyError(what) from None
     except OSError as error:
         raise ConfigError(
             f"no lock can be made at {path} ({error.strerror or error}): check its permissions and remove what is in "
             "its place, or name a folder on another file system"
         ) from None
+
+
+def is_held(path: Path) -> bool:
+    """Return whether another process holds a lock; also where this process may not write."""
+    if not path.is_file():
+        return False
+    try:
+        locked(path, 0, "").release()
+    except BusyError:
+        return True
+    except ConfigError:
+        return _is_held_by_reading(path)
+    return False
+
+
+def _is_held_by_reading(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _acquired(lock: BaseFileLock) -> HeldLock:

@@ -11,7 +11,7 @@ from typing import Any
 
 from genre_lightning.errors import CheckpointError, ConfigError
 from genre_lightning.files import check_folder, damaged, read_json, read_record, write_json, write_text
-from genre_lightning.locks import HeldLock, locked
+from genre_lightning.locks import HeldLock, is_held, locked
 from genre_lightning.run_state import RunState, Status, is_job_id
 from genre_lightning.shapes import Shape, number, require_shape
 from genre_lightning.yaml_files import read_yaml
@@ -338,13 +338,7 @@ class RunDirectory:
 
     def is_locked(self) -> bool:
         """Return whether a process is working here."""
-        if not (self.path / ".lock").is_file():
-            return False
-        try:
-            self.locked(patience=0).release()
-        except ConfigError:
-            return True
-        return False
+        return is_held(self.path / ".lock")
 
     def require_run(self) -> None:
         """Refuse a directory that is not a run.

@@ -77,7 +77,7 @@ def require_shape(value: Any, shape: Shape, place: str = "it") -> None:
         for index, item in enumerate(value):
             require_shape(item, shape[0], f"{place}[{index}]")
     elif not shape(value):
-        wanted = (shape.__doc__ or "").rstrip(".")
+        wanted = (shape.__doc__ or "").removeprefix("Check for ").rstrip(".")
         raise ValueError(f"{place} is {value!r:.40}, not {wanted[:1].lower()}{wanted[1:]}")
 
 

@@ -43,9 +43,16 @@ def parse_yaml(text: str) -> Any:
             if node is None:
                 return None
             _count_nodes(node, {})
-            return loader.construct_document(node)
+            return named_keys(loader.construct_document(node))
     finally:
         loader.dispose()
+
+
+def named_keys(value: Any) -> Any:
+    """Return what YAML has read, with the key `on` as it stands: YAML 1.1 takes the bare word for true."""
+    if isinstance(value, dict):
+        return {"on" if key is True else key: named_keys(inner) for key, inner in value.items()}
+    return [named_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 @contextmanager

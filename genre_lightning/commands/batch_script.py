@@ -36,17 +36,9 @@ def planned_step(options: argparse.Namespace) -> PlannedStep:
 
 
 _OWN = (
-    "nodes",
-    "gpus-per-node",
-    "time",
-    "partition",
-    "account",
-    "requeue",
-    "no-requeue",
-    "open-mode",
-    "ntasks",
-    "array",
-)
+    "nodes", "gpus", "gpus-per-node", "gpus-per-task", "time", "partition", "account", "requeue", "no-requeue",
+    "open-mode", "ntasks", "array", "output",
+)  # fmt: skip
 
 
 def _given(options: argparse.Namespace) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -40,6 +40,22 @@ def parse_checked(
     Raises:
         ConfigError, DataError: Nothing has been written.
     """
+    config, parser, problems, checks = parse_with_checks(command, words, run_dir, in_rounds=in_rounds)
+    check_all(checks, problems)
+    return config, parser
+
+
+def parse_with_checks(
+    command: str, words: Sequence[str], run_dir: Path, *, in_rounds: bool = False
+) -> tuple[Namespace, ArgumentParser, list[str], list[Callable[[], object]]]:
+    """Parse the configuration of a run, for commands that continue in spite of problems; see `parse_checked`.
+
+    Returns:
+        The configuration, its parser, the problems that are known already, and the checks that find the others.
+
+    Raises:
+        ConfigError: It cannot be read at all, or what it continues from is not there.
+    """
     config, parser = parse(command, from_agent(words))
     from genre_lightning.data.movies import check_data  # after a --help, which does without NumPy
 
@@ -57,28 +73,34 @@ def parse_checked(
     if config.continue_from is not None:
         leave_out_missing(config.data, ContinueOptions(**vars(config["continue"])), config.continue_from)
     options = make_options(command, config, parser)
-    checks = [lambda: check_data(options.data), run.check_writable]
+    checks: list[Callable[[], object]] = [lambda: check_data(options.data), run.check_writable]
     if "model" in options:
         model = options.model.options
         checks[:0] = [model.check_options, *([model.check_files] if command in ("fit", PRETRAINING) else [])]
     if command == "fit" and config.continue_from and run.status != "finished":
         settings = yaml.safe_load(parser.dump(config, skip_none=False))
         checks[:0] = [lambda: check_same_model(require_parent(config.continue_from), settings)]
-    if config.require_no_worse and config.continue_from is None:
-        raise ConfigError("--require_no_worse compares a run with its parent: name the parent with --continue_from")
-    for name, value in (("feedback", config.feedback), ("labels", config.labels)):
-        if value is not None and config.continue_from is None:
-            raise ConfigError(f"--{name} corrects a trained run: name it with --continue_from")
-    if command == "fit" and options.data.unlabelled_files and config.continue_from is None:
-        raise ConfigError(
-            "data.unlabelled gives films the genres that a trained run predicts: name that run with --continue_from"
-        )
-    problems = ContinueOptions(**vars(config["continue"])).problems()
+    problems = _without_parent(command, config) if config.continue_from is None else []
+    problems += ContinueOptions(**vars(config["continue"])).problems()
     problems += bound_problems(SelfTrainingOptions, vars(config.self_training), "self_training")
     if command == PRETRAINING:
         problems += pretraining_problems(config)
-    check_all(checks, [*option_problems(config), *problems])
-    return config, parser
+    return config, parser, [*option_problems(config), *problems], checks
+
+
+def _without_parent(command: str, config: Namespace) -> list[str]:
+    """List the options that make no sense for a run that continues from no other."""
+    problems = []
+    if config.require_no_worse:
+        problems.append("--require_no_worse compares a run with its parent: name the parent with --continue_from")
+    for name in ("feedback", "labels"):
+        if config[name] is not None:
+            problems.append(f"--{name} corrects a trained run: name it with --continue_from")
+    if command == "fit" and config.data.unlabelled:
+        problems.append(
+            "data.unlabelled gives films the genres that a trained run predicts: name that run with --continue_from"
+        )
+    return problems
 
 
 def parse_checked_baseline(
@@ -126,5 +148,5 @@ def parse_trained(command: str, arguments: Sequence[str]) -> tuple[Namespace, Ar
         ConfigError, CheckpointError: No run directory, no run in it, or one that has not finished training.
     """
     config, parser = parse(command, with_run_config(with_run_named(command, arguments)))
-    RunDirectory(Path(config.run_dir)).require_trained()
+    run_of(config).require_trained()
     return config, parser

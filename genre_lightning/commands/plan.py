@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import Bounds, at_least
 from genre_lightning.commands.arguments import CommandParser, within
+from genre_lightning.commands.checked import parse_with_checks
 from genre_lightning.commands.search_options import add_space
 from genre_lightning.compat import import_lightning
 from genre_lightning.config.continuation import continued_words
-from genre_lightning.config.parser import parse
-from genre_lightning.config.run_pattern import fill_run_dir
+from genre_lightning.config.trainer import listed_devices
 from genre_lightning.config.words import default_run_dir
 from genre_lightning.errors import ConfigError
 from genre_lightning.hardware import Gpu, gpu_named, known_gpus
@@ -109,10 +109,7 @@ def _budget(options: argparse.Namespace, words: list[str]) -> float | None:
 
 def _report(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> PlanReport:
     with continued_words(words) as given:
-        config, parser = parse("fit", given)
-    if config.run_dir is None:
-        config.run_dir = default_run_dir(words)
-    fill_run_dir(config)
+        config, parser, conflicts, checks = parse_with_checks("fit", given, default_run_dir(words), in_rounds=True)
     import_lightning()
     # these load torch, Lightning and the hub's client
     from genre_lightning.config.changes import check_same_training
@@ -123,15 +120,15 @@ def _report(options: argparse.Namespace, words: list[str], gpu: Gpu | None) -> P
 
     machine = _machine(options, config, gpu)
     step = PlannedStep(machine.nodes, machine.ranks, machine.kind)
-    setup, conflicts, checks = prepare_checks(config, parser, step)
+    setup, of_setup, checks_of_setup = prepare_checks(config, parser, step)
     setup.model.shape_only = True
 
     def goes_on() -> None:
         unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
         check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)
 
-    conflicts += problems_of([*checks, goes_on], (ConfigError, DataError, CheckpointError))
-    return Plan(setup, machine, conflicts).report
+    found = problems_of([*checks, *checks_of_setup, goes_on], (ConfigError, DataError, CheckpointError))
+    return Plan(setup, machine, list(dict.fromkeys([*conflicts, *of_setup, *found]))).report
 
 
 def _machine(options: argparse.Namespace, config: Namespace, gpu: Gpu | None) -> Machine:
@@ -144,11 +141,12 @@ def _machine(options: argparse.Namespace, config: Namespace, gpu: Gpu | None) ->
         raise ConfigError(f"trainer.accelerator is cpu, and --gpu {gpu.name} asks for GPUs: leave one of them out")
     if not on_cpu and trainer.accelerator not in ("auto", "gpu", "cuda"):
         raise ConfigError(f"trainer.accelerator is {trainer.accelerator}, and only CUDA and the CPU are planned for")
-    devices = len(trainer.devices) if isinstance(trainer.devices, list) else trainer.devices
-    configured = int(devices) if str(devices).isdecimal() and int(devices) > 0 else 1
+    listed = listed_devices(trainer.devices)
+    devices = str(trainer.devices) if listed is None else str(len(listed))
     machine = Machine(
-        nodes=options.nodes or trainer.num_nodes,
-        devices=options.devices or configured,
+        # numbers that cannot be are among the conflicts
+        nodes=options.nodes or max(1, trainer.num_nodes),
+        devices=options.devices or (max(1, int(devices)) if devices.isdecimal() else 1),
         kind="cpu" if on_cpu else "cuda",
         gpu=gpu,
         utilisation=options.utilisation,

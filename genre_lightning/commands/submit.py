@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from genre_lightning.commands.checked import parse_checked
 from genre_lightning.commands.submit_array import array_words, require_different
 from genre_lightning.config.changes import check_same_training
 from genre_lightning.config.continuation import continued_words
+from genre_lightning.config.run_pattern import require_no_pattern
 from genre_lightning.config.trust import trusted_packages
 from genre_lightning.config.words import default_run_dir
 from genre_lightning.distributed import batch
@@ -48,20 +50,23 @@ def submit(arguments: Sequence[str]) -> int:
     tasks = array_words(options.array, words) if options.array else [words]
     setups = [_checked(task, step) for task in tasks]
     require_different([setup.run.path for setup, _ in setups])
+    # named by their content: a job that waits keeps its configuration, whatever is submitted after it
+    files = [setup.run.batch / f"config-{hashlib.sha256(frozen.encode()).hexdigest()[:12]}.yaml"
+             for setup, frozen in setups]  # fmt: skip
     arguments_of = [
-        ["--config", str(setup.run.batch / "config.yaml"), "--run_dir", str(setup.run.path), *_trust()]
-        for setup, _ in setups
+        ["--config", str(file), "--run_dir", str(setup.run.path), *_trust()]
+        for file, (setup, _) in zip(files, setups, strict=True)
     ]
     first = setups[0][0].run
     script = batch_script(options, step, first.batch, arguments_of, name=first.path.name)
     if options.dry_run:
         print(script, end="")
         return 0
-    for setup, frozen in setups:
-        write_text(setup.run.batch / "config.yaml", frozen)
-    file = first.batch / ("train.sbatch" if len(setups) == 1 else "array.sbatch")
-    write_text(file, script)
-    job = batch.submit(file)
+    for file, (_, frozen) in zip(files, setups, strict=True):
+        write_text(file, frozen)
+    to_submit = first.batch / ("train.sbatch" if len(setups) == 1 else "array.sbatch")
+    write_text(to_submit, script)
+    job = batch.submit(to_submit)
     for number, (setup, _) in enumerate(setups):
         write_json(setup.run.batch / "job.json", {"job": job if len(setups) == 1 else f"{job}_{number}"})
     if len(setups) == 1:
@@ -85,6 +90,7 @@ def _checked(words: Sequence[str], step: PlannedStep) -> tuple[Setup, str]:
     from genre_lightning.training.setup import check_setup
 
     setup = check_setup(config, parser, step)
+    require_no_pattern(setup.run.path)
     scripts_of(setup.run.path)  # refuses the working directory before the settings are compared
     unknown_here = ("trainer.precision",) if str(config.trainer.precision) == "auto" else ()
     check_same_training(setup.run, setup.config_text, override=config.override, without_effect=unknown_here)

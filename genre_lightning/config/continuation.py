@@ -150,7 +150,7 @@ def continued_words(arguments: Sequence[str]) -> Iterator[list[str]]:
     run_dirs = option_values(arguments, "--run_dir")
     if not run_dirs:
         raise ConfigError("--continue_from makes a new run: name its directory with --run_dir")
-    run, parent_path = RunDirectory(Path(run_dirs[0])), Path(given[-1])
+    run, parent_path = RunDirectory(Path(run_dirs[-1]).expanduser()), Path(given[-1]).expanduser()
     if run.path.resolve() == parent_path.resolve():
         raise ConfigError(f"--continue_from and --run_dir are both {run.path}: name another --run_dir for the new run")
     words = _with_older_files(arguments)

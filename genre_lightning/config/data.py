@@ -175,7 +175,7 @@ class DataOptions:
     @property
     def cache(self) -> Path:
         """Where films and tokens are kept between runs."""
-        return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+        return Path(self.cache_dir).expanduser() if self.cache_dir else default_cache_dir()
 
     @property
     def left_out(self) -> tuple[int, int] | None:

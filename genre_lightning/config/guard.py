@@ -58,6 +58,8 @@ def check_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
         ConfigError: One line with the file or flag, and the fix.
     """
     walk = _Walk()
+    if wrong := [word for word in arguments if not _is_text(word)]:
+        raise ConfigError(f"{wrong[0]} has a byte that is not UTF-8, which no configuration can keep: rename it")
     for name, value in _options(arguments):
         # the parser takes unambiguous beginnings of a name for it
         if name and "config".startswith(name):
@@ -71,6 +73,14 @@ def check_arguments(arguments: Sequence[str]) -> dict[str, list[str]]:
                 walk.files.clear()
                 _check(value, option, f"--{name}", (Path(),), 0, walk)
     return walk.named
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:  # Python's surrogates for bytes of the command line
+        return False
+    return True
 
 
 def check_settings(settings: Mapping[str, Any], where: str, folder: Path = Path()) -> None:

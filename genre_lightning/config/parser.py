@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field, make_dataclass
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -92,7 +93,7 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, ArgumentPa
 
 def _asked(words: Sequence[str]) -> str | None:
     """Return the option that asks for the help of the whole command, or of a group of the model's options."""
-    for word, after in zip(words, [*words[1:], "--"], strict=True):
+    for word, after in pairwise([*words, "--"]):
         if word in WANTS_HELP or (word == "--model.help" and after.startswith("-")):
             return "--help"
         if word.startswith("--model.") and word.endswith(".help") and word != "--model.help":

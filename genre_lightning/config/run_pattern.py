@@ -33,8 +33,8 @@ def fill_run_dir(config: Namespace) -> None:
                 f"--run_dir {pattern} names {{{name}}}, which is not an option with one value: write the whole name of "
                 "one, such as {model.lr} or {seed}"
             )
-        # a value is part of one folder's name
-        return re.sub(r"[/\\\s]+", "-", str(values[name]))
+        # a value is part of one folder's name, and braces would be read again
+        return re.sub(r"[/\\\s{}]+", "-", str(values[name]))
 
     config.run_dir = Path(_FIELD.sub(value_of, pattern))
 
@@ -45,7 +45,20 @@ def matching_runs(path: Path) -> list[Path]:
         return [path]
     pattern = _FIELD.sub("*", str(path))
     root = Path(path.anchor)
-    return sorted(root.glob(pattern[len(path.anchor) :])) or [path]
+    try:
+        return sorted(root.glob(pattern[len(path.anchor) :])) or [path]
+    except ValueError:  # such as a**
+        return [path]
+
+
+def require_no_pattern(run_dir: Path) -> None:
+    """Refuse a run directory for a job, which would fill in its braces again.
+
+    Raises:
+        ConfigError: The whole path has an option in braces.
+    """
+    if found := _FIELD.search(str(run_dir)):
+        raise ConfigError(f"{run_dir}: a job would read {found[0]} as an option: name a folder without braces")
 
 
 def _plain(value: Any) -> dict[str, Any]:

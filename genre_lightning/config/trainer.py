@@ -142,7 +142,7 @@ def option_problems(config: Namespace) -> list[str]:
         (DecisionOptions, config.decision, "decision"),
     ):
         problems += bound_problems(kind, vars(options), section)
-    problems += [*_devices_problems(trainer.devices), *_time_problems("max_time", trainer.max_time)]
+    problems += [*devices_problems(trainer.devices), *_time_problems("max_time", trainer.max_time)]
     if not isinstance(trainer.val_check_interval, int | float):
         problems += _time_problems("val_check_interval", trainer.val_check_interval)
     problems += step_problems(vars(trainer))
@@ -172,17 +172,21 @@ def pretraining_problems(config: Namespace) -> list[str]:
     return problems
 
 
-def _devices_problems(devices: Any) -> list[str]:
+def listed_devices(devices: Any) -> list[str] | None:
+    """Return the numbers of the devices that `trainer.devices` lists; None if it is no list, but how many."""
+    if isinstance(devices, str) and "," in devices:
+        return [part.strip() for part in devices.split(",") if part.strip()]
+    return [str(number) for number in devices] if isinstance(devices, list | tuple) else None
+
+
+def devices_problems(devices: Any) -> list[str]:
     """List what is wrong with `trainer.devices` on any machine."""
     fix = 'give a number from 1, -1 for all, or a list of device numbers such as "0,1"'
-    numbers = devices
-    if isinstance(devices, str) and "," in devices:
-        numbers = [part.strip() for part in devices.split(",") if part.strip()]
-    if isinstance(numbers, list | tuple):
-        named = [str(number) for number in numbers]
-        right = named and all(number.isdecimal() for number in named) and len(set(named)) == len(named)
+    listed = listed_devices(devices)
+    if listed is not None:
+        right = listed and all(number.isdecimal() for number in listed) and len(set(listed)) == len(listed)
     else:
-        right = str(numbers) in ("auto", "-1") or (str(numbers).isdecimal() and int(numbers) > 0)
+        right = str(devices) in ("auto", "-1") or (str(devices).isdecimal() and int(devices) > 0)
     return [] if right else [f"trainer.devices is {devices}: {fix}"]
 
 

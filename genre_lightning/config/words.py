@@ -54,7 +54,7 @@ def with_run_named(command: str, arguments: Sequence[str]) -> list[str]:
     if not given and not WANTS_HELP & set(words):
         raise ConfigError(f"{command} needs a run: genre-lightning {command} --run_dir runs/NAME")
     if given:
-        RunDirectory(Path(given[0])).require_run()
+        RunDirectory(Path(given[-1]).expanduser()).require_run()
     return words
 
 
@@ -95,8 +95,8 @@ def with_run_config(arguments: Sequence[str], kind: str = "fit") -> list[str]:
         ConfigError: The directory holds a run of another kind.
     """
     words = list(arguments)
-    for value in option_values(words, "--run_dir")[:1]:
-        run = RunDirectory(Path(value))
+    for value in option_values(words, "--run_dir")[-1:]:
+        run = RunDirectory(Path(value).expanduser())
         if run.config.is_file():
             _check_kind(run, kind)
             return words if option_values(words, *_CONFIG_OPTIONS) else ["--config", str(run.config), *words]

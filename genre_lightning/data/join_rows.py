@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sqlite3
@@ -18,6 +19,8 @@ from genre_lightning.data.shapes import whole_number
 from genre_lightning.data.tables import read_rows
 
 _BATCH_ROWS = 1000
+_LONGEST_KEY = 200
+"""Characters of a key that is kept as it is."""
 _IMDB = re.compile(r"tt0*([0-9]{1,18})")
 
 
@@ -28,7 +31,9 @@ def join_key(cell: object, *, imdb: bool = False) -> str | None:
     text = "" if cell is None else str(cell).strip()
     if imdb and (found := _IMDB.fullmatch(text)):
         return str(int(found[1]))
-    return None if is_placeholder_genre(text) else text[:200]
+    if len(text) > _LONGEST_KEY:
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return None if is_placeholder_genre(text) else text
 
 
 def write_rows(path: Path, join: JoinedFile, columns: Sequence[str], encoding: str) -> dict[str, Any]:

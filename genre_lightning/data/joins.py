@@ -16,8 +16,9 @@ from genre_lightning.data.join_rows import join_key, write_rows
 from genre_lightning.data.tables import FileState, header_of
 from genre_lightning.errors import DataError, one_line
 from genre_lightning.files import file_digest
+from genre_lightning.progress import say
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,9 @@ def open_joins(source: FilmSource, cache_dir: Path, names: Sequence[str] | None 
     if not source.join:
         return []
     columns = find_columns(source, names).joined
+    for join, of_file in zip(source.join, columns, strict=True):
+        if not of_file:
+            say(f"{join.file} is joined, and no column of it is read: name one in data.features or data.text")
     return [
         _open(join, of_file, source.encoding, cache_dir)
         for join, of_file in zip(source.join, columns, strict=True)

@@ -90,7 +90,12 @@ def check_limit(script: str) -> None:
     Raises:
         ConfigError: The limit has its own signal; the message names the fix.
     """
-    given = dict(re.findall(r"^#SBATCH --(time|signal)=(\S+)", script, flags=re.MULTILINE))
+    found = re.findall(r"^#SBATCH --(time|signal)=(.+)$", script, flags=re.MULTILINE)
+    given = {name: value.strip('"') for name, value in found}
+    if given.get("signal", "").startswith("B:"):
+        raise ConfigError(
+            f"--sbatch signal={given['signal']} is for the batch script alone: leave out B:, so that ranks get it"
+        )
     lead = re.search(r"@(\d+)", given.get("signal", ""))
     seconds = limit_seconds(given["time"])
     # SLURM looks every half a minute, and gives the signal too early rather than too late
@@ -102,7 +107,7 @@ def check_limit(script: str) -> None:
 
 
 def limit_seconds(text: str) -> float | None:
-    """Return a time limit as sbatch takes it, "90", "8:00:00" or "1-12", in seconds; None for one that never comes.
+    """Return a time limit as sbatch takes it, "90", "8:00:00" or "1-12", in seconds; None for none, as "0" asks for.
 
     Raises:
         ConfigError: It is not a time.
@@ -116,7 +121,7 @@ def limit_seconds(text: str) -> float | None:
     hours_first = days is not None or third is not None
     units = (3600, 60, 1) if hours_first else (60, 1, 0)
     parts = zip((first, second, third), units, strict=True)
-    return (days or 0) * 86400 + sum((part or 0) * unit for part, unit in parts)
+    return (days or 0) * 86400 + sum((part or 0) * unit for part, unit in parts) or None
 
 
 def file_name(path: Path) -> str:

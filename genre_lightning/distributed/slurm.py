@@ -7,6 +7,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from genre_lightning.config.trainer import listed_devices
 from genre_lightning.errors import ConfigError
 
 # names that `salloc` and `srun --pty bash` give a job; Lightning goes by them too
@@ -81,10 +82,11 @@ def leave_step(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the job's id, as squeue and scancel take it; None outside of a job."""
-    if "SLURM_JOB_ID" in environment and "SLURM_ARRAY_JOB_ID" in environment:
-        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
-    return environment.get("SLURM_JOB_ID")
+    """Return the job's id, as squeue and scancel take it; None outside of a job, and of variables not of SLURM."""
+    job, array, task = (environment.get(f"SLURM_{name}", "") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
+    if job.isdecimal() and array.isdecimal() and task.isdecimal():
+        return f"{array}_{task}"
+    return job if job.isdecimal() else None
 
 
 def lock_patience(environment: Mapping[str, str] = os.environ) -> float:
@@ -118,7 +120,8 @@ def shape_problems(devices: Any, num_nodes: Any, step: SlurmStep) -> list[str]:
         step: What the job has, or will have.
     """
     problems = []
-    count = len(devices) if isinstance(devices, list | tuple) else devices
+    listed = listed_devices(devices)
+    count = devices if listed is None else len(listed)
     if str(count) not in ("auto", "-1", str(step.tasks_per_node)):
         problems.append(
             f"trainer.devices is {devices}, and the job has {step.tasks_per_node} tasks on each node: "

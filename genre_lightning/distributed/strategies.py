@@ -10,6 +10,7 @@ from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSA
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
+from genre_lightning.config.trainer import listed_devices
 from genre_lightning.distributed.scaling import ScaledPrecision
 from genre_lightning.distributed.sharded import ShardedPrecision, ShardedStrategy
 from genre_lightning.errors import ConfigError
@@ -67,13 +68,13 @@ def device_problems(devices: Any, accelerator: str) -> list[str]:
     """
     if str(devices) in ("auto", "-1"):
         return []
-    listed = devices.split(",") if isinstance(devices, str) and "," in devices else devices
-    if isinstance(listed, list | tuple):
+    listed = listed_devices(devices)
+    if listed is not None:
         if accelerator != "cuda":
             return [f"trainer.devices is {devices}, and a list chooses among GPUs: give a number"]
-        wanted = 1 + max(int(number) for number in listed if str(number).strip())
+        wanted = 1 + max(map(int, listed))
     else:
-        wanted = int(listed)
+        wanted = int(devices)
     most, there = devices_here(accelerator)
     if wanted <= most:
         return []

@@ -20,7 +20,8 @@ from genre_lightning.errors import DataError, one_line
 from genre_lightning.progress import ReadShare, file_progress
 
 _RATING_COLUMNS = {"userId": pa.int64(), "movieId": pa.int64(), "rating": pa.float32()}
-_LINK_COLUMNS = {"movieId": pa.int64(), "tmdbId": pa.int64()}
+# pandas writes whole numbers beside empty cells as 862.0
+_LINK_COLUMNS = {"movieId": pa.float64(), "tmdbId": pa.float64()}
 _LARGEST_ID = 2**31
 """Ids are kept in 32 bits, so that 26 million ratings take 0.3 GB."""
 _BLOCK_BYTES = 4 << 20
@@ -184,9 +185,12 @@ def _ids(column: pa.Array | pa.ChunkedArray, path: Path) -> NDArray[np.int32]:
     """Return the ids in 32 bits.
 
     Raises:
-        DataError: One is missing, negative or larger.
+        DataError: One is missing, negative, larger or not whole.
     """
     values = column.to_numpy(zero_copy_only=False)
-    if column.null_count or (len(values) and not 0 <= values.min() <= values.max() < _LARGEST_ID):
-        raise DataError(f"{path} has ids that are missing or not below {_LARGEST_ID:,}: correct or drop these rows")
+    right = len(values) == 0 or (0 <= values.min() <= values.max() < _LARGEST_ID and not (values % 1).any())
+    if column.null_count or not right:
+        raise DataError(
+            f"{path} has ids that are missing or not whole numbers below {_LARGEST_ID:,}: correct or drop these rows"
+        )
     return np.asarray(values, dtype=np.int32)

@@ -417,7 +417,8 @@ def test_a_job_continues_with_the_parents_settings(files, parent, tmp_path, monk
     run = tmp_path / "job"
     words = ["--continue_from", parent.name, f"--data.csv={files[1]}", f"--run_dir={run}", "--gpus-per-node=0"]
     assert main(["submit", *words]) == 0
-    settings = yaml.safe_load((run / "slurm/config.yaml").read_text())
+    [frozen] = (run / "slurm").glob("config-*.yaml")
+    settings = yaml.safe_load(frozen.read_text())
     assert settings["continue_from"] == str(parent)  # a job runs in another directory
     assert settings["model"]["init_args"]["architecture"]["width"] == 32
     assert settings["data"]["older_csv"] == [str(files[0])]

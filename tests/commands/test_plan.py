@@ -141,6 +141,33 @@ def test_time_is_that_of_matmuls_kernels_and_communication(sample_csv, tmp_path,
     assert any("kernel launches" in note for note in facts["notes"])
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--trainer.devices=abc"], "trainer.devices is abc"),
+        (["--trainer.devices=1,1"], "trainer.devices is 1,1"),
+        (["--trainer.devices=0"], "trainer.devices is 0"),
+        (["--trainer.num_nodes=0"], "trainer.num_nodes is 0"),
+        (["--trainer.num_nodes=-1"], "trainer.num_nodes is -1"),
+        (["--labels=x.csv"], "--labels corrects a trained run"),
+        (["--feedback=x.db"], "--feedback corrects a trained run"),
+        (["--require_no_worse"], "--require_no_worse compares"),
+        (["--data.unlabelled=main"], "data.unlabelled gives films"),
+        (["--continue.replay=7"], "continue.replay"),
+        (["--self_training.precision=9"], "self_training.precision is 9"),
+    ],
+)
+def test_what_fit_refuses_is_a_conflict(sample_csv, tmp_path, capsys, words, named):
+    facts = plan(capsys, *small(sample_csv, tmp_path, *words), status=2)
+    assert any(named in conflict for conflict in facts["conflicts"]), facts["conflicts"]
+
+
+def test_listed_devices_are_counted(sample_csv, tmp_path, capsys):
+    for devices in ("0,1", "[0,1]", "2"):
+        facts = plan(capsys, *small(sample_csv, tmp_path, f"--trainer.devices={devices}", "--gpu=a100-80gb"))
+        assert facts["machine"]["ranks"] == 2
+
+
 def test_all_conflicts_are_listed_together(sample_csv, tmp_path, capsys):
     wrong = [
         "--model.class_path=genre_lightning.models.llama_qlora.LlamaQLoraClassifier",

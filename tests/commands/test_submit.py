@@ -1,5 +1,6 @@
 """`submit` without a cluster: what it refuses, writes, and gives to sbatch; an executable stands for sbatch."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,12 @@ def no_sbatch(tmp_path, monkeypatch):
 
 def words(sample_csv, run_dir, *more):
     return ["submit", f"--data.csv={sample_csv}", "--model.backbone=small", f"--run_dir={run_dir}", *more]
+
+
+def frozen(folder):
+    """The one configuration that a job reads."""
+    [file] = folder.glob("config-*.yaml")
+    return file
 
 
 def refused(capfd, arguments):
@@ -71,7 +78,7 @@ def test_the_job_reads_a_configuration_that_nothing_changes(sbatch, sample_csv, 
     run = RunDirectory(tmp_path / "run")
     assert main(["submit", "--config", str(config), "--run_dir", str(run.path), "--trainer.max_epochs=7"]) == 0
     config.unlink()
-    kept = yaml.safe_load((run.batch / "config.yaml").read_text())
+    kept = yaml.safe_load(frozen(run.batch).read_text())
     assert kept["model"]["init_args"]["dropout"] == 0.25
     assert kept["trainer"]["max_epochs"] == 7
     # the nodes decide the precision and bring the devices; that they have a GPU is certain
@@ -145,7 +152,11 @@ def test_without_sbatch_there_is_one_line_with_the_fix(no_sbatch, sample_csv, tm
         (["--gpus-per-node=many"], "--gpus-per-node"),
         (["--time=5"], "USR1@60"),
         (["--time=tomorrow"], "not a time limit"),
+        (["--time=8 hours"], "--time 8 hours is not a time limit"),
         (["--sbatch=nodes=3"], "leave it out"),
+        (["--sbatch=gpus-per-task=1"], "leave it out"),
+        (["--sbatch=output=other.log"], "leave it out"),
+        (["--sbatch=signal=B:USR1@300"], "leave out B:"),
         (["--sbatch=Q O S=1"], "long name"),
         (["--sbatch=ntasks-per-node=2", "--gpus-per-node=8"], "leave ntasks-per-node out"),
     ],
@@ -154,6 +165,29 @@ def test_what_cannot_run_is_refused_before_anything_is_written(sbatch, sample_cs
     assert cure in refused(capfd, words(sample_csv, tmp_path / "run", *more))
     assert not (tmp_path / "run").exists()
     assert not (sbatch / "args").exists()
+
+
+def test_a_job_that_waits_keeps_its_configuration(sbatch, sample_csv, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    for lr in ("0.001", "0.005"):
+        assert main(words(sample_csv, run.path, f"--model.lr={lr}", "--gpus-per-node=0", "--time=0")) == 0
+    named = re.search(r"config-\w+\.yaml", (run.batch / "train.sbatch").read_text())[0]
+    found = {
+        file.name: yaml.safe_load(file.read_text())["model"]["init_args"]["lr"] for file in run.batch.glob("*.yaml")
+    }
+    assert sorted(found.values()) == [0.001, 0.005]
+    assert found[named] == 0.005
+
+
+def test_braces_of_a_value_are_not_read_again(sbatch, sample_csv, tmp_path, capfd):
+    more = ["--array", "data.text={title},{overview}", "--gpus-per-node=0"]
+    assert main(words(sample_csv, tmp_path / "{data.text}-{seed}", *more)) == 0
+    assert sorted(path.name for path in tmp_path.glob("*-0")) == ["-overview--0", "-title--0"]
+    (tmp_path / "{mine}").mkdir()
+    capfd.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path / "{mine}")
+        assert "name a folder without braces" in refused(capfd, words(sample_csv, "run", "--gpus-per-node=0"))
 
 
 @pytest.mark.parametrize("precision", ["auto", "16-mixed", "bf16-mixed"])
@@ -167,7 +201,7 @@ def test_a_started_run_is_submitted_again_only_with_its_own_settings(sbatch, sam
     more = ["--gpus-per-node=0", "--trainer.max_epochs=2"]
     assert main(words(sample_csv, run.path, *more)) == 0
     # what the first start of the job leaves: the same, with the precision of its node
-    settings = yaml.safe_load((run.batch / "config.yaml").read_text())
+    settings = yaml.safe_load(frozen(run.batch).read_text())
     settings["trainer"]["precision"] = "bf16-mixed"
     run.write_config(yaml.safe_dump(settings))
     capfd.readouterr()
@@ -184,7 +218,7 @@ def test_an_array_has_a_task_for_each_combination(sbatch, sample_csv, tmp_path, 
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
     for number, name in enumerate(names):
         slurm = RunDirectory(tmp_path / "runs" / name).batch
-        config = yaml.safe_load((slurm / "config.yaml").read_text())
+        config = yaml.safe_load(frozen(slurm).read_text())
         assert f"lr-{config['model']['init_args']['lr']}-seed-{config['seed']}" == name
         assert f'"42_{number}"' in (slurm / "job.json").read_text()
     script = (tmp_path / "runs" / names[0] / "slurm" / "array.sbatch").read_text()

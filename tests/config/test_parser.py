@@ -313,6 +313,15 @@ def test_a_model_has_its_own_defaults(words):
     assert restored.model.init_args.pooling == "last"
 
 
+def test_the_key_on_is_not_read_as_true(tmp_path):
+    file = tmp_path / "on.yaml"
+    file.write_text("data: {csv: a.csv, join: [{file: b.csv, key: tconst, on: imdb_id}]}\n")
+    given = "[{file: b.csv, key: tconst, on: imdb_id}]"
+    for words in (["--config", str(file)], ["--data.csv=a.csv", f"--data.join={given}"]):
+        [join] = parse("fit", words)[0].data.join
+        assert (join["on"] if isinstance(join, dict) else join.on) == "imdb_id"
+
+
 @pytest.mark.parametrize("config", ["llama2_qlora", "distilbert_lora"])
 def test_an_option_within_two_groups_is_taken_back_by_null(config):
     words = ["--config", str(ROOT / f"configs/{config}.yaml"), "--data.csv", "a.csv"]

@@ -6,7 +6,11 @@ from jsonargparse import Namespace
 from genre_lightning.config.run_pattern import fill_run_dir, matching_runs
 from genre_lightning.errors import ConfigError
 
-CONFIG = {"seed": 3, "model": {"init_args": {"lr": 2e-5, "backbone": "a/b c"}}, "data": {"split": [0.8, 0.2]}}
+CONFIG = {
+    "seed": 3,
+    "model": {"init_args": {"lr": 2e-5, "backbone": "a/b c"}},
+    "data": {"split": [0.8, 0.2], "text": "{title}. {overview}"},
+}
 
 
 def filled(pattern):
@@ -21,6 +25,7 @@ def filled(pattern):
         ("runs/lr-{model.lr}-seed-{seed}", "runs/lr-2e-05-seed-3"),
         ("runs/{model.backbone}", "runs/a-b-c"),
         ("runs/plain", "runs/plain"),
+        ("runs/{data.text}", "runs/-title-.-overview-"),
     ],
 )
 def test_options_in_braces_are_filled_in(pattern, expected):
@@ -39,3 +44,7 @@ def test_runs_are_found_by_their_pattern(tmp_path):
     found = matching_runs(tmp_path / "lr-{model.lr}-seed-{seed}")
     assert [path.name for path in found] == ["lr-0.1-seed-0", "lr-0.2-seed-1"]
     assert matching_runs(tmp_path / "missing") == [tmp_path / "missing"]
+
+
+def test_what_is_no_pattern_is_a_path(tmp_path):
+    assert matching_runs(tmp_path / "a**") == [tmp_path / "a**"]

@@ -11,7 +11,8 @@ import pytest
 import tokenizers
 
 from genre_lightning.cache import MANIFEST, build_once, default_cache_dir, key_of
-from genre_lightning.errors import DataError
+from genre_lightning.config.data import DataOptions
+from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.files import file_digest, replacing_folder
 
 
@@ -183,5 +184,16 @@ def test_default_cache_dir(monkeypatch, tmp_path):
     monkeypatch.delenv("GENRE_LIGHTNING_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache_dir() == tmp_path / "genre_lightning"
-    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert default_cache_dir() == Path.home() / ".cache" / "genre_lightning"
+    monkeypatch.setenv("GENRE_LIGHTNING_CACHE", "~/films")
+    assert default_cache_dir() == Path.home() / "films"
+    assert DataOptions("films.csv", cache_dir=Path("~/films")).cache == Path.home() / "films"
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("GENRE_LIGHTNING_CACHE")
+    with pytest.raises(ConfigError, match="name a folder with GENRE_LIGHTNING_CACHE"):
+        default_cache_dir()

@@ -35,6 +35,7 @@ from genre_lightning.types import FittedInput
         ("category", False, "False"),
         ("number", "81.0", 81.0),
         ("number", "1,200", 1200.0),
+        ("number", "-30,000,000.5", -30000000.5),
         ("number", float("nan"), None),
         ("date", "1995-01-01", 1995.0),
         ("date", "1995", 1995.0),
@@ -59,7 +60,8 @@ def test_values(kind, cell, value):
 @pytest.mark.parametrize(
     ("kind", "cell"),
     [
-        ("tags", "[{'name': 'toy'"), ("number", "long"), ("date", "soon"), ("date", "1995-13-01"), ("vector", "[a, b]"),
+        ("tags", "[{'name': 'toy'"), ("number", "long"), ("number", "7,5"), ("number", "1,2345"), ("number", "1,234,5"),
+        ("date", "soon"), ("date", "1995-13-01"), ("vector", "[a, b]"),
         ("vector", "[1, inf]"), ("vector", [1, 1e300]), ("vector", [10**400]), ("number", "-1e39"), ("number", [1]),
     ],
 )  # fmt: skip

@@ -126,6 +126,18 @@ def test_keys(cell, key):
     assert join_key(cell) == key
 
 
+def test_long_keys_are_told_apart():
+    one, two = (join_key("x" * 200 + end) for end in "ab")
+    assert one != two
+    assert join_key("x" * 200 + "a") == one
+
+
+def test_a_join_that_nothing_is_read_from_is_reported(movies, tmp_path, capfd):
+    write(tmp_path / "k.csv", ["id", "keywords"], [["1", "toy"]])
+    load(movies, tmp_path, [{"file": "k.csv"}], features=())
+    assert "k.csv is joined, and no column of it is read" in capfd.readouterr().err
+
+
 def test_columns_of_several_files_are_named_by_their_file(movies, tmp_path):
     for name in ("a", "b"):
         write(tmp_path / f"{name}.csv", ["id", "tags", name], [["1", f"from {name}", "x"]])

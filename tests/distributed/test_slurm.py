@@ -48,6 +48,8 @@ def test_a_job_is_named_as_scancel_takes_it():
     assert job_id({}) is None
     assert job_id(STEP) == "71"
     assert job_id({**STEP, "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3"}) == "70_3"
+    assert job_id({"SLURM_JOB_ID": "1", "SLURM_ARRAY_JOB_ID": "3"}) == "1"
+    assert job_id({"SLURM_JOB_ID": "abc"}) is None
 
 
 def test_only_a_job_that_was_here_before_waits_long_for_its_directory():
@@ -57,7 +59,17 @@ def test_only_a_job_that_was_here_before_waits_long_for_its_directory():
 
 @pytest.mark.parametrize(
     ("devices", "nodes", "problems"),
-    [("auto", 1, 0), (8, 4, 0), (-1, 1, 0), ([0, 1, 2, 3, 4, 5, 6, 7], 1, 0), (4, 1, 1), ("auto", 2, 1), (4, 2, 2)],
+    [
+        ("auto", 1, 0),
+        (8, 4, 0),
+        (-1, 1, 0),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 1, 0),
+        ("0,1,2,3,4,5,6,7", 1, 0),
+        ("0,1", 1, 1),
+        (4, 1, 1),
+        ("auto", 2, 1),
+        (4, 2, 2),
+    ],
 )
 def test_what_is_reported_twice_must_agree(devices, nodes, problems):
     found = shape_problems(devices, nodes, SlurmStep(4, 32))

@@ -1,6 +1,7 @@
 """Film vectors from users' ratings, against a dense SVD, and what files are refused."""
 
 import gzip
+import re
 import tracemalloc
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_equal_seeds_give_equal_vectors(files):
     read = read_ratings(files[0])
     one, two = (film_vectors(read, 4, seed=3).vectors for _ in range(2))
     assert (one == two).all()
+
+
+def test_ids_as_pandas_writes_them(files, tmp_path):
+    links = tmp_path / "floats.csv"
+    links.write_text(re.sub(r"(\d+)$", r"\1.0", files[1].read_text(), flags=re.MULTILINE))
+    assert "1001.0" in links.read_text()
+    expected, found = (read_ratings(files[0], each) for each in (files[1], links))
+    assert (found.films == expected.films).all()
+    links.write_text("movieId,tmdbId\n1,1001.5\n")
+    with pytest.raises(DataError, match="not whole numbers"):
+        read_ratings(files[0], links)
 
 
 def test_a_film_rated_twice_by_a_user_has_the_mean():

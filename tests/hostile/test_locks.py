@@ -63,6 +63,22 @@ def test_a_place_without_locks_is_one_line(tmp_path):
     assert "\n" not in str(refused.value)
 
 
+def test_a_lock_is_seen_where_nothing_may_be_written(tmp_path, monkeypatch):
+    place = tmp_path / ".lock"
+    assert not locks.is_held(place)
+    with locked(place, 0, "busy"):
+        assert locks.is_held(place)
+
+    def read_only(lock):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    held = locked(place, 0, "busy")
+    monkeypatch.setattr(locks, "_acquired", read_only)
+    assert locks.is_held(place)
+    held.release()
+    assert not locks.is_held(place)
+
+
 def test_a_group_may_take_the_lock(tmp_path):
     locked(tmp_path / "own", 0, "busy").release()
     locked(tmp_path / "shared", 0, "busy", group_writable=True).release()

@@ -10,6 +10,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 from small_run import SMALL
 
+from genre_lightning.__main__ import main
 from genre_lightning.bounds import Bounds, bound_problems, bounds_of
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.checked import parse_checked, parse_checked_baseline
@@ -115,6 +116,28 @@ def test_fit_names_the_option_before_it_loads_anything(sample_csv, tmp_path, wor
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["fit", "plan", "pretrain", "submit", "data inspect", "lr-range", "test", "predict"]
+)
+def test_a_command_without_arguments_is_one_line(command, capfd):
+    words = [*command.split(), *(["--dry-run"] if command == "submit" else [])]
+    assert main(words) == 2
+    assert len([line for line in capfd.readouterr().err.splitlines() if line.startswith("genre-lightning: ")]) == 1
+
+
+@pytest.mark.parametrize("words", [["status"], ["test"], ["report"], ["fit", "--data.csv"], ["fit", "--config"]])
+def test_a_name_that_no_file_system_takes_is_one_line(words, capfd):
+    assert main([*words, "a" * 300]) in (1, 2)
+    lines = capfd.readouterr().err.splitlines()
+    assert "Traceback" not in "".join(lines)
+    assert lines[-1].startswith("genre-lightning: ")
+
+
+def test_a_byte_that_is_not_text_is_named(sample_csv, capfd):
+    assert main(["fit", f"--data.csv={sample_csv}", "--run_dir", "runs/b\udcff"]) == 2
+    assert "has a byte that is not UTF-8" in capfd.readouterr().err
 
 
 def test_all_problems_stand_in_one_line(sample_csv, tmp_path):

@@ -26,6 +26,7 @@ MAX_VECTOR = 8192
 _LONGEST_NAME = 200
 _LARGEST = 3.4e38
 """Of numbers, which models take in 32 bits."""
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 _SEPARATORS = ("|", ";", ",")
 _DATE = re.compile(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?(?:[T ].*)?")
 
@@ -74,8 +75,10 @@ def _category(feature: Feature, cell: Any) -> Value:
 
 
 def _number(feature: Feature, cell: Any) -> Value:
+    if isinstance(cell, str) and _THOUSANDS.fullmatch(cell := cell.strip()):
+        cell = cell.replace(",", "")  # any other comma may be a decimal one, and is no number here
     try:
-        number = float(cell.strip().replace(",", "") if isinstance(cell, str) else cell)
+        number = float(cell)
     except (TypeError, ValueError, OverflowError):
         raise MalformedCellError(f"{str(cell)[:40]!r} is not a number") from None
     if not math.isfinite(number):
