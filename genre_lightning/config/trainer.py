@@ -173,7 +173,7 @@ def pretraining_problems(config: Namespace) -> list[str]:
 
 
 def listed_devices(devices: Any) -> list[str] | None:
-    """Return the numbers of the devices that `trainer.devices` lists; None if it is no list, but how many."""
+    """Return the numbers of the devices that `trainer.devices` lists; None if it gives how many."""
     if isinstance(devices, str) and "," in devices:
         return [part.strip() for part in devices.split(",") if part.strip()]
     return [str(number) for number in devices] if isinstance(devices, list | tuple) else None

@@ -46,5 +46,5 @@ def test_runs_are_found_by_their_pattern(tmp_path):
     assert matching_runs(tmp_path / "missing") == [tmp_path / "missing"]
 
 
-def test_what_is_no_pattern_is_a_path(tmp_path):
+def test_a_name_that_cannot_be_a_pattern_is_a_path(tmp_path):
     assert matching_runs(tmp_path / "a**") == [tmp_path / "a**"]

@@ -126,7 +126,7 @@ def test_keys(cell, key):
     assert join_key(cell) == key
 
 
-def test_long_keys_are_told_apart():
+def test_long_keys_are_kept_apart():
     one, two = (join_key("x" * 200 + end) for end in "ab")
     assert one != two
     assert join_key("x" * 200 + "a") == one

@@ -76,7 +76,7 @@ def _category(feature: Feature, cell: Any) -> Value:
 
 def _number(feature: Feature, cell: Any) -> Value:
     if isinstance(cell, str) and _THOUSANDS.fullmatch(cell := cell.strip()):
-        cell = cell.replace(",", "")  # any other comma may be a decimal one, and is no number here
+        cell = cell.replace(",", "")  # any other comma may be a decimal one: not a number here
     try:
         number = float(cell)
     except (TypeError, ValueError, OverflowError):
