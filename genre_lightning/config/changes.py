@@ -11,22 +11,26 @@ from typing import Any
 
 import yaml
 
+from genre_lightning.config.data import DataOptions
 from genre_lightning.config.decision import DecisionOptions
+from genre_lightning.config.decoder import LlamaQLoraOptions
+from genre_lightning.config.effects import unchanging
+from genre_lightning.config.encoder import EncoderOptions
+from genre_lightning.config.run import CheckpointOptions
+from genre_lightning.config.trainer import TrainerOptions
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 
-_WITHOUT_EFFECT = (
-    "run_dir", "override", "require_no_worse", "json", "config", "checkpoint.every_minutes", "checkpoint.every_steps",
-    "checkpoint.keep_last", "checkpoint.sharded", "checkpoint.on_failure", "decision", "wandb", "tensorboard",
-    "continue_from", "feedback", "labels", "data.csv", "data.older_csv",
-    "data.micro_batch_tokens", "data.num_workers", "data.cache_dir", "data.cache_group_writable",
-    "data.max_malformed", "data.language",
-    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
-    "trainer.callbacks", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_checkpointing",
-    "trainer.enable_model_summary", "trainer.profiler", "trainer.default_root_dir", "trainer.num_sanity_val_steps",
-    "trainer.max_time", "trainer.detect_anomaly", "trainer.benchmark", "trainer.plugins",
-    "model.activation_checkpointing",
+_KINDS: tuple[tuple[str, type], ...] = (
+    ("checkpoint", CheckpointOptions), ("data", DataOptions), ("trainer", TrainerOptions), ("model", EncoderOptions),
+    ("model", LlamaQLoraOptions),
 )  # fmt: skip
+_WITHOUT_EFFECT = (
+    # of the command, and whole groups
+    "run_dir", "override", "require_no_worse", "json", "config", "tensorboard", "continue_from", "feedback", "labels",
+    "decision", "wandb", *(f"{group}.{option}" for group, kind in _KINDS for option in unchanging(kind)),
+)  # fmt: skip
+"""Options that do not change what is trained."""
 
 _ADDED = {
     "data.encoding": "utf-8", "data.merge_genre_case": False, "data.reader": None, "model.init_args.seed": None,

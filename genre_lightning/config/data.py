@@ -13,6 +13,7 @@ from genre_lightning.bounds import SEED, Bounds, at_least, bound_problems
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.config.columns import ColumnNames, FilmSource, GenreFormat, TextTemplate
 from genre_lightning.config.constructors import plain
+from genre_lightning.config.effects import UNCHANGED
 from genre_lightning.config.features import Feature, JoinedFile, as_features, as_joins, beside, join_beside
 from genre_lightning.config.trust import function
 from genre_lightning.errors import ConfigError, problems_of
@@ -78,14 +79,14 @@ class DataOptions:
             it to the user. Who may write to a cache can change what others train on.
     """
 
-    csv: Path | str
-    older_csv: list[Path | str] | None = None
+    csv: Annotated[Path | str, UNCHANGED]
+    older_csv: Annotated[list[Path | str] | None, UNCHANGED] = None
     reader: str | Callable[..., Any] | None = None
     columns: ColumnNames | None = None
     genre_format: GenreFormat = "auto"
     genre_separator: str | None = None
     merge_genre_case: bool = False
-    max_malformed: Annotated[float, Bounds(0, 1)] = 0.05
+    max_malformed: Annotated[float, Bounds(0, 1), UNCHANGED] = 0.05
     encoding: str = "utf-8"
     text: str = "{overview}"
     join: list[JoinedFile] | None = None
@@ -96,7 +97,7 @@ class DataOptions:
     label_date: str = "release_date"
     known_genres: str | None = None
     unlabelled: str | list[str] | None = None
-    language: str | None = "original_language"
+    language: Annotated[str | None, UNCHANGED] = "original_language"
     tokenizer: str | None = None
     revision: str | None = None
     vocab_size: Annotated[int, at_least(1, 10**7)] = 8000
@@ -106,10 +107,10 @@ class DataOptions:
     fold: str | None = None
     max_films: Annotated[int | None, at_least(1)] = None
     global_batch_size: Annotated[int, at_least(1, 10**7)] = 32
-    micro_batch_tokens: Annotated[int | None, at_least(1, 10**9)] = None
-    num_workers: Annotated[int, at_least(0, 1024)] = 0
-    cache_dir: Path | str | None = None
-    cache_group_writable: bool = False
+    micro_batch_tokens: Annotated[int | None, at_least(1, 10**9), UNCHANGED] = None
+    num_workers: Annotated[int, at_least(0, 1024), UNCHANGED] = 0
+    cache_dir: Annotated[Path | str | None, UNCHANGED] = None
+    cache_group_writable: Annotated[bool, UNCHANGED] = False
 
     def __post_init__(self) -> None:
         """Refuse a template that cannot be read, or that holds the labels.

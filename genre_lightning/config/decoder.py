@@ -9,6 +9,7 @@ from genre_lightning.bounds import FRACTION_BELOW_ONE, Bounds, above, at_least
 from genre_lightning.config.adapters import AdapterOptions, LoraOptions, Quantization, check_lora, check_one_kind
 from genre_lightning.config.architectures import LlamaArchitecture
 from genre_lightning.config.classifier import ClassifierOptions
+from genre_lightning.config.effects import UNCHANGED
 from genre_lightning.config.regularisers import REGULARISER, check_regularisers
 from genre_lightning.errors import ConfigError
 from genre_lightning.foreign import check_folder
@@ -124,7 +125,7 @@ class LlamaQLoraOptions(DecoderOptions):
     pooling: DecoderPooling = "last"
     packing: bool = True
     dropout: Annotated[float | None, FRACTION_BELOW_ONE] = None
-    activation_checkpointing: bool = False
+    activation_checkpointing: Annotated[bool, UNCHANGED] = False
     compile: bool = False
     optimizer: OptimizerName = "adamw"
     r_drop: Annotated[float, REGULARISER] = 0.0

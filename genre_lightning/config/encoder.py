@@ -9,6 +9,7 @@ from genre_lightning.bounds import FRACTION_BELOW_ONE, Bounds, above
 from genre_lightning.config.adapters import AdapterOptions, LoraOptions, check_lora, check_one_kind
 from genre_lightning.config.architectures import Architecture
 from genre_lightning.config.classifier import ClassifierOptions
+from genre_lightning.config.effects import UNCHANGED
 from genre_lightning.config.regularisers import REGULARISER, check_regularisers
 from genre_lightning.errors import ConfigError
 from genre_lightning.foreign import check_folder
@@ -58,7 +59,7 @@ class EncoderOptions(ClassifierOptions):
     adapter: AdapterOptions | None = None
     unfreeze: Annotated[int | None, Bounds(0, 10**4)] = None
     unfreeze_lr: Annotated[float | None, above(0, 1e3)] = None
-    activation_checkpointing: bool = False
+    activation_checkpointing: Annotated[bool, UNCHANGED] = False
     compile: bool = False
     packing: bool = True
     architecture: Architecture | None = None

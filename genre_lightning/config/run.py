@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from genre_lightning.bounds import Bounds, above, at_least
+from genre_lightning.config.effects import UNCHANGED
 
 
 @dataclass
@@ -24,11 +25,11 @@ class CheckpointOptions:
     """
 
     monitor: str = "val/f1_micro_tuned"
-    every_minutes: Annotated[float | None, Bounds(0, 1e6)] = 10.0
-    every_steps: Annotated[int | None, at_least(1)] = None
-    keep_last: Annotated[int, at_least(1, 1000)] = 2
-    sharded: bool = False
-    on_failure: Literal["stop", "warn"] = "stop"
+    every_minutes: Annotated[float | None, Bounds(0, 1e6), UNCHANGED] = 10.0
+    every_steps: Annotated[int | None, at_least(1), UNCHANGED] = None
+    keep_last: Annotated[int, at_least(1, 1000), UNCHANGED] = 2
+    sharded: Annotated[bool, UNCHANGED] = False
+    on_failure: Annotated[Literal["stop", "warn"], UNCHANGED] = "stop"
 
 
 @dataclass

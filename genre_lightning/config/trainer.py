@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from genre_lightning.bounds import SEED, BatchBounds, Bounds, at_least, bound_problems, check_number
 from genre_lightning.config.classifier import VALIDATION_METRICS
 from genre_lightning.config.decision import DecisionOptions
+from genre_lightning.config.effects import UNCHANGED
 from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, PretrainOptions
 from genre_lightning.config.stand_ins import DEFAULT_MODEL, class_path
 
@@ -83,20 +84,20 @@ class TrainerOptions:
     precision: Precision = "auto"
     max_epochs: Annotated[int | None, at_least(1, also=(-1,))] = 3
     gradient_clip_val: Annotated[float | None, Bounds(0, 1e9)] = 1.0
-    log_every_n_steps: Annotated[int, at_least(1)] = 10
-    num_sanity_val_steps: Annotated[int, at_least(0, also=(-1,))] = 0
-    enable_model_summary: bool = False
-    accelerator: str = "auto"
-    strategy: str = "auto"
-    devices: list[int] | str | int = "auto"
-    num_nodes: Annotated[int, at_least(1, 10**6)] = 1
-    logger: bool | Empty | None = None
-    callbacks: Empty | None = None
+    log_every_n_steps: Annotated[int, at_least(1), UNCHANGED] = 10
+    num_sanity_val_steps: Annotated[int, at_least(0, also=(-1,)), UNCHANGED] = 0
+    enable_model_summary: Annotated[bool, UNCHANGED] = False
+    accelerator: Annotated[str, UNCHANGED] = "auto"
+    strategy: Annotated[str, UNCHANGED] = "auto"
+    devices: Annotated[list[int] | str | int, UNCHANGED] = "auto"
+    num_nodes: Annotated[int, at_least(1, 10**6), UNCHANGED] = 1
+    logger: Annotated[bool | Empty | None, UNCHANGED] = None
+    callbacks: Annotated[Empty | None, UNCHANGED] = None
     fast_dev_run: int | bool = False
     min_epochs: Annotated[int | None, at_least(0)] = None
     max_steps: Annotated[int, at_least(1, also=(-1,))] = -1
     min_steps: Annotated[int | None, at_least(0)] = None
-    max_time: str | timedelta | dict[str, int] | None = None
+    max_time: Annotated[str | timedelta | dict[str, int] | None, UNCHANGED] = None
     limit_train_batches: int | float | None = None
     limit_val_batches: Annotated[int | float | None, BatchBounds()] = None
     limit_test_batches: int | float | None = None
@@ -106,21 +107,21 @@ class TrainerOptions:
         int | float | str | timedelta | dict[str, int] | None, BatchBounds(of="optimizer steps")
     ] = None
     check_val_every_n_epoch: Annotated[int | None, at_least(1)] = 1
-    enable_checkpointing: bool | None = None
-    enable_progress_bar: bool | None = None
+    enable_checkpointing: Annotated[bool | None, UNCHANGED] = None
+    enable_progress_bar: Annotated[bool | None, UNCHANGED] = None
     accumulate_grad_batches: int = 1
     gradient_clip_algorithm: str | None = None
     deterministic: bool | Literal["warn"] | None = None
-    benchmark: bool | None = None
+    benchmark: Annotated[bool | None, UNCHANGED] = None
     inference_mode: bool = True
     use_distributed_sampler: bool = True
-    profiler: str | None = None
-    detect_anomaly: bool = False
+    profiler: Annotated[str | None, UNCHANGED] = None
+    detect_anomaly: Annotated[bool, UNCHANGED] = False
     barebones: bool = False
-    plugins: Empty | None = None
+    plugins: Annotated[Empty | None, UNCHANGED] = None
     sync_batchnorm: bool = False
     reload_dataloaders_every_n_epochs: int = 0
-    default_root_dir: str | Path | None = None
+    default_root_dir: Annotated[str | Path | None, UNCHANGED] = None
     enable_autolog_hparams: bool = True
     model_registry: str | None = None
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from genre_lightning.config.adapters import LoraOptions
-from genre_lightning.config.changes import differences, training_digest
+from genre_lightning.config.changes import changes_training, differences, training_digest
 from genre_lightning.config.constructors import plain
 from genre_lightning.config.decoder import LlamaQLoraOptions
 from genre_lightning.config.encoder import EncoderOptions
@@ -39,3 +39,16 @@ def test_options_that_are_added_have_the_value_of_runs_that_lack_them(kind):
         "model.ema_decay: null → 0.99",
         'model.lora.init: null → "pissa"',
     ]
+
+
+@pytest.mark.parametrize(
+    ("option", "changes"),
+    [
+        ("data.num_workers", False), ("data.csv", False), ("trainer.devices", False), ("checkpoint.every_steps", False),
+        ("model.activation_checkpointing", False), ("run_dir", False), ("decision.calibration", False),
+        ("data.max_tokens", True), ("trainer.max_epochs", True), ("checkpoint.monitor", True), ("model.lr", True),
+        ("seed", True), ("early_stopping.patience", True),
+    ],
+)  # fmt: skip
+def test_an_option_says_whether_it_changes_the_training(option, changes):
+    assert changes_training(option) is changes
