@@ -26,7 +26,7 @@ from genre_lightning.export.inputs import calibrated_fusion, check_carried, desc
 from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
 from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
-from genre_lightning.files import read_parquet, write_json, write_text
+from genre_lightning.files import damaged, read_parquet, write_json, write_text
 from genre_lightning.models.adapter import merge_adapter
 from genre_lightning.models.backbones import QuietLoading
 from genre_lightning.models.base import GenreClassifier
@@ -184,9 +184,16 @@ def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dty
 
 
 def _texts(run: RunDirectory) -> list[str]:
-    """Return a few texts of the run's own films to compare on."""
-    split = next(name for name in ("test", "validation") if run.evaluation(name).predictions.is_file())
-    column = read_parquet(run.evaluation(split).predictions, ["text"])["text"]
+    """Return a few texts of the run's own films to compare on.
+
+    Raises:
+        CheckpointError: Neither test nor validation has any, or their file is damaged.
+    """
+    files = [run.evaluation(split).predictions for split in ("test", "validation")]
+    file = next((file for file in files if file.is_file()), files[0])
+    column = read_parquet(file, ["text"], run.again)["text"]
+    if not len(column):
+        raise damaged(file, "it has no films", f"delete it, then {run.again}")
     return [str(text) for text in column[:_COMPARED_TEXTS].to_pylist()]
 
 
