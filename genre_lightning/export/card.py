@@ -80,7 +80,8 @@ def model_card(source: Source, exported: Exported) -> str:
     metrics = _with_intervals(run.metrics(split))
     rows = [row for row in _genre_rows(run, split) if row["policy"] == SHIPPED_POLICY]
     made_by = _provenance(run, split, metrics)
-    card = _Card(source, exported, split, metrics, source.run.settings(), _audit(run), rows, made_by)
+    settings = {section: values or {} for section, values in source.run.settings().items()}
+    card = _Card(source, exported, split, metrics, settings, _audit(run), rows, made_by)
     return render(
         "card.md.j2",
         card=card,
@@ -181,7 +182,7 @@ class _Card:
     @property
     def csv(self) -> str:
         """Name of the file of the films."""
-        return Path(str(self.settings["data"]["csv"])).name
+        return Path(str(self.settings.get("data", {}).get("csv") or "unknown file")).name
 
     @property
     def base(self) -> Markdown:

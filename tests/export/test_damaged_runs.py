@@ -6,11 +6,14 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from made_runs import refused, without_page
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.errors import CheckpointError
+from genre_lightning.inference.scoring import open_scorer
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +118,33 @@ def test_damaged_provenance(copy, tmp_path, capfd):
 def test_a_tokenizer_without_its_settings(copy, tmp_path, capfd):
     (copy / "tokenizer" / "tokenizer_config.json").unlink()
     refused(capfd, ["export", copy, tmp_path / "out"], "has no padding, end or unknown token", "copy the run directory")
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "reason"),
+    [
+        ("trainer", 3, "trainer is not a JSON object"),
+        ("seed", "x", "seed is 'x'"),
+        ("data", {"csv": "a.csv", "text": ["{overview}"]}, "data.text is"),
+        ("data", {"csv": "a.csv", "features": [1]}, "data.features[0] is not a JSON object"),
+        ("data", {"csv": "a.csv", "join": "x"}, "data.join is not a list"),
+    ],
+)
+def test_a_damaged_configuration(copy, tmp_path, capfd, section, value, reason):
+    settings = yaml.safe_load((copy / "config.yaml").read_text())
+    (copy / "config.yaml").write_text(yaml.safe_dump({**settings, section: value}))
+    refused(capfd, ["export", copy, tmp_path / "out"], f"config.yaml is damaged ({reason}", "put it back")
+    with pytest.raises(CheckpointError, match=r"config.yaml is damaged"):
+        open_scorer(copy, "cpu")
+
+
+def test_a_configuration_without_the_films_is_enough(copy, tmp_path):
+    settings = yaml.safe_load((copy / "config.yaml").read_text())
+    (copy / "config.yaml").write_text(yaml.safe_dump({**settings, "data": None, "trainer": None}))
+    assert main(["export", str(copy), str(tmp_path / "out")]) == 0
+    assert "unknown file" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_missing_tokenizer(copy, tmp_path, capfd):
+    shutil.rmtree(copy / "tokenizer")
+    refused(capfd, ["export", copy, tmp_path / "out"], "tokenizer is missing: copy the run directory whole")
