@@ -150,8 +150,8 @@ def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dty
         write_sentence_folder(source, backbone, folder)
     else:
         source.tokenizer.save_pretrained(folder)
-        lines = [feature for feature in source.features if feature.in_text]
-        write_json(folder / "onnx" / "inputs.json", described_inputs(source.metadata.inputs, lines))
+        described = described_inputs(source.metadata.inputs, source.features, source.template, source.max_tokens)
+        write_json(folder / "onnx" / "inputs.json", described)
     if onnx:
         inputs, fused = source.metadata.inputs, source.model.head
         batches = [
