@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from genre_lightning.escapes import visible
 from genre_lightning.explain.explainer import Explanation, GenreExplanation
 
 _STRONGEST = 6
@@ -23,7 +24,7 @@ Weights of the terminal's own green and red are readable on light and dark."""
 def print_explanation(explanation: Explanation, console: Console) -> None:
     """Print a text for each of its genres, the words coloured by what they add, with the sums below."""
     for note in explanation.tagged.notes:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        console.print(Text(_visible(f"note: {note}"), style="yellow"), soft_wrap=True)
     if explanation.words is None:
         return
     if not explanation.genres[0].decided:
@@ -35,10 +36,10 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
             strongest = genre.strongest(explanation.words, _STRONGEST, against=against)
             if strongest:
                 listed = "  ".join(f"{name} {value:+.2f}" for name, value in strongest)
-                console.print(Text(f"  {title:<9}{listed}"), soft_wrap=True)
+                console.print(Text(_visible(f"  {title:<9}{listed}")), soft_wrap=True)
         if genre.named_inputs:
             listed = "  ".join(f"{name} {value:+.2f}" for name, value in genre.named_inputs)
-            console.print(Text(f"  {'inputs':<9}{listed}"), soft_wrap=True)
+            console.print(Text(_visible(f"  {'inputs':<9}{listed}")), soft_wrap=True)
         console.print(Text(f"  {'sum':<9}{sum_text(genre)}", style="dim"), soft_wrap=True)
         console.print()
     console.print(Text(legend(explanation), style="dim"), soft_wrap=True)
@@ -68,22 +69,32 @@ def sum_text(genre: GenreExplanation) -> str:
 
 
 def _head(genre: GenreExplanation) -> Text:
-    line = Text(genre.genre, style="bold")
+    line = Text(_visible(genre.genre), style="bold")
     line.append(f"  {genre.probability:.3f}  {threshold_text(genre)}", style="not bold dim")
     return line
 
 
 def _coloured(explanation: Explanation, genre: GenreExplanation) -> Text:
+    """Return the text with its words coloured, each piece escaped by itself: an escape is longer than its character."""
     words = explanation.words
     assert words is not None
-    text = Text(explanation.text[: explanation.read])
+    shown, done = Text(), 0
     for start, end, strength in zip(words.starts, words.ends, genre.strengths, strict=True):
         style = next((style for least, style in _LEVELS if abs(strength) >= least), None)
-        if style is not None and end <= explanation.read:
-            text.stylize(f"{style} {'green' if strength > 0 else 'red'}".strip(), int(start), int(end))
+        if style is None or end > explanation.read:
+            continue
+        shown.append(_visible(explanation.text[done:start]))
+        colour = "green" if strength > 0 else "red"
+        shown.append(_visible(explanation.text[start:end]), style=f"{style} {colour}".strip())
+        done = int(end)
+    shown.append(_visible(explanation.text[done : explanation.read]))
     if explanation.read < len(explanation.text.rstrip()):
-        text.append(" …", style="dim")
-    return text
+        shown.append(" …", style="dim")
+    return shown
+
+
+def _visible(text: str) -> str:
+    return visible(text, keep="\n\t")
 
 
 def top_words_table(found: Mapping[str, Any]) -> Table:

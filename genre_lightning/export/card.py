@@ -20,10 +20,13 @@ from genre_lightning.escapes import markdown
 from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text, headline_lines
 from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.runs import Run
+from genre_lightning.evaluation.stored import read_rows
 from genre_lightning.export.markdown import Markdown, code, render
 from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source
+from genre_lightning.files import damaged
 from genre_lightning.models.metadata import BaseMetadata
+from genre_lightning.shapes import Shape, count, require_shape, text
 
 Form = Literal["transformers", "sentence-transformers", "adapter", "onnx"]
 
@@ -36,6 +39,17 @@ _LIBRARIES: dict[Form, str] = {
 }
 _WITHOUT_WEIGHTS = ("small", "random")
 """Backbones that are trained from random weights."""
+_SPLITS = ("train", "validation", "test")
+_SPLIT: Shape = {"films": count, "ids_sha256": text, "genres": {"*": count}}
+_AUDIT: Shape = {
+    **dict.fromkeys(
+        ("rows", "malformed", "duplicate_id", "missing_overview", "placeholder_overview", "no_genres", "kept",
+         "films_used"), count
+    ),
+    "splits": {"train": _SPLIT, "validation?": _SPLIT, "test?": _SPLIT},
+}  # fmt: skip
+"""What the card shows of data_audit.json."""
+_F1_INTERVAL = ("f1_low", "f1_high")
 
 
 @dataclass(frozen=True)
@@ -56,12 +70,18 @@ class Exported:
 
 
 def model_card(source: Source, exported: Exported) -> str:
-    """Return the card: metadata, use, data, metrics, each genre, limits and licence."""
+    """Return the card: metadata, use, data, metrics, each genre, limits and licence.
+
+    Raises:
+        CheckpointError: A file of the run is missing or damaged; the message names the fix.
+    """
     run = Run(source.run.path)
     split = "test" if run.has("test") else "validation"
-    metrics = run.metrics(split)
-    rows = [row for row in run.genre_rows(split) if row["policy"] == SHIPPED_POLICY]
-    card = _Card(source, exported, split, metrics, source.run.settings(), run.audit() or {}, rows)
+    metrics = _with_intervals(run.metrics(split))
+    rows = [row for row in _genre_rows(run, split) if row["policy"] == SHIPPED_POLICY]
+    made_by = _provenance(run, split, metrics)
+    settings = {section: values or {} for section, values in source.run.settings().items()}
+    card = _Card(source, exported, split, metrics, settings, _audit(run), rows, made_by)
     return render(
         "card.md.j2",
         card=card,
@@ -75,6 +95,42 @@ def model_card(source: Source, exported: Exported) -> str:
     )
 
 
+def _with_intervals(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the metrics with empty intervals in place of those that are null or missing."""
+    found = metrics.get("intervals") or {}
+    policies = {policy: spans for policy, spans in (found.get("policies") or {}).items() if spans}
+    return {**metrics, "intervals": {"policies": policies, "threshold_free": found.get("threshold_free") or {}}}
+
+
+def _genre_rows(run: Run, split: str) -> list[dict[str, str]]:
+    """Return the rows of per_genre.csv; they have no interval if the evaluation computed none."""
+    rows = run.genre_rows(split)
+    intervals = [name for name in _F1_INTERVAL if rows and name in rows[0]]
+    read_rows(run.files.evaluation(split).per_genre, intervals, fix=f"delete it, then {run.files.again}")
+    return rows
+
+
+def _audit(run: Run) -> dict[str, Any]:
+    """Return the audit; an empty one if the run has none of its splits."""
+    audit = run.audit() or {}
+    if not audit.get("splits"):
+        return {}
+    try:
+        require_shape(audit, _AUDIT)
+    except ValueError as error:
+        raise damaged(run.files.audit, error, f"delete it, then {run.files.again}") from None
+    return audit
+
+
+def _provenance(run: Run, split: str, metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what made the evaluation, as rows of a table."""
+    try:
+        return describe_provenance(metrics)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"training or made_by in it cannot be read: {error!r}"
+        raise damaged(run.files.evaluation(split).metrics, reason, f"delete it, then {run.files.again}") from None
+
+
 @dataclass(frozen=True)
 class _Card:
     """What the template shows besides the contents of the run's files."""
@@ -86,6 +142,7 @@ class _Card:
     settings: dict[str, Any]
     audit: dict[str, Any]
     genre_rows: list[dict[str, str]]
+    made_by: list[tuple[str, str]]
     weak_below = 0.4
 
     @property
@@ -125,7 +182,7 @@ class _Card:
     @property
     def csv(self) -> str:
         """Name of the file of the films."""
-        return Path(str(self.settings["data"]["csv"])).name
+        return Path(str(self.settings.get("data", {}).get("csv") or "unknown file")).name
 
     @property
     def base(self) -> Markdown:
@@ -143,11 +200,11 @@ class _Card:
     @cached_property
     def splits(self) -> list[list[object]]:
         """Rows of each split's name, films and digest."""
-        found = self.audit.get("splits") or {}
+        found = self.audit.get("splits", {})
         return [
             [Markdown(f"**{name}**"), f"{found[name]['films']:,}", code(found[name]["ids_sha256"][:16])]
-            for name in ("train", "validation", "test")
-            if name in found
+            for name in _SPLITS
+            if found.get(name)
         ]
 
     @property
@@ -163,7 +220,7 @@ class _Card:
     @property
     def metrics_by_policy(self) -> list[list[object]]:
         """Rows of a metric's title and its value under each policy."""
-        spans = self.metrics.get("intervals", {}).get("policies", {})
+        spans = self.metrics["intervals"]["policies"]
         return [
             [
                 title,
@@ -178,7 +235,7 @@ class _Card:
     @property
     def metrics_without_threshold(self) -> list[list[object]]:
         """Rows of a metric's title and its value."""
-        spans = self.metrics.get("intervals", {}).get("threshold_free", {})
+        spans = self.metrics["intervals"]["threshold_free"]
         return [
             [title, _figure(self.metrics["threshold_free"][name], spans.get(name))] for name, title in THRESHOLD_FREE
         ]
@@ -188,11 +245,8 @@ class _Card:
         """Rows of each genre's metrics."""
         rows: list[list[object]] = []
         for row in self.genre_rows:
-            number = {
-                name: float(cell) if cell else None for name, cell in row.items() if name not in ("genre", "policy")
-            }
-            f1 = _figure(number["f1"], [number["f1_low"], number["f1_high"]])
-            others = (_figure(number[name]) for name in ("precision", "recall", "average_precision", "threshold"))
+            f1 = _figure(_number(row["f1"]), [_number(row.get(name, "")) for name in _F1_INTERVAL])
+            others = (_figure(_number(row[name])) for name in ("precision", "recall", "average_precision", "threshold"))
             rows.append([row["genre"], row["support"], f1, *others])
         return rows
 
@@ -217,7 +271,7 @@ class _Card:
             ["precision", trainer.get("precision")],
             ["trained parameters", "-" if parameters is None else f"{parameters:,}"],
             ["checkpoint", Markdown(f"{digest} (SHA-256)")],
-            *([name, value] for name, value in describe_provenance(self.metrics)),
+            *([name, value] for name, value in self.made_by),
             ["written by", f"genre-lightning {__version__}"],
         ]
 

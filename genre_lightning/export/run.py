@@ -9,14 +9,8 @@ from typing import Any
 
 import torch
 
-from genre_lightning.config.guard import instantiate
-from genre_lightning.config.parser import parse
-from genre_lightning.config.words import with_run_config
-from genre_lightning.data.tokenizers import load_tokenizer
-from genre_lightning.distributed.checkpoint.manifests import verify_checkpoint
 from genre_lightning.distributed.ranks import tell
 from genre_lightning.errors import CheckpointError, ConfigError
-from genre_lightning.evaluation.decisions import check_checkpoint, read_decision
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.export.adapter import plain_attention, write_adapter
 from genre_lightning.export.card import Exported, Form, model_card
@@ -26,15 +20,14 @@ from genre_lightning.export.inputs import calibrated_fusion, check_carried, desc
 from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, write_onnx
 from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
-from genre_lightning.files import read_parquet, write_json, write_text
+from genre_lightning.files import damaged, read_parquet, write_json, write_text
+from genre_lightning.inference.scoring import TemplateReader, checked_settings, configured_model, restore_best
 from genre_lightning.models.adapter import merge_adapter
 from genre_lightning.models.backbones import QuietLoading
-from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.layers.fusion import FusionHead
 from genre_lightning.models.lora import merge_adapters
 from genre_lightning.models.quantization import known_warnings
-from genre_lightning.models.restore import restore_alone
 from genre_lightning.progress import answer
 from genre_lightning.runs import RunDirectory, open_run
 
@@ -75,29 +68,17 @@ def _open(run: RunDirectory, options: argparse.Namespace) -> Source:
             f"{run.path} has no checkpoint of a model that can be exported: baselines and ensembles have none, give "
             "the directory of a 'fit'"
         )
-    config, parser = parse("predict", with_run_config(["--run_dir", str(run.path)]))
-    instances = instantiate(parser, config, run.path)
-    model: GenreClassifier = instances.model
+    settings = checked_settings(run)
+    reader, model = TemplateReader(settings), configured_model(settings)
     if not model.trains:
         raise ConfigError(
             f"{run.path} is a {type(model).__name__}, which trains nothing: there are no weights of its own to export"
         )
-    check_carried(run, instances.data.used_features, options)
-    decision = read_decision(run.decision, run.again)
-    check_checkpoint(decision, verify_checkpoint(run.best).sha256, run.again)
-    model.precision = str(config.trainer.precision)
-    tokenizer = load_tokenizer(str(run.tokenizer))
-    metadata = restore_alone(model, run.best, tokenizer=tokenizer)
+    check_carried(run, reader.features, options)
+    model.precision = str((settings.get("trainer") or {}).get("precision", "32-true"))
+    metadata, decision, tokenizer = restore_best(run, model)
     tokenizer = plain_tokenizer(tokenizer, metadata.max_tokens)
-    return Source(
-        run,
-        model,
-        decision.for_genres(metadata.genres),
-        metadata,
-        tokenizer,
-        instances.data.source.template.template,
-        instances.data.used_features,
-    )
+    return Source(run, model, decision, metadata, tokenizer, reader.template.template, reader.features)
 
 
 def _choose_form(source: Source, options: argparse.Namespace) -> Form:
@@ -169,8 +150,8 @@ def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dty
         write_sentence_folder(source, backbone, folder)
     else:
         source.tokenizer.save_pretrained(folder)
-        lines = [feature for feature in source.features if feature.in_text]
-        write_json(folder / "onnx" / "inputs.json", described_inputs(source.metadata.inputs, lines))
+        described = described_inputs(source.metadata.inputs, source.features, source.template, source.max_tokens)
+        write_json(folder / "onnx" / "inputs.json", described)
     if onnx:
         inputs, fused = source.metadata.inputs, source.model.head
         batches = [
@@ -184,9 +165,16 @@ def _write(source: Source, folder: Path, exported: Exported, *, dtype: torch.dty
 
 
 def _texts(run: RunDirectory) -> list[str]:
-    """Return a few texts of the run's own films to compare on."""
-    split = next(name for name in ("test", "validation") if run.evaluation(name).predictions.is_file())
-    column = read_parquet(run.evaluation(split).predictions, ["text"])["text"]
+    """Return a few texts of the run's own films to compare on.
+
+    Raises:
+        CheckpointError: Neither test nor validation has any, or their file is damaged.
+    """
+    files = [run.evaluation(split).predictions for split in ("test", "validation")]
+    file = next((file for file in files if file.is_file()), files[0])
+    column = read_parquet(file, ["text"], run.again)["text"]
+    if not len(column):
+        raise damaged(file, "it has no films", f"delete it, then {run.again}")
     return [str(text) for text in column[:_COMPARED_TEXTS].to_pylist()]
 
 

@@ -122,6 +122,9 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PreT
     """Prepare a run's tokenizer for other programs, in place.
 
     They take the limit from it, and hand all that it gives on to a model, which may not know token types.
+
+    Raises:
+        CheckpointError: It has no token to pad texts with.
     """
     tokenizer.model_max_length = max_tokens
     tokenizer.backend_tokenizer.no_truncation()
@@ -133,6 +136,11 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PreT
     tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise CheckpointError(
+            f"the tokenizer in {tokenizer.name_or_path} has no padding, end or unknown token, as if "
+            "tokenizer_config.json were missing: copy the run directory whole"
+        )
     return tokenizer
 
 

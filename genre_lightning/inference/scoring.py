@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from genre_lightning.config.columns import ColumnNames, TextTemplate
-from genre_lightning.config.features import Feature, JoinedFile, as_joins, features_in
+from genre_lightning.config.features import Feature, FeatureKind, JoinedFile, Place, as_joins, features_in
 from genre_lightning.config.guard import check_settings, instantiate
 from genre_lightning.config.parser import parse_model
 from genre_lightning.config.trainer import PRECISIONS
@@ -38,19 +38,43 @@ from genre_lightning.distributed.precision import (
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
 from genre_lightning.evaluation.decisions import Decision, check_checkpoint, read_decision
 from genre_lightning.evaluation.ensemble import mean_log_odds
+from genre_lightning.files import damaged
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
 from genre_lightning.models.layers.packing import packs
+from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.models.quantization import dtype_of_precision
 from genre_lightning.models.restore import restore_alone
 from genre_lightning.models.tfidf import read_baseline
 from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of, open_run
+from genre_lightning.shapes import Shape, count, one_of, require_shape, text
 from genre_lightning.types import FittedInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _MAX_MEMBERS = 64
 """Runs of an ensemble, those of ensembles in it counted: each is a model in memory."""
 Cells = Mapping[str, Any]
 """What a text template is filled with, by column, and the inputs of the head."""
+
+
+_SETTINGS: Shape = {
+    "seed?": count,
+    "trainer?": {"precision?": text},
+    "data?": {
+        "csv?": text,
+        "text?": text,
+        "columns?": {"id?": text, "title?": text, "overview?": text},
+        "features?": [{
+            "column": text, "kind": one_of(*get_args(FeatureKind)), "place?": one_of(*get_args(Place)),
+            "marker?": text, "separator?": text, "max_tokens?": count,
+        }],
+        "join?": [{"file": text}],
+        "micro_batch_tokens?": count,
+    },
+}  # fmt: skip
+"""What is read of a run's configuration besides its model, which has a parser of its own."""
 
 
 class Scorer(Protocol):
@@ -110,22 +134,42 @@ def _open(path: Path, device: str | None, precision: str | None, opened: list[Pa
             f"{opened[0]} is an ensemble that names itself, or more than {_MAX_MEMBERS} runs: make it again of fewer"
         )
     run = open_run(path)
-    settings = run.settings()
-    check_settings(settings, str(run.config), run.path)
+    settings = checked_settings(run)
     kind = kind_of(settings)
     if kind == ENSEMBLE:
         return EnsembleScorer(run, device, precision, opened)
     return ModelScorer(run, settings, device, precision) if kind == "fit" else BaselineScorer(run, settings)
 
 
-class _TemplateReader:
-    """The part of a run's settings that defines how its texts are made."""
+def checked_settings(run: RunDirectory) -> dict[str, Any]:
+    """Return a run's configuration, looked through before anything is made of it.
+
+    Raises:
+        CheckpointError: It is not the configuration of a run.
+        ConfigError: It names a class that it may not.
+    """
+    settings = run.settings()
+    check_settings(settings, str(run.config), run.path)
+    try:
+        require_shape(settings, _SETTINGS)
+    except ValueError as error:
+        raise damaged(run.config, error, "put it back, or name another --run_dir") from None
+    return settings
+
+
+class TemplateReader:
+    """The part of a run's settings that defines how its texts are made.
+
+    Args:
+        settings: Its configuration.
+    """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         data = settings.get("data") or {}
         self.features, self.join = features_in(data), as_joins(data.get("join"))
-        self.template = TextTemplate(data.get("text", "{overview}"), tuple(f for f in self.features if f.in_text))
-        self.columns = ColumnNames(**(data.get("columns") or {}))
+        self.template = TextTemplate(data.get("text") or "{overview}", tuple(f for f in self.features if f.in_text))
+        columns = data.get("columns") or {}
+        self.columns = ColumnNames(**{f.name: columns[f.name] for f in fields(ColumnNames) if columns.get(f.name)})
         inputs = [feature.column for feature in self.features if not feature.in_text]
         self.fields = tuple(dict.fromkeys([*self.template.fields, *inputs]))
 
@@ -134,7 +178,7 @@ class _TemplateReader:
         return [self.template.fill({name: film.get(name, "") for name in self.template.fields}) for film in films]
 
 
-class ModelScorer(_TemplateReader):
+class ModelScorer(TemplateReader):
     """The best checkpoint of a run of `fit`: encoder, adapted decoder, or one that is asked as it is.
 
     Args:
@@ -148,12 +192,7 @@ class ModelScorer(_TemplateReader):
         self, run: RunDirectory, settings: Mapping[str, Any], device: str | None = None, precision: str | None = None
     ) -> None:
         super().__init__(settings)
-        decision = read_decision(run.decision, run.again)
-        check_checkpoint(decision, verify_checkpoint(run.best).sha256, run.again)
-        if not run.tokenizer.is_dir():
-            raise CheckpointError(f"{run.tokenizer} is missing: copy the run directory whole")
-        self.tokenizer = load_tokenizer(str(run.tokenizer))
-        model = _configured_model(settings)
+        model = configured_model(settings)
         self.device = _device(device, model)
         trained_in = str((settings.get("trainer") or {}).get("precision", "32-true"))
         if precision is None:
@@ -168,8 +207,7 @@ class ModelScorer(_TemplateReader):
             model.check(None)
         # a quantised base is built on the GPU that is current
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
-            metadata = restore_alone(model, run.best, tokenizer=self.tokenizer)
-        self.decision = decision.for_genres(metadata.genres)
+            metadata, self.decision, self.tokenizer = restore_best(run, model)
         self.max_tokens: int | None = metadata.max_tokens
         model.eval().to(self.device)
         if self.precision in ("bf16-true", "16-true"):
@@ -246,7 +284,7 @@ class ModelScorer(_TemplateReader):
             return [len(text.ids) for text in encoded.encode_batch(self.texts(films))]
 
 
-class BaselineScorer(_TemplateReader):
+class BaselineScorer(TemplateReader):
     """A model that counts words.
 
     Args:
@@ -359,10 +397,35 @@ def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits
 
 
-def _configured_model(settings: Mapping[str, Any]) -> GenreClassifier:
+def restore_best(
+    run: RunDirectory, model: GenreClassifier
+) -> tuple[CheckpointMetadata, Decision, PreTrainedTokenizerBase]:
+    """Build a model with the weights of a run's best checkpoint; the films are not needed.
+
+    Args:
+        run: Directory of the run.
+        model: As `configured_model` makes it, told what it runs on.
+
+    Returns:
+        The checkpoint's metadata, the decision for its genres, and the tokenizer.
+
+    Raises:
+        CheckpointError: One of them is missing, damaged, or of another model.
+    """
+    decision = read_decision(run.decision, run.again)
+    check_checkpoint(decision, verify_checkpoint(run.best).sha256, run.again)
+    if not run.tokenizer.is_dir():
+        raise CheckpointError(f"{run.tokenizer} is missing: copy the run directory whole")
+    tokenizer = load_tokenizer(str(run.tokenizer))
+    metadata = restore_alone(model, run.best, tokenizer=tokenizer)
+    return metadata, decision.for_genres(metadata.genres), tokenizer
+
+
+def configured_model(settings: Mapping[str, Any]) -> GenreClassifier:
+    """Return the model of a run's settings, without weights, with the seed of the run."""
     config, parser = parse_model(settings.get("model"))
     made: GenreClassifier = instantiate(parser, config).model
-    made.take_seed(int(settings.get("seed", 0)))
+    made.take_seed(settings.get("seed") or 0)
     return made
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from genre_lightning.config.features import Feature
 from genre_lightning.export.inputs import calibrated_fusion, described_inputs, made_up_inputs
 from genre_lightning.export.source import PlainTagger
 from genre_lightning.models.layers.fusion import FusionHead, inputs_of
@@ -42,8 +43,27 @@ def test_the_calibration_is_folded_into_text_and_inputs(fusion):
     torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-5)
 
 
+FEATURES = (
+    Feature("keywords", "tags"),
+    Feature("language", "category"),
+    Feature("runtime", "number", zero_is_missing=True),
+    Feature("tagline", "text", marker="Tagline", max_tokens=8),
+)
+
+
 def test_inputs_are_described_for_other_programs():
-    keywords, language, runtime = described_inputs(INPUTS, [])["inputs"]
+    described = described_inputs(INPUTS, FEATURES, "{overview}", 48)
+    keywords, language, runtime = described["inputs"]
     assert (keywords["values"], keywords["none"], keywords["unknown"]) == ({"heist": 2, "war": 3}, 0, 1)
-    assert (language["name"], language["dtype"]) == ("input:language", "int64")
+    assert (keywords["shape"], keywords["separators"]) == (["films", "names"], ["|", ";", ","])
+    assert (language["name"], language["dtype"], language["shape"]) == ("input:language", "int64", ["films", 1])
     assert (runtime["shape"], runtime["mean"], runtime["std"]) == (["films", 2], [90.0], [20.0])
+    assert runtime["zero_is_missing"]
+    assert described["lines"] == [{"column": "tagline", "begins": "Tagline: ", "max_tokens": 8}]
+    assert described["rules"].keys() == {"tags", "category", "number"}
+    assert described["text"]["template"] == "{overview}"
+
+
+def test_a_separator_of_the_run_is_described():
+    [keywords] = described_inputs(INPUTS[:1], [Feature("keywords", "tags", separator="/")], "{overview}", 48)["inputs"]
+    assert keywords["separators"] == ["/"]
