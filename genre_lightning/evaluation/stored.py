@@ -61,6 +61,7 @@ _METRICS: Shape = {
     "checkpoint_sha256?": text,
 }
 _GENRE_NUMBERS = ("support", "precision", "recall", "f1", "average_precision", "threshold", "calibration_error")
+_GENRE_INTERVAL = ("f1_low", "f1_high")
 _THRESHOLD_NUMBERS = ("threshold", "accuracy", "precision", "recall", "f1")
 
 
@@ -78,8 +79,8 @@ def read_metrics(path: str | os.PathLike[str], fix: str = REMAKE) -> dict[str, A
 
 
 def read_genre_rows(path: str | os.PathLike[str], fix: str = REMAKE) -> list[dict[str, str]]:
-    """Read per_genre.csv; see `read_rows`."""
-    return read_rows(path, _GENRE_NUMBERS, ("genre", "policy"), fix)
+    """Read per_genre.csv, which has intervals if the evaluation computed them; see `read_rows`."""
+    return read_rows(path, _GENRE_NUMBERS, ("genre", "policy"), fix, optional=_GENRE_INTERVAL)
 
 
 def read_threshold_rows(path: str | os.PathLike[str], fix: str = REMAKE) -> list[dict[str, str]]:
@@ -88,7 +89,12 @@ def read_threshold_rows(path: str | os.PathLike[str], fix: str = REMAKE) -> list
 
 
 def read_rows(
-    path: str | os.PathLike[str], numbers: Sequence[str], texts: Sequence[str] = (), fix: str = REMAKE
+    path: str | os.PathLike[str],
+    numbers: Sequence[str],
+    texts: Sequence[str] = (),
+    fix: str = REMAKE,
+    *,
+    optional: Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """Read a CSV of an evaluation.
 
@@ -97,6 +103,7 @@ def read_rows(
         numbers: Columns of finite numbers, in which an undefined one is an empty cell.
         texts: Columns of texts.
         fix: Fix to report for a file that is missing or damaged.
+        optional: Further columns of numbers, which may be missing.
 
     Raises:
         CheckpointError: It is.
@@ -105,7 +112,7 @@ def read_rows(
     if missing := [name for name in (*texts, *numbers) if name not in columns]:
         raise damaged(path, f"it has no column {missing[0]}", fix)
     for number_of_row, row in enumerate(rows, start=2):
-        for name in numbers:
+        for name in (*numbers, *(name for name in optional if name in columns)):
             if row[name] and not _is_finite(row[name]):
                 raise damaged(path, f"{name} is {row[name]!r:.40} in row {number_of_row}", fix)
     return rows

@@ -20,7 +20,6 @@ from genre_lightning.escapes import markdown
 from genre_lightning.evaluation.console import HEADLINES, POLICY_NAMES, THRESHOLD_FREE, figure_text, headline_lines
 from genre_lightning.evaluation.films import describe_films, describe_provenance
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.evaluation.stored import read_rows
 from genre_lightning.export.markdown import Markdown, code, render
 from genre_lightning.export.onnx_model import OnnxCheck
 from genre_lightning.export.source import Source
@@ -78,7 +77,7 @@ def model_card(source: Source, exported: Exported) -> str:
     run = Run(source.run.path)
     split = "test" if run.has("test") else "validation"
     metrics = _with_intervals(run.metrics(split))
-    rows = [row for row in _genre_rows(run, split) if row["policy"] == SHIPPED_POLICY]
+    rows = [row for row in run.genre_rows(split) if row["policy"] == SHIPPED_POLICY]
     made_by = _provenance(run, split, metrics)
     settings = {section: values or {} for section, values in source.run.settings().items()}
     card = _Card(source, exported, split, metrics, settings, _audit(run), rows, made_by)
@@ -100,14 +99,6 @@ def _with_intervals(metrics: dict[str, Any]) -> dict[str, Any]:
     found = metrics.get("intervals") or {}
     policies = {policy: spans for policy, spans in (found.get("policies") or {}).items() if spans}
     return {**metrics, "intervals": {"policies": policies, "threshold_free": found.get("threshold_free") or {}}}
-
-
-def _genre_rows(run: Run, split: str) -> list[dict[str, str]]:
-    """Return the rows of per_genre.csv; they have no interval if the evaluation computed none."""
-    rows = run.genre_rows(split)
-    intervals = [name for name in _F1_INTERVAL if rows and name in rows[0]]
-    read_rows(run.files.evaluation(split).per_genre, intervals, fix=f"delete it, then {run.files.again}")
-    return rows
 
 
 def _audit(run: Run) -> dict[str, Any]:

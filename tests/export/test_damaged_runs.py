@@ -90,8 +90,9 @@ def test_predictions_without_films(copy, tmp_path, capfd):
 
 def test_text_in_the_metrics_of_a_genre(copy, tmp_path, capfd):
     change_rows(copy / "evaluation" / "test" / "per_genre.csv", lambda row: row.update(f1_low="low"))
-    words = ("per_genre.csv is damaged (f1_low is 'low' in row 2)", "delete it, then run 'genre-lightning fit")
+    words = ("per_genre.csv is damaged (f1_low is 'low' in row 2)", "run 'genre-lightning fit")
     refused(capfd, ["export", copy, tmp_path / "out"], *words)
+    refused(capfd, ["report", copy], *words)
 
 
 def test_metrics_without_intervals_are_shown_without(copy, tmp_path):
