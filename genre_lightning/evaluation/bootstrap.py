@@ -20,6 +20,7 @@ from genre_lightning.metrics import (
     f1_from_counts,
     film_cross_entropy,
     film_f1,
+    judged_films,
     known_of,
     mean_defined,
     ratio,
@@ -61,7 +62,8 @@ def policy_samples(
     Returns:
         float64 (resamples,) for each name, NaN if a resample leaves it undefined, and `f1` (resamples, genres).
     """
-    genres, films = labels.shape[1], weights.sum(axis=1, dtype=np.float64)
+    judged = judged_films(labels, known)
+    genres, films = labels.shape[1], _weighted(weights, judged)
     tp = _weighted(weights, labels & decided)
     positives, taken = _weighted(weights, labels), _weighted(weights, decided)
     wrong = labels != decided
@@ -70,11 +72,11 @@ def policy_samples(
     return {
         "f1_micro": f1_from_counts(tp.sum(1), (taken - tp).sum(1), (positives - tp).sum(1)),
         "f1_macro": mean_defined(f1, axis=1),
-        "f1_samples": _weighted(weights, film_f1(labels, decided)) / films,
+        "f1_samples": ratio(_weighted(weights, film_f1(labels, decided) * judged), films),
         "precision_micro": ratio(tp.sum(1), taken.sum(1)),
         "recall_micro": ratio(tp.sum(1), positives.sum(1)),
-        "subset_accuracy": _weighted(weights, ~wrong.any(axis=1)) / films,
-        "hamming_loss": _weighted(weights, wrong.sum(axis=1)) / pairs,
+        "subset_accuracy": ratio(_weighted(weights, judged & ~wrong.any(axis=1)), films),
+        "hamming_loss": ratio(_weighted(weights, wrong.sum(axis=1)), pairs),
         "f1": f1,
     }
 
@@ -91,7 +93,9 @@ def threshold_free_samples(
         drawn = weights if known is None else weights[:, known[:, genre]]
         precision[:, genre], area[:, genre] = _ranking_samples(truth, scores, drawn)
     place = bin_index(probabilities)
-    drawn = weights.sum(axis=1, dtype=np.float64)
+    judged = judged_films(labels, known)
+    drawn = _weighted(weights, judged)
+    losses = np.where(judged, film_cross_entropy(labels, probabilities, known), 0.0)
     # each bin's sum of (label - probability) for each film: their weighted sums are the gaps of a resample
     gap = np.zeros((films, CALIBRATION_BINS))
     rows = np.repeat(np.arange(films), genres)
@@ -101,8 +105,8 @@ def threshold_free_samples(
     return {
         "map_macro": mean_defined(precision, axis=1),
         "auroc_macro": mean_defined(area, axis=1),
-        "ece": np.abs(_weighted(weights, gap)).sum(axis=1) / pairs,
-        "loss": _weighted(weights, film_cross_entropy(labels, probabilities, known)) / drawn,
+        "ece": ratio(np.abs(_weighted(weights, gap)).sum(axis=1), pairs),
+        "loss": ratio(_weighted(weights, losses), drawn),
     }
 
 

@@ -28,6 +28,7 @@ from genre_lightning.metrics import (
     genre_policy_metrics,
     judged,
     known_pairs,
+    mean_defined,
     policy_metrics,
     roc_auc,
     threshold_free_metrics,
@@ -76,7 +77,7 @@ def evaluate(
         "policies": policies,
         "raw": {
             "ece": expected_calibration_error(truth, uncalibrated),
-            "loss": float(film_cross_entropy(labels, raw, known).mean()),
+            "loss": float(mean_defined(film_cross_entropy(labels, raw, known))),
             "fixed_0.5": policy_metrics(labels, judged(raw >= 0.5, known), known),
         },
         "intervals": {},
