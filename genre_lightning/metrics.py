@@ -61,7 +61,7 @@ def judged(decided: BoolArray, known: BoolArray | None) -> BoolArray:
 
 def judged_films(labels: BoolArray, known: BoolArray | None) -> BoolArray:
     """Mark the films with a known label, bool (films,): means over films are of these."""
-    return np.ones(len(labels), dtype=bool) if known is None else known.any(axis=1)
+    return np.ones(len(labels), dtype=bool) if known is None else np.asarray(known.any(axis=1))
 
 
 def confusion_counts(labels: BoolArray, decided: BoolArray, known: BoolArray | None = None) -> IntArray:

@@ -138,7 +138,7 @@ def prepare_films(
     found = changed = None
     if old is not None and (kept is None or corrections):
         digests = _text_digests(options, films, np.arange(len(films)), films.digest)
-        found = origins(old, films.ids, digests)
+        found = origins(old, films.ids, digests, numbered=films.numbered)
         if corrections:
             changed = corrected(films, digests, found.held_out, old.held_out_texts, corrections, source, options.cache)
             films = changed.films
@@ -344,7 +344,7 @@ def _splits(
     else:
         parts = split_films(labels, groups, options.split, options.seed)
     _check_parts(parts, labels, groups)
-    sides = kept or KeptSplits.of_parts(ids, digests, parts, options.file_names)
+    sides = kept or KeptSplits.of_parts(ids, digests, parts, options.file_names, numbered=films.numbered)
     return _as_splits(parts, ids, labels), sides
 
 

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from genre_lightning.config.decision import SHIPPED_POLICY
+from genre_lightning.data.kept_splits import read_if_there
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import console_of
@@ -91,7 +92,7 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = boo
         CheckpointError: Predictions are missing or damaged.
         DataError: The runs have no test film in common.
     """
-    old, new = on_shared_films([parent.predictions("test"), run.predictions("test")], truth=1)
+    old, new = on_shared_films([_named_as_in(run, parent), run.predictions("test")], truth=1)
     labels, known = new.predictions.labels, new.predictions.known
     drawn = [_samples(one, seed, resamples) for one in (old, new)]
     exact = [_samples(one, seed, 0) for one in (old, new)]
@@ -109,6 +110,18 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = boo
     value = json_value(found)
     assert isinstance(value, dict)
     return value
+
+
+def _named_as_in(run: Run, parent: Run) -> StoredPredictions:
+    """Return the parent's test predictions; if its ids are numbers of rows, with the run's ids of the same texts."""
+    stored = parent.predictions("test")
+    kept, own = (read_if_there(RunDirectory(Path(one.directory)).splits) for one in (parent, run))
+    if kept is None or own is None or not kept.numbered:
+        return stored
+    name_of = dict(zip(own.digests, own.ids, strict=True))
+    digest_of = dict(zip(kept.ids, kept.digests, strict=True))
+    ids = [name_of.get(digest_of[str(name)], f"row {name}") for name in stored.predictions.ids.tolist()]
+    return replace(stored, predictions=replace(stored.predictions, ids=np.array(ids, dtype=object)))
 
 
 def _samples(stored: StoredPredictions, seed: int, resamples: int) -> bootstrap.Samples:

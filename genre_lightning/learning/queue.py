@@ -44,7 +44,7 @@ class KnownFilms:
         """
         for sides in sides_of(run):
             self.digests.update(sides.digests)
-            if same_ids:
+            if same_ids and not sides.numbered:
                 self.ids.update(sides.ids)
         return self
 

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -468,6 +469,38 @@ def test_the_next_round_labels_the_same_films_again(files, self_trained):
     found = pseudo_labels(options, RunDirectory(self_trained), SelfTrainingOptions(precision=0.5))
     before = [json.loads(line)["text"] for line in (self_trained / "feedback.jsonl").read_text().splitlines()]
     assert {one.text for one in found} & set(before)
+
+
+def test_films_without_labels_need_no_ids(files, parent, self_trained, tmp_path):
+    with (self_trained.parent / "unlabelled.csv").open(newline="", encoding="utf-8") as file:
+        rows = [{name: cell for name, cell in row.items() if name != "id"} for row in csv.DictReader(file)]
+    bare = tmp_path / "bare.csv"
+    with bare.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    # the parent's films have the numbers of its rows
+    kept = KeptSplits.read(parent / "splits.parquet")
+    copy = shutil.copytree(parent, tmp_path / "parent")
+    replace(kept, ids=[str(n) for n in range(1, len(kept.ids) + 1)]).write(copy / "splits.parquet")
+    options = DataOptions(csv=files[0], unlabelled=str(bare), cache_dir=tmp_path / "cache")
+    options.columns, options.genre_separator = None, "|"
+    settings = SelfTrainingOptions(precision=0.5, negative_precision=0.8)
+    found = pseudo_labels(options, RunDirectory(copy), settings)
+    before = [json.loads(line)["text"] for line in (self_trained / "feedback.jsonl").read_text().splitlines()]
+    assert [one.text for one in found] == before
+
+
+def test_a_labeller_that_has_seen_held_out_films_is_refused(files, parent, self_trained, tmp_path, capsys):
+    words = ["--data.seed=5", f"--run_dir={tmp_path / 'nb'}", "--data.genre_separator=|"]
+    assert main(["baseline", "tfidf_nb", f"--data.csv={files[0]}", *words]) == 0
+    unlabelled = self_trained.parent / "unlabelled.csv"
+    words = [f"--data.unlabelled={unlabelled}", *SURE, f"--self_training.teacher={tmp_path / 'nb'}"]
+    assert continue_from(parent, files[0], tmp_path / "run", *words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "self_training.teacher" in said
+    assert "of this run's validation and test films" in said
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")
