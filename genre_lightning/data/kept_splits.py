@@ -176,7 +176,9 @@ class KeptSplits:
             are numbers of rows.
         """
         texts = {digest for digest, one in zip(self.digests, self.sides, strict=True) if one == side}
-        names = set() if self.numbered else {name for name, one in zip(self.ids, self.sides, strict=True) if one == side}
+        names = (
+            set() if self.numbered else {name for name, one in zip(self.ids, self.sides, strict=True) if one == side}
+        )
         by_text = np.array([digest in texts for digest in as_bytes(digests)], dtype=bool)
         by_id = np.array([str(name) in names for name in ids.tolist()], dtype=bool)
         return by_text, by_id
