@@ -5,8 +5,8 @@ metric that its data do not define (a genre no film has, a precision if nothing 
 JSON, never 0 or 1, and is left out of a macro mean.
 
 `known`, bool (films, genres) or None for all, marks the labels that are known: the other film-genre pairs do not count.
-If `known` is given, labels and decisions of the other pairs must be False; `judged` makes them so. A film without a known
-label does not count either: a mean over films leaves it out.
+If `known` is given, labels and decisions of the other pairs must be False; `judged` makes them so. A film without a
+known label does not count either: a mean over films leaves it out.
 """
 
 from __future__ import annotations
@@ -231,7 +231,8 @@ def known_pairs(known: BoolArray | None, *arrays: NDArray) -> tuple[NDArray, ...
 def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
     """Return the mean over genres of -[y log p + (1 - y) log(1 - p)] for each film, in nats, float64 (films,).
 
-    It is NaN for a film without a known label. Probabilities are kept one machine epsilon of their own dtype from 0 and 1, as `sklearn.metrics.log_loss` does.
+    It is NaN for a film without a known label. Probabilities are kept one machine epsilon of their own dtype from 0 and
+    1, as `sklearn.metrics.log_loss` does.
     """
     _check_probabilities(labels, probabilities)
     epsilon = np.finfo(probabilities.dtype).eps

@@ -170,7 +170,7 @@ def _of_table(path: Path, data: PreparedData) -> tuple[tuple[str, ...], NDArray[
     _refuse_held_out(f"model.teacher {path}", data, [(set(table.ids), set(table.digests))])
     own, numbered = data.sides, data.films.numbered
     digest_of = dict(zip(own.ids, own.digests, strict=True))
-    # a film is the same if its id and its text are; a number of a row is no id
+    # a film is the same if its id and its text are; numbers of rows say nothing
     keys = [(None if numbered else name, digest) for name, digest in zip(table.ids, table.digests, strict=True)]
     place = {key: row for row, key in enumerate(keys)}
     wanted = [(None if numbered else name, digest_of[name]) for name in map(str, _training_ids(data))]

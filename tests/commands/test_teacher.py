@@ -165,7 +165,7 @@ def test_a_row_of_a_table_counts_for_its_own_text_alone(sample, folds, tmp_path)
     replace(table, digests=swapped).write(path)
     _, log_odds = _of_table(path, data)
     np.testing.assert_array_equal(np.isnan(log_odds).all(axis=1), [True, True, *[False] * (len(swapped) - 2)])
-    # numbers of rows are no ids: the text decides
+    # of a file without ids the text decides
     data.films = replace(data.films, numbered=True)
     _, log_odds = _of_table(path, data)
     np.testing.assert_array_equal(log_odds[:2], table.log_odds[1::-1])

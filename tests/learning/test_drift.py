@@ -110,7 +110,7 @@ def test_the_advice_follows_from_what_has_changed(changes, advice, why):
 
 
 @pytest.mark.parametrize(("films", "advice"), [(1, "nothing"), (4, "nothing"), (5, "continue training")])
-def test_a_few_films_of_a_new_genre_are_no_reason_to_train(films, advice):
+def test_a_few_films_of_a_new_genre_do_not_count(films, advice):
     found = find_drift(GENRES, tagged(900, 3), tagged(40, 4, new_genres={"Horror": films}))
     assert (found.advice, "Horror" in found.why) == (advice, advice != "nothing")
 

@@ -105,7 +105,7 @@ def test_evaluate_applies_the_rules_of_the_run(made, tmp_path, monkeypatch, capf
         assert all(labels[name] for name in labels if name not in HIDDEN)
     films = read_json(run / "evaluation/other/metrics.json")["films"]
     assert films["unknown_labels"] == sum(not value for labels in known.values() for value in labels.values())
-    # a film without genres has none of those it was labelled for; without the column's help it is no film at all
+    # a film without genres has none of those it was labelled for; without the column it is left out
     none = sum(not row["genres"] and bool(row["looked_for"]) for row in rows.values())
     assert films["audit"]["no_genres"] + (none if "known" in rule[0] else 0) == sum(
         not row["genres"] for row in rows.values()
