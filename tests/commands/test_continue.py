@@ -26,6 +26,7 @@ from genre_lightning.data.prepare import prepare_films, read_files
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.data.splits import text_digests
 from genre_lightning.data.unlabelled import without_genres
+from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.report import report_values
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.inference.scoring import open_scorer
@@ -623,6 +624,20 @@ def test_a_filled_in_queue_is_joined_with_stored_feedback(parent, tmp_path):
     assert (before.user, before.genres, after.user, after.genres) == ("anna", genres, "ben", (KEPT[1],))
     with FeedbackStore(tmp_path / "feedback.db") as store:
         assert len(list(store.rows())) == 1
+
+
+def test_labels_without_a_user_need_a_login_name(parent, tmp_path, monkeypatch):
+    def getuser():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", getuser)
+    rows = [{"text": "A wizard opens an inn.", "genres": "Drama", "user": "anna"}]
+    named = write(tmp_path / "named.csv", rows)
+    found, _ = joined_labels(named, None, RunDirectory(parent), ContinueOptions())
+    assert [one.genres for one in found] == [("Drama",)]
+    bare = write(tmp_path / "bare.csv", [{**rows[0], "user": ""}])
+    with pytest.raises(ConfigError, match=r"no login name: add a column user to .*bare\.csv"):
+        joined_labels(bare, None, RunDirectory(parent), ContinueOptions())
 
 
 def test_labels_reach_the_training(files, parent, tmp_path, capsys):
