@@ -76,7 +76,7 @@ def _cut(values: Any, rows: Sequence[int], predictions: Predictions, genres: Seq
     return values[np.ix_(rows, [predictions.genres.index(name) for name in genres])]
 
 
-def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = bootstrap.RESAMPLES) -> dict[str, Any]:
+def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int | None = None) -> dict[str, Any]:
     """Compare a continued run with its parent on the parent's test films, over all genres and for each.
 
     Each run decides with its own thresholds. p-values are of the paired bootstrap, corrected by Holm's method among the
@@ -86,7 +86,7 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = boo
         run: The continued run, evaluated.
         parent: Its parent.
         seed: Random seed of the bootstrap.
-        resamples: Of the bootstrap.
+        resamples: Of the bootstrap; None for as many as the number of genres needs.
 
     Raises:
         CheckpointError: Predictions are missing or damaged.
@@ -94,6 +94,7 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = boo
     """
     old, new = on_shared_films([_named_as_in(run, parent), run.predictions("test")], truth=1)
     labels, known = new.predictions.labels, new.predictions.known
+    resamples = resamples or bootstrap.resamples_for(labels.shape[1], LEVEL)
     drawn = [_samples(one, seed, resamples) for one in (old, new)]
     exact = [_samples(one, seed, 0) for one in (old, new)]
     overall = _rows([title for _, title in OVERALL], *(_columns(s) for s in (*drawn, *exact)))

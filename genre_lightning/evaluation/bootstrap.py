@@ -6,7 +6,8 @@ weighted count, and a batch of resamples one matrix product or one cumulative su
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy  # its parts are imported when they are used, in half a second
@@ -177,6 +178,35 @@ def jackknife_weights(films: int) -> Iterator[NDArray[np.float32]]:
     if groups > 1:
         for start in range(0, groups, batch):
             yield (group_of_film != np.arange(start, min(start + batch, groups))[:, None]).astype(np.float32)
+
+
+def interval_of(
+    samples_of: Callable[[NDArray[np.float32]], FloatArray],
+    figure: FloatArray,
+    films: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Return the interval of one metric, or of one for each genre; see `bca_interval`.
+
+    Args:
+        samples_of: From weights, float32 (resamples, films), to the metric, floating (resamples, ...).
+        figure: Metric of all films, floating (...).
+        films: How many there are.
+        resamples: Number of resamples.
+        seed: Random seed of the resampling.
+    """
+    drawn = np.concatenate([samples_of(weights) for weights in film_weights(films, resamples, seed)])
+    left_out = [samples_of(weights) for weights in jackknife_weights(films)]
+    return bca_interval(drawn, figure, np.concatenate(left_out or [drawn[:0]]))
+
+
+def resamples_for(tests: int, level: float) -> int:
+    """Return how many resamples can show significance after Holm's correction for a number of tests.
+
+    The smallest p-value, 2 / (resamples + 1), times the tests is then about half of the level.
+    """
+    return max(RESAMPLES, math.ceil(4 * tests / level))
 
 
 def _samples(

@@ -137,15 +137,10 @@ def genre_rows(scored: ScoredSplit, *, seed: int = 0, resamples: int = 0) -> lis
         "f1": figures["f1"],
     }
     if resamples:
-        batches = bootstrap.film_weights(len(labels), resamples, seed)
-        drawn = np.concatenate([bootstrap.policy_samples(labels, decided, weights)["f1"] for weights in batches])
-        left_out = [
-            bootstrap.policy_samples(labels, decided, weights)["f1"]
-            for weights in bootstrap.jackknife_weights(len(labels))
-        ]
-        columns["f1_low"], columns["f1_high"] = bootstrap.bca_interval(
-            drawn, figures["f1"], np.concatenate(left_out or [drawn[:0]])
-        )
+        columns["f1_low"], columns["f1_high"] = bootstrap.interval_of(
+            lambda weights: bootstrap.policy_samples(labels, decided, weights)["f1"],
+            figures["f1"], len(labels), resamples, seed,
+        )  # fmt: skip
     columns |= {
         "average_precision": average_precision(labels, probabilities, scored.known),
         "auroc": roc_auc(labels, probabilities, scored.known),

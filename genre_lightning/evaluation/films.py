@@ -95,6 +95,8 @@ def describe_films(metrics: Mapping[str, Any]) -> list[str]:
             f"{films.from_validation:,} are validation films of the run, on which its thresholds were fitted: the "
             "metrics are optimistic to that extent."
         )
+    if films.from_test:
+        lines.append(f"{films.from_test:,} are test films of the run.")
     if unknown := films.unknown_genres:
         names = ", ".join(f"{name} ({count:,})" for name, count in list(unknown.items())[:10])
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""

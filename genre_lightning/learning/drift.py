@@ -199,13 +199,14 @@ def population_stability(reference: FloatArray, new: FloatArray) -> tuple[float,
 
 def compare_texts(reference: Sequence[str], new: Sequence[str], level: float) -> list[Check]:
     """Compare lengths, the fraction of words that are unknown, and the fraction of texts in another language."""
-    # words of every other text are those known: the rest is measured as the new texts are
+    # words of every other text are those known, and the other texts are compared with the new ones
     known = {word for text in reference[::2] for word in words_in(text)}
     familiar = Familiar.of_texts(reference)
-    measured = {name: _measured(texts, known) for name, texts in (("reference", reference[1::2]), ("new", new))}
-    lengths = _lengths(reference), measured["new"][0]
-    unknown = measured["reference"][1], measured["new"][1]
-    pairs = [("length in words", *lengths), ("fraction of unknown words", *unknown)]
+    (old_lengths, old_unknown), (new_lengths, new_unknown) = (_measured(texts, known) for texts in (reference, new))
+    pairs = [
+        ("length in words", old_lengths, new_lengths),
+        ("fraction of unknown words", old_unknown[1::2], new_unknown),
+    ]
     stability = [population_stability(before, now) for _, before, now in pairs]
     unlike = [np.array([familiar.unlike(text[:MAX_CELL_CHARACTERS]) for text in texts]) for texts in (reference, new)]
     p = holm([*(p for _, p in stability), _rates_p(*unlike)])
@@ -223,16 +224,13 @@ def compare_texts(reference: Sequence[str], new: Sequence[str], level: float) ->
 
 
 def _measured(texts: Iterable[str], known: set[str]) -> tuple[FloatArray, FloatArray]:
+    """Return the length of each text in words, and the fraction of its words that are unknown."""
     lengths, unknown = [], []
     for text in texts:
         words = words_in(text[:MAX_CELL_CHARACTERS])
         lengths.append(len(words))
         unknown.append(sum(word not in known for word in words) / max(len(words), 1))
     return np.array(lengths, dtype=np.float64), np.array(unknown)
-
-
-def _lengths(texts: Iterable[str]) -> FloatArray:
-    return np.array([len(words_in(text[:MAX_CELL_CHARACTERS])) for text in texts], dtype=np.float64)
 
 
 def compare_rates(genres: Sequence[str], reference: BoolArray, new: BoolArray, level: float) -> list[Check]:

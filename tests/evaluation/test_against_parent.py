@@ -68,6 +68,22 @@ def test_a_forgotten_genre_is_worse_and_the_others_are_not():
     assert not is_worse(same)
 
 
+def test_a_genre_of_many_can_be_worse():
+    genres = tuple(f"genre {number:02}" for number in range(30))
+    rng = np.random.default_rng(3)
+    truth = rng.random((300, 30)) < 0.3
+    right = np.where(truth, 4, -4).astype(np.float32)
+    wrong = right.copy()
+    wrong[:, 7] *= -1
+
+    def run(logits):
+        films = Predictions(genres, np.arange(300), ["t"] * 300, ["x"] * 300, truth, logits, None)
+        probabilities = 1 / (1 + np.exp(-logits))
+        return Stored(StoredPredictions(films, probabilities, probabilities > 0.5, {"split_sha256": "a"}))
+
+    assert is_worse(against_parent(run(wrong), run(right)))[3:] == ["genre 07"]
+
+
 def test_films_that_are_unknown_for_a_genre_do_not_count():
     ids = np.arange(400)
     known = np.ones((400, 2), dtype=bool)

@@ -54,7 +54,7 @@ def evaluated(run, file, *more):
     assert main(["evaluate", str(run), f"--data.csv={file}", *more]) == 0
 
 
-def test_films_that_were_trained_on_are_left_out_and_counted(nb, sample):
+def test_films_that_were_trained_on_are_left_out_and_counted(nb, sample, capfd):
     before = {path: content for path, content in everything_under(nb).items() if path.name != "report.html"}
     evaluated(nb, sample, "--name=all")
     after = everything_under(nb)
@@ -65,6 +65,7 @@ def test_films_that_were_trained_on_are_left_out_and_counted(nb, sample):
     films = metrics["films"]
     assert films["excluded_trained"] == counts["train"]
     assert (films["from_validation"], films["from_test"]) == (counts["validation"], counts["test"])
+    assert f"{counts['test']:,} are test films of the run." in capfd.readouterr().out
     assert metrics["n"] == films["n"] == counts["validation"] + counts["test"]
     assert films["file"] == "sample.csv"
     assert len(films["file_sha256"]) == len(films["ids_sha256"]) == 64
