@@ -92,7 +92,7 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int | Non
         CheckpointError: Predictions are missing or damaged.
         DataError: The runs have no test film in common.
     """
-    old, new = on_shared_films([_named_as_in(run, parent), run.predictions("test")], truth=1)
+    old, new = on_shared_films([named_as_in(run, parent, parent.predictions("test")), run.predictions("test")], truth=1)
     labels, known = new.predictions.labels, new.predictions.known
     resamples = resamples or bootstrap.resamples_for(labels.shape[1], LEVEL)
     drawn = [_samples(one, seed, resamples) for one in (old, new)]
@@ -113,11 +113,19 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int | Non
     return value
 
 
-def _named_as_in(run: Run, parent: Run) -> StoredPredictions:
-    """Return the parent's test predictions; if its ids are numbers of rows, with the run's ids of the same texts."""
-    stored = parent.predictions("test")
-    kept, own = (read_if_there(RunDirectory(Path(one.directory)).splits) for one in (parent, run))
-    if kept is None or own is None or not kept.numbered:
+def named_as_in(run: Run, other: Run, stored: StoredPredictions) -> StoredPredictions:
+    """Return another run's predictions; if its ids are numbers of rows, with the run's ids of the same texts.
+
+    Args:
+        run: A run that continues from the other one, or that run itself.
+        other: The other run.
+        stored: Its predictions.
+
+    Raises:
+        CheckpointError: Splits are damaged.
+    """
+    kept, own = (read_if_there(RunDirectory(Path(one.directory)).splits) for one in (other, run))
+    if kept is None or own is None or not kept.numbered or own.numbered:
         return stored
     name_of = dict(zip(own.digests, own.ids, strict=True))
     digest_of = dict(zip(kept.ids, kept.digests, strict=True))

@@ -5,11 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from genre_lightning.data.kept_splits import KeptSplits
+from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import DataError
-from genre_lightning.evaluation.against_parent import against_cells, against_parent, is_worse, on_shared_films, verdict
+from genre_lightning.evaluation.against_parent import (
+    against_cells,
+    against_parent,
+    is_worse,
+    named_as_in,
+    on_shared_films,
+    verdict,
+)
 from genre_lightning.evaluation.decisions import fit_decision
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
+from genre_lightning.evaluation.runs import Run
 from genre_lightning.evaluation.scored import ScoredSplit
+from genre_lightning.runs import RunDirectory
 
 OLD, NEW = ("Comedy", "Drama"), ("Comedy", "Drama", "War")
 
@@ -49,6 +60,25 @@ def test_shared_films_are_in_one_order_with_the_newest_labels():
     place = first.predictions.ids.tolist().index("30")
     assert first.predictions.labels[place, 0] == labels[new.predictions.ids == 30, 0][0]
     np.testing.assert_array_equal(first.predictions.logits[place], old.predictions.logits[30])
+
+
+def test_films_of_a_parent_without_ids_are_found_by_their_texts(tmp_path):
+    texts = text_digests([f"overview {number}" for number in range(60)])
+    parts = [np.arange(40), np.arange(40, 50), np.arange(50, 60)]
+    # the parent's films are numbered from 1, in the other order
+    for name, ids, digests, numbered in (
+        ("old", np.arange(1, 61), texts[::-1], True),
+        ("new", np.arange(60), texts, False),
+    ):
+        (tmp_path / name).mkdir()
+        kept = KeptSplits.of_parts(ids, digests, parts, "a.csv", numbered=numbered)
+        kept.write(RunDirectory(tmp_path / name).splits)
+    old, new = stored(OLD, np.arange(60), 1), stored(NEW, np.arange(60), 1)
+    old = replace(old, predictions=replace(old.predictions, ids=np.arange(1, 61)))
+    named = named_as_in(Run(tmp_path / "new"), Run(tmp_path / "old"), old)
+    assert named.predictions.ids.tolist() == [str(number) for number in range(59, -1, -1)]
+    assert named_as_in(Run(tmp_path / "new"), Run(tmp_path / "new"), new) is new
+    assert named_as_in(Run(tmp_path / "old"), Run(tmp_path / "old"), old) is old
 
 
 def test_runs_without_a_film_in_common_are_refused():
