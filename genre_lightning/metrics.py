@@ -5,7 +5,8 @@ metric that its data do not define (a genre no film has, a precision if nothing 
 JSON, never 0 or 1, and is left out of a macro mean.
 
 `known`, bool (films, genres) or None for all, marks the labels that are known: the other film-genre pairs do not count.
-If `known` is given, labels and decisions of the other pairs must be False; `judged` makes them so.
+If `known` is given, labels and decisions of the other pairs must be False; `judged` makes them so. A film without a
+known label does not count either: a mean over films leaves it out.
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ def mean_defined(values: FloatArray, axis: int = -1) -> FloatArray:
 def judged(decided: BoolArray, known: BoolArray | None) -> BoolArray:
     """Return the decisions that can be right or wrong: those of known labels."""
     return decided if known is None else decided & known
+
+
+def judged_films(labels: BoolArray, known: BoolArray | None) -> BoolArray:
+    """Mark the films with a known label, bool (films,): means over films are of these."""
+    return np.ones(len(labels), dtype=bool) if known is None else np.asarray(known.any(axis=1))
 
 
 def confusion_counts(labels: BoolArray, decided: BoolArray, known: BoolArray | None = None) -> IntArray:
@@ -121,14 +127,14 @@ def policy_metrics(labels: BoolArray, decided: BoolArray, known: BoolArray | Non
     """
     counts = confusion_counts(labels, decided)
     fp, fn, tp = counts[:, 1], counts[:, 2], counts[:, 3]
-    wrong = labels != decided
+    wrong, films = labels != decided, judged_films(labels, known)
     return {
         "f1_micro": float(f1_from_counts(tp.sum(), fp.sum(), fn.sum())),
         "f1_macro": float(mean_defined(f1_from_counts(tp, fp, fn))),
-        "f1_samples": float(mean_defined(film_f1(labels, decided))),
+        "f1_samples": float(mean_defined(film_f1(labels, decided)[films])),
         "precision_micro": float(ratio(tp.sum(), (tp + fp).sum())),
         "recall_micro": float(ratio(tp.sum(), (tp + fn).sum())),
-        "subset_accuracy": float(mean_defined(~wrong.any(axis=1))),
+        "subset_accuracy": float(mean_defined(~wrong[films].any(axis=1))),
         "hamming_loss": float(ratio(wrong.sum(), np.asarray(wrong.size if known is None else known.sum()))),
     }
 
@@ -225,7 +231,8 @@ def known_pairs(known: BoolArray | None, *arrays: NDArray) -> tuple[NDArray, ...
 def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: BoolArray | None = None) -> FloatArray:
     """Return the mean over genres of -[y log p + (1 - y) log(1 - p)] for each film, in nats, float64 (films,).
 
-    Probabilities are kept one machine epsilon of their own dtype from 0 and 1, as `sklearn.metrics.log_loss` does.
+    It is NaN for a film without a known label. Probabilities are kept one machine epsilon of their own dtype from 0 and
+    1, as `sklearn.metrics.log_loss` does.
     """
     _check_probabilities(labels, probabilities)
     epsilon = np.finfo(probabilities.dtype).eps
@@ -233,7 +240,7 @@ def film_cross_entropy(labels: BoolArray, probabilities: FloatArray, known: Bool
     gains = np.where(labels, np.log(clipped), np.log1p(-clipped))
     if known is None:
         return -gains.mean(axis=1)
-    return -(gains * known).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return -ratio((gains * known).sum(axis=1), known.sum(axis=1))
 
 
 def threshold_free_metrics(

@@ -149,7 +149,7 @@ def add_correction(parser: CommandParser) -> None:
 
 
 def correction_of(options: argparse.Namespace) -> tuple[str, ...] | None:
-    """Read the genres of `tag --correct`, before the model is loaded; None without.
+    """Read the genres of `tag --correct` and who gives them, before the model is loaded; None without.
 
     Raises:
         ConfigError: The option does not fit the others, or names an unknown genre.
@@ -160,8 +160,9 @@ def correction_of(options: argparse.Namespace) -> tuple[str, ...] | None:
         return None
     if len(options.texts) != 1 or options.file:
         raise ConfigError("--correct belongs to one text: give exactly one TEXT, and no --file")
-    from genre_lightning.learning.feedback_files import UnknownGenreError, read_names
+    from genre_lightning.learning.feedback_files import UnknownGenreError, login_name, read_names
 
+    options.user = options.user or login_name("give --user NAME")
     try:
         return read_names(options.correct, _genres_of(RunDirectory(options.run)))
     except UnknownGenreError as error:
@@ -179,13 +180,10 @@ def store_correction(
         film: Its overview, or its columns.
         genres: That it has, by this person.
     """
-    import getpass
-
     from genre_lightning.learning.corrections import correction
     from genre_lightning.learning.store import FeedbackStore
 
-    user = options.user or getpass.getuser()
-    row = correction(tagger, film, tagger(film), genres, user=user, source="tag", run=str(options.run))
+    row = correction(tagger, film, tagger(film), genres, user=options.user, source="tag", run=str(options.run))
     database = options.db or options.run / DATABASE
     with FeedbackStore(database, write=True) as store:
         added = store.add([row], tagger.genres)

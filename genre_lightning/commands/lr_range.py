@@ -36,6 +36,14 @@ def lr_range(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--low {options.low} is not below --high {options.high}: give a range")
     check_folder(options.out, "--out")
     config, config_parser = parse_checked("fit", words, default_run_dir(words))
+    if config.continue_from is not None:
+        raise ConfigError("--continue_from: lr-range trains from the backbone: leave --continue_from out")
+    trainer = config.trainer
+    if str(trainer.devices) not in ("auto", "1") or trainer.num_nodes != 1:
+        raise ConfigError(
+            f"trainer.devices is {trainer.devices} and trainer.num_nodes {trainer.num_nodes}, and lr-range trains on "
+            "one device: leave them out"
+        )
     import_lightning()
     from genre_lightning.training.setup import check_setup
     from genre_lightning.tuning.lr_range import run_range, write_range
@@ -49,7 +57,13 @@ def lr_range(arguments: Sequence[str]) -> int:
         answer_json({"steepest": found.steepest, "lowest": found.lowest, "diverged": found.diverged,
                      "steps": len(found.losses), "folder": str(options.out)})  # fmt: skip
         return 0
+    start = found.steepest
     end = f"it rose beyond twice that at {found.lrs[-1]:.2g}" if found.diverged else "it did not diverge"
-    answer(f"the loss falls fastest at {found.steepest:.2g} and is lowest at {found.lowest:.2g}; {end}")
-    answer(f"a start for --model.lr: {found.steepest:.1g}; the points are in {options.out}/lr_range.csv, .png")
+    points = f"the points are in {options.out}/lr_range.csv, .png"
+    if start is None:
+        answer(f"no fall of the loss was found from {found.lrs[0]:.2g} to {found.lrs[-1]:.2g}; {end}")
+        answer(f"try another range with --low and --high; {points}")
+        return 0
+    answer(f"the loss falls fastest at {start:.2g} and is lowest at {found.lowest:.2g}; {end}")
+    answer(f"a start for --model.lr: {start:.1g}; {points}")
     return 0

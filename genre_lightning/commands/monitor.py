@@ -45,18 +45,23 @@ def monitor(arguments: Sequence[str]) -> int:
     import_lightning()
     from genre_lightning.cache import default_cache_dir
     from genre_lightning.learning.drift import find_drift
-    from genre_lightning.learning.monitor import labels_in_feedback, labels_in_file, reference_of, tag_file
+    from genre_lightning.learning.monitor import known_labels_in_file, labels_in_feedback, reference_of, tag_file
     from genre_lightning.learning.queue import KnownFilms
     from genre_lightning.progress import task_progress
 
-    labels = labels_in_feedback(database)
+    said = labels_in_feedback(database)
     reference = reference_of(films.run)
     known = KnownFilms().of_run(films.run, same_ids=False)
     scorer, file = films.open()
-    labels = labels_in_file(file, getattr(options, "data.cache_dir") or default_cache_dir()) | labels
+    genres = scorer.decision.genres
+    cache_dir = getattr(options, "data.cache_dir") or default_cache_dir()
+    labels, known_genres = known_labels_in_file(file, cache_dir, films.run, genres)
+    # people's opinions are of all genres
+    labels |= said
+    known_genres = {digest: names for digest, names in known_genres.items() if digest not in said}
     with task_progress("Tagging films", file.count()) as done:
-        new, left_out = tag_file(file, scorer, known.digests, labels, done or (lambda rows: None))
-    found = find_drift(scorer.decision.genres, reference, new, level=options.level, seed=options.seed)
+        new, left_out = tag_file(file, scorer, known.digests, labels, done or (lambda rows: None), known_genres)
+    found = find_drift(genres, reference, new, level=options.level, seed=options.seed)
     from genre_lightning.commands.report_section import add_to_report
     from genre_lightning.evaluation.runs import Run
 

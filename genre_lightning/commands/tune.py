@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from genre_lightning.distributed.slurm import PlannedStep
 
 _TRIALS = 20
+_FINALISTS = 3
+_OF_SEARCH = ("space", "trials", "sampler", "pruning", "storage")
+"""Options that a study keeps: they say nothing to a worker, nor to what comes after the search."""
+_OF_FINISH = ("trial", "seeds", "finalists")
 _MAX_FAILURES = 3
 
 
@@ -44,6 +48,7 @@ def tune(arguments: Sequence[str]) -> int:
             "--parallel N or --devices_per_trial N"
         )
     leave_step()
+    _check_options_used(options)
     if options.worker and words:
         raise ConfigError(f"--worker takes all settings from the study: leave {words[0]} out")
     if options.worker or options.finish:
@@ -73,6 +78,21 @@ def tune(arguments: Sequence[str]) -> int:
     if tuner is None:
         _show(folder, as_json=options.json)
     return 0
+
+
+def _check_options_used(options: argparse.Namespace) -> None:
+    """Refuse options that would be without effect.
+
+    Raises:
+        ConfigError: The first one.
+    """
+    mode = "--worker" if options.worker else "--finish" if options.finish else None
+    for name in _OF_SEARCH if mode else ():
+        if getattr(options, name) is not None:
+            raise ConfigError(f"{mode} takes --{name} from the study: leave --{name} out")
+    for name in _OF_FINISH if not options.finish else ():
+        if (given := getattr(options, name)) is not None:
+            raise ConfigError(f"--{name} {given} belongs to --finish: leave it out, or give --finish too")
 
 
 def _devices(folder: StudyDirectory, options: argparse.Namespace) -> tuple[int, list[str]]:
@@ -123,7 +143,8 @@ def _finish(folder: StudyDirectory, options: argparse.Namespace, words: list[str
     from genre_lightning.tuning.finish import finish_study, repeat_finalists
     from genre_lightning.tuning.page import print_results, write_page
 
-    if options.seeds == 1 and (options.parallel > 1 or options.worker):
+    finalists, seeds = options.finalists or _FINALISTS, options.seeds or 1
+    if seeds == 1 and (options.parallel > 1 or options.worker):
         name = f"--parallel {options.parallel}" if options.parallel > 1 else "--worker"
         raise ConfigError(
             f"--finish {name} trains finalists with further seeds, and --seeds 1 has none: give --seeds 2 or more, or "
@@ -136,11 +157,11 @@ def _finish(folder: StudyDirectory, options: argparse.Namespace, words: list[str
         )
     devices, visible = _devices(folder, options)
     if options.worker:
-        repeat_finalists(folder, options.finalists, options.seeds, devices, options.parallel, visible)
+        repeat_finalists(folder, finalists, seeds, devices, options.parallel, visible)
         return 0
     check_same_study(folder, words, devices)
     results, run, metrics = finish_study(
-        folder, finalists=options.finalists, seeds=options.seeds, trial=options.trial, devices=devices,
+        folder, finalists=finalists, seeds=seeds, trial=options.trial, devices=devices,
         parallel=options.parallel, visible=visible,
     )  # fmt: skip
     write_page(folder, results)
@@ -179,9 +200,9 @@ def tune_parser() -> CommandParser:
     )
     add("--finish", action="store_true",
         help="evaluate the best configuration on the test split, once for a study")  # fmt: skip
-    add("--finalists", type=within(int, at_least(1, 1000)), default=3, metavar="N",
-        help="with --finish: trials that are repeated with further seeds (default: 3)")  # fmt: skip
-    add("--seeds", type=within(int, at_least(1, 1000)), default=1, metavar="N",
+    add("--finalists", type=within(int, at_least(1, 1000)), metavar="N",
+        help=f"with --finish: trials that are repeated with further seeds (default: {_FINALISTS})")  # fmt: skip
+    add("--seeds", type=within(int, at_least(1, 1000)), metavar="N",
         help="with --finish: seeds of each finalist, the trial's own included (default: 1)")  # fmt: skip
     add("--trial", type=within(int, at_least(0)), metavar="NUMBER",
         help="with --finish: the trial to choose in place of the best")  # fmt: skip
@@ -212,6 +233,7 @@ def begin_study(
     Raises:
         ConfigError, DataError: Nothing has been written.
     """
+    _check_options_used(options)
     space = read_space(options.space) if options.space else None
     folder.check_writable()
     options.storage = checked_storage(options.storage)
@@ -233,6 +255,8 @@ def begin_study(
         check_same_study(folder, words, options.devices_per_trial or devices_of(folder))
         if not dry_run and options.trials is not None and options.trials > settings.trials:
             folder.raise_trials(options.trials)
+        if options.trials is not None and options.trials < settings.trials:
+            say(f"--trials {options.trials} is lower than the study's {settings.trials:,}, which it keeps")
         say(f"resuming {folder.path}")
         return
     if space is None:

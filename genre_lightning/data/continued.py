@@ -87,8 +87,8 @@ class Origins:
         return self.side == _NEW
 
 
-def origins(old: OldFilms, ids: NDArray, digests: NDArray[np.uint64]) -> Origins:
-    """Find the side of each film in the parent, by its id and by its text.
+def origins(old: OldFilms, ids: NDArray, digests: NDArray[np.uint64], *, numbered: bool = False) -> Origins:
+    """Find the side of each film in the parent, by its id and by its text; by its text alone if a file has no ids.
 
     A film that was ever held out stays so: test counts before validation, and validation before train. Films with
     one text have one side.
@@ -97,6 +97,7 @@ def origins(old: OldFilms, ids: NDArray, digests: NDArray[np.uint64]) -> Origins
         old: The parent's films.
         ids: Of the films.
         digests: Of their texts.
+        numbered: Whether the ids are numbers of rows.
     """
     next_run = old.sides.generation + 1
     place = {name: number for number, name in enumerate(SPLIT_NAMES)}
@@ -105,7 +106,8 @@ def origins(old: OldFilms, ids: NDArray, digests: NDArray[np.uint64]) -> Origins
     for name, digest, side, born in zip(
         old.sides.ids, old.sides.digests, old.sides.sides, old.sides.births, strict=True
     ):
-        by_id[name] = (place[side], born)
+        if not (numbered or old.sides.numbered):
+            by_id[name] = (place[side], born)
         known = by_text.get(digest, (_NEW, born))
         by_text[digest] = (max(place[side], known[0]), min(born, known[1]))
     nothing = (_NEW, next_run)
@@ -199,11 +201,16 @@ def continued_sides(
         file: Names of the movies files.
     """
     own = KeptSplits.of_parts(ids, digests, parts, file)
-    mine = set(own.ids)
-    rest = [place for place, name in enumerate(old.sides.ids) if name not in mine]
+    mine, names = set(own.ids), old.sides.ids
+    rest = [place for place, name in enumerate(names) if name not in mine]
+    if old.sides.numbered:
+        # a number is the id of no film: the text tells which films are used, and another name keeps ids distinct
+        texts = set(own.digests)
+        rest = [place for place, digest in enumerate(old.sides.digests) if digest not in texts]
+        names = [f"row {name} of {old.sides.file}" for name in names]
     generation = old.sides.generation + 1
     return KeptSplits(
-        [*own.ids, *(old.sides.ids[place] for place in rest)],
+        [*own.ids, *(names[place] for place in rest)],
         [*own.digests, *(old.sides.digests[place] for place in rest)],
         [*own.sides, *(old.sides.sides[place] for place in rest)],
         file,

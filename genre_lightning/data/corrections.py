@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from genre_lightning.data.films import FilmTable, open_table
 from genre_lightning.data.kept_splits import as_bytes
 from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import one_line
+from genre_lightning.escapes import json_line
 from genre_lightning.files import damaged, parse_json, read_text, write_text
 from genre_lightning.shapes import Shape, number, require_shape, text
 
@@ -60,7 +60,7 @@ class Correction:
 
 def write_corrections(corrections: Sequence[Correction], path: Path) -> None:
     """Write corrections as lines of JSON, whole or not at all."""
-    write_text(path, "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in corrections))
+    write_text(path, "".join(json_line(one.to_json()) + "\n" for one in corrections))
 
 
 def read_corrections(path: Path) -> list[Correction]:
@@ -71,7 +71,8 @@ def read_corrections(path: Path) -> list[Correction]:
     """
     found = []
     try:
-        for line in read_text(path, "train in another --run_dir").splitlines():
+        # not splitlines: a text in a file of an earlier version may hold other line separators
+        for line in filter(None, read_text(path, "train in another --run_dir").split("\n")):
             values = parse_json(line)
             require_shape(values, _SHAPE)
             lists = {name: tuple(values[name]) for name in ("genres", "known") if name in values}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -104,7 +105,7 @@ class CsvRows:
 
     @staticmethod
     def _cells(line: str, delimiter: str) -> list[str]:
-        return [cell.strip() for cell in next(csv.reader(line.splitlines(keepends=True), delimiter=delimiter), [])]
+        return [cell.strip() for cell in next(csv.reader(io.StringIO(line, newline=""), delimiter=delimiter), [])]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         header, width, taken = self.header, len(self.header), self._taken

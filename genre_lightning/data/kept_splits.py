@@ -37,6 +37,8 @@ class KeptSplits:
         used: Whether the run itself has the film: one that it has not used keeps its side all the same.
         genres: For each genre that came later than the first run, the run in which it came.
         generation: Position of the run in its chain; 0 is a run that continues from none.
+        numbered: Whether the ids are numbers of rows, as the file has none: they say nothing of another file's films.
+            It is False for a run of a version that did not keep it.
     """
 
     ids: Sequence[str]
@@ -47,10 +49,17 @@ class KeptSplits:
     used: Sequence[bool] = ()
     genres: Mapping[str, int] = field(default_factory=dict)
     generation: int = 0
+    numbered: bool = False
 
     @classmethod
     def of_parts(
-        cls, ids: NDArray, digests: NDArray[np.uint64], parts: Sequence[NDArray[np.int64]], file: str
+        cls,
+        ids: NDArray,
+        digests: NDArray[np.uint64],
+        parts: Sequence[NDArray[np.int64]],
+        file: str,
+        *,
+        numbered: bool = False,
     ) -> KeptSplits:
         """Keep splits that were drawn.
 
@@ -59,11 +68,12 @@ class KeptSplits:
             digests: uint64 (films, 2), of their texts.
             parts: Positions of the films of train, validation and test, or of train and test.
             file: Name of the movies file.
+            numbered: Whether the ids are numbers of rows.
         """
         sides = np.empty(len(ids), dtype=object)
         for side, part in zip(_names(len(parts)), parts, strict=True):
             sides[part] = side
-        return cls(list(map(str, ids.tolist())), as_bytes(digests), sides.tolist(), file)
+        return cls(list(map(str, ids.tolist())), as_bytes(digests), sides.tolist(), file, numbered=numbered)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> KeptSplits:
@@ -90,7 +100,7 @@ class KeptSplits:
                 chain = {"born": born, "used": used, "genres": genres, "generation": int(metadata["generation"])}
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise damaged(path, one_line(error), _FIX) from None
-        return cls(ids, digests, sides, file, **chain)
+        return cls(ids, digests, sides, file, **chain, numbered="numbered" in metadata)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write splits.parquet, whole or not at all."""
@@ -99,7 +109,7 @@ class KeptSplits:
             "text_digest": binaries(self.digests, DIGEST_BYTES),
             "split": texts(self.sides),
         }
-        metadata = {"file": self.file}
+        metadata = {"file": self.file} | ({"numbered": "true"} if self.numbered else {})
         if self.generation:
             columns |= {"born": pa.array(self.born, pa.int32()), "used": pa.array(self.used, pa.bool_())}
             metadata |= {"generation": str(self.generation), "genres": json.dumps(dict(self.genres))}
@@ -162,10 +172,13 @@ class KeptSplits:
             side: "train", "validation" or "test".
 
         Returns:
-            bool (films,) each: those with the text of such a film, and those with the id of one.
+            bool (films,) each: those with the text of such a film, and those with the id of one: none if the run's ids
+            are numbers of rows.
         """
         texts = {digest for digest, one in zip(self.digests, self.sides, strict=True) if one == side}
-        names = {name for name, one in zip(self.ids, self.sides, strict=True) if one == side}
+        names = (
+            set() if self.numbered else {name for name, one in zip(self.ids, self.sides, strict=True) if one == side}
+        )
         by_text = np.array([digest in texts for digest in as_bytes(digests)], dtype=bool)
         by_id = np.array([str(name) in names for name in ids.tolist()], dtype=bool)
         return by_text, by_id

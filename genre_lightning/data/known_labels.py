@@ -2,32 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_lightning.config.columns import FilmSource
 from genre_lightning.config.data import DataOptions, is_date
 from genre_lightning.config.features import Feature
 from genre_lightning.data.combine import ORIGIN
 from genre_lightning.data.features.prepare import values_of
 from genre_lightning.data.features.read import value_of
-from genre_lightning.data.films import FilmTable
+from genre_lightning.data.films import FilmTable, input_column
 from genre_lightning.data.genres import GenreVocabulary
-from genre_lightning.data.kept_splits import KeptSplits
-from genre_lightning.errors import ConfigError
+from genre_lightning.data.kept_splits import KeptSplits, as_bytes
+from genre_lightning.data.movies import check_columns
+from genre_lightning.data.splits import text_digests
+from genre_lightning.errors import ConfigError, DataError
 
 
-def label_columns(options: DataOptions) -> tuple[Feature, ...]:
-    """Return the columns that define which labels are known, beside those that the model reads."""
-    found = []
-    if any(is_date(since) for since in (options.label_since or {}).values()):
-        found.append(Feature(options.label_date, "date", place="head"))
-    if options.known_genres is not None:
-        found.append(Feature(options.known_genres, "tags", place="head"))
-    read = {feature.column for feature in options.source.inputs if feature in found or feature.kind == "date"}
-    return tuple(feature for feature in found if feature.column not in read)
+@dataclass(frozen=True)
+class LabelRules:
+    """What the options of a run say about which labels are known.
+
+    Attributes:
+        since: `data.label_since`: the date or the files from which films are labelled for a genre.
+        date: `data.label_date`: column of the dates that it is compared with.
+        listed: `data.known_genres`: column of the genres that a film was labelled for.
+        files: Names of the run's movies files.
+    """
+
+    since: Mapping[str, str | int | list[str]]
+    date: str
+    listed: str | None
+    files: tuple[str, ...]
+
+    @classmethod
+    def of_options(cls, options: DataOptions) -> LabelRules:
+        """Return those of a training."""
+        files = tuple(source.path.name for source in options.sources)
+        return cls(options.label_since or {}, options.label_date, options.known_genres, files)
+
+    @classmethod
+    def of_settings(cls, data: Mapping[str, Any]) -> LabelRules:
+        """Return those of a run, from the options of the data in its configuration."""
+        files = tuple(Path(str(file)).name for file in [data.get("csv") or "", *(data.get("older_csv") or [])])
+        return cls(data.get("label_since") or {}, data.get("label_date") or "", data.get("known_genres"), files)
+
+    def columns(self, inputs: Sequence[Feature]) -> tuple[Feature, ...]:
+        """Return the columns that the rules read, beside the inputs that a model reads."""
+        found = []
+        if any(is_date(since) for since in self.since.values()):
+            found.append(Feature(self.date, "date", place="head"))
+        if self.listed is not None:
+            found.append(Feature(self.listed, "tags", place="head"))
+        read = {feature.column for feature in inputs if feature in found or feature.kind == "date"}
+        return tuple(feature for feature in found if feature.column not in read)
+
+    def reading(self, source: FilmSource) -> FilmSource:
+        """Return another file than the run's own, with those columns of the rules that it has."""
+        for column in self.columns(source.inputs):
+            wider = replace(source, inputs=(*source.inputs, column))
+            try:
+                check_columns(wider)
+            except DataError:
+                continue  # a file without the column is one in which it is empty
+            source = wider
+        has_list = any(feature.column == self.listed for feature in source.inputs)
+        return replace(source, known_genres=self.listed) if has_list else source
+
+    def known(
+        self, films: FilmTable, rows: NDArray[np.int64], names: Sequence[str], files: NDArray[np.object_]
+    ) -> NDArray[np.bool_]:
+        """Find the labels that are known by the rules.
+
+        Args:
+            films: Films with the columns of the rules; a column that is not there counts as empty.
+            rows: Positions of films.
+            names: The genres.
+            files: Name of the file of each film. A file that is none of the run's own is labelled for all genres.
+
+        Returns:
+            bool (rows, genres).
+        """
+        place = {name: column for column, name in enumerate(names)}
+        known = np.ones((len(rows), len(place)), dtype=bool)
+        dates = None
+        for name, since in self.since.items():
+            if name not in place:
+                continue
+            if is_date(since):
+                if dates is None:
+                    found = _values(films, self.date, rows)
+                    dates = np.array([np.nan if date is None else date for date in found], dtype=np.float64)
+                # of a film without a date nothing is known
+                known[:, place[name]] = dates >= _year(str(since))
+            else:
+                wanted = [since] if isinstance(since, str) else since
+                known[:, place[name]] = np.isin(files, wanted) | ~np.isin(files, self.files)
+        if self.listed is not None:
+            for film, listed in enumerate(_values(films, self.listed, rows)):
+                if listed is not None:
+                    known[film] &= np.isin(names, listed)
+        return known
+
+
+def known_of_other_films(
+    rules: LabelRules,
+    films: FilmTable,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.bool_],
+    genres: Sequence[str],
+    file: str,
+    sides: Sequence[KeptSplits] = (),
+) -> NDArray[np.bool_] | None:
+    """Find the labels that are known of films of another file than a run's own; see `known_labels`.
+
+    Args:
+        rules: Of the run.
+        films: Of the file, read by `LabelRules.reading`.
+        rows: Positions of films.
+        labels: bool (rows, genres).
+        genres: Of the run.
+        file: Name of the file.
+        sides: Splits of the run: of films that an earlier run of its chain has had, later genres are unknown.
+
+    Returns:
+        bool (rows, genres); None if all labels are known.
+    """
+    known = rules.known(films, rows, genres, np.full(len(rows), file, dtype=object))
+    if any(kept.genres for kept in sides):
+        digests = as_bytes(text_digests(films.strings("overview", rows)))
+        for kept in sides:
+            born = dict(zip(kept.digests, kept.births, strict=True))
+            births = np.array([born.get(digest, kept.generation) for digest in digests], dtype=np.int64)
+            _mask_later_genres(known, births, kept, genres, rules)
+    known |= labels
+    return None if known.all() else known
+
+
+def _mask_later_genres(
+    known: NDArray[np.bool_], births: NDArray[np.int64], sides: KeptSplits, genres: Sequence[str], rules: LabelRules
+) -> None:
+    """Mark genres that came with a continued run as unknown for the films of earlier runs."""
+    for column, name in enumerate(genres):
+        if name in sides.genres and name not in rules.since:
+            known[:, column] &= births >= sides.genres[name]
+
+
+def _values(films: FilmTable, column: str, rows: NDArray[np.int64]) -> Iterator[Any]:
+    if input_column(column) not in films.table.column_names:
+        return iter([None] * len(rows))
+    return values_of(films, column, rows)
 
 
 def known_labels(
@@ -57,34 +186,17 @@ def known_labels(
     Raises:
         ConfigError: `label_since` names a genre that is not there.
     """
-    known = np.ones(labels.shape, dtype=bool)
-    place = {name: column for column, name in enumerate(vocabulary.names)}
-    rules: Mapping[str, Any] = options.label_since or {}
-    if unknown := sorted(set(rules) - set(place)):
+    rules = LabelRules.of_options(options)
+    if unknown := sorted(set(rules.since) - set(vocabulary.names)):
         raise ConfigError(f"data.label_since names {unknown[0]!r}, which no film has: fix the name, or leave it out")
+    files = np.full(len(rows), rules.files[0], dtype=object)
+    if ORIGIN in films.table.column_names:
+        files = np.array(rules.files, dtype=object)[films.table[ORIGIN].to_numpy()[rows]]
+    known = rules.known(films, rows, vocabulary.names, files)
     if sides.genres:
         born = dict(zip(sides.ids, sides.births, strict=True))
         births = np.array([born[str(name)] for name in films.ids[rows].tolist()], dtype=np.int64)
-        for name, generation in sides.genres.items():
-            if name in place and name not in rules:
-                known[:, place[name]] = births >= generation
-    dates = None
-    for name, since in rules.items():
-        if is_date(since):
-            if dates is None:
-                found = values_of(films, options.label_date, rows)
-                dates = np.array([np.nan if date is None else date for date in found], dtype=np.float64)
-            # of a film without a date nothing is known
-            known[:, place[name]] = dates >= _year(str(since))
-        else:
-            known[:, place[name]] = _from_files(options, films, rows, since)
-    if options.known_genres is not None:
-        for film, listed in enumerate(values_of(films, options.known_genres, rows)):
-            if listed is not None:
-                mine = [place[name] for name in listed if name in place]
-                unlisted = np.ones(len(place), dtype=bool)
-                unlisted[mine] = False
-                known[film, unlisted] = False
+        _mask_later_genres(known, births, sides, vocabulary.names, rules)
     known |= labels
     return None if known.all() else known
 
@@ -94,15 +206,3 @@ def _year(date: str) -> float:
     value = value_of(Feature("date", "date"), date)
     assert isinstance(value, int | float)
     return value
-
-
-def _from_files(
-    options: DataOptions, films: FilmTable, rows: NDArray[np.int64], since: str | list[str]
-) -> NDArray[np.bool_]:
-    """Find the films in use that are from the named files."""
-    names = [source.path.name for source in options.sources]
-    wanted = [since] if isinstance(since, str) else since
-    if ORIGIN not in films.table.column_names:
-        return np.full(len(rows), names[0] in wanted)
-    origin = films.table[ORIGIN].to_numpy()[rows]
-    return np.isin(origin, [place for place, name in enumerate(names) if name in wanted])

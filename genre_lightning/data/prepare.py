@@ -34,7 +34,7 @@ from genre_lightning.data.films import FilmTable, ReadingProgress, load_films, n
 from genre_lightning.data.folds import fold_numbers
 from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.kept_splits import KeptSplits
-from genre_lightning.data.known_labels import known_labels, label_columns
+from genre_lightning.data.known_labels import LabelRules, known_labels
 from genre_lightning.data.languages import language_columns
 from genre_lightning.data.movies import check_data
 from genre_lightning.data.own_reader import read_rows
@@ -138,7 +138,7 @@ def prepare_films(
     found = changed = None
     if old is not None and (kept is None or corrections):
         digests = _text_digests(options, films, np.arange(len(films)), films.digest)
-        found = origins(old, films.ids, digests)
+        found = origins(old, films.ids, digests, numbered=films.numbered)
         if corrections:
             changed = corrected(films, digests, found.held_out, old.held_out_texts, corrections, source, options.cache)
             films = changed.films
@@ -272,7 +272,7 @@ def read_files(options: DataOptions, *, require_genres: bool = True) -> FilmTabl
     paths = [one.path if reader is None else read_rows(reader, one.path, options.cache) for one in sources]
     languages = language_columns(options, paths)
     for source, path in zip(sources, paths, strict=True):
-        inputs = (*source.inputs, *label_columns(options))
+        inputs = (*source.inputs, *LabelRules.of_options(options).columns(source.inputs))
         source = replace(
             source, path=path, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres
         )
@@ -344,7 +344,7 @@ def _splits(
     else:
         parts = split_films(labels, groups, options.split, options.seed)
     _check_parts(parts, labels, groups)
-    sides = kept or KeptSplits.of_parts(ids, digests, parts, options.file_names)
+    sides = kept or KeptSplits.of_parts(ids, digests, parts, options.file_names, numbered=films.numbered)
     return _as_splits(parts, ids, labels), sides
 
 

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 from genre_lightning.config.decision import SHIPPED_POLICY
+from genre_lightning.data.kept_splits import read_if_there
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import console_of
@@ -75,7 +76,7 @@ def _cut(values: Any, rows: Sequence[int], predictions: Predictions, genres: Seq
     return values[np.ix_(rows, [predictions.genres.index(name) for name in genres])]
 
 
-def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = bootstrap.RESAMPLES) -> dict[str, Any]:
+def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int | None = None) -> dict[str, Any]:
     """Compare a continued run with its parent on the parent's test films, over all genres and for each.
 
     Each run decides with its own thresholds. p-values are of the paired bootstrap, corrected by Holm's method among the
@@ -85,14 +86,15 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = boo
         run: The continued run, evaluated.
         parent: Its parent.
         seed: Random seed of the bootstrap.
-        resamples: Of the bootstrap.
+        resamples: Of the bootstrap; None for as many as the number of genres needs.
 
     Raises:
         CheckpointError: Predictions are missing or damaged.
         DataError: The runs have no test film in common.
     """
-    old, new = on_shared_films([parent.predictions("test"), run.predictions("test")], truth=1)
+    old, new = on_shared_films([named_as_in(run, parent, parent.predictions("test")), run.predictions("test")], truth=1)
     labels, known = new.predictions.labels, new.predictions.known
+    resamples = resamples or bootstrap.resamples_for(labels.shape[1], LEVEL)
     drawn = [_samples(one, seed, resamples) for one in (old, new)]
     exact = [_samples(one, seed, 0) for one in (old, new)]
     overall = _rows([title for _, title in OVERALL], *(_columns(s) for s in (*drawn, *exact)))
@@ -109,6 +111,26 @@ def against_parent(run: Run, parent: Run, *, seed: int = 0, resamples: int = boo
     value = json_value(found)
     assert isinstance(value, dict)
     return value
+
+
+def named_as_in(run: Run, other: Run, stored: StoredPredictions) -> StoredPredictions:
+    """Return another run's predictions; if its ids are numbers of rows, with the run's ids of the same texts.
+
+    Args:
+        run: A run that continues from the other one, or that run itself.
+        other: The other run.
+        stored: Its predictions.
+
+    Raises:
+        CheckpointError: Splits are damaged.
+    """
+    kept, own = (read_if_there(RunDirectory(Path(one.directory)).splits) for one in (other, run))
+    if kept is None or own is None or not kept.numbered or own.numbered:
+        return stored
+    name_of = dict(zip(own.digests, own.ids, strict=True))
+    digest_of = dict(zip(kept.ids, kept.digests, strict=True))
+    ids = [name_of.get(digest_of[str(name)], f"row {name}") for name in stored.predictions.ids.tolist()]
+    return replace(stored, predictions=replace(stored.predictions, ids=np.array(ids, dtype=object)))
 
 
 def _samples(stored: StoredPredictions, seed: int, resamples: int) -> bootstrap.Samples:

@@ -6,7 +6,8 @@ weighted count, and a batch of resamples one matrix product or one cumulative su
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy  # its parts are imported when they are used, in half a second
@@ -20,6 +21,7 @@ from genre_lightning.metrics import (
     f1_from_counts,
     film_cross_entropy,
     film_f1,
+    judged_films,
     known_of,
     mean_defined,
     ratio,
@@ -61,7 +63,8 @@ def policy_samples(
     Returns:
         float64 (resamples,) for each name, NaN if a resample leaves it undefined, and `f1` (resamples, genres).
     """
-    genres, films = labels.shape[1], weights.sum(axis=1, dtype=np.float64)
+    judged = judged_films(labels, known)
+    genres, films = labels.shape[1], _weighted(weights, judged)
     tp = _weighted(weights, labels & decided)
     positives, taken = _weighted(weights, labels), _weighted(weights, decided)
     wrong = labels != decided
@@ -70,11 +73,11 @@ def policy_samples(
     return {
         "f1_micro": f1_from_counts(tp.sum(1), (taken - tp).sum(1), (positives - tp).sum(1)),
         "f1_macro": mean_defined(f1, axis=1),
-        "f1_samples": _weighted(weights, film_f1(labels, decided)) / films,
+        "f1_samples": ratio(_weighted(weights, film_f1(labels, decided) * judged), films),
         "precision_micro": ratio(tp.sum(1), taken.sum(1)),
         "recall_micro": ratio(tp.sum(1), positives.sum(1)),
-        "subset_accuracy": _weighted(weights, ~wrong.any(axis=1)) / films,
-        "hamming_loss": _weighted(weights, wrong.sum(axis=1)) / pairs,
+        "subset_accuracy": ratio(_weighted(weights, judged & ~wrong.any(axis=1)), films),
+        "hamming_loss": ratio(_weighted(weights, wrong.sum(axis=1)), pairs),
         "f1": f1,
     }
 
@@ -91,7 +94,9 @@ def threshold_free_samples(
         drawn = weights if known is None else weights[:, known[:, genre]]
         precision[:, genre], area[:, genre] = _ranking_samples(truth, scores, drawn)
     place = bin_index(probabilities)
-    drawn = weights.sum(axis=1, dtype=np.float64)
+    judged = judged_films(labels, known)
+    drawn = _weighted(weights, judged)
+    losses = np.where(judged, film_cross_entropy(labels, probabilities, known), 0.0)
     # each bin's sum of (label - probability) for each film: their weighted sums are the gaps of a resample
     gap = np.zeros((films, CALIBRATION_BINS))
     rows = np.repeat(np.arange(films), genres)
@@ -101,8 +106,8 @@ def threshold_free_samples(
     return {
         "map_macro": mean_defined(precision, axis=1),
         "auroc_macro": mean_defined(area, axis=1),
-        "ece": np.abs(_weighted(weights, gap)).sum(axis=1) / pairs,
-        "loss": _weighted(weights, film_cross_entropy(labels, probabilities, known)) / drawn,
+        "ece": ratio(np.abs(_weighted(weights, gap)).sum(axis=1), pairs),
+        "loss": ratio(_weighted(weights, losses), drawn),
     }
 
 
@@ -173,6 +178,35 @@ def jackknife_weights(films: int) -> Iterator[NDArray[np.float32]]:
     if groups > 1:
         for start in range(0, groups, batch):
             yield (group_of_film != np.arange(start, min(start + batch, groups))[:, None]).astype(np.float32)
+
+
+def interval_of(
+    samples_of: Callable[[NDArray[np.float32]], FloatArray],
+    figure: FloatArray,
+    films: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Return the interval of one metric, or of one for each genre; see `bca_interval`.
+
+    Args:
+        samples_of: From weights, float32 (resamples, films), to the metric, floating (resamples, ...).
+        figure: Metric of all films, floating (...).
+        films: How many there are.
+        resamples: Number of resamples.
+        seed: Random seed of the resampling.
+    """
+    drawn = np.concatenate([samples_of(weights) for weights in film_weights(films, resamples, seed)])
+    left_out = [samples_of(weights) for weights in jackknife_weights(films)]
+    return bca_interval(drawn, figure, np.concatenate(left_out or [drawn[:0]]))
+
+
+def resamples_for(tests: int, level: float) -> int:
+    """Return how many resamples can show significance after Holm's correction for a number of tests.
+
+    The smallest p-value, 2 / (resamples + 1), times the tests is then about half of the level.
+    """
+    return max(RESAMPLES, math.ceil(4 * tests / level))
 
 
 def _samples(

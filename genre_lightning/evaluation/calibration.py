@@ -147,5 +147,5 @@ def choose_calibration(
             "platt": calibrated_probabilities(logits[unseen], platt=fit_platt(logits[rest], labels[rest], of_rest)),
         }
         for name, probabilities in fitted.items():
-            loss[name] += float(film_cross_entropy(labels[unseen], probabilities, of_unseen).sum())
+            loss[name] += float(np.nansum(film_cross_entropy(labels[unseen], probabilities, of_unseen)))
     return "platt" if loss["platt"] < loss["temperature"] else "temperature"

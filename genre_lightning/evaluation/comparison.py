@@ -15,7 +15,7 @@ from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.escapes import markdown as in_markdown
 from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
-from genre_lightning.evaluation.against_parent import on_shared_films
+from genre_lightning.evaluation.against_parent import named_as_in, on_shared_films
 from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
 from genre_lightning.evaluation.differing import differing_settings, extra_tables, over_seeds, readable
 from genre_lightning.evaluation.predictions import StoredPredictions
@@ -103,7 +103,9 @@ def compare_runs(
     lineage = _lineage(runs, names)
     if lineage and len({one.metadata.get("split_sha256") for one in stored}) > 1:
         # the films that all have had from the first of them on, by the newest labels
-        stored = on_shared_films(stored, truth=int(np.argmax([len(ancestors(run.files)) for run in runs])))
+        truth = int(np.argmax([len(ancestors(run.files)) for run in runs]))
+        named = [named_as_in(runs[truth], run, one) for run, one in zip(runs, stored, strict=True)]
+        stored = on_shared_films(named, truth=truth)
     for other, name in zip(stored[1:], names[1:], strict=True):
         require_same_films(stored[0], other, names[0], name)
     rows, samples = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections import defaultdict
@@ -70,7 +71,7 @@ def read_curves(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str,
     if not Path(path).is_file():
         raise CheckpointError(f"{path} is missing: {REMAKE}")
     fix = "delete it to do without its curves"
-    lines = read_text(path, fix).splitlines(keepends=True)
+    lines = io.StringIO(read_text(path, fix), newline="")
     try:
         columns, *rows = list(csv.reader(line for line in lines if line.endswith("\n"))) or [["epoch", "step"]]
         found = []

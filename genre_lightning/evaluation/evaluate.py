@@ -28,6 +28,7 @@ from genre_lightning.metrics import (
     genre_policy_metrics,
     judged,
     known_pairs,
+    mean_defined,
     policy_metrics,
     roc_auc,
     threshold_free_metrics,
@@ -76,7 +77,7 @@ def evaluate(
         "policies": policies,
         "raw": {
             "ece": expected_calibration_error(truth, uncalibrated),
-            "loss": float(film_cross_entropy(labels, raw, known).mean()),
+            "loss": float(mean_defined(film_cross_entropy(labels, raw, known))),
             "fixed_0.5": policy_metrics(labels, judged(raw >= 0.5, known), known),
         },
         "intervals": {},
@@ -136,15 +137,10 @@ def genre_rows(scored: ScoredSplit, *, seed: int = 0, resamples: int = 0) -> lis
         "f1": figures["f1"],
     }
     if resamples:
-        batches = bootstrap.film_weights(len(labels), resamples, seed)
-        drawn = np.concatenate([bootstrap.policy_samples(labels, decided, weights)["f1"] for weights in batches])
-        left_out = [
-            bootstrap.policy_samples(labels, decided, weights)["f1"]
-            for weights in bootstrap.jackknife_weights(len(labels))
-        ]
-        columns["f1_low"], columns["f1_high"] = bootstrap.bca_interval(
-            drawn, figures["f1"], np.concatenate(left_out or [drawn[:0]])
-        )
+        columns["f1_low"], columns["f1_high"] = bootstrap.interval_of(
+            lambda weights: bootstrap.policy_samples(labels, decided, weights)["f1"],
+            figures["f1"], len(labels), resamples, seed,
+        )  # fmt: skip
     columns |= {
         "average_precision": average_precision(labels, probabilities, scored.known),
         "auroc": roc_auc(labels, probabilities, scored.known),

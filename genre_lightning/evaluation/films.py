@@ -18,6 +18,7 @@ SHAPE: Shape = {
     "from_validation?": count,
     "unknown_genres?": {"*": count},
     "films_without_known_genres?": count,
+    "unknown_labels?": count,
 }
 """Of `films` in metrics.json."""
 
@@ -38,6 +39,7 @@ class EvaluatedFilms:
         from_test: Films evaluated that are in the run's test split.
         unknown_genres: Films of each genre that the run does not know.
         films_without_known_genres: Films that have none of the run's genres.
+        unknown_labels: Film-genre pairs whose label is not known, which do not count.
         path: Where the file was.
     """
 
@@ -52,6 +54,7 @@ class EvaluatedFilms:
     from_test: int = 0
     unknown_genres: dict[str, int] = field(default_factory=dict)
     films_without_known_genres: int = 0
+    unknown_labels: int = 0
     path: str | None = None
 
     @classmethod
@@ -92,10 +95,17 @@ def describe_films(metrics: Mapping[str, Any]) -> list[str]:
             f"{films.from_validation:,} are validation films of the run, on which its thresholds were fitted: the "
             "metrics are optimistic to that extent."
         )
+    if films.from_test:
+        lines.append(f"{films.from_test:,} are test films of the run.")
     if unknown := films.unknown_genres:
         names = ", ".join(f"{name} ({count:,})" for name, count in list(unknown.items())[:10])
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
         lines.append(f"Genres that the run does not know were not counted: {names}{more}.")
+    if films.unknown_labels:
+        lines.append(
+            f"{films.unknown_labels:,} labels (pairs of a film and a genre) are not known, by the run's "
+            "data.known_genres, data.label_since or earlier runs, and do not count."
+        )
     if films.films_without_known_genres:
         lines.append(
             f"{films.films_without_known_genres:,} films have none of the run's genres: each genre that they are "

@@ -58,14 +58,9 @@ def _row(
     f1 = policy_metrics(labels, decided, known)["f1_micro"]
     row = {"language": name, "languages": languages, "films": int(films.sum()), "f1_micro": f1}
     if resamples:
-        batches = (bootstrap.film_weights(len(labels), resamples, seed), bootstrap.jackknife_weights(len(labels)))
-        drawn, left_out = (
-            np.concatenate(
-                [bootstrap.policy_samples(labels, decided, w, known)["f1_micro"] for w in b] or [np.zeros(0)]
-            )
-            for b in batches
-        )
-        low, high = bootstrap.bca_interval(drawn, np.array(f1), left_out).tolist()
-        row |= {"f1_low": low, "f1_high": high}
+        row["f1_low"], row["f1_high"] = bootstrap.interval_of(
+            lambda weights: bootstrap.policy_samples(labels, decided, weights, known)["f1_micro"],
+            np.array(f1), len(labels), resamples, seed,
+        ).tolist()  # fmt: skip
     free = threshold_free_metrics(labels, scored.probabilities[films], known=known)
     return {**row, "map_macro": free["map_macro"]}

@@ -16,12 +16,13 @@ from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.features.prepare import values_of
 from genre_lightning.data.films import FilmSource, FilmTable, ReadingProgress, load_films
 from genre_lightning.data.kept_splits import KeptSplits, read_if_there
+from genre_lightning.data.known_labels import LabelRules, known_of_other_films
 from genre_lightning.data.splits import ids_digest, text_digests
 from genre_lightning.errors import CheckpointError, DataError, one_line
 from genre_lightning.evaluation.films import EvaluatedFilms
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.files import file_digest
-from genre_lightning.metrics import BoolArray
+from genre_lightning.metrics import BoolArray, judged_films
 from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of
 
 _CHUNK = 4096
@@ -39,7 +40,10 @@ class OtherFilms:
         table: Table of all films of the file.
         rows: int64, ascending: positions of the films to evaluate.
         evaluated: Which films they are.
-        source: The file, and how it is read.
+        source: The file, and how it is read: with the columns that say which labels are known.
+        inputs: Columns that the head reads.
+        rules: Which labels are known.
+        sides: Splits of the run.
         cache_dir: Root of the cache.
     """
 
@@ -47,6 +51,9 @@ class OtherFilms:
     rows: NDArray[np.int64]
     evaluated: EvaluatedFilms
     source: FilmSource
+    inputs: frozenset[str]
+    rules: LabelRules
+    sides: Sequence[KeptSplits]
     cache_dir: Path
 
     def predictions(
@@ -66,7 +73,7 @@ class OtherFilms:
         Raises:
             DataError: The films have none of the run's genres.
         """
-        inputs = {feature.column for feature in self.source.inputs}
+        inputs = self.inputs
         cells = {name: self._column(column) for name, column in fields.items() if name not in inputs}
         parts = []
         for start in range(0, len(self.rows), _CHUNK):
@@ -75,8 +82,15 @@ class OtherFilms:
             strings |= {name: list(values_of(self.table, name, part)) for name in inputs}
             parts.append(logits([dict(zip(strings, row, strict=True)) for row in zip(*strings.values(), strict=True)]))
             done(len(part))
-        labels, unknown, without = self._labels(genres)
-        evaluated = replace(self.evaluated, unknown_genres=unknown, films_without_known_genres=without)
+        labels, unknown = self._labels(genres)
+        file = self.source.path.name
+        known = known_of_other_films(self.rules, self.table, self.rows, labels, genres, file, self.sides)
+        evaluated = replace(
+            self.evaluated,
+            unknown_genres=unknown,
+            films_without_known_genres=int((~labels.any(axis=1) & judged_films(labels, known)).sum()),
+            unknown_labels=0 if known is None else int((~known).sum()),
+        )
         if not labels.any():
             names = ", ".join(list(unknown)[:5])
             raise DataError(
@@ -90,13 +104,16 @@ class OtherFilms:
             texts=self.table.strings("text", self.rows),
             labels=labels,
             logits=np.concatenate(parts),
+            known=known,
         )
         return predictions, evaluated
 
     def _column(self, column: str) -> FilmTable:
-        return load_films(replace(self.source, template=TextTemplate(f"{{{column}}}"), inputs=()), self.cache_dir)
+        # the column of known genres decides which films are kept
+        inputs = tuple(feature for feature in self.source.inputs if feature.column == self.source.known_genres)
+        return load_films(replace(self.source, template=TextTemplate(f"{{{column}}}"), inputs=inputs), self.cache_dir)
 
-    def _labels(self, genres: Sequence[str]) -> tuple[BoolArray, dict[str, int], int]:
+    def _labels(self, genres: Sequence[str]) -> tuple[BoolArray, dict[str, int]]:
         place = {name: column for column, name in enumerate(genres)}
         labels = np.zeros((len(self.rows), len(genres)), dtype=bool)
         unknown: Counter[str] = Counter()
@@ -106,7 +123,7 @@ class OtherFilms:
                 labels[film, [place[name] for name in names if name in place]] = True
                 unknown.update(name for name in names if name not in place)
                 film += 1
-        return labels, dict(unknown.most_common()), int((~labels.any(axis=1)).sum())
+        return labels, dict(unknown.most_common())
 
 
 def other_films(
@@ -126,6 +143,8 @@ def other_films(
         DataError: The file cannot be read, or leaves no film that the run was not trained on.
         CheckpointError: What the run was trained on is not known.
     """
+    rules, inputs = rules_of(run), frozenset(feature.column for feature in source.inputs)
+    source = rules.reading(source)
     table = load_films(source, cache_dir, progress)
     same_ids = same_ids and not table.numbered
     rows = np.arange(len(table))
@@ -157,7 +176,15 @@ def other_films(
         from_validation=int(held["validation"].sum()),
         from_test=int(held["test"].sum()),
     )
-    return OtherFilms(table, left, evaluated, source, cache_dir)
+    return OtherFilms(table, left, evaluated, source, inputs, rules, sides, cache_dir)
+
+
+def rules_of(run: RunDirectory) -> LabelRules:
+    """Return which labels a run takes as known; of an ensemble, its first member's."""
+    settings = run.settings()
+    while kind_of(settings) == ENSEMBLE:
+        settings = run.members()[0][0].settings()
+    return LabelRules.of_settings(settings.get("data") or {})
 
 
 def sides_of(run: RunDirectory) -> list[KeptSplits]:

@@ -27,7 +27,7 @@ LARGE_PSI = 0.25
 _UNLIKE_MORE = 0.02
 """Additional fraction of texts unlike those of the reference that counts."""
 _NEW_GENRE = 0.02
-"""Fraction of the labelled films with a genre that the run does not know that counts."""
+"""Fraction of the labelled films with a genre that the run does not know that counts, if they are not too few."""
 _RATE_RATIO = 1.25
 """Ratio of predicted rates, or of observed to expected positives, that counts, either way."""
 _FEW = 10.0
@@ -36,7 +36,7 @@ _AUROC_LOSS = 0.02
 _AUROC_UNKNOWN = 0.05
 """A loss of AUROC that labels must rule out before drift of the texts is ignored."""
 _FEWEST_POSITIVES = 5
-"""Films with a genre, in either set, for its ranking to be compared."""
+"""Films with a genre, in either set, for its ranking to be compared, or for a genre to be news."""
 _RESAMPLES = 200
 
 
@@ -137,9 +137,10 @@ def find_drift(genres: Sequence[str], reference: Tagged, new: Tagged, *, level: 
     auroc = interval = None
     if new.labelled.any():
         truth, likely = new.labels[new.labelled], new.probabilities[new.labelled]
-        calibration = compare_calibration(genres, truth, likely, level)
+        known = None if new.known is None else new.known[new.labelled]
+        calibration = compare_calibration(genres, truth, likely, level, known)
         auroc, interval = compare_ranking(
-            reference.labels, reference.probabilities, truth, likely, seed, reference.known
+            reference.labels, reference.probabilities, truth, likely, seed, reference.known, known
         )
     new_genres = dict(sorted(new.new_genres.items(), key=lambda item: (-item[1], item[0])))
     counts = len(new.texts), len(reference.texts), int(new.labelled.sum())
@@ -154,7 +155,8 @@ def _advise(found: Drift) -> tuple[Advice, str]:
     if high < 0 and before - now >= _AUROC_LOSS:
         ranking = f"AUROC {now:.3f}, was {before:.3f}"
         return "continue training", f"the run ranks genres worse than on validation ({ranking})"
-    if frequent := [name for name, films in found.new_genres.items() if films >= _NEW_GENRE * found.labelled]:
+    enough = max(_NEW_GENRE * found.labelled, _FEWEST_POSITIVES)
+    if frequent := [name for name, films in found.new_genres.items() if films >= enough]:
         return "continue training", f"films have genres that the run does not know ({_some(frequent)})"
     # other texts do no harm if labels show that they are ranked as well
     texts_matter = low < -_AUROC_UNKNOWN
@@ -197,13 +199,14 @@ def population_stability(reference: FloatArray, new: FloatArray) -> tuple[float,
 
 def compare_texts(reference: Sequence[str], new: Sequence[str], level: float) -> list[Check]:
     """Compare lengths, the fraction of words that are unknown, and the fraction of texts in another language."""
-    # words of every other text are those known: the rest is measured as the new texts are
+    # words of every other text are those known, and the other texts are compared with the new ones
     known = {word for text in reference[::2] for word in words_in(text)}
     familiar = Familiar.of_texts(reference)
-    measured = {name: _measured(texts, known) for name, texts in (("reference", reference[1::2]), ("new", new))}
-    lengths = _lengths(reference), measured["new"][0]
-    unknown = measured["reference"][1], measured["new"][1]
-    pairs = [("length in words", *lengths), ("fraction of unknown words", *unknown)]
+    (old_lengths, old_unknown), (new_lengths, new_unknown) = (_measured(texts, known) for texts in (reference, new))
+    pairs = [
+        ("length in words", old_lengths, new_lengths),
+        ("fraction of unknown words", old_unknown[1::2], new_unknown),
+    ]
     stability = [population_stability(before, now) for _, before, now in pairs]
     unlike = [np.array([familiar.unlike(text[:MAX_CELL_CHARACTERS]) for text in texts]) for texts in (reference, new)]
     p = holm([*(p for _, p in stability), _rates_p(*unlike)])
@@ -221,16 +224,13 @@ def compare_texts(reference: Sequence[str], new: Sequence[str], level: float) ->
 
 
 def _measured(texts: Iterable[str], known: set[str]) -> tuple[FloatArray, FloatArray]:
+    """Return the length of each text in words, and the fraction of its words that are unknown."""
     lengths, unknown = [], []
     for text in texts:
         words = words_in(text[:MAX_CELL_CHARACTERS])
         lengths.append(len(words))
         unknown.append(sum(word not in known for word in words) / max(len(words), 1))
     return np.array(lengths, dtype=np.float64), np.array(unknown)
-
-
-def _lengths(texts: Iterable[str]) -> FloatArray:
-    return np.array([len(words_in(text[:MAX_CELL_CHARACTERS])) for text in texts], dtype=np.float64)
 
 
 def compare_rates(genres: Sequence[str], reference: BoolArray, new: BoolArray, level: float) -> list[Check]:
@@ -270,31 +270,39 @@ def _wilson(flags: BoolArray) -> tuple[float, float, float]:
 
 
 def compare_calibration(
-    genres: Sequence[str], labels: BoolArray, probabilities: FloatArray, level: float
+    genres: Sequence[str],
+    labels: BoolArray,
+    probabilities: FloatArray,
+    level: float,
+    known: BoolArray | None = None,
 ) -> list[Check]:
     """Compare the films that have each genre with the sum of its probabilities.
 
     If the probabilities are right, the number of films is nearly normal with variance sum of p (1 - p). If that is
     small, its tails are bounded by those of the Poisson distribution (Hoeffding 1956), of the films that have the genre
-    or of those that lack it if they are fewer.
+    or of those that lack it if they are fewer. Labels that are not known do not count.
     """
     wide = np.asarray(probabilities, dtype=np.float64)
+    films = np.full(labels.shape[1], len(labels))
+    if known is not None:
+        # with a probability of 0 and without the genre, a film adds nothing
+        wide, labels, films = wide * known, labels & known, known.sum(axis=0)
     expected, observed = wide.sum(axis=0), labels.sum(axis=0)
     spread = np.sqrt((wide * (1 - wide)).sum(axis=0))
     # half a film of continuity correction: counts are whole
     gap = np.maximum(np.abs(observed - expected) - 0.5, 0) / np.maximum(spread, 1e-12)
-    tails = np.where(spread**2 < _FEW, _poisson_tails(expected, observed, len(labels)), 2 * norm.sf(gap))
+    tails = np.where(spread**2 < _FEW, _poisson_tails(expected, observed, films), 2 * norm.sf(gap))
     p = holm(tails.tolist())
     ratio = (observed + 1) / (expected + 1)
     drifted = (p < level) & (np.maximum(ratio, 1 / ratio) > _RATE_RATIO)
-    rates = expected / len(labels), observed / len(labels)
+    rates = expected / np.maximum(films, 1), observed / np.maximum(films, 1)
     return [
         Check(name, float(before), float(now), float(ratio[i]), float(p[i]), bool(drifted[i]))
         for i, (name, before, now) in enumerate(zip(genres, *rates, strict=True))
     ]
 
 
-def _poisson_tails(expected: FloatArray, observed: IntArray, films: int) -> FloatArray:
+def _poisson_tails(expected: FloatArray, observed: IntArray, films: IntArray) -> FloatArray:
     """Return two-sided p-values, (genres,), of counts under the Poisson distribution."""
     common = expected > films / 2
     mean, count = np.where(common, films - expected, expected), np.where(common, films - observed, observed)
@@ -309,13 +317,16 @@ def compare_ranking(
     probabilities: FloatArray,
     seed: int,
     known: BoolArray | None = None,
+    known_labels: BoolArray | None = None,
 ) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """Compare macro AUROC, which does not depend on how frequent genres are, with a bootstrap interval.
+
+    `known` marks the labels of the reference that are known, `known_labels` those of the new films; None for all.
 
     Returns:
         That of the reference and of the new films, and the 95% interval of the difference; None for too few films.
     """
-    sets = ((reference, reference_probabilities, known), (labels, probabilities, None))
+    sets = ((reference, reference_probabilities, known), (labels, probabilities, known_labels))
     counts = [
         np.minimum(truth.sum(axis=0), (~truth if mask is None else mask & ~truth).sum(axis=0))
         for truth, _, mask in sets

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import getpass
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +52,21 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def login_name(fix: str) -> str:
+    """Return the name of whoever runs this process.
+
+    Args:
+        fix: How to give a name otherwise, for the message.
+
+    Raises:
+        ConfigError: There is none, as in a container whose user is not in its password database.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        raise ConfigError(f"who says this is not known, as this process's user has no login name: {fix}") from None
+
+
 def read_names(cell: object, known: Sequence[str], *, new_genres: bool = False) -> tuple[str, ...]:
     """Read the genres that a person wrote: "Drama, War", "Drama|War", a list, or "none".
 
@@ -84,14 +100,19 @@ def read_names(cell: object, known: Sequence[str], *, new_genres: bool = False) 
 
 
 def read_labels(
-    path: Path, known: Sequence[str], *, user: str | None = None, new_genres: bool = False, encoding: str = "utf-8"
+    path: Path,
+    known: Sequence[str],
+    *,
+    user: str | Callable[[], str] | None = None,
+    new_genres: bool = False,
+    encoding: str = "utf-8",
 ) -> Labels:
     """Read a filled-in queue, an export, or any table with the columns `genres` and `text` or `overview`.
 
     Args:
         path: A .csv, .tsv, .jsonl or .parquet file.
         known: Genres that there are.
-        user: Who labelled the rows without a name in the column `user`.
+        user: Who labelled the rows without a name in the column `user`, or a function that is called if there are any.
         new_genres: Whether other genres may be named.
         encoding: Of its text.
 
@@ -154,7 +175,7 @@ def _check_columns(path: Path, encoding: str) -> None:
 
 
 def _feedback_of(
-    cells: Mapping[str, Any], known: Sequence[str], user: str | None, time: str, new_genres: bool
+    cells: Mapping[str, Any], known: Sequence[str], user: str | Callable[[], str] | None, time: str, new_genres: bool
 ) -> Feedback | None:
     """Make feedback of a row; None if nobody has labelled it.
 
@@ -174,7 +195,7 @@ def _feedback_of(
     else:
         genres = read_names(said, known, new_genres=new_genres)
     text, title = _text(cells, "text", "overview"), _text(cells, "title") or ""
-    who = _text(cells, "user") or user
+    who = _text(cells, "user") or (user() if callable(user) else user)
     if not text:
         raise ValueError("it has no text: give a column text or overview")
     if not who:

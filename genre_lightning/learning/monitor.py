@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from genre_lightning.config.columns import FilmSource, TextTemplate
 from genre_lightning.config.decision import SHIPPED_POLICY
-from genre_lightning.data.films import load_films
+from genre_lightning.data.films import FilmTable, load_films
+from genre_lightning.data.kept_splits import as_bytes
+from genre_lightning.data.known_labels import known_of_other_films
 from genre_lightning.data.movies import source_rows
 from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation.runs import Run
+from genre_lightning.inference.other_films import rules_of
 from genre_lightning.inference.scoring import Cells, EnsembleScorer, Scorer
 from genre_lightning.learning.drift import Tagged
 from genre_lightning.learning.film_file import FilmFile
@@ -26,6 +30,8 @@ FEWEST_FILMS = 30
 
 Labels = Mapping[bytes, frozenset[str]]
 """Genres by the digest of the overview."""
+KnownGenres = Mapping[bytes, frozenset[str]]
+"""Genres of which the label is known, by the digest of the overview; of a film that is not there, all are known."""
 
 
 def reference_of(run: RunDirectory) -> Tagged:
@@ -53,8 +59,43 @@ def labels_in_file(file: FilmFile, cache_dir: Path) -> dict[bytes, frozenset[str
         table = load_films(source, cache_dir)
     except DataError:  # no such column, or no film has genres yet; what else is wrong has been found before
         return {}
-    digests = text_digests(table.strings("overview"))
-    return {row.tobytes(): frozenset(genres) for row, genres in zip(digests, table.genres(), strict=True)}
+    return _labels_of(table)
+
+
+def known_labels_in_file(
+    file: FilmFile, cache_dir: Path, run: RunDirectory, genres: Sequence[str]
+) -> tuple[dict[bytes, frozenset[str]], dict[bytes, frozenset[str]]]:
+    """Read the genres that the file has, and those of which its labels are known by the run's options.
+
+    Args:
+        file: The file.
+        cache_dir: Root of the cache.
+        run: The run.
+        genres: That it knows.
+
+    Returns:
+        `Labels` and `KnownGenres`.
+    """
+    films, rules = file.films, rules_of(run)
+    source = FilmSource(films.path, films.columns, TextTemplate("{overview}"), encoding=films.encoding, join=films.join)
+    try:
+        next(source_rows(source), None)
+        table = load_films(rules.reading(source), cache_dir)
+    except DataError:
+        return {}, {}
+    found = _labels_of(table)
+    labels = np.array([np.isin(genres, names) for names in table.genres()], dtype=bool).reshape(-1, len(genres))
+    known = known_of_other_films(rules, table, np.arange(len(table)), labels, genres, films.path.name)
+    if known is None:
+        return found, {}
+    names = np.array(genres, dtype=object)
+    digests = as_bytes(text_digests(table.strings("overview")))
+    return found, {digest: frozenset(names[row]) for digest, row in zip(digests, known, strict=True)}
+
+
+def _labels_of(table: FilmTable) -> dict[bytes, frozenset[str]]:
+    digests = as_bytes(text_digests(table.strings("overview")))
+    return {digest: frozenset(genres) for digest, genres in zip(digests, table.genres(), strict=True)}
 
 
 def labels_in_feedback(database: Path) -> dict[bytes, frozenset[str]]:
@@ -73,7 +114,12 @@ def labels_in_feedback(database: Path) -> dict[bytes, frozenset[str]]:
 
 
 def tag_file(
-    file: FilmFile, scorer: Scorer, known: set[bytes], labels: Labels, done: Callable[[int], None]
+    file: FilmFile,
+    scorer: Scorer,
+    known: set[bytes],
+    labels: Labels,
+    done: Callable[[int], None],
+    known_genres: KnownGenres = MappingProxyType({}),
 ) -> tuple[Tagged, int]:
     """Tag the films of a file.
 
@@ -83,6 +129,7 @@ def tag_file(
         known: Digests of films that the run was trained or evaluated on, which are left out.
         labels: That have arrived.
         done: Called with the number of rows that have been read.
+        known_genres: Genres of which the labels are known.
 
     Returns:
         The films, and how many were left out.
@@ -93,7 +140,7 @@ def tag_file(
     genres = scorer.decision.genres
     place = {name: column for column, name in enumerate(genres)}
     texts: list[str] = []
-    logits, truths = [], []
+    logits, truths, masks = [], [], []
     left_out = 0
     for chunk in file.chunks():
         films = [film for film in chunk if film.reason is None]
@@ -104,6 +151,7 @@ def tag_file(
         texts += filled(scorer, cells)
         logits.append(scorer.logits(cells))
         truths += [labels.get(digests[number]) for number in new]
+        masks += [known_genres.get(digests[number]) for number in new]
         done(len(chunk))
     if len(texts) < FEWEST_FILMS:
         raise DataError(
@@ -115,9 +163,12 @@ def tag_file(
     truth = np.zeros(probabilities.shape, dtype=bool)
     for row, names in enumerate(truths):
         truth[row, [place[name] for name in names or () if name in place]] = True
+    known_labels = None
+    if any(mask is not None for mask in masks):
+        known_labels = np.array([[mask is None or name in mask for name in genres] for mask in masks])
     new_genres = Counter(name for names in truths for name in names or () if name not in place)
     decided = scorer.decision.decide(probabilities, SHIPPED_POLICY)
-    return Tagged(texts, probabilities, decided, truth, labelled, new_genres=new_genres), left_out
+    return Tagged(texts, probabilities, decided, truth, labelled, known_labels, new_genres), left_out
 
 
 def filled(scorer: Scorer, cells: Sequence[Cells]) -> list[str]:

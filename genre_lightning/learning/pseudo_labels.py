@@ -115,7 +115,8 @@ def _new_films(options: DataOptions, parent: RunDirectory, scorer: Scorer) -> It
     """Yield the films to give genres to, a few at a time."""
     sides = KeptSplits.read(parent.splits)
     labelled = read_files(options)
-    ids = {*sides.ids, *map(str, labelled.ids.tolist())}
+    # numbers of rows are the ids of no film
+    ids = {*([] if sides.numbered else sides.ids), *([] if labelled.numbered else map(str, labelled.ids.tolist()))}
     texts = {*sides.digests, *as_bytes(text_digests(labelled.strings("overview")))}
     if parent.corrections.is_file():
         earlier = [one.text for one in read_corrections(parent.corrections) if one.known is not None]
@@ -137,6 +138,7 @@ def _chunks(
     """Yield the usable films of a file, and add their texts to those that are known."""
     renamed = {} if options.columns is None else {n: v for n, v in vars(options.columns).items() if n != "genres"}
     file = FilmFile.of(path, scorer, renamed, options.encoding)
+    ids = ids if file.has_ids else set()
     for chunk in file.chunks():
         kept = []
         digests = as_bytes(text_digests(film.cells.get("overview", "") for film in chunk))

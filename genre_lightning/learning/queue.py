@@ -21,6 +21,7 @@ from genre_lightning.inference.scoring import Scorer
 from genre_lightning.learning.feedback_files import FIELD, joined
 from genre_lightning.learning.film_file import FilmFile, vectors_of
 from genre_lightning.learning.selection import POOL, best_films, diverse_films, reason, score_films
+from genre_lightning.learning.store import FeedbackStore
 from genre_lightning.runs import RunDirectory
 
 
@@ -44,7 +45,7 @@ class KnownFilms:
         """
         for sides in sides_of(run):
             self.digests.update(sides.digests)
-            if same_ids:
+            if same_ids and not sides.numbered:
                 self.ids.update(sides.ids)
         return self
 
@@ -127,7 +128,8 @@ def make_queue(
     films = _films_at(file, rows[pool])
     vectors = vectors_of(scorer, [film.cells for film in films])
     chosen, like_it = diverse_films(vectors, scores.score[pool], size, seed)
-    probabilities, decided = decision.probabilities(logits), decision.decide(decision.probabilities(logits))
+    probabilities = decision.probabilities(logits)
+    decided = decision.decide(probabilities)
     table = []
     for place, alike in zip(chosen.tolist(), like_it.tolist(), strict=True):
         film, at = films[place], pool[place]
@@ -201,8 +203,6 @@ def labelled_in(database: Path) -> set[bytes]:
     Raises:
         DataError: The database cannot be used.
     """
-    from genre_lightning.learning.store import FeedbackStore
-
     if not database.is_file():
         return set()
     with FeedbackStore(database) as store:

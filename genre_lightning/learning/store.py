@@ -85,8 +85,8 @@ class Added:
 
     Attributes:
         stored: Rows added.
-        repeated: Rows left out, as the same user's newest opinion of the text is the same.
-        changed: Pairs of the same user's opinion before and the new one.
+        repeated: Rows left out, as the same user's opinion of the text at that time is there and the same.
+        changed: Pairs of the same user's opinion before and the new one; an opinion older than the newest changes none.
         conflicts: Pairs of another user's newest opinion and the new one, which is stored beside it.
     """
 
@@ -188,7 +188,7 @@ class FeedbackStore:
         """Store feedback, all of it or none.
 
         Args:
-            rows: To be stored, in order; a later one is newer.
+            rows: To be stored. The time of each says which is newer; of one time, the later row.
             vocabulary: Genres known from now on.
 
         Raises:
@@ -202,16 +202,21 @@ class FeedbackStore:
             for row in rows:
                 if problems := row.problems():
                     raise DataError(f"feedback by {row.user[:40]!r} cannot be stored: {'; '.join(problems)}")
-                opinions = self._newest(row.digest)
-                mine = opinions.pop(row.user, None)
-                if mine and set(mine.genres) == set(row.genres):
+                opinions = list(self._select("WHERE text_digest = ? ORDER BY time, id", (row.digest,)))
+                mine = [one for one in opinions if one.user == row.user]
+                before = [one for one in mine if one.time <= row.time]
+                # also a row of that very time that another one follows, such as one of an export
+                alike = [one for one in before if one.time == row.time] + before[-1:]
+                if any(set(one.genres) == set(row.genres) for one in alike):
                     repeated += 1
                     continue
-                if mine:
-                    changed.append((mine, row))
-                conflicts += [(other, row) for other in opinions.values() if set(other.genres) != set(row.genres)]
                 self._insert(row)
                 stored += 1
+                if len(before) < len(mine):
+                    continue  # history: the user's newest opinion stays
+                changed += [(one, row) for one in before[-1:]]
+                others = {one.user: one for one in opinions if one.user != row.user}
+                conflicts += [(other, row) for other in others.values() if set(other.genres) != set(row.genres)]
         return Added(stored, repeated, changed, conflicts)
 
     def _insert(self, row: Feedback) -> None:
@@ -224,21 +229,21 @@ class FeedbackStore:
         marks = ", ".join("?" * len(cells))
         self._connection.execute(f"INSERT INTO feedback({', '.join(values)}) VALUES ({marks})", cells)
 
-    def _newest(self, digest: bytes) -> dict[str, Feedback]:
-        """Give each user's newest opinion of a text."""
-        return {row.user: row for row in self._select("WHERE text_digest = ? ORDER BY id", (digest,))}
-
     def rows(self, *, newest: bool = False) -> Iterator[Feedback]:
         """Read the feedback in the order of its arrival.
 
         Args:
-            newest: Only each user's newest opinion of each text.
+            newest: Only each user's newest opinion of each text, the oldest first.
 
         Raises:
             DataError: The database is damaged.
         """
-        where = "WHERE id IN (SELECT max(id) FROM feedback GROUP BY text_digest, user)" if newest else ""
-        yield from self._select(f"{where} ORDER BY id")
+        if not newest:
+            yield from self._select("ORDER BY id")
+            return
+        places = "SELECT id, row_number() OVER (PARTITION BY text_digest, user ORDER BY time DESC, id DESC) AS place"
+        newest_ids = f"SELECT id FROM ({places} FROM feedback) WHERE place = 1"
+        yield from self._select(f"WHERE id IN ({newest_ids}) ORDER BY time, id")
 
     def _select(self, clause: str, values: Sequence[Any] = ()) -> Iterator[Feedback]:
         with database.explained(self.path):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from genre_lightning.config.continuation import ContinueOptions
@@ -11,7 +11,7 @@ from genre_lightning.data.corrections import Correction
 from genre_lightning.data.kept_splits import as_bytes
 from genre_lightning.data.splits import text_digests
 from genre_lightning.evaluation.decisions import read_decision
-from genre_lightning.learning.feedback_files import read_labels
+from genre_lightning.learning.feedback_files import login_name, read_labels
 from genre_lightning.learning.store import Added, FeedbackStore
 from genre_lightning.learning.votes import resolve
 from genre_lightning.runs import RunDirectory
@@ -35,6 +35,7 @@ def joined_labels(
 
     Raises:
         DataError: The table or the database cannot be used.
+        ConfigError: A row has no user, and whoever runs the command no login name.
     """
     genres = read_decision(parent.decision, parent.again).genres
     with tempfile.TemporaryDirectory() as folder, FeedbackStore(Path(folder) / "labels.db", write=True) as store:
@@ -42,7 +43,8 @@ def joined_labels(
             with FeedbackStore(feedback) as before:
                 genres = tuple(dict.fromkeys([*genres, *before.vocabulary()]))
                 store.add(before.rows(newest=True), genres)
-        added = store.add(read_labels(labels, genres, user=getpass.getuser()).rows, genres)
+        user = partial(login_name, f"add a column user to {labels}")
+        added = store.add(read_labels(labels, genres, user=user).rows, genres)
         rows = list(store.rows(newest=True))
     return resolve(rows, trusted=options.trusted_users, weights=options.feedback_weights), added
 

@@ -21,7 +21,7 @@ def resolve(
     name; the newest opinion decides a tie.
 
     Args:
-        rows: Each user's newest opinion of each text, the oldest first.
+        rows: Each user's newest opinion of each text; of two of one time, the later row is newer.
         trusted: Names of users.
         weights: Of opinions by their source; 1 for a source that is not named. A source of weight 0 does not vote.
 
@@ -30,7 +30,7 @@ def resolve(
     """
     given = weights or {}
     opinions: dict[bytes, list[Feedback]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.time):
         if given.get(row.source, 1.0) > 0:
             opinions.setdefault(row.digest, []).append(row)
     found = []

@@ -215,11 +215,14 @@ class EvaluationMetrics(nn.Module):
             loss_sum: float32 (): sum of the films' losses.
             batch: Whose `labels` and `weights` are of these rows.
         """
-        self.loss += torch.stack([loss_sum, batch["weights"].sum()])
-        labels = batch["labels"]
+        labels, weights = batch["labels"], batch["weights"]
         if "known" in batch:
-            labels = torch.where(batch["known"] > 0, labels, UNKNOWN)
-        self.metrics.update(logits, labels, batch["weights"])
+            is_known = batch["known"] > 0
+            labels = torch.where(is_known, labels, UNKNOWN)
+            # a film without a known label has no loss, and would be an exact match
+            weights = weights * is_known.any(dim=-1)
+        self.loss += torch.stack([loss_sum, weights.sum()])
+        self.metrics.update(logits, labels, weights)
 
     def compute(self, reduce: Reduce) -> dict[str, Tensor]:
         """Give "loss" and the names of `VALIDATION_METRICS`, scalars; on several ranks all of them must call it.

@@ -40,7 +40,7 @@ from genre_lightning.training.resume import (
     undone_if_refused,
 )
 from genre_lightning.training.setup import Setup, bind_model, build_trainer, check_setup
-from genre_lightning.training.teacher import teach
+from genre_lightning.training.teacher import check_labeller, teach
 from genre_lightning.training.trial import TrialHooks
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def _fit(
     if not has_company():
         FLAG.check()
     file, override = setup.data.options.source.path, setup.config.override
+    check_labeller(setup, data)
     with locked(setup.run):
         anew = check_films(setup.run, data, file, override=override) or bool(changed)
         if anew:

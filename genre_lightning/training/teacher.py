@@ -107,6 +107,22 @@ def teach(setup: Setup, data: PreparedData) -> None:
     setup.model.distillation = options.teacher_weight
 
 
+def check_labeller(setup: Setup, data: PreparedData) -> None:
+    """Refuse another run than the parent that gave pseudo-labels and has seen this run's validation or test films.
+
+    Raises:
+        ConfigError: It was trained on some of them.
+    """
+    options = getattr(setup.config, "self_training", None)
+    if options is None or options.teacher is None or not setup.data.options.unlabelled_files:
+        return
+    if setup.run.corrections.is_file():  # pseudo-labels of an earlier start
+        return
+    run = RunDirectory(Path(options.teacher))
+    trained = [_films_of(kept, lambda side: side == "train") for kept in sides_of(run)]
+    _refuse_held_out(f"self_training.teacher {run.path}", data, trained)
+
+
 def is_taught(run: RunDirectory) -> bool:
     """Return whether a run keeps its teacher's predictions."""
     return (run.path / _KEPT).is_file()
@@ -151,9 +167,14 @@ def _predicted(path: Path, setup: Setup, data: PreparedData) -> NDArray[np.float
 
 def _of_table(path: Path, data: PreparedData) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     table = SoftLabels.read(path)
-    _refuse_held_out(path, data, [(set(table.ids), set(table.digests))])
-    place = {name: row for row, name in enumerate(table.ids)}
-    rows = np.array([place.get(str(name), -1) for name in _training_ids(data)], dtype=np.int64)
+    _refuse_held_out(f"model.teacher {path}", data, [(set(table.ids), set(table.digests))])
+    own, numbered = data.sides, data.films.numbered
+    digest_of = dict(zip(own.ids, own.digests, strict=True))
+    # a film is the same if its id and its text are; numbers of rows say nothing
+    keys = [(None if numbered else name, digest) for name, digest in zip(table.ids, table.digests, strict=True)]
+    place = {key: row for row, key in enumerate(keys)}
+    wanted = [(None if numbered else name, digest_of[name]) for name in map(str, _training_ids(data))]
+    rows = np.array([place.get(key, -1) for key in wanted], dtype=np.int64)
     log_odds = np.full((len(rows), len(table.genres)), np.nan, dtype=np.float32)
     log_odds[rows >= 0] = table.log_odds[rows[rows >= 0]]
     return table.genres, log_odds
@@ -161,7 +182,7 @@ def _of_table(path: Path, data: PreparedData) -> tuple[tuple[str, ...], NDArray[
 
 def _of_run(run: RunDirectory, setup: Setup, data: PreparedData) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     trained = [_films_of(kept, lambda side: side == "train") for kept in sides_of(run)]
-    _refuse_held_out(run.path, data, trained)
+    _refuse_held_out(f"model.teacher {run.path}", data, trained)
     own, ids = data.sides, _training_ids(data)
     digest_of = dict(zip(own.ids, own.digests, strict=True))
     known = {digest for _, digests in trained for digest in digests}
@@ -198,18 +219,19 @@ def _training_ids(data: PreparedData) -> list[Any]:
 
 
 def _films_of(kept: KeptSplits, wanted: Any) -> tuple[set[str], set[bytes]]:
-    """Return the ids and digests of the texts of the films on the wanted sides."""
+    """Return the ids, if they are not numbers of rows, and digests of the texts of the films on the wanted sides."""
     films = [place for place, side in enumerate(kept.sides) if wanted(side)]
-    return {kept.ids[place] for place in films}, {kept.digests[place] for place in films}
+    ids = set() if kept.numbered else {kept.ids[place] for place in films}
+    return ids, {kept.digests[place] for place in films}
 
 
-def _refuse_held_out(path: Path, data: PreparedData, trained: Sequence[tuple[set[str], set[bytes]]]) -> None:
+def _refuse_held_out(teacher: str, data: PreparedData, trained: Sequence[tuple[set[str], set[bytes]]]) -> None:
     """Refuse a teacher that was trained on films of validation or test, whose labels it would pass on."""
     ids, digests = _films_of(data.sides, lambda side: side != "train")
     seen = {digest for _, theirs in trained for digest in theirs & digests}
     by_id = set() if data.films.numbered else {name for theirs, _ in trained for name in theirs & ids}
     if count := max(len(seen), len(by_id)):
         raise ConfigError(
-            f"model.teacher {path} was trained on {count:,} of this run's validation and test films, whose metrics it "
+            f"{teacher} was trained on {count:,} of this run's validation and test films, whose metrics it "
             "would flatter: name a teacher of the same data.csv, data.split, data.seed and data.max_films"
         )

@@ -15,7 +15,7 @@ from genre_lightning.errors import PrunedError
 
 
 class TrialReporter(Callback):
-    """Reports the validation metric of each epoch, and ends the training after an epoch if it is asked to.
+    """Reports the metric of each epoch with a validation, and ends the training after an epoch if it is asked to.
 
     Lightning calls it before the callbacks that save, so that every epoch that is saved has been reported; one that is
     trained again after a kill is reported again. The metric is the one by which the best checkpoint is chosen. Rank 0
@@ -32,11 +32,18 @@ class TrialReporter(Callback):
         self.report = report
         self.reason: str | None = None
         """Why the training was ended early; None if it was not."""
+        self._validated = False
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # the metrics of an earlier epoch's validation are still there
+        validated, self._validated = self._validated, False
         metric = trainer.callback_metrics.get(self.monitor)
-        if metric is None or math.isnan(float(metric)):
+        if not validated or metric is None or math.isnan(float(metric)):
             return
         done = trainer.current_epoch + 1
         reason = self.report(done, float(metric)) if trainer.is_global_zero else None

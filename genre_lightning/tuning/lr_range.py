@@ -24,6 +24,8 @@ _SMOOTHING = 0.9
 _DIVERGED = 2.0
 """The test ends when the smoothed loss is this many times its smallest value."""
 _FEWEST_STEPS = 10
+_FIRST_STEPS = 0.1
+"""Fraction of the points, at the start, in which no fall is looked for: the average has not settled."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,14 @@ class LrRange:
         return self.lrs[int(np.argmin(self.smoothed))]
 
     @property
-    def steepest(self) -> float:
-        """Learning rate at which the smoothed loss falls fastest, before it is lowest."""
-        end = max(int(np.argmin(self.smoothed)), 2)
-        slopes = np.gradient(self.smoothed[: end + 1], np.log(self.lrs[: end + 1]))
-        return self.lrs[int(np.argmin(slopes))]
+    def steepest(self) -> float | None:
+        """Learning rate at which the smoothed loss falls fastest, before it is lowest; None if it does not fall."""
+        start, end = int(_FIRST_STEPS * len(self.lrs)), int(np.argmin(self.smoothed))
+        if end <= start:
+            return None
+        slopes = np.gradient(self.smoothed[: end + 1], np.log(self.lrs[: end + 1]))[start:]
+        place = int(np.argmin(slopes))
+        return self.lrs[start + place] if slopes[place] < 0 else None
 
 
 class _Rising(Callback):
@@ -142,7 +147,8 @@ def range_figure(found: LrRange) -> Figure:
     figure, axes = one_axes("Learning-rate range test")
     axes.plot(found.lrs, found.losses, color=GREY, linewidth=0.6, label="loss of a step")
     axes.plot(found.lrs, found.smoothed, color=BLUE, label="smoothed")
-    axes.axvline(found.steepest, color=ORANGE, label=f"steepest at {found.steepest:.2g}")
+    if (steepest := found.steepest) is not None:
+        axes.axvline(steepest, color=ORANGE, label=f"steepest at {steepest:.2g}")
     axes.set_xscale("log")
     axes.set_xlabel("learning rate of the backbone")
     axes.set_ylabel("loss (nats)")

@@ -24,11 +24,11 @@ Options = dict[str, Value]
 
 _OF_SPLIT = (
     "csv", "older_csv", "reader", "columns", "genre_format", "genre_separator", "merge_genre_case", "encoding",
-    "max_malformed", "label_since", "label_date", "known_genres", "split", "seed", "max_films",
+    "max_malformed", "label_since", "label_date", "known_genres", "unlabelled", "split", "seed", "fold", "max_films",
 )  # fmt: skip
 """Options of the data that decide which films and labels are in which split."""
 
-_OF_PARENT = ("continue", "continue_from", "feedback")
+_OF_PARENT = ("continue", "continue_from", "feedback", "labels", "self_training")
 _KEYS = {"low", "high", "step", "log", "choices", "when"}
 _MOST_POINTS = 10_000
 
@@ -39,7 +39,7 @@ class SearchOption:
 
     Attributes:
         name: As on the command line, such as "model.lr".
-        low: Of the range; integers make a range of integers.
+        low: Of the range; integers, with an integer step or none, make a range of integers.
         high: Of the range, which includes it.
         step: Between two numbers; None for any.
         log: Whether the range is searched on a logarithmic scale.
@@ -58,7 +58,8 @@ class SearchOption:
     @property
     def is_integer(self) -> bool:
         """Whether the range is one of integers."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
+        whole_steps = self.step is None or float(self.step).is_integer()
+        return isinstance(self.low, int) and isinstance(self.high, int) and whole_steps
 
     def applies(self, chosen: Options) -> bool:
         """Return whether the option is searched beside the values that earlier options have."""
@@ -87,7 +88,10 @@ class SearchOption:
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
         if count > _MOST_POINTS:
             raise ConfigError(f"{self.name} has {count:,} values, too many for a grid: give a larger step")
-        return [self.low + number * step for number in range(count)]
+        if self.is_integer:
+            return [int(self.low + number * step) for number in range(count)]
+        # as digits, not as sums: 0.3, not 0.30000000000000004
+        return [min(float(f"{self.low + number * step:.12g}"), float(self.high)) for number in range(count)]
 
     def edges(self) -> list[Value]:
         """Return the values that the parser checks for all: the ends of a range, or the choices."""

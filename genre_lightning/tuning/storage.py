@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from genre_lightning.errors import ConfigError, one_line
 from genre_lightning.locks import HeldLock, locked
@@ -39,22 +38,29 @@ def checked_storage(url: str | None) -> str | None:
     """
     if url is None:
         return None
+    import sqlalchemy
+
     try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        raise ConfigError(f"--storage {url} is not a URL: give one such as sqlite:///study.db") from None
-    if "://" not in url:
-        raise ConfigError(f"--storage {url} is not a URL: give one such as sqlite:///study.db, or leave it out")
-    if password is not None:
+        parts = sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise ConfigError(
+            f"--storage {url} is not a URL: give one such as sqlite:///study.db, or leave it out"
+        ) from None
+    if parts.password is not None or "password" in parts.query:
         raise ConfigError(
             "--storage has a password in its URL, which study.json would hold: leave it out of the URL, and give it by "
             "~/.pgpass or PGPASSWORD"
         )
     _require_driver(url)
-    if parts.scheme == "sqlite":
-        return f"sqlite:///{Path(url.removeprefix('sqlite:///')).expanduser().absolute()}"
-    return url
+    if parts.get_backend_name() != "sqlite":
+        return url
+    file = parts.database or ""
+    if file in ("", ":memory:") or file.startswith("file:"):
+        raise ConfigError(
+            f"--storage {url} does not name a file, in which the trials outlive the process: give one such as "
+            "sqlite:///study.db, or leave it out"
+        )
+    return parts.set(database=str(Path(file).expanduser().absolute())).render_as_string()
 
 
 def _require_driver(url: str) -> None:

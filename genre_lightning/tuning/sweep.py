@@ -45,11 +45,12 @@ def sweep_configuration(
 def _parameter(option: SearchOption, method: str) -> dict[str, Any]:
     if option.when:
         raise ConfigError(f"{option.name} has a condition, which sweeps of W&B do not have: leave it out, or use tune")
-    if option.choices or method == "grid":
+    # q_uniform would round to multiples of q, whatever the low end is
+    if option.choices or option.step is not None or method == "grid":
         return {"values": option.grid()}
     limits: dict[str, Any] = {"min": option.low, "max": option.high}
+    if option.log and option.is_integer:
+        return {"distribution": "q_log_uniform_values", "q": 1, **limits}
     if option.log:
         return {"distribution": "log_uniform_values", **limits}
-    if option.step is not None:
-        return {"distribution": "q_uniform", "q": option.step, **limits}
     return {"distribution": "int_uniform" if option.is_integer else "uniform", **limits}

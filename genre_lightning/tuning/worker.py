@@ -117,6 +117,8 @@ def _do(folder: StudyDirectory, claim: Claim, devices: int) -> str | None:
         say(f"trial {number}   pruned {error}")
         return None
     except PreemptedError:
+        # a worker that stops on a signal has not died
+        trial.set_user_attr("starts", trial.user_attrs["starts"][:-1])
         raise
     except Exception as error:
         reason = one_line(machine_error(error) or error)[:400] or type(error).__name__

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from genre_lightning.data.prepare import prepare_films, read_files
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.data.splits import text_digests
 from genre_lightning.data.unlabelled import without_genres
+from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.report import report_values
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.inference.scoring import open_scorer
@@ -471,6 +473,38 @@ def test_the_next_round_labels_the_same_films_again(files, self_trained):
     assert {one.text for one in found} & set(before)
 
 
+def test_films_without_labels_need_no_ids(files, parent, self_trained, tmp_path):
+    with (self_trained.parent / "unlabelled.csv").open(newline="", encoding="utf-8") as file:
+        rows = [{name: cell for name, cell in row.items() if name != "id"} for row in csv.DictReader(file)]
+    bare = tmp_path / "bare.csv"
+    with bare.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    # the parent's films have the numbers of its rows
+    kept = KeptSplits.read(parent / "splits.parquet")
+    copy = shutil.copytree(parent, tmp_path / "parent")
+    replace(kept, ids=[str(n) for n in range(1, len(kept.ids) + 1)]).write(copy / "splits.parquet")
+    options = DataOptions(csv=files[0], unlabelled=str(bare), cache_dir=tmp_path / "cache")
+    options.columns, options.genre_separator = None, "|"
+    settings = SelfTrainingOptions(precision=0.5, negative_precision=0.8)
+    found = pseudo_labels(options, RunDirectory(copy), settings)
+    before = [json.loads(line)["text"] for line in (self_trained / "feedback.jsonl").read_text().splitlines()]
+    assert [one.text for one in found] == before
+
+
+def test_a_labeller_that_has_seen_held_out_films_is_refused(files, parent, self_trained, tmp_path, capsys):
+    words = ["--data.seed=5", f"--run_dir={tmp_path / 'nb'}", "--data.genre_separator=|"]
+    assert main(["baseline", "tfidf_nb", f"--data.csv={files[0]}", *words]) == 0
+    unlabelled = self_trained.parent / "unlabelled.csv"
+    words = [f"--data.unlabelled={unlabelled}", *SURE, f"--self_training.teacher={tmp_path / 'nb'}"]
+    assert continue_from(parent, files[0], tmp_path / "run", *words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "self_training.teacher" in said
+    assert "of this run's validation and test films" in said
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def rounds(files, parent, self_trained, tmp_path_factory):
     """Two rounds, of which the second was cut off and resumed."""
@@ -591,6 +625,20 @@ def test_a_filled_in_queue_is_joined_with_stored_feedback(parent, tmp_path):
     assert (before.user, before.genres, after.user, after.genres) == ("anna", genres, "ben", (KEPT[1],))
     with FeedbackStore(tmp_path / "feedback.db") as store:
         assert len(list(store.rows())) == 1
+
+
+def test_labels_without_a_user_need_a_login_name(parent, tmp_path, monkeypatch):
+    def getuser():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", getuser)
+    rows = [{"text": "A wizard opens an inn.", "genres": "Drama", "user": "anna"}]
+    named = write(tmp_path / "named.csv", rows)
+    found, _ = joined_labels(named, None, RunDirectory(parent), ContinueOptions())
+    assert [one.genres for one in found] == [("Drama",)]
+    bare = write(tmp_path / "bare.csv", [{**rows[0], "user": ""}])
+    with pytest.raises(ConfigError, match=r"no login name: add a column user to .*bare\.csv"):
+        joined_labels(bare, None, RunDirectory(parent), ContinueOptions())
 
 
 def test_labels_reach_the_training(files, parent, tmp_path, capsys):

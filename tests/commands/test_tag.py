@@ -142,6 +142,17 @@ def test_a_directory_that_is_not_a_run(tmp_path, capfd):
     refused(capfd, ["tag"], "RUN")
 
 
+@pytest.mark.parametrize("error", [KeyError, OSError, ImportError])
+def test_a_correction_of_a_user_without_a_login_name_needs_a_name(run, tmp_path, monkeypatch, capfd, error):
+    def getuser():
+        raise error("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", getuser)
+    words = ["tag", str(run), "--correct", "Drama", "--db", str(tmp_path / "f.db"), "A boy finds a map."]
+    refused(capfd, words, "no login name: give --user NAME")
+    assert main([*words, "--user", "anna"]) == 0
+
+
 def test_tag_stores_a_correction_beside_the_prediction(run, tmp_path, capfd):
     database = tmp_path / "f.db"
     text = "Two soldiers fall in love with the same nurse in a war."

@@ -1,6 +1,7 @@
 """A student of a trained run, and of tables that runs of other folds make."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from genre_lightning.inference.scoring import open_scorer
 from genre_lightning.inference.soft_labels import SoftLabels
 from genre_lightning.models.tfidf import read_baseline
 from genre_lightning.runs import RunDirectory
-from genre_lightning.training.teacher import _kept, _mean
+from genre_lightning.training.teacher import _kept, _mean, _of_table
 
 FIT = [*SMALL, "--data.text={title}. {overview}"]
 
@@ -154,6 +155,20 @@ def test_a_teacher_of_held_out_films_is_refused(sample, teacher, folds, tmp_path
         assert main([*words, f"--model.teacher={bad}"]) == 2
         assert "validation and test films" in capfd.readouterr().err.splitlines()[-1]
         assert not everything_under(tmp_path)
+
+
+def test_a_row_of_a_table_counts_for_its_own_text_alone(sample, folds, tmp_path):
+    table = SoftLabels.read(folds / "logits.parquet")
+    data, _ = training_films(sample)
+    swapped = [table.digests[1], table.digests[0], *table.digests[2:]]
+    path = tmp_path / "swapped.parquet"
+    replace(table, digests=swapped).write(path)
+    _, log_odds = _of_table(path, data)
+    np.testing.assert_array_equal(np.isnan(log_odds).all(axis=1), [True, True, *[False] * (len(swapped) - 2)])
+    # of a file without ids the text decides
+    data.films = replace(data.films, numbered=True)
+    _, log_odds = _of_table(path, data)
+    np.testing.assert_array_equal(log_odds[:2], table.log_odds[1::-1])
 
 
 def test_impossible_teachers_are_refused(sample, folds, tmp_path, capfd):

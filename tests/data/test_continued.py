@@ -91,6 +91,30 @@ def test_sides_of_unused_films_are_kept_over_generations(tmp_path):
     assert third.born.tolist() == [0]
 
 
+def test_numbers_of_rows_are_not_ids(tmp_path):
+    kept = KeptSplits.of_parts(OLD_IDS, text_digests(OLD_TEXTS), OLD_PARTS, "old.csv", numbered=True)
+    kept.write(tmp_path / "splits.parquet")
+    sides = KeptSplits.read(tmp_path / "splits.parquet")
+    assert (sides.numbered, KeptSplits.read(written(tmp_path, old_films().sides)).numbered) == (True, False)
+    ids, digests = np.array([95, 85, 3]), text_digests(["a new text", "overview 99", "overview 3"])
+    for old, numbered in ((OldFilms("runs/old", sides, ("Comedy",)), False), (old_films(), True)):
+        assert origins(old, ids, digests, numbered=numbered).side.tolist() == [-1, 2, 0]
+    by_text, by_id = sides.on_side(ids, digests, "test")
+    assert (by_text.tolist(), by_id.any()) == ([False, True, False], False)
+    old = OldFilms("runs/old", sides, ("Comedy",))
+    found = origins(old, ids, digests)
+    parts = [np.array([0, 2]), np.array([], dtype=np.int64), np.array([1])]
+    child = continued_sides(old, found, ids, digests, parts, ("Comedy",), "new.csv")
+    child.write(tmp_path / "child.parquet")  # its ids are distinct
+    assert sorted(child.digests) == sorted([*sides.digests, digests[0].tobytes()])
+    assert not child.numbered
+
+
+def written(folder, sides):
+    sides.write(folder / "named.parquet")
+    return folder / "named.parquet"
+
+
 def test_a_genre_that_disappears_is_refused_or_reported():
     with pytest.raises(ConfigError, match=r"no film of new.csv has Drama, .*--continue.drop_genres true"):
         check_genres(old_films(), ["Comedy", "War"], "new.csv")

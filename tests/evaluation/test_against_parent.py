@@ -5,11 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from genre_lightning.data.kept_splits import KeptSplits
+from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import DataError
-from genre_lightning.evaluation.against_parent import against_cells, against_parent, is_worse, on_shared_films, verdict
+from genre_lightning.evaluation.against_parent import (
+    against_cells,
+    against_parent,
+    is_worse,
+    named_as_in,
+    on_shared_films,
+    verdict,
+)
 from genre_lightning.evaluation.decisions import fit_decision
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
+from genre_lightning.evaluation.runs import Run
 from genre_lightning.evaluation.scored import ScoredSplit
+from genre_lightning.runs import RunDirectory
 
 OLD, NEW = ("Comedy", "Drama"), ("Comedy", "Drama", "War")
 
@@ -51,6 +62,25 @@ def test_shared_films_are_in_one_order_with_the_newest_labels():
     np.testing.assert_array_equal(first.predictions.logits[place], old.predictions.logits[30])
 
 
+def test_films_of_a_parent_without_ids_are_found_by_their_texts(tmp_path):
+    texts = text_digests([f"overview {number}" for number in range(60)])
+    parts = [np.arange(40), np.arange(40, 50), np.arange(50, 60)]
+    # the parent's films are numbered from 1, in the other order
+    for name, ids, digests, numbered in (
+        ("old", np.arange(1, 61), texts[::-1], True),
+        ("new", np.arange(60), texts, False),
+    ):
+        (tmp_path / name).mkdir()
+        kept = KeptSplits.of_parts(ids, digests, parts, "a.csv", numbered=numbered)
+        kept.write(RunDirectory(tmp_path / name).splits)
+    old, new = stored(OLD, np.arange(60), 1), stored(NEW, np.arange(60), 1)
+    old = replace(old, predictions=replace(old.predictions, ids=np.arange(1, 61)))
+    named = named_as_in(Run(tmp_path / "new"), Run(tmp_path / "old"), old)
+    assert named.predictions.ids.tolist() == [str(number) for number in range(59, -1, -1)]
+    assert named_as_in(Run(tmp_path / "new"), Run(tmp_path / "new"), new) is new
+    assert named_as_in(Run(tmp_path / "old"), Run(tmp_path / "old"), old) is old
+
+
 def test_runs_without_a_film_in_common_are_refused():
     with pytest.raises(DataError, match="no test film and genre in common"):
         on_shared_films([stored(OLD, np.arange(10), 1), stored(NEW, np.arange(20, 30), 1)], truth=0)
@@ -66,6 +96,22 @@ def test_a_forgotten_genre_is_worse_and_the_others_are_not():
     assert "worse than the parent on its test films: micro-F1" in verdict(found)
     same = against_parent(Stored(stored(NEW, np.arange(500), 0.5)), Stored(old), resamples=300)
     assert not is_worse(same)
+
+
+def test_a_genre_of_many_can_be_worse():
+    genres = tuple(f"genre {number:02}" for number in range(30))
+    rng = np.random.default_rng(3)
+    truth = rng.random((300, 30)) < 0.3
+    right = np.where(truth, 4, -4).astype(np.float32)
+    wrong = right.copy()
+    wrong[:, 7] *= -1
+
+    def run(logits):
+        films = Predictions(genres, np.arange(300), ["t"] * 300, ["x"] * 300, truth, logits, None)
+        probabilities = 1 / (1 + np.exp(-logits))
+        return Stored(StoredPredictions(films, probabilities, probabilities > 0.5, {"split_sha256": "a"}))
+
+    assert is_worse(against_parent(run(wrong), run(right)))[3:] == ["genre 07"]
 
 
 def test_films_that_are_unknown_for_a_genre_do_not_count():

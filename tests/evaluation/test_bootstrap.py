@@ -168,3 +168,24 @@ def test_rankings_count_the_films_that_were_drawn():
     for row, drawn in enumerate(weights):
         assert precision[row] == pytest.approx(average_precision_score(truth, scores, sample_weight=drawn), abs=1e-6)
         assert area[row] == pytest.approx(roc_auc_score(truth, scores, sample_weight=drawn), abs=1e-6)
+
+
+@pytest.mark.parametrize("tests", [1, 12, 13, 26, 300])
+def test_one_of_many_tests_can_be_significant(tests):
+    resamples = bootstrap.resamples_for(tests, 0.05)
+    p = [bootstrap.paired_p_value(np.ones(resamples), np.zeros(resamples)), *[1.0] * (tests - 1)]
+    assert bootstrap.holm(p)[0] < 0.05
+    assert resamples >= bootstrap.RESAMPLES
+
+
+def test_an_interval_of_one_metric_is_that_of_all_metrics():
+    made = make_predictions(0, films=80)
+    decided = sigmoid(made.logits) >= 0.4
+    samples = bootstrap.bootstrap_samples(made.labels, sigmoid(made.logits), {"policy": decided}, 100, 3)
+    spans = bootstrap.bca_intervals(made.labels, sigmoid(made.logits), {"policy": decided}, samples)
+    for name in ("f1", "f1_micro"):
+        drawn = bootstrap.interval_of(
+            lambda weights, name=name: bootstrap.policy_samples(made.labels, decided, weights)[name],
+            bootstrap.policy_samples(made.labels, decided, np.ones((1, 80), dtype=np.float32))[name][0], 80, 100, 3,
+        )  # fmt: skip
+        np.testing.assert_array_equal(drawn, spans["policy"][name])

@@ -10,6 +10,7 @@ from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.calibration import choose_calibration, fit_platt, fit_temperature
 from genre_lightning.evaluation.decisions import Decision, fit_decision
 from genre_lightning.evaluation.evaluate import confusion_rows, evaluate, genre_rows, write_evaluation
+from genre_lightning.evaluation.plots import figures as plots
 from genre_lightning.evaluation.predictions import Predictions, read_stored_predictions
 from genre_lightning.evaluation.scored import ScoredSplit
 from genre_lightning.evaluation.thresholds import best_constant_genres, best_genre_thresholds, best_global_threshold
@@ -87,6 +88,67 @@ def test_bootstrap_of_all_films_is_the_metric_itself():
     }
     for name, value in exact.items():
         assert drawn[name][0] == pytest.approx(value, rel=1e-6), name
+
+
+def test_films_without_a_known_label_count_nowhere():
+    labels, logits, known = films()
+    known[::4] = False
+    labels &= known
+    judged_films = known.any(axis=1)
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    decided = metrics.judged(probabilities >= 0.5, known)
+    right = (labels == decided).all(axis=1)[judged_films]
+    both, either = (labels & decided).sum(axis=1), labels.sum(axis=1) + decided.sum(axis=1)
+    of_films = np.where(either > 0, 2 * both / np.maximum(either, 1), 0)[judged_films]
+    gains = np.where(labels, np.log(probabilities), np.log(1 - probabilities)) * known
+    losses = -(gains.sum(axis=1) / np.maximum(known.sum(axis=1), 1))[judged_films]
+    expected = {"subset_accuracy": right.mean(), "f1_samples": of_films.mean(), "loss": losses.mean()}
+    found = {
+        **metrics.policy_metrics(labels, decided, known),
+        **metrics.threshold_free_metrics(labels, probabilities, known=known),
+    }
+    weights = np.vstack([np.ones(len(labels)), np.random.default_rng(1).integers(0, 3, len(labels))]).astype(np.float32)
+    drawn = {
+        **bootstrap.policy_samples(labels, decided, weights, known),
+        **bootstrap.threshold_free_samples(labels, probabilities, weights, known),
+    }
+    by_film = {"subset_accuracy": right, "f1_samples": of_films, "loss": losses}
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value), name
+        again = np.average(by_film[name], weights=weights[1][judged_films])
+        np.testing.assert_allclose(drawn[name], [value, again], rtol=1e-6, err_msg=name)
+    # a resample without a film that counts has no metric
+    nothing = (~judged_films)[None].astype(np.float32)
+    assert np.isnan(bootstrap.policy_samples(labels, decided, nothing, known)["subset_accuracy"]).all()
+    assert np.isnan(bootstrap.threshold_free_samples(labels, probabilities, nothing, known)["loss"]).all()
+
+
+def test_raw_metrics_and_plots_leave_out_films_without_a_known_label(tmp_path, monkeypatch):
+    labels, logits, known = films()
+    known[::4] = False
+    made = predictions(labels & known, logits, known)
+    decision = fit_decision(made, "validation", resamples=5)
+    keep = known.any(axis=1)
+    alone = predictions((labels & known)[keep], logits[keep], known[keep])
+    every, kept = (evaluate(ScoredSplit(p, decision), resamples=0) for p in (made, alone))
+    for path in (("threshold_free",), ("raw", "fixed_0.5"), ("policies", "fixed_0.5")):
+        first, second = every, kept
+        for key in path:
+            first, second = first[key], second[key]
+        assert first == pytest.approx(second), path
+    assert every["raw"]["loss"] == pytest.approx(kept["raw"]["loss"])
+    drawn = {}
+    for name in ("f1_by_length_figure", "f1_by_genre_count_figure"):
+        figure = getattr(plots, name)
+
+        def count_films(*arguments, of=name, draw=figure):
+            drawn[of] = len(arguments[0])
+            return draw(*arguments)
+
+        monkeypatch.setattr(plots, name, count_films)
+    with real_figures():
+        plots.write_figures(tmp_path, ScoredSplit(made, decision))
+    assert drawn == {"f1_by_length_figure": keep.sum(), "f1_by_genre_count_figure": keep.sum()}
 
 
 def test_calibration_and_thresholds_are_those_of_the_known_films():

@@ -358,6 +358,13 @@ def test_separators_of_columns(tmp_path, delimiter, said):
     check_whole(load(write(tmp_path, f"sep={delimiter}\n{content}" if said else content)))
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0b"])
+def test_a_column_name_with_a_line_separator_is_one_name(tmp_path, separator):
+    content = as_csv(rows()).split("\n")
+    content = [line and f"{line.rstrip()},{'x' if n else f'a{separator}b'}" for n, line in enumerate(content)]
+    check_whole(load(write(tmp_path, "\n".join(content))))
+
+
 def test_tsv(tmp_path):
     check_whole(load(write(tmp_path, as_csv(rows(), delimiter="\t"), "films.tsv")))
 

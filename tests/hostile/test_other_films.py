@@ -17,6 +17,8 @@ from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.files import read_json
 from genre_lightning.inference.scoring import open_scorer
+from genre_lightning.learning.queue import KnownFilms
+from genre_lightning.runs import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def evaluated(run, file, *more):
     assert main(["evaluate", str(run), f"--data.csv={file}", *more]) == 0
 
 
-def test_films_that_were_trained_on_are_left_out_and_counted(nb, sample):
+def test_films_that_were_trained_on_are_left_out_and_counted(nb, sample, capfd):
     before = {path: content for path, content in everything_under(nb).items() if path.name != "report.html"}
     evaluated(nb, sample, "--name=all")
     after = everything_under(nb)
@@ -63,6 +65,7 @@ def test_films_that_were_trained_on_are_left_out_and_counted(nb, sample):
     films = metrics["films"]
     assert films["excluded_trained"] == counts["train"]
     assert (films["from_validation"], films["from_test"]) == (counts["validation"], counts["test"])
+    assert f"{counts['test']:,} are test films of the run." in capfd.readouterr().out
     assert metrics["n"] == films["n"] == counts["validation"] + counts["test"]
     assert films["file"] == "sample.csv"
     assert len(films["file_sha256"]) == len(films["ids_sha256"]) == 64
@@ -113,6 +116,20 @@ def test_rows_of_a_file_without_ids_are_other_films(nb, sample, tmp_path, monkey
     films = read_json(nb / "evaluation" / "other" / "metrics.json")["films"]
     assert films["excluded_trained"] > 0
     assert films["excluded_by_id_alone"] == 0
+
+
+def test_rows_of_a_training_file_without_ids_are_other_films(tmp_path, monkeypatch):
+    without_page(monkeypatch)
+    rows = rows_of(write_sample(tmp_path / "sample.csv", films=150, seed=3))
+    bare = written(tmp_path / "bare.csv", [{k: v for k, v in row.items() if k != "id"} for row in rows])
+    assert main(["baseline", "tfidf_nb", f"--data.csv={bare}", f"--run_dir={tmp_path / 'nb'}"]) == 0
+    texts = rows_of(write_sample(tmp_path / "texts.csv", films=150, seed=9))
+    other = written(tmp_path / "other.csv", [{**row, "id": n} for n, row in enumerate(texts, 1)])
+    evaluated(tmp_path / "nb", other)
+    films = read_json(tmp_path / "nb/evaluation/other/metrics.json")["films"]
+    assert films["excluded_by_id_alone"] == films["excluded_trained"] == 0
+    known = KnownFilms().of_run(RunDirectory(tmp_path / "nb"), same_ids=True)
+    assert (len(known.ids), len(known.digests) > 100) == (0, True)
 
 
 def by_number(on_side):

@@ -2,12 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 from made_runs import refused
 from scipy.stats import chi2, false_discovery_control
+from sklearn.metrics import roc_auc_score
 
 from genre_lightning.__main__ import main
 from genre_lightning.data.sample.generate import write_sample
@@ -105,6 +107,28 @@ def test_the_advice_follows_from_what_has_changed(changes, advice, why):
     found = find_drift(GENRES, tagged(900, 3), tagged(900, 4, **changes))
     assert found.advice == advice
     assert why in found.why
+
+
+@pytest.mark.parametrize(("films", "advice"), [(1, "nothing"), (4, "nothing"), (5, "continue training")])
+def test_a_few_films_of_a_new_genre_do_not_count(films, advice):
+    found = find_drift(GENRES, tagged(900, 3), tagged(40, 4, new_genres={"Horror": films}))
+    assert (found.advice, "Horror" in found.why) == (advice, advice != "nothing")
+
+
+def test_labels_that_are_not_known_do_not_count():
+    new = tagged(900, 4)
+    known = np.random.default_rng(6).random(new.labels.shape) < 0.6
+    known[:500, 1] = False
+    hidden = replace(new, labels=new.labels & known)
+    masked, blind = (find_drift(GENRES, tagged(900, 3), replace(hidden, known=mask)) for mask in (known, None))
+    assert masked.advice == "nothing"
+    assert blind.advice != "nothing"
+    alone = known[:, 1]
+    check = masked.calibration[1]
+    assert check.new == pytest.approx(new.labels[alone, 1].mean())
+    assert check.reference == pytest.approx(new.probabilities[alone, 1].mean())
+    expected = [roc_auc_score(new.labels[known[:, i], i], new.probabilities[known[:, i], i]) for i in range(3)]
+    assert masked.auroc[1] == pytest.approx(np.mean(expected))
 
 
 def test_a_run_that_ranks_worse_is_to_be_trained_further():

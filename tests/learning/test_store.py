@@ -13,8 +13,9 @@ from genre_lightning.learning.database import APPLICATION_ID
 from genre_lightning.learning.store import Feedback, FeedbackStore
 
 
-def said(text, genres=("Drama",), user="anna", **more):
-    return Feedback(text=text, genres=tuple(genres), user=user, time="2026-01-31T12:00:00Z", source="import", **more)
+def said(text, genres=("Drama",), user="anna", day=31, **more):
+    time = f"2026-01-{day:02}T12:00:00Z"
+    return Feedback(text=text, genres=tuple(genres), user=user, time=time, source="import", **more)
 
 
 def filled(path, *rows):
@@ -140,6 +141,38 @@ def test_a_repeated_opinion_is_not_stored_again(tmp_path):
             ("bob", ("War",)),
             ("anna", ("War", "Drama")),
         ]
+
+
+def test_the_time_of_an_opinion_decides_which_is_the_newest(tmp_path):
+    text = "A boy finds a map."
+    path = filled(tmp_path / "f.db", said(text, ("War",), day=9), said(text, ("Crime",), user="bob", day=5))
+    with FeedbackStore(path, write=True) as store:
+        # imported later, said earlier
+        added = store.add([said(text, ("Drama",), day=3)])
+        assert (added.stored, added.repeated, added.changed, added.conflicts) == (1, 0, [], [])
+        assert [(row.user, row.genres) for row in store.rows(newest=True)] == [("bob", ("Crime",)), ("anna", ("War",))]
+        added = store.add([said(text, ("Drama",), day=20)])
+        assert [(before.genres, after.genres) for before, after in added.changed] == [(("War",), ("Drama",))]
+        assert [row.genres for row in store.rows(newest=True)] == [("Crime",), ("Drama",)]
+        # the same opinion once more, at another time
+        assert store.add([said(text, ("Drama",), day=21)]).repeated == 1
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_export_that_is_imported_again_adds_nothing(tmp_path, backwards):
+    text = "A boy finds a map."
+    rows = [
+        said(text, ("Drama",), day=1), said(text, ("War",), day=2), said(text, ("Drama",), day=3),
+        said(text, ("Crime",), day=3), said(text, ("War",), user="bob", day=2),
+    ]  # fmt: skip
+    path = filled(tmp_path / "f.db", *rows)
+    before = stored(path)
+    assert len(before) == 5
+    with FeedbackStore(path, write=True) as store:
+        for _ in range(2):
+            added = store.add(before[::-1] if backwards else before)
+            assert (added.stored, added.repeated, added.changed) == (0, 5, [])
+    assert stored(path) == before
 
 
 def test_all_rows_are_stored_or_none(tmp_path):

@@ -1,5 +1,7 @@
 """Votes on a text, resolved to one set of genres and a weight."""
 
+from dataclasses import replace
+
 import pytest
 
 from genre_lightning.config.continuation import ContinueOptions
@@ -24,6 +26,12 @@ def test_the_newest_opinion_decides_a_tie():
     rows = [said("a", "x", ["Drama"]), said("a", "y", ["Comedy"])]
     assert genres_of(rows) == {"a": {"Comedy"}}
     assert genres_of(rows[::-1]) == {"a": {"Drama"}}
+
+
+def test_the_time_decides_which_opinion_is_the_newest():
+    rows = [replace(said("a", "x", ["Drama"]), time="2026-02-01T00:00:00Z"), said("a", "y", ["Comedy"])]
+    assert genres_of(rows) == genres_of(rows[::-1]) == {"a": {"Drama"}}
+    assert genres_of(rows, trusted=["x", "y"]) == {"a": {"Drama"}}
 
 
 def test_the_newest_trusted_user_decides_alone():

@@ -34,12 +34,14 @@ def test_labels_that_are_not_known_are_left_out():
     logits, labels = films()
     known = torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)) < 0.7
     known[:60, 4] = False
+    known[::9] = False
     truth, probabilities, mask = (labels.bool() & known).numpy(), logits.sigmoid().numpy(), known.numpy()
     collection = EvaluationMetrics(GENRES, masked=True)
     for start in range(0, 120, 50):
         part = slice(start, start + 50)
         batch = {"labels": labels[part].float(), "known": known[part].float(), "weights": torch.ones(len(labels[part]))}
-        collection.update(logits[part], torch.zeros(()), batch)
+        # each film that has a known label has a loss of 1
+        collection.update(logits[part], known[part].any(dim=1).sum().float(), batch)
     found = as_floats(collection.compute(lambda values: values))
     decided = metrics.judged(probabilities >= 0.5, mask)
     expected = {
@@ -49,6 +51,7 @@ def test_labels_that_are_not_known_are_left_out():
     }
     for name in VALIDATION_METRICS:
         assert found[name] == pytest.approx(expected[name], abs=1e-6), name
+    assert found["loss"] == 1
     np.testing.assert_allclose(
         collection.per_genre()["ap"], metrics.average_precision(truth, probabilities, mask), rtol=1e-5
     )

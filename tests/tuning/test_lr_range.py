@@ -11,7 +11,7 @@ from small_run import SMALL
 
 from genre_lightning.__main__ import main
 from genre_lightning.tuning.budget import pruned_epochs, trials_in
-from genre_lightning.tuning.lr_range import LrRange, _Rising, smooth
+from genre_lightning.tuning.lr_range import LrRange, _Rising, smooth, write_range
 
 
 @pytest.mark.slow
@@ -35,10 +35,16 @@ def test_range_test_ends_where_the_loss_rises(sample_csv, tmp_path, capfd):
         (["--low=1", "--high=0.1"], "not below"),
         (["--data.global_batch_size=64"], "needs 10 steps"),
         (["--out=FILE/out"], "is a file"),
+        (["--trainer.devices=2"], "trainer.devices is 2"),
+        (["--continue_from=PARENT"], "--continue_from: lr-range trains from the backbone"),
     ],
 )
-def test_range_test_that_cannot_be_is_refused(sample_csv, tmp_path, capfd, options, words):
-    given = [word.replace("FILE", str(sample_csv)) for word in options]
+def test_range_test_that_cannot_be_is_refused(sample_csv, tmp_path, capfd, monkeypatch, options, words):
+    # a parent that is there and fits
+    monkeypatch.setattr("genre_lightning.commands.checked.leave_out_missing", lambda *arguments: None)
+    monkeypatch.setattr("genre_lightning.commands.checked.require_parent", lambda path: None)
+    monkeypatch.setattr("genre_lightning.commands.checked.check_same_model", lambda *arguments: None)
+    given = [word.replace("FILE", str(sample_csv)).replace("PARENT", str(tmp_path / "old")) for word in options]
     assert main(["lr-range", f"--data.csv={sample_csv}", *SMALL, f"--out={tmp_path / 'out'}", *given]) == 2
     assert words in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -48,6 +54,37 @@ def test_steepest_is_before_the_lowest():
     losses = [0.7, 0.7, 0.69, 0.5, 0.31, 0.3, 0.6]
     found = LrRange([10.0**n for n in range(7)], losses, losses, False)
     assert (found.steepest, found.lowest) == (1e3, 1e5)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [0.7] * 40,  # never falls
+        [0.7 + 0.01 * n for n in range(40)],  # lowest at the first point
+        [0.9, 0.5, 0.3, *[0.31 + 0.001 * n for n in range(37)]],  # the noise of the first steps
+    ],
+)
+def test_without_a_fall_nothing_is_suggested(losses, tmp_path):
+    found = LrRange([1e-7 * 1.4**n for n in range(40)], losses, losses, False)
+    assert found.steepest is None
+    write_range(found, tmp_path)
+    assert (tmp_path / "lr_range.png").is_file()
+
+
+def test_noise_of_the_first_steps_is_left_out():
+    losses = [2.0, 0.7, 0.7, 0.7, *[0.7 - 0.01 * n for n in range(30)], 0.1, 0.5, 0.9, 2.0, 3.0, 4.0]
+    found = LrRange([1e-7 * 1.4**n for n in range(40)], losses, losses, False)
+    assert found.steepest >= found.lrs[33]
+
+
+def test_command_reports_that_no_fall_was_found(sample_csv, tmp_path, capfd, monkeypatch):
+    flat = LrRange([1e-5, 1e-4], [0.7, 0.7], [0.7, 0.7], False)
+    monkeypatch.setattr("genre_lightning.tuning.lr_range.run_range", lambda setup, **options: flat)
+    words = ["lr-range", f"--data.csv={sample_csv}", *SMALL, f"--out={tmp_path / 'out'}"]
+    assert main(words) == 0
+    assert "no fall of the loss was found from 1e-05 to 0.0001" in capfd.readouterr().out
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["steepest"] is None
 
 
 def test_average_is_corrected_for_its_start():

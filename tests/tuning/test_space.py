@@ -37,6 +37,10 @@ def space_of(place, **entries):
         ("data.split", [[0.8, 0.1, 0.1], [0.6, 0.2, 0.2]], "changes films, labels or splits"),
         ("data.seed", [0, 1], "changes films, labels or splits"),
         ("data.max_films", [100, 200], "changes films, labels or splits"),
+        ("data.fold", ["1/5", "2/5"], "changes films, labels or splits"),
+        ("data.unlabelled", ["a.csv", "main"], "changes films, labels or splits"),
+        ("self_training.precision", [0.8, 0.9], "changes films, labels or splits"),
+        ("labels", ["a.csv", "b.csv"], "changes films, labels or splits"),
         ("data.columns.genres", ["a", "b"], "changes films, labels or splits"),
         ("seed", [0, 1], "--seeds"),
         ("model.seed", [0, 1], "--seeds"),
@@ -92,6 +96,26 @@ def test_grid_has_each_combination_once(tmp_path):
 def test_grid_of_an_open_range_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="without a step"):
         space_of(tmp_path, model__lr={"low": 0.0, "high": 1.0}).grid()
+
+
+@pytest.mark.parametrize(
+    ("entry", "values"),
+    [
+        ({"low": 0, "high": 1, "step": 0.25}, [0.0, 0.25, 0.5, 0.75, 1.0]),
+        ({"low": 0, "high": 3, "step": 1.5}, [0.0, 1.5, 3.0]),
+        ({"low": 0, "high": 4, "step": 2}, [0, 2, 4]),
+        ({"low": 0, "high": 4, "step": 2.0}, [0, 2, 4]),
+        ({"low": 0.1, "high": 0.5, "step": 0.2}, [0.1, 0.3, 0.5]),
+    ],
+)
+def test_steps_give_the_same_values_to_a_grid_and_to_a_sampler(tmp_path, entry, values):
+    space = space_of(tmp_path, model__dropout=entry)
+    grid = [point["model.dropout"] for point in space.grid()]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = {space.suggest(study.ask())["model.dropout"] for _ in range(60)}
+    assert grid == values
+    assert sorted(drawn) == pytest.approx(values)
+    assert {type(value) for value in [*grid, *drawn]} == {type(values[0])}
 
 
 def test_continuous_samplers_refuse_choices(tmp_path):

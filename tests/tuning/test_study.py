@@ -6,20 +6,23 @@ import os
 import shutil
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import optuna
 import pytest
+import torch
 from made_runs import everything_under, refused, without_page
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
-from genre_lightning.errors import ConfigError
+from genre_lightning.errors import ConfigError, PreemptedError
 from genre_lightning.evaluation.curves import read_curves
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.runs import RunDirectory
 from genre_lightning.training.trial import TrialReporter
 from genre_lightning.tuning import finish, trials, worker
 from genre_lightning.tuning.results import read_results
+from genre_lightning.tuning.storage import checked_storage
 from genre_lightning.tuning.study import StudyDirectory
 
 TINY = ["--data.max_tokens=16", "--data.max_films=150", "--data.vocab_size=200"]
@@ -251,6 +254,83 @@ def test_trial_whose_process_always_dies_fails(study, tmp_path, monkeypatch):
         worker.work(folder, max_failures=1, devices=1)
 
 
+def test_a_trial_that_was_stopped_has_not_died(study, tmp_path, monkeypatch):
+    shutil.copytree(study.path, tmp_path / "study")
+    folder = StudyDirectory(tmp_path / "study")
+    folder.raise_trials(3)
+
+    def stop(config, parser, trial):
+        raise PreemptedError("stopped by SIGTERM")
+
+    monkeypatch.setattr(trials, "fit_run", stop)
+    for _ in range(5):
+        with pytest.raises(PreemptedError):
+            worker.work(folder, max_failures=1, devices=1)
+    trial = folder.open().get_trials()[2]
+    assert (trial.state, trial.user_attrs["starts"]) == (optuna.trial.TrialState.RUNNING, [])
+
+
+def test_an_epoch_without_validation_is_not_reported():
+    reported, broadcast = [], SimpleNamespace(broadcast=lambda value: value)
+    reporter = TrialReporter("val/loss", lambda epoch, value: reported.append(epoch))
+    trainer = SimpleNamespace(
+        callback_metrics={"val/loss": torch.tensor(0.5)}, current_epoch=0, is_global_zero=True, strategy=broadcast,
+        max_epochs=4, should_stop=False, sanity_checking=True,
+    )  # fmt: skip
+    reporter.on_validation_end(trainer, None)
+    trainer.sanity_checking = False
+    for epoch in range(4):
+        trainer.current_epoch = epoch
+        if epoch % 2:
+            reporter.on_validation_end(trainer, None)
+        reporter.on_train_epoch_end(trainer, None)
+    assert reported == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--worker", "--trials=3"], ["--worker takes --trials from the study", "leave --trials out"]),
+        (["--worker", "--sampler=random"], ["leave --sampler out"]),
+        (["--worker", "--finish", "--storage=sqlite:///a.db"], ["leave --storage out"]),
+        (["--finish", "--pruning=asha"], ["--finish takes --pruning from the study"]),
+        (["--finish", "--space=tune/distilbert"], ["leave --space out"]),
+        (["--trial=0"], ["--trial 0 belongs to --finish"]),
+        (["--seeds=1"], ["--seeds 1 belongs to --finish"]),
+        (["--worker", "--finalists=2"], ["--finalists 2 belongs to --finish"]),
+    ],
+)
+def test_options_without_effect_are_refused(study, capfd, more, words):
+    before = everything_under(study.path)
+    refused(capfd, ["tune", f"--study={study.path}", *more], *words)
+    assert everything_under(study.path) == before
+
+
+def test_fewer_trials_than_the_study_has_are_reported(study, sample_csv, space, capfd):
+    assert tune(study.path, sample_csv, space, "--trials=1") == 0
+    assert "--trials 1 is lower than the study's 2, which it keeps" in capfd.readouterr().err
+    assert study.settings.trials == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("sqlite:///rel.db", "sqlite:///HERE/rel.db"),
+        ("sqlite+pysqlite:///rel.db", "sqlite+pysqlite:///HERE/rel.db"),
+        ("sqlite:////abs/a.db?timeout=60", "sqlite:////abs/a.db?timeout=60"),
+    ],
+)
+def test_a_file_of_trials_is_found_from_any_directory(tmp_path, monkeypatch, url, kept):
+    monkeypatch.chdir(tmp_path)
+    assert checked_storage(url) == kept.replace("HERE", str(tmp_path))
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:a?uri=true"])
+def test_trials_in_memory_are_refused(url):
+    with pytest.raises(ConfigError, match="does not name a file"):
+        checked_storage(url)
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -262,6 +342,7 @@ def test_trial_whose_process_always_dies_fails(study, tmp_path, monkeypatch):
         (["--trainer.devices=2", "--devices_per_trial=3"], ["trainer.devices is 2", "3 devices"]),
         (["--devices_per_trial=1000"], ["--devices_per_trial 1000 needs 1000 devices", "CPU cores"]),
         (["--storage=postgresql://me:secret@host/db"], ["password"]),
+        (["--storage=postgresql://me@host/db?password=secret"], ["password"]),
         (["--storage=nothing"], ["not a URL"]),
         (["--storage=nosuch://host/db"], ["not the URL of a database", "sqlite:///"]),
         (["--storage=postgresql+psycopg://host/db"], ["needs a driver", "psycopg[binary]"]),

@@ -22,6 +22,8 @@ def space(tmp_path):
         "model.dropout: {low: 0.0, high: 0.3, step: 0.1}\n"
         "model.label_smoothing: {low: 0.0, high: 0.1}\n"
         "trainer.max_epochs: {low: 1, high: 4}\n"
+        "data.vocab_size: {low: 100, high: 3000, log: true}\n"
+        "trainer.gradient_clip_val: {low: 0.25, high: 1.0, step: 0.25}\n"
         "model.pooling: [mean, cls]\n"
     )
     return file
@@ -35,8 +37,12 @@ def test_a_space_becomes_a_sweep(space, sample_csv, tmp_path, capfd):
     assert sweep["command"] == ["${env}", "genre-lightning", "fit", *words, "${args}"]
     kinds = {name: entry.get("distribution", entry.get("values")) for name, entry in sweep["parameters"].items()}
     assert kinds == {
-        "model.lr": "log_uniform_values", "model.dropout": "q_uniform", "model.label_smoothing": "uniform",
+        "model.lr": "log_uniform_values", "model.dropout": [0.0, 0.1, 0.2, 0.3], "model.label_smoothing": "uniform",
+        "data.vocab_size": "q_log_uniform_values", "trainer.gradient_clip_val": [0.25, 0.5, 0.75, 1.0],
         "trainer.max_epochs": "int_uniform", "model.pooling": ["mean", "cls"],
+    }  # fmt: skip
+    assert sweep["parameters"]["data.vocab_size"] == {
+        "distribution": "q_log_uniform_values", "q": 1, "min": 100, "max": 3000,
     }  # fmt: skip
     assert sweep["early_terminate"] == {"type": "hyperband", "min_iter": 1}
 

@@ -41,6 +41,7 @@ from genre_lightning.metrics import (
     average_precision,
     calibration_bins,
     expected_calibration_error,
+    judged_films,
     known_of,
     known_pairs,
 )
@@ -71,6 +72,8 @@ def _write_figures(
 ) -> list[Path]:
     labels, probabilities, decided = scored.labels, scored.probabilities, scored.judged[SHIPPED_POLICY]
     known = scored.known
+    films = judged_films(labels, known)
+    texts = [text for text, is_judged in zip(scored.predictions.texts, films.tolist(), strict=True) if is_judged]
     drawn: dict[str, Figure | None] = {
         "loss": loss_figure(curves_csv) if curves_csv is not None and Path(curves_csv).is_file() else None,
         "threshold_curve": threshold_figure(labels, probabilities, scored.decision.threshold_global, known),
@@ -78,8 +81,8 @@ def _write_figures(
         "confusion": confusion_figure(labels, decided, genres, known),
         "reliability": reliability_figure(*known_pairs(known, labels, scored.uncalibrated, probabilities)),
         "taken_for": taken_for_figure(labels, decided, genres),
-        "f1_by_length": f1_by_length_figure(labels, decided, scored.predictions.texts),
-        "f1_by_genre_count": f1_by_genre_count_figure(labels, decided),
+        "f1_by_length": f1_by_length_figure(labels[films], decided[films], texts),
+        "f1_by_genre_count": f1_by_genre_count_figure(labels[films], decided[films]),
     }
     written = []
     for name in FIGURES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ class CurvesLogger(Logger):
         if not self.path.is_file():
             return
         content = read_bytes(self.path, "delete it to do without its curves")
-        lines = content.decode("utf-8", errors="replace").splitlines(keepends=True)
+        lines = list(io.StringIO(content.decode("utf-8", errors="replace"), newline=""))
         if lines and not lines[-1].endswith("\n"):
             lines.pop()  # a killed process may leave half a line, whose step may be half a number
         reader = csv.DictReader(lines)
