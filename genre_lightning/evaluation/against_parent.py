@@ -12,13 +12,12 @@ from rich import box
 from rich.table import Table
 
 from genre_lightning.config.decision import SHIPPED_POLICY
-from genre_lightning.data.kept_splits import read_if_there
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.console import console_of
 from genre_lightning.evaluation.predictions import Predictions, StoredPredictions
 from genre_lightning.evaluation.runs import Run
-from genre_lightning.files import json_value, read_json, write_json
+from genre_lightning.files import json_value, read_json, read_parquet, write_json
 from genre_lightning.metrics import judged
 from genre_lightning.runs import RunDirectory
 from genre_lightning.shapes import Shape, count, maybe_number, text
@@ -124,13 +123,28 @@ def named_as_in(run: Run, other: Run, stored: StoredPredictions) -> StoredPredic
     Raises:
         CheckpointError: Splits are damaged.
     """
-    kept, own = (read_if_there(RunDirectory(Path(one.directory)).splits) for one in (other, run))
-    if kept is None or own is None or not kept.numbered or own.numbered:
+    if not _is_numbered(other) or _is_numbered(run):
         return stored
-    name_of = dict(zip(own.digests, own.ids, strict=True))
-    digest_of = dict(zip(kept.ids, kept.digests, strict=True))
+    name_of = {digest: name for name, digest in _digests(run).items()}
+    digest_of = _digests(other)
     ids = [name_of.get(digest_of[str(name)], f"row {name}") for name in stored.predictions.ids.tolist()]
     return replace(stored, predictions=replace(stored.predictions, ids=np.array(ids, dtype=object)))
+
+
+def _is_numbered(run: Run) -> bool:
+    """Return whether the ids of a run's films are numbers of rows, as its file has none."""
+    path = _splits(run)
+    return path.is_file() and b"numbered" in (read_parquet(path, ["id"]).schema.metadata or {})
+
+
+def _splits(run: Run) -> Path:
+    return RunDirectory(Path(run.directory)).splits
+
+
+def _digests(run: Run) -> dict[str, bytes]:
+    """Return the digest of each film's text by the film's id."""
+    table = read_parquet(_splits(run), ["id", "text_digest"])
+    return dict(zip(table["id"].to_pylist(), table["text_digest"].to_pylist(), strict=True))
 
 
 def _samples(stored: StoredPredictions, seed: int, resamples: int) -> bootstrap.Samples:
