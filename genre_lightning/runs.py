@@ -229,6 +229,15 @@ class RunDirectory:
             raise damaged(self.config, error, "make the ensemble again in another --run_dir") from None
         return found
 
+    @property
+    def first_model(self) -> RunDirectory:
+        """The run itself; of an ensemble its first member, and of that likewise.
+
+        Raises:
+            CheckpointError: An ensemble is damaged, or a member is not there.
+        """
+        return self.members()[0][0].first_model if kind_of(self.settings()) == ENSEMBLE else self
+
     def _member(self, path: str) -> RunDirectory:
         beside = self.path.parent / Path(path).name
         for place in (Path(path), beside):

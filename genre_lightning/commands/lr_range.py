@@ -9,6 +9,7 @@ from genre_lightning.bounds import above, at_least
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.checked import parse_checked
 from genre_lightning.compat import import_lightning
+from genre_lightning.config.trainer import is_on_one_device
 from genre_lightning.config.words import default_run_dir
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_folder
@@ -39,7 +40,7 @@ def lr_range(arguments: Sequence[str]) -> int:
     if config.continue_from is not None:
         raise ConfigError("--continue_from: lr-range trains from the backbone: leave --continue_from out")
     trainer = config.trainer
-    if str(trainer.devices) not in ("auto", "1") or trainer.num_nodes != 1:
+    if not is_on_one_device(trainer):
         raise ConfigError(
             f"trainer.devices is {trainer.devices} and trainer.num_nodes {trainer.num_nodes}, and lr-range trains on "
             "one device: leave them out"

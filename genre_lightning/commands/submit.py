@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_lightning.bounds import at_least
+from genre_lightning.cache import key_of
 from genre_lightning.commands.arguments import CommandParser, within
 from genre_lightning.commands.batch_script import batch_script, planned_step, scripts_of
 from genre_lightning.commands.checked import parse_checked
@@ -51,8 +51,7 @@ def submit(arguments: Sequence[str]) -> int:
     setups = [_checked(task, step) for task in tasks]
     require_different([setup.run.path for setup, _ in setups])
     # named by their content: a job that waits keeps its configuration, whatever is submitted after it
-    files = [setup.run.batch / f"config-{hashlib.sha256(frozen.encode()).hexdigest()[:12]}.yaml"
-             for setup, frozen in setups]  # fmt: skip
+    files = [setup.run.batch / f"config-{key_of(frozen)}.yaml" for setup, frozen in setups]
     arguments_of = [
         ["--config", str(file), "--run_dir", str(setup.run.path), *_trust()]
         for file, (setup, _) in zip(files, setups, strict=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 
 class Unchanged:
-    """Marks an option that does not change what is trained, but where, how fast and what is shown or kept of it."""
+    """Marks an option of where or how fast a training runs, or of what it shows or keeps; not of what is trained."""
 
 
 UNCHANGED = Unchanged()

@@ -7,6 +7,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from genre_lightning.config.sweep import sweep_run_id
+from genre_lightning.config.trainer import is_on_one_device
 from genre_lightning.errors import ConfigError
 from genre_lightning.runs import RunDirectory
 
@@ -37,7 +38,7 @@ def check_rounds(config: Namespace) -> None:
         )
     if sweep_run_id() is not None:
         raise ConfigError(f"{option}, and each start of a sweep is one run: leave it out")
-    if str(config.trainer.devices) not in ("auto", "1") or config.trainer.num_nodes != 1:
+    if not is_on_one_device(config.trainer):
         raise ConfigError(
             f"{option}, and trainer.devices is {config.trainer.devices}: rounds are trained on one device; leave "
             "trainer.devices out, or train each round by its own command, with --continue_from the round before it"

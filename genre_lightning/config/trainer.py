@@ -180,6 +180,11 @@ def listed_devices(devices: Any) -> list[str] | None:
     return [str(number) for number in devices] if isinstance(devices, list | tuple) else None
 
 
+def is_on_one_device(trainer: Any) -> bool:
+    """Return whether the trainer's options leave a training on one device of this machine."""
+    return str(trainer.devices) in ("auto", "1") and trainer.num_nodes == 1
+
+
 def devices_problems(devices: Any) -> list[str]:
     """List what is wrong with `trainer.devices` on any machine."""
     fix = 'give a number from 1, -1 for all, or a list of device numbers such as "0,1"'

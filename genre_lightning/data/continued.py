@@ -201,13 +201,15 @@ def continued_sides(
         file: Names of the movies files.
     """
     own = KeptSplits.of_parts(ids, digests, parts, file)
-    mine, names = set(own.ids), old.sides.ids
-    rest = [place for place, name in enumerate(names) if name not in mine]
+    names: Sequence[str] = old.sides.ids
     if old.sides.numbered:
         # a number is the id of no film: the text tells which films are used, and another name keeps ids distinct
         texts = set(own.digests)
         rest = [place for place, digest in enumerate(old.sides.digests) if digest not in texts]
         names = [f"row {name} of {old.sides.file}" for name in names]
+    else:
+        mine = set(own.ids)
+        rest = [place for place, name in enumerate(names) if name not in mine]
     generation = old.sides.generation + 1
     return KeptSplits(
         [*own.ids, *(names[place] for place in rest)],

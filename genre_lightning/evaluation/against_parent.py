@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import pyarrow as pa
 from rich import box
 from rich.table import Table
 
@@ -123,28 +124,24 @@ def named_as_in(run: Run, other: Run, stored: StoredPredictions) -> StoredPredic
     Raises:
         CheckpointError: Splits are damaged.
     """
-    if not _is_numbered(other) or _is_numbered(run):
+    films, own = _kept_films(other), _kept_films(run)
+    if films is None or own is None or not _is_numbered(films) or _is_numbered(own):
         return stored
-    name_of = {digest: name for name, digest in _digests(run).items()}
-    digest_of = _digests(other)
+    name_of = dict(zip(own["text_digest"].to_pylist(), own["id"].to_pylist(), strict=True))
+    digest_of = dict(zip(films["id"].to_pylist(), films["text_digest"].to_pylist(), strict=True))
     ids = [name_of.get(digest_of[str(name)], f"row {name}") for name in stored.predictions.ids.tolist()]
     return replace(stored, predictions=replace(stored.predictions, ids=np.array(ids, dtype=object)))
 
 
-def _is_numbered(run: Run) -> bool:
-    """Return whether the ids of a run's films are numbers of rows, as its file has none."""
-    path = _splits(run)
-    return path.is_file() and b"numbered" in (read_parquet(path, ["id"]).schema.metadata or {})
+def _kept_films(run: Run) -> pa.Table | None:
+    """Read the ids of a run's films and the digests of their texts; None for a run of a version that kept none."""
+    path = RunDirectory(Path(run.directory)).splits
+    return read_parquet(path, ["id", "text_digest"]) if path.is_file() else None
 
 
-def _splits(run: Run) -> Path:
-    return RunDirectory(Path(run.directory)).splits
-
-
-def _digests(run: Run) -> dict[str, bytes]:
-    """Return the digest of each film's text by the film's id."""
-    table = read_parquet(_splits(run), ["id", "text_digest"])
-    return dict(zip(table["id"].to_pylist(), table["text_digest"].to_pylist(), strict=True))
+def _is_numbered(films: pa.Table) -> bool:
+    """Return whether the ids are numbers of rows, as the file has none."""
+    return b"numbered" in (films.schema.metadata or {})
 
 
 def _samples(stored: StoredPredictions, seed: int, resamples: int) -> bootstrap.Samples:

@@ -14,16 +14,13 @@ from torch import Tensor
 from genre_lightning.config.features import Feature
 from genre_lightning.data.cells import PLACEHOLDER_GENRES
 from genre_lightning.data.features.encode import FIRST, LARGEST, UNKNOWN
-from genre_lightning.data.features.read import MAX_TAGS
+from genre_lightning.data.features.read import MAX_TAGS, SEPARATORS
 from genre_lightning.errors import ConfigError
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.export.source import calibrated_head
 from genre_lightning.models.layers.fusion import FusionHead
 from genre_lightning.runs import RunDirectory
 from genre_lightning.types import INPUT, FittedInput
-
-_SEPARATORS = ("|", ";", ",")
-"""Between tags, as `data.features.read` tries them."""
 
 _LIST = (
     "A text in brackets is a list in JSON or Python; of an object in it, such as {'id': 18, 'name': 'Drama'}, its "
@@ -150,7 +147,7 @@ def _described(one: FittedInput, feature: Feature) -> dict[str, Any]:
     if one.is_named:
         numbers = {name: number for number, name in enumerate(one.values, start=FIRST)}
         is_tags = one.kind == "tags"
-        separators = {"separators": [feature.separator] if feature.separator else list(_SEPARATORS)} if is_tags else {}
+        separators = {"separators": [feature.separator] if feature.separator else list(SEPARATORS)} if is_tags else {}
         shape = ["films", "names" if is_tags else 1]
         return {**common, "dtype": "int64", "shape": shape, "none": 0, "unknown": UNKNOWN, **separators,
                 "values": numbers}  # fmt: skip

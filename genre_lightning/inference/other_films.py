@@ -181,10 +181,7 @@ def other_films(
 
 def rules_of(run: RunDirectory) -> LabelRules:
     """Return which labels a run takes as known; of an ensemble, its first member's."""
-    settings = run.settings()
-    while kind_of(settings) == ENSEMBLE:
-        settings = run.members()[0][0].settings()
-    return LabelRules.of_settings(settings.get("data") or {})
+    return LabelRules.of_settings(run.first_model.settings().get("data") or {})
 
 
 def sides_of(run: RunDirectory) -> list[KeptSplits]:

@@ -142,7 +142,7 @@ def _open(path: Path, device: str | None, precision: str | None, opened: list[Pa
 
 
 def checked_settings(run: RunDirectory) -> dict[str, Any]:
-    """Return a run's configuration, looked through before anything is made of it.
+    """Return a run's configuration, checked before any object is made from it.
 
     Raises:
         CheckpointError: It is not the configuration of a run.

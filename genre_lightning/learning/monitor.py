@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -52,14 +53,8 @@ def labels_in_file(file: FilmFile, cache_dir: Path) -> dict[bytes, frozenset[str
     Raises:
         DataError: The file cannot be read.
     """
-    films = file.films
-    source = FilmSource(films.path, films.columns, TextTemplate("{overview}"), encoding=films.encoding)
-    try:
-        next(source_rows(source), None)
-        table = load_films(source, cache_dir)
-    except DataError:  # no such column, or no film has genres yet; what else is wrong has been found before
-        return {}
-    return _labels_of(table)
+    table = _labelled_films(_source_of(file), cache_dir)
+    return {} if table is None else dict(zip(_digests_of(table), map(frozenset, table.genres()), strict=True))
 
 
 def known_labels_in_file(
@@ -76,26 +71,35 @@ def known_labels_in_file(
     Returns:
         `Labels` and `KnownGenres`.
     """
-    films, rules = file.films, rules_of(run)
-    source = FilmSource(films.path, films.columns, TextTemplate("{overview}"), encoding=films.encoding, join=films.join)
+    rules = rules_of(run)
+    table = _labelled_films(rules.reading(replace(_source_of(file), join=file.films.join)), cache_dir)
+    if table is None:
+        return {}, {}
+    digests, found = _digests_of(table), [frozenset(names) for names in table.genres()]
+    labels = np.array([[name in names for name in genres] for names in found], dtype=bool).reshape(-1, len(genres))
+    known = known_of_other_films(rules, table, np.arange(len(table)), labels, genres, file.films.path.name)
+    said = dict(zip(digests, found, strict=True))
+    if known is None:
+        return said, {}
+    names = np.array(genres, dtype=object)
+    return said, {digest: frozenset(names[row]) for digest, row in zip(digests, known, strict=True)}
+
+
+def _source_of(file: FilmFile) -> FilmSource:
+    films = file.films
+    return FilmSource(films.path, films.columns, TextTemplate("{overview}"), encoding=films.encoding)
+
+
+def _labelled_films(source: FilmSource, cache_dir: Path) -> FilmTable | None:
     try:
         next(source_rows(source), None)
-        table = load_films(rules.reading(source), cache_dir)
-    except DataError:
-        return {}, {}
-    found = _labels_of(table)
-    labels = np.array([np.isin(genres, names) for names in table.genres()], dtype=bool).reshape(-1, len(genres))
-    known = known_of_other_films(rules, table, np.arange(len(table)), labels, genres, films.path.name)
-    if known is None:
-        return found, {}
-    names = np.array(genres, dtype=object)
-    digests = as_bytes(text_digests(table.strings("overview")))
-    return found, {digest: frozenset(names[row]) for digest, row in zip(digests, known, strict=True)}
+        return load_films(source, cache_dir)
+    except DataError:  # no such column, or no film has genres yet; what else is wrong has been found before
+        return None
 
 
-def _labels_of(table: FilmTable) -> dict[bytes, frozenset[str]]:
-    digests = as_bytes(text_digests(table.strings("overview")))
-    return {digest: frozenset(genres) for digest, genres in zip(digests, table.genres(), strict=True)}
+def _digests_of(table: FilmTable) -> list[bytes]:
+    return as_bytes(text_digests(table.strings("overview")))
 
 
 def labels_in_feedback(database: Path) -> dict[bytes, frozenset[str]]:

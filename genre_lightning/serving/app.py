@@ -102,9 +102,10 @@ def _add_tagging(app: FastAPI, service: Service) -> None:
     @app.post("/v1/feedback", summary="Store which genres a film has")
     async def feedback(body: FeedbackBody, request: Request) -> dict[str, Any]:
         """Store the correction beside what the run predicts; a repeated one is stored once."""
-        request.state.texts = service.check_films([body])
+        [text] = service.check_films([body])
+        request.state.texts = [text]
         token = request.state.token
-        return await service.store(body, token.user if token else None)
+        return await service.store(body, text, token.user if token else None)
 
 
 def _add_run(app: FastAPI, service: Service) -> None:

@@ -16,7 +16,7 @@ from genre_lightning.explain.explainer import Explainer, check_explainable
 from genre_lightning.files import json_value
 from genre_lightning.inference.tagger import TaggedText, Tagger, Text
 from genre_lightning.learning.film_file import FilmFile
-from genre_lightning.runs import ENSEMBLE, kind_of, open_run
+from genre_lightning.runs import kind_of, open_run
 from genre_lightning.serving.examples import example_films
 
 _EXPLAINED_GENRES = 5
@@ -57,10 +57,7 @@ class ServedRun:
         Raises:
             DataError: It is not there, or lacks a column.
         """
-        run = self.run
-        while kind_of(run.settings()) == ENSEMBLE:
-            run = run.members()[0][0]
-        data = run.settings().get("data") or {}
+        data = self.run.first_model.settings().get("data") or {}
         if not data.get("csv"):
             return None
         return FilmFile.of(Path(data["csv"]), self.tagger.scorer, {}, str(data.get("encoding") or "utf-8"))

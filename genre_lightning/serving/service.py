@@ -180,11 +180,12 @@ class Service:
                 return [Problem(503, "out-of-memory", detail, {"Retry-After": str(_RETRY_SECONDS)})] * len(texts)
             raise
 
-    async def store(self, body: FeedbackBody, user: str | None) -> dict[str, Any]:
+    async def store(self, body: FeedbackBody, text: Text, user: str | None) -> dict[str, Any]:
         """Store a correction beside what the run predicts.
 
         Args:
             body: The correction.
+            text: Of its film; see `check_films`.
             user: Name that the token has; None takes that of the body.
 
         Raises:
@@ -193,7 +194,6 @@ class Service:
         name = user or (body.user or "").strip()
         if not name:
             raise Problem(422, "no-user", "the correction has no user: give your name as user")
-        [text] = self.check_films([body])
         try:
             genres = read_names(body.genres, self.served.genres)
         except UnknownGenreError as error:

@@ -46,7 +46,7 @@ def work(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the run is loaded: no traceback
     quiet_libraries()
-    # without a supervisor there is no one to serve for
+    # the supervisor is gone: its worker ends too
     with suppress(BrokenPipeError):
         served = _loaded(options, run, number, pipe)
         if served:

@@ -111,7 +111,7 @@ def check_labeller(setup: Setup, data: PreparedData) -> None:
     """Refuse another run than the parent that gave pseudo-labels and has seen this run's validation or test films.
 
     Raises:
-        ConfigError: It was trained on some of them.
+        ConfigError: It was trained on such films.
     """
     options = getattr(setup.config, "self_training", None)
     if options is None or options.teacher is None or not setup.data.options.unlabelled_files:

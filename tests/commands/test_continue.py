@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from csv_files import written
 from made_runs import without_page as _without_page
 from power_cuts import power_cut
 from sklearn.metrics import f1_score
@@ -48,14 +49,6 @@ def pictureless():
         yield
 
 
-def write(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Older films of five genres, and newer ones that are labelled for a sixth too; one old film is in both."""
@@ -70,7 +63,7 @@ def files(tmp_path_factory):
     without = [{**row, "genres": [name for name in row["genres"] if name != NEW_GENRE]} for row in old]
     kept = [{**row, "genres": "|".join(row["genres"])} for row in without if row["genres"]]
     newer = [{**row, "genres": "|".join(row["genres"])} for row in new]
-    return write(place / "old.csv", kept), write(place / "new.csv", [*newer, kept[0]])
+    return written(place / "old.csv", kept), written(place / "new.csv", [*newer, kept[0]])
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +201,7 @@ def test_a_new_genre_floods_texts_without_a_mask_and_not_with_it(files, parent, 
         labelled = [
             {**row, "genres": NEW_GENRE if NEW_GENRE in row["genres"] else "", "looked_for": looked_for} for row in rows
         ]
-        extra = write(tmp_path / f"{name}.csv", labelled)
+        extra = written(tmp_path / f"{name}.csv", labelled)
         words = ["--data.known_genres=looked_for", f"--data.csv={with_column(files[0], tmp_path)}"]
         options = ["--continue.replay=0.1", "--model.lr=3e-3", "--trainer.max_epochs=6", "--model.pos_weight=none"]
         assert continue_from(parent, extra, tmp_path / name, *words, *options) == 0
@@ -219,7 +212,7 @@ def test_a_new_genre_floods_texts_without_a_mask_and_not_with_it(files, parent, 
 
 def with_column(file, folder):
     with file.open(newline="", encoding="utf-8") as content:
-        return write(folder / "old.csv", [{**row, "looked_for": ""} for row in csv.DictReader(content)])
+        return written(folder / "old.csv", [{**row, "looked_for": ""} for row in csv.DictReader(content)])
 
 
 def test_the_run_is_compared_with_its_parent_on_the_old_test_films(files, parent, child, capsys):
@@ -341,7 +334,7 @@ def test_a_parent_that_cannot_be_used_is_refused(files, parent, tmp_path, capsys
 def test_a_genre_that_disappears_needs_a_flag(files, parent, tmp_path, capsys):
     with files[0].open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if "Romance" not in row["genres"]]
-    fewer = write(tmp_path / "fewer.csv", rows)
+    fewer = written(tmp_path / "fewer.csv", rows)
     words = [f"--data.csv={fewer}"]  # the older file is the same, so that the parent's is left out
     assert continue_from(parent, fewer, tmp_path / "new", *words) == 2
     assert "has Romance, which" in capsys.readouterr().err
@@ -437,7 +430,7 @@ def self_trained(files, parent, tmp_path_factory):
     for number, side in enumerate(("test", "train")):
         name = next(name for name, its in sides(parent).items() if its == side)
         rows.append({**old[name], "id": 900_000 + number, "genres": ""})
-    unlabelled = write(place / "unlabelled.csv", rows)
+    unlabelled = written(place / "unlabelled.csv", rows)
     words = [f"--data.unlabelled={unlabelled}", *SURE]
     assert continue_from(parent, files[0], place / "run", *words) == 0
     return place / "run"
@@ -607,7 +600,7 @@ def test_films_of_the_main_file_without_genres_are_found(files, tmp_path):
     with files[0].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     rows[0]["genres"] = rows[5]["genres"] = ""
-    options = DataOptions(csv=write(tmp_path / "films.csv", rows), cache_dir=tmp_path / "cache")
+    options = DataOptions(csv=written(tmp_path / "films.csv", rows), cache_dir=tmp_path / "cache")
     films, without = without_genres(options, read_files(options))
     assert films.ids[without].tolist() == [int(rows[0]["id"]), int(rows[5]["id"])]
 
@@ -617,7 +610,7 @@ def test_a_filled_in_queue_is_joined_with_stored_feedback(parent, tmp_path):
     with FeedbackStore(tmp_path / "feedback.db", write=True) as store:
         store.add([Feedback(text, genres, "anna", "2026-01-01T00:00:00Z", "tag")], KEPT)
     row = {"id": 1, "title": "One", "text": text, "suggested": KEPT[1], "genres": KEPT[1], "user": "ben"}
-    queue = write(tmp_path / "queue.csv", [row, {**row, "id": 2, "text": "Another.", "genres": "ok", "user": ""},
+    queue = written(tmp_path / "queue.csv", [row, {**row, "id": 2, "text": "Another.", "genres": "ok", "user": ""},
                                            {**row, "id": 3, "text": "Not yet.", "genres": ""}])  # fmt: skip
     found, added = joined_labels(queue, tmp_path / "feedback.db", RunDirectory(parent), ContinueOptions())
     assert {one.text: one.genres for one in found} == {text: (KEPT[1],), "Another.": (KEPT[1],)}
@@ -633,17 +626,17 @@ def test_labels_without_a_user_need_a_login_name(parent, tmp_path, monkeypatch):
 
     monkeypatch.setattr("getpass.getuser", getuser)
     rows = [{"text": "A wizard opens an inn.", "genres": "Drama", "user": "anna"}]
-    named = write(tmp_path / "named.csv", rows)
+    named = written(tmp_path / "named.csv", rows)
     found, _ = joined_labels(named, None, RunDirectory(parent), ContinueOptions())
     assert [one.genres for one in found] == [("Drama",)]
-    bare = write(tmp_path / "bare.csv", [{**rows[0], "user": ""}])
+    bare = written(tmp_path / "bare.csv", [{**rows[0], "user": ""}])
     with pytest.raises(ConfigError, match=r"no login name: add a column user to .*bare\.csv"):
         joined_labels(bare, None, RunDirectory(parent), ContinueOptions())
 
 
 def test_labels_reach_the_training(files, parent, tmp_path, capsys):
     row = {"id": 1, "title": "One", "text": "A man and a woman.", "genres": KEPT[1], "user": "ben"}
-    queue = write(tmp_path / "queue.csv", [row])
+    queue = written(tmp_path / "queue.csv", [row])
     words = ["--trainer.max_epochs=1", f"--labels={queue}"]
     assert continue_from(parent, files[0], tmp_path / "run", *words) == 0
     assert "1 opinions, 0 conflicts" in capsys.readouterr().err

@@ -1,11 +1,11 @@
 """The splits belong to the run: no flag and no file moves a film, and a start that is refused changes nothing."""
 
-import csv
 import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from csv_files import rows_of, written
 from made_runs import everything_under, trained_baseline, without_page
 from small_run import SMALL
 
@@ -54,19 +54,6 @@ def refused(capfd, arguments, *words):
     assert line.startswith("genre-lightning: "), err
     for word in words:
         assert word in line
-
-
-def rows_of(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def written(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def test_the_sides_are_kept_by_id_and_text(trained, sample):

@@ -1,6 +1,5 @@
 """`evaluate`: all films of another labelled file, none of them trained on, in a folder of their own."""
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from csv_files import rows_of, written
 from made_runs import everything_under, refused, trained_baseline, without_page
 from sklearn.metrics import f1_score
 from small_run import SMALL
@@ -35,19 +35,6 @@ def sample(trained):
 def nb(trained, tmp_path, monkeypatch):
     without_page(monkeypatch)
     return shutil.copytree(trained, tmp_path / "nb")
-
-
-def rows_of(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def written(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def evaluated(run, file, *more):

@@ -1,11 +1,11 @@
 """Labels that are not known, of other files than a run's own: `evaluate RUN --data.csv FILE` and `monitor`."""
 
-import csv
 import json
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from csv_files import rows_of, written
 from made_runs import without_page
 
 from genre_lightning.__main__ import main
@@ -18,17 +18,8 @@ HIDDEN = ("Drama", "Comedy")
 """Genres of which the second half of the films is not labelled."""
 
 
-def rows_of(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if len(row["overview"] or "") > 40 and row["id"].isdecimal()]
-
-
-def written(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+def usable_rows(path):
+    return [row for row in rows_of(path) if len(row["overview"] or "") > 40 and row["id"].isdecimal()]
 
 
 def half_labelled(rows):
@@ -58,7 +49,9 @@ def names_in(rows):
 def made(tmp_path_factory):
     """A file of films, another one, and both half labelled."""
     place = tmp_path_factory.mktemp("unknown")
-    own, other = (rows_of(write_sample(place / f"{n}.csv", films=240, seed=seed)) for n, seed in (("a", 3), ("b", 9)))
+    own, other = (
+        usable_rows(write_sample(place / f"{n}.csv", films=240, seed=seed)) for n, seed in (("a", 3), ("b", 9))
+    )
     return written(place / "own.csv", half_labelled(own)), written(place / "other.csv", half_labelled(other))
 
 
@@ -95,7 +88,7 @@ def test_evaluate_applies_the_rules_of_the_run(made, tmp_path, monkeypatch, capf
     without_page(monkeypatch)
     assert main(["evaluate", str(run), f"--data.csv={other}"]) == 0
     assert "are not known" in capfd.readouterr().out
-    rows = {int(row["id"]): row for row in rows_of(other)}
+    rows = {int(row["id"]): row for row in usable_rows(other)}
     known = known_of(run)
     assert len(known) > 100
     for film, labels in known.items():
@@ -115,7 +108,7 @@ def test_evaluate_applies_the_rules_of_the_run(made, tmp_path, monkeypatch, capf
 def test_a_column_that_the_file_lacks_is_empty(made, tmp_path, monkeypatch):
     own, other = made
     without_page(monkeypatch)
-    bare = [{n: row[n] for n in ("id", "title", "overview", "genres")} for row in rows_of(other)]
+    bare = [{n: row[n] for n in ("id", "title", "overview", "genres")} for row in usable_rows(other)]
     file = written(tmp_path / "bare.csv", bare)
     runs = [trained(own, tmp_path / f"run{n}", *rule) for n, rule in enumerate(RULES)]
     for run in runs:
@@ -149,7 +142,7 @@ def test_genres_of_a_later_run_are_unknown_for_films_of_earlier_ones(made, tmp_p
     chain.write(run / "splits.parquet")
     assert main(["evaluate", str(run), f"--data.csv={own}", "--name=other"]) == 0
     births = dict(zip(map(int, kept.ids), born, strict=True))
-    labels = {int(row["id"]): row["genres"].split("|") for row in rows_of(own)}
+    labels = {int(row["id"]): row["genres"].split("|") for row in usable_rows(own)}
     found = known_of(run)
     assert {film: row["Drama"] for film, row in found.items()} == {
         film: births[film] == 1 or "Drama" in labels[film] for film in found
@@ -164,7 +157,7 @@ def test_monitor_applies_the_rules_of_the_run(made, tmp_path, capfd):
     for place in (blind, run):
         main(["monitor", str(place), f"--data.csv={other}", "--json"])
         found[place] = json.loads(capfd.readouterr().out)
-    table = rows_of(other)
+    table = usable_rows(other)
     full = [row["genres"].split("|") for row in table if not row["looked_for"]]
     drama = next(check for check in found[run]["calibration"] if check["name"] == "Drama")
     films = [row for row in table if row["genres"] or row["looked_for"]]

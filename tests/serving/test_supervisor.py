@@ -57,6 +57,11 @@ class Service(Supervisor):
         self.started.append(played)
         return played.worker
 
+    def begin_reload(self, asked):
+        """A worker asks for a reload, which begins."""
+        asked.pipe.send(("reload",))
+        self._step()
+
     def become_ready(self, checkpoint, most=99):
         """The workers that were started say that they are ready, one after the other."""
         place = 0
@@ -101,9 +106,7 @@ def test_a_reload_replaces_all_and_answers_who_asked(place):
     service = place.service
     asked = service.started[0]
     place.move("b")
-    asked.pipe.send(("reload",))
-    service._step()
-    service._step()
+    service.begin_reload(asked)
     service.become_ready("new", most=2)
     assert service.serving() == ["new", "new", "old"]
     assert asked.messages() == []  # it ends after its answer
@@ -119,12 +122,9 @@ def test_a_reload_during_a_reload_follows_it(place):
     service = place.service
     first, second = service.started[0], service.started[2]
     place.move("b")
-    first.pipe.send(("reload",))
-    service._step()
-    service._step()
+    service.begin_reload(first)
     place.move("c")
-    second.pipe.send(("reload",))
-    service._step()
+    service.begin_reload(second)
     service.become_ready("b", most=3)
     assert first.messages() == [("reloaded", None, "b"), ("drain",)]
     assert second.messages() == []
@@ -139,9 +139,7 @@ def test_a_reload_that_fails_half_way_goes_back(place):
     service = place.service
     asked = service.started[1]
     place.move("b")
-    asked.pipe.send(("reload",))
-    service._step()
-    service._step()
+    service.begin_reload(asked)
     service.become_ready("new", most=1)
     service.fail("no checkpoint")
     assert asked.messages() == []
@@ -157,8 +155,7 @@ def test_a_way_back_that_fails_says_who_serves_what(place):
     service = place.service
     asked = service.started[2]
     place.move("b")
-    asked.pipe.send(("reload",))
-    service._step()
+    service.begin_reload(asked)
     service.become_ready("new", most=1)
     service.fail("no checkpoint")
     service.fail("nor this")

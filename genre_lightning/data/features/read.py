@@ -27,7 +27,8 @@ _LONGEST_NAME = 200
 _LARGEST = 3.4e38
 """Of numbers, which models take in 32 bits."""
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
-_SEPARATORS = ("|", ";", ",")
+SEPARATORS = ("|", ";", ",")
+"""Between tags, as they are tried."""
 _DATE = re.compile(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?(?:[T ].*)?")
 
 Value = list[str] | str | float | list[float] | None
@@ -61,7 +62,7 @@ def _tags(feature: Feature, cell: Any) -> Value:
     if isinstance(cell, str) and not looks_like_list(cell):
         if len(cell) > MAX_CELL_CHARACTERS:
             raise MalformedCellError(f"a cell of {len(cell)} characters")
-        mark = feature.separator or next((mark for mark in _SEPARATORS if mark in cell), ",")
+        mark = feature.separator or next((mark for mark in SEPARATORS if mark in cell), ",")
         names = split_names(cell, mark)
     else:
         names = parse_genres(cell, numbers=True)

@@ -101,7 +101,7 @@ def text_attention(
 
     With `ends`, in half precision, the flash kernel takes the row as it is. Else, for which `why_not_flash` has the
     reason, texts are brought side by side for the
-    attention alone, padded to the longest of them: its matmuls are few beside those of the linear layers, which see
+    attention alone, padded to the longest text: its matmuls are few beside those of the linear layers, which see
     hardly any padding. With `groups` it takes group after group of like length.
 
     Args:

@@ -39,7 +39,7 @@ class Throughput(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         device = trainer.strategy.root_device
         if device.type == "cuda":
-            peak = dense_peak(torch.cuda.get_device_name(device), _product_precision(pl_module))
+            peak = dense_peak(torch.cuda.get_device_name(device), _matmul_precision(pl_module))
             self._peak = peak * trainer.world_size if peak else None
         self._since = None
 
@@ -83,7 +83,7 @@ class Throughput(Callback):
         pl_module.log_dict(shown, logger=False)
 
 
-def _product_precision(model: LightningModule) -> Precision:
+def _matmul_precision(model: LightningModule) -> Precision:
     """Return what the matmuls of a model are computed in: half precision's own, or single."""
     assert isinstance(model, GenreClassifier)
     name = model.precision
