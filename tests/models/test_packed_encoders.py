@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from genre_lightning.data.collate import Padding, pack_rows, pad_rows
 from genre_lightning.models.distilbert import DistilBertClassifier
-from genre_lightning.models.layers import packing
+from genre_lightning.models.layers import cpu_attention, packing
 from genre_lightning.models.layers.cpu_attention import attention_in_groups, group_texts
 from genre_lightning.models.layers.cpu_dropout import Dropout, keep_mask, keep_scale, masked
 
@@ -142,7 +142,7 @@ def test_gradient_of_attention_with_dropout(causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_in_bfloat16_is_that_in_float32_but_for_its_rounding(causal):
-    """Without dropout, only training in bfloat16 takes its own matmuls."""
+    """Without dropout, only training in bfloat16 takes matmuls that have a backward pass of their own."""
     groups = group_texts(LENGTHS, 2, causal=causal)
     made = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -154,6 +154,21 @@ def test_attention_in_bfloat16_is_that_in_float32_but_for_its_rounding(causal):
     assert "_GroupAttention" in one.grad_fn.next_functions[0][0].name()
     for exact, rounded in zip(*made, strict=True):
         assert_close(rounded, exact, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("block_scores", [1, 300, 10**6])  # blocks of one head of a text, of several, and of a group
+@pytest.mark.parametrize("causal", [False, True])
+def test_inference_in_bfloat16_is_that_in_float32_but_for_its_rounding(causal, block_scores, monkeypatch):
+    monkeypatch.setattr(cpu_attention, "_BLOCK_SCORES", block_scores)
+    torch.manual_seed(7)
+    rounded = [x.detach().bfloat16() for x in states(3)]
+    groups = group_texts(LENGTHS, 2, causal=causal)
+    exact, got = (
+        attention_in_groups(*(x.to(dtype) for x in rounded), groups, dropout=0.0, scaling=0.5).float()
+        for dtype in (torch.float64, torch.bfloat16)
+    )
+    assert not torch.equal(got, exact)
+    assert_close(got, exact, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

@@ -19,6 +19,9 @@ _SHORTEST = 0.8
 _ROUNDED_TO = 8
 """Groups are padded to multiples of it: oneDNN compiles its kernels for each shape, so few shapes pay."""
 
+_BLOCK_SCORES = 2**19
+"""Scores that inference in bfloat16 computes at once: in bfloat16 and float32 they take 3 MiB of cache."""
+
 
 class TextGroups:
     """Where the states of packed texts stand when neighbours of like length are brought side by side.
@@ -42,24 +45,33 @@ class TextGroups:
         self.rows = rows
         self.masks = masks
         self.causal = causal
-        self._real = torch.cat([self._for_all(mask, 1) for mask in masks])
+        self._real = torch.cat([self._for_heads(mask).flatten() for mask in masks])
         (real,) = self._real.nonzero(as_tuple=True)
         self.places = torch.empty_like(real)
         self.places[rows[real]] = real
-        self._padding: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        self._padding: dict[torch.dtype, tuple[Tensor, list[Tensor]]] = {}
 
-    def _for_all(self, mask: Tensor, places: int) -> Tensor:
-        """Return a mask repeated for every head and place of a text, flat."""
+    def _for_heads(self, mask: Tensor) -> Tensor:
+        """Return a mask repeated for every head of a text: (texts x heads, 1, places)."""
         (_, heads, _) = self.shapes[0]
-        return mask.expand(-1, heads, places, -1).reshape(-1)
+        return mask.expand(-1, heads, -1, -1).flatten(0, 1)
 
-    def padding(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return what all layers use: (states after, 1), 0 for padding, else 1; (weights,), -inf for unseen, else 0."""
+    def padding(self, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+        """Return what all layers use.
+
+        Returns:
+            (states after, 1): 0 for padding, else 1; and for each group what is added to its scores, -inf for places
+            that a token does not see, else 0, (texts x heads, 1 or places, places). Padding comes last, so that tokens
+            of a causal model do not see it anyway.
+        """
         if dtype not in self._padding:
-            seen = (mask & _past(mask.shape[-1]) if self.causal else mask for mask in self.masks)
-            biases = [torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf) for mask in seen]
-            bias = torch.cat([self._for_all(bias, bias.shape[-1]) for bias in biases])
-            self._padding[dtype] = (self._real.to(dtype)[:, None], bias)
+            biases = []
+            for mask in self.masks:
+                rows = self._for_heads(mask)
+                seen = _past(mask.shape[-1])[None] if self.causal else rows
+                bias = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -math.inf)
+                biases.append(bias.expand(len(rows), -1, -1))
+            self._padding[dtype] = (self._real.to(dtype)[:, None], biases)
         return self._padding[dtype]
 
     def back(self, after: Tensor, states: int) -> Tensor:
@@ -129,14 +141,7 @@ def group_texts(lengths: Sequence[int], heads: int, *, causal: bool = False) -> 
 
 
 def attention_in_groups(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    groups: TextGroups,
-    *,
-    dropout: float,
-    scaling: float,
-    training: bool = True,
+    query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, *, dropout: float, scaling: float
 ) -> Tensor:
     """Return softmax(query keyᵀ · scaling) value within each text.
 
@@ -147,7 +152,6 @@ def attention_in_groups(
         groups: Groups of the texts.
         dropout: Dropout of the attention weights.
         scaling: Factor of the scores.
-        training: Whether there will be a backward pass.
 
     Returns:
         As `query`.
@@ -156,24 +160,58 @@ def attention_in_groups(
         if shared := query.shape[1] // key.shape[1] - 1:  # repeating by one would copy
             key, value = (x.repeat_interleave(shared + 1, dim=1) for x in (key, value))
         states = [x.reshape(-1, x.shape[-1]) for x in (query, key, value)]
+        in_bfloat16 = query.dtype == torch.bfloat16
         # torch has no kernel with dropout for the CPU, and its detour takes a third of the step; its backward pass in
         # bfloat16 takes twice that in float32, and five times that of the matmuls
-        if dropout or (training and query.dtype == torch.bfloat16):
+        if dropout or (in_bfloat16 and torch.is_grad_enabled() and any(x.requires_grad for x in states)):
             return _GroupAttention.apply(*states, groups, dropout, scaling).view_as(query)
-        parts = zip(*(groups.split(x.index_select(0, groups.rows)) for x in states), groups.masks, strict=True)
-        found = []
-        for *of_group, mask in parts:
-            q, k, v = (x.view(len(mask), -1, *x.shape[1:]) for x in of_group)
-            # padding comes last: tokens of a causal model do not see it
-            mask = None if groups.causal else mask
-            mixed = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=groups.causal, scale=scaling
-            )
-            found.append(mixed.flatten(0, 2))
+        of_groups = [groups.split(x.index_select(0, groups.rows)) for x in states]
+        if in_bfloat16:
+            parts = zip(*of_groups, groups.padding(query.dtype)[1], strict=True)
+            found = [_in_blocks(q, k, v, bias, scaling).flatten(0, 1) for q, k, v, bias in parts]
+        else:
+            parts = zip(*of_groups, groups.masks, strict=True)
+            found = [_by_torch(q, k, v, mask, groups.causal, scaling).flatten(0, 2) for q, k, v, mask in parts]
         before = torch.cat(found).index_select(0, groups.places)
         if tail := len(states[0]) - len(before):
             before = functional.pad(before, (0, 0, 0, tail))
         return before.view_as(query)
+
+
+def _by_torch(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, causal: bool, scaling: float) -> Tensor:
+    """Return the attention of a group, (texts, heads, places, width of a head), by torch's function for it."""
+    q, k, v = (x.view(len(mask), -1, *x.shape[1:]) for x in (query, key, value))
+    of_padding = None if causal else mask
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=of_padding, is_causal=causal, scale=scaling)
+
+
+def _in_blocks(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float) -> Tensor:
+    """Return the attention of a group without gradients, its scores in blocks that stay in the cache.
+
+    In bfloat16 torch's kernel takes up to twice as long on CPUs that multiply in this type, and its softmax of
+    bfloat16 several times that of float32.
+
+    Args:
+        query: (texts x heads, places, width of a head).
+        key: As `query`.
+        value: As `query`.
+        bias: What is added to the scores, see `TextGroups.padding`.
+        scaling: Factor of the scores.
+
+    Returns:
+        As `query`.
+    """
+    count, places, _ = query.shape
+    block = min(count, max(1, _BLOCK_SCORES // places**2))
+    scores, weights = query.new_empty(block, places, places), torch.empty(block, places, places)
+    query, key, mixed = query * scaling, key.transpose(1, 2), torch.empty_like(value)
+    for start in range(0, count, block):
+        rows = slice(start, start + block)
+        score, weight = (x[: len(query[rows])] for x in (scores, weights))
+        torch.baddbmm(bias[rows], query[rows], key[rows], out=score)
+        torch.softmax(score, -1, dtype=torch.float32, out=weight)
+        torch.bmm(score.copy_(weight), value[rows], out=mixed[rows])
+    return mixed
 
 
 class _GroupAttention(torch.autograd.Function):
@@ -186,15 +224,15 @@ class _GroupAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: TextGroups, dropout: float, scaling: float
     ) -> Tensor:
-        _, bias = groups.padding(query.dtype)
+        _, biases = groups.padding(query.dtype)
         states = len(query)
         query, key, value = (x.index_select(0, groups.rows) for x in (query, key, value))
         query *= scaling
-        scores, weights, mixed = torch.empty_like(bias), torch.empty_like(bias), torch.empty_like(value)
+        scores, weights = (query.new_empty(groups.weights) for _ in range(2))
+        mixed = torch.empty_like(value)
         of_groups = groups.split_weights(scores)
-        for q, k, score in zip(groups.split(query), groups.split(key), of_groups, strict=True):
-            torch.bmm(q, k.transpose(1, 2), out=score)
-        scores += bias
+        for bias, q, k, score in zip(biases, groups.split(query), groups.split(key), of_groups, strict=True):
+            torch.baddbmm(bias, q, k.transpose(1, 2), out=score)
         for score, weight in zip(of_groups, groups.split_weights(weights), strict=True):
             torch.softmax(score, -1, out=weight)
         kept = keep_mask((groups.weights,), dropout) if dropout else None

@@ -138,7 +138,7 @@ def text_attention(
 
     if groups is not None:
         dropout, scaling = kwargs.get("dropout", 0.0), kwargs["scaling"]
-        mixed = attention_in_groups(q, k, v, groups, dropout=dropout, scaling=scaling, training=module.training)
+        mixed = attention_in_groups(q, k, v, groups, dropout=dropout, scaling=scaling)
         return mixed[None], None
 
     def apart(states: Tensor) -> Tensor:
