@@ -20,7 +20,7 @@ from genre_lightning.config.parser import make_options, parse, parse_baseline
 from genre_lightning.config.rounds import check_rounds, round_directory
 from genre_lightning.config.run_pattern import fill_run_dir
 from genre_lightning.config.sweep import from_agent, take_sweep
-from genre_lightning.config.trainer import option_problems, pretraining_problems
+from genre_lightning.config.trainer import length_problems, option_problems, pretraining_problems
 from genre_lightning.config.words import with_run_config, with_run_named
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.runs import PRETRAINING, RunDirectory
@@ -85,7 +85,7 @@ def parse_with_checks(
     problems += bound_problems(SelfTrainingOptions, vars(config.self_training), "self_training")
     if command == PRETRAINING:
         problems += pretraining_problems(config)
-    return config, parser, [*option_problems(config), *problems], checks
+    return config, parser, [*option_problems(config), *length_problems(config.trainer), *problems], checks
 
 
 def _without_parent(command: str, config: Namespace) -> list[str]:

@@ -39,7 +39,7 @@ class TrainerOptions:
 
     Attributes:
         precision: "auto" is fp16 on CUDA, bf16 on a CPU that has it, else 32 bits.
-        max_epochs: How often each film is seen.
+        max_epochs: How often each film is seen; null or -1 if max_steps alone limits the training.
         gradient_clip_val: Largest global norm of a step's gradient; null for no limit.
         log_every_n_steps: Optimizer steps between two rows of the curves.
         num_sanity_val_steps: Batches of validation before training; none are needed.
@@ -147,14 +147,19 @@ def option_problems(config: Namespace) -> list[str]:
     if not isinstance(trainer.val_check_interval, int | float):
         problems += _time_problems("val_check_interval", trainer.val_check_interval)
     problems += step_problems(vars(trainer))
-    if trainer.max_epochs == -1 and trainer.max_steps == -1:
-        problems.append("trainer.max_epochs and trainer.max_steps are both -1: set one of them to end the training")
     for name in ("limit_test_batches", "limit_predict_batches"):
         if not is_all(trainer[name]):
             problems.append(f"trainer.{name} would leave films without a prediction: use data.max_films instead")
     if saving.monitor not in MONITORS:
         problems.append(f"checkpoint.monitor is {saving.monitor}: choose one of {', '.join(MONITORS)}")
     return problems
+
+
+def length_problems(trainer: Namespace) -> list[str]:
+    """Return the problem of a training that has no end; for Lightning null would be 1,000 epochs."""
+    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
+        return ["neither trainer.max_epochs nor trainer.max_steps limits the training: set one of them"]
+    return []
 
 
 def pretraining_problems(config: Namespace) -> list[str]:

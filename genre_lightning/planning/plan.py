@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from genre_lightning.config.trainer import length_problems
 from genre_lightning.data.datamodule import default_micro_batch_tokens
 from genre_lightning.distributed.strategies import SHARDED, check_strategy, is_sharded
 from genre_lightning.errors import ConfigError, DataError
@@ -142,7 +143,7 @@ class Plan:
     def _steps(self, texts: Texts) -> StepPlan | None:
         setup, trainer = self.setup, self.setup.config.trainer
         data, model = setup.data.options, setup.model
-        if self.conflicts and (min(data.global_batch_size, self._budget) < 1 or not (trainer.max_epochs or 0) > 0):
+        if self.conflicts and (min(data.global_batch_size, self._budget) < 1 or length_problems(trainer)):
             return None
         plan = plan_steps(
             texts.lengths[texts.films.splits["train"].films],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from genre_lightning.config.parser import make_options, parse
-from genre_lightning.config.trainer import option_problems
+from genre_lightning.config.trainer import length_problems, option_problems
 from genre_lightning.config.words import option_word
 from genre_lightning.errors import ConfigError, check_all
 from genre_lightning.tuning.space import Space
@@ -35,7 +35,8 @@ def check_options(config: Namespace, parser: ArgumentParser) -> None:
     """
     options = make_options("tune", config, parser)
     checks = [options.model.options.check_options] if "model" in options else []
-    check_all([*checks, options.data.check_options], option_problems(config))
+    problems = [*option_problems(config), *length_problems(config.trainer)]
+    check_all([*checks, options.data.check_options], problems)
 
 
 def check_space(space: Space, words: Sequence[str]) -> None:

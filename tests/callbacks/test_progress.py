@@ -41,6 +41,12 @@ def trainer(**changes):
     return SimpleNamespace(**{**values, **changes})
 
 
+def test_epochs_are_counted_up_to_their_number_if_there_is_one():
+    assert progress.epoch_of(trainer()) == "epoch 2/3"
+    assert progress.epoch_of(trainer(max_epochs=-1)) == "epoch 2"  # max_steps ends it
+    assert progress.epoch_of(trainer(max_epochs=None)) == "epoch 2"
+
+
 def test_a_task_in_a_log_file(monkeypatch, capsys):
     monkeypatch.setattr("genre_lightning.progress._WORTH_A_LINE", 0.0)
     with task_progress("Tokenising", 2000) as count:

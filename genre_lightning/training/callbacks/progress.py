@@ -227,8 +227,9 @@ def steps_of_epoch(trainer: Trainer) -> int:
 
 
 def epoch_of(trainer: Trainer) -> str:
-    """Write the epoch, counted from one, and how many there are."""
-    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+    """Write the epoch, counted from one, and how many there are, unless steps alone end the training."""
+    epochs = trainer.max_epochs or -1
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{epochs}" if epochs > 0 else "")
 
 
 def progress_bar() -> ProgressBar:
