@@ -96,7 +96,7 @@ def test_probabilities_and_genres_are_those_of_the_evaluation(runs, kind):
 def test_weights_cast_once_answer_as_those_that_autocast_casts(runs, monkeypatch, kind):
     texts = [{"overview": " ".join(["a boy finds a map and", "a storm"] * words)} for words in range(1, 40, 3)]
     cast = open_scorer(runs(kind), device="cpu", precision="bf16-mixed")
-    monkeypatch.setattr("genre_lightning.inference.scoring.cast_weights_once", lambda model, precision: None)
+    monkeypatch.setattr("genre_lightning.inference.model_scorer.cast_weights_once", lambda model, precision: None)
     plain = open_scorer(runs(kind), device="cpu", precision="bf16-mixed")
     kinds = [{weight.dtype for weight in scorer.model.backbone.parameters()} for scorer in (cast, plain)]
     assert (kinds[0] != kinds[1]) == (kind == "encoder_bf16")

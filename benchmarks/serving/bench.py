@@ -31,7 +31,7 @@ from machine import machine  # noqa: E402
 from servers import free_port, running  # noqa: E402
 
 from genre_lightning.evaluation.runs import Run  # noqa: E402
-from genre_lightning.inference.scoring import ModelScorer  # noqa: E402
+from genre_lightning.inference.model_scorer import ModelScorer  # noqa: E402
 from genre_lightning.inference.tagger import Tagger  # noqa: E402
 
 CLIENTS = (1, 8, 32)

@@ -14,7 +14,8 @@ from genre_lightning.data.features.encode import EncodedInputs
 from genre_lightning.errors import ConfigError
 from genre_lightning.explain.attribution import LARGEST_STEPS, Attribution, Attributor
 from genre_lightning.explain.words import Words
-from genre_lightning.inference.scoring import BaselineScorer, ModelScorer
+from genre_lightning.inference.model_scorer import ModelScorer
+from genre_lightning.inference.scoring import BaselineScorer
 from genre_lightning.inference.tagger import TaggedText, Tagger, Text
 from genre_lightning.runs import ENSEMBLE, RunDirectory, kind_of, open_run
 

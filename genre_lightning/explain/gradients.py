@@ -16,7 +16,7 @@ from genre_lightning.data.tokens import encode_with_places
 from genre_lightning.errors import ConfigError
 from genre_lightning.explain.attribution import Attribution
 from genre_lightning.explain.words import split_words
-from genre_lightning.inference.scoring import ModelScorer, require_finite
+from genre_lightning.inference.model_scorer import ModelScorer, require_finite
 from genre_lightning.models.layers.fusion import FusionHead
 from genre_lightning.types import INPUT
 

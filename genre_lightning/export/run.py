@@ -21,7 +21,8 @@ from genre_lightning.export.onnx_model import OnnxCheck, check_onnx_installed, w
 from genre_lightning.export.sentence import write_sentence_folder
 from genre_lightning.export.source import PlainTagger, Source, plain_tokenizer
 from genre_lightning.files import damaged, read_parquet, write_json, write_text
-from genre_lightning.inference.scoring import TemplateReader, checked_settings, configured_model, restore_best
+from genre_lightning.inference.model_scorer import restore_best
+from genre_lightning.inference.run_settings import TemplateReader, checked_settings, configured_model
 from genre_lightning.models.adapter import merge_adapter
 from genre_lightning.models.backbones import QuietLoading
 from genre_lightning.models.decoder import FrozenDecoder

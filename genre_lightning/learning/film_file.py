@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from genre_lightning.data.new_films import NewFilm, NewFilms
 from genre_lightning.data.tables import FileState, read_rows
 from genre_lightning.data.templates import columns_to_tag
-from genre_lightning.inference.scoring import Cells, ModelScorer, Scorer
+from genre_lightning.inference.model_scorer import ModelScorer
+from genre_lightning.inference.run_settings import Cells
+from genre_lightning.inference.scoring import Scorer
 
 CHUNK = 4096
 """Films whose texts are in memory at a time."""

@@ -20,7 +20,8 @@ from genre_lightning.data.splits import text_digests
 from genre_lightning.errors import DataError
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.inference.other_films import rules_of
-from genre_lightning.inference.scoring import Cells, EnsembleScorer, Scorer
+from genre_lightning.inference.run_settings import Cells
+from genre_lightning.inference.scoring import EnsembleScorer, Scorer
 from genre_lightning.learning.drift import Tagged
 from genre_lightning.learning.film_file import FilmFile
 from genre_lightning.learning.store import FeedbackStore

@@ -33,8 +33,9 @@ from genre_lightning.distributed.watch import explaining_failures, watch_ranks
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.evaluation.decisions import Decision
 from genre_lightning.files import file_digest, naming_the_fix
+from genre_lightning.inference.model_scorer import cast_weights_once, require_finite
 from genre_lightning.inference.predict_options import PredictOptions
-from genre_lightning.inference.scoring import cast_weights_once, open_scorer, require_finite
+from genre_lightning.inference.scoring import open_scorer
 from genre_lightning.inference.stream import ChunkBatches, ChunkWriter
 from genre_lightning.inference.tagged_files import TaggedFile
 from genre_lightning.models.restore import restore_alone

@@ -19,7 +19,7 @@ from genre_lightning.__main__ import main
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed import sharded
 from genre_lightning.export.inputs import described_inputs
-from genre_lightning.inference.scoring import TemplateReader
+from genre_lightning.inference.run_settings import TemplateReader
 from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.runs import RunDirectory
 

@@ -12,7 +12,8 @@ from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.data.splits import text_digests
 from genre_lightning.escapes import split_names
-from genre_lightning.inference.scoring import ModelScorer, open_scorer
+from genre_lightning.inference.model_scorer import ModelScorer
+from genre_lightning.inference.scoring import open_scorer
 from genre_lightning.learning.selection import diverse_films, score_films
 from genre_lightning.learning.store import FeedbackStore
 
