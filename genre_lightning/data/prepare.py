@@ -271,11 +271,12 @@ def read_files(options: DataOptions, *, require_genres: bool = True) -> FilmTabl
     reader, tables, sources = options.own_reader, [], options.sources
     paths = [one.path if reader is None else read_rows(reader, one.path, options.cache) for one in sources]
     languages = language_columns(options, paths)
+    rules = LabelRules.of_options(options)
     for source, path in zip(sources, paths, strict=True):
-        inputs = (*source.inputs, *LabelRules.of_options(options).columns(source.inputs))
-        source = replace(
-            source, path=path, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres
-        )
+        source = replace(source, path=path)
+        rules.check_columns(source)
+        inputs = (*source.inputs, *rules.columns(source.inputs))
+        source = replace(source, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres)
         tables.append(load_films(source, options.cache, _reading_progress(), languages))
     return combined(tables, [source.path for source in options.sources], options.cache)
 

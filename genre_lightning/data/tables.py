@@ -157,9 +157,7 @@ def _text_rows(
 
 def _as_text(raw: BinaryIO, kind: str, encoding: str) -> TextIO:
     content = gzip.GzipFile(fileobj=raw) if kind.endswith(".gz") else raw
-    # utf-8-sig: spreadsheet programs put a byte-order mark before the first column's name
-    plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
-    return io.TextIOWrapper(content, encoding="utf-8-sig" if plain else encoding, newline="")
+    return io.TextIOWrapper(content, encoding=encoding, newline="")
 
 
 def _likely_encoding(path: Path) -> str:

@@ -247,6 +247,64 @@ def test_columns_of_0_and_1(tmp_path, listed):
     assert films.genres() == [sorted(names_of(n)) for n in range(1, FILMS + 1)]
 
 
+def test_objects_that_lack_the_genres_of_other_films(tmp_path):
+    lines = [
+        {"id": n, "overview": f"A road, number {n}.", **dict.fromkeys(names_of(n), 1)} for n in range(1, FILMS + 1)
+    ]
+    path = write(tmp_path, "\n".join(map(json.dumps, lines)), "films.jsonl")
+    films = load(path, genre_format="one_hot")
+    assert [set(genres) for genres in films.genres()] == [set(names_of(n)) for n in range(1, FILMS + 1)]
+
+
+def test_a_column_of_0_and_1_that_begins_empty(tmp_path):
+    table = [[str(n), f"A road, number {n}.", str(n % 2), str(n % 3 // 2) if n > 250 else ""] for n in range(1, 301)]
+    path = write(tmp_path, as_csv(table, ("id", "overview", "Drama", "Western")))
+    films = load(path, genre_format="one_hot")
+    assert sum("Western" in genres for genres in films.genres()) == sum(n % 3 == 2 for n in range(251, 301))
+
+
+def test_a_column_of_0_and_1_with_an_odd_cell_far_behind(tmp_path):
+    table = [[str(n), f"A road, number {n}.", str(n % 2), "no" if n == 290 else "1"] for n in range(1, 301)]
+    table[280][2] = "7"
+    path = write(tmp_path, as_csv(table, ("id", "overview", "Drama", "Western")))
+    films = load(path, genre_format="one_hot")
+    assert films.audit.malformed == 1
+    assert films.audit.kept == 298  # and one without genres
+
+
+def test_an_empty_list_of_genre_columns_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.columns\.genres is an empty list"):
+        DataOptions(tmp_path / "a.csv", columns=ColumnNames(genres=[]))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "U8", "utf_8_sig", "cp65001", "utf-16-le", "utf-16"])
+@pytest.mark.parametrize("name", ["films.csv", "films.jsonl"])
+def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path, encoding, name):
+    objects = [dict(zip(HEADER, row, strict=True)) for row in rows()]
+    text = as_csv(rows()) if name.endswith(".csv") else "\n".join(map(json.dumps, objects))
+    marked = text if encoding in ("utf-16", "utf_8_sig") else "\ufeff" + text  # those two write it themselves
+    films = load(write(tmp_path, marked.encode(encoding), name), encoding=encoding)
+    check_whole(films)
+    assert films.ids.tolist() == list(range(1, FILMS + 1))
+
+
+@pytest.mark.parametrize("first", [-7, 10**19])
+def test_numbers_beyond_those_of_ids_are_text_in_every_format(tmp_path, first):
+    objects = [dict(zip(HEADER, [first - n, *row[1:]], strict=True)) for n, row in enumerate(rows())]
+    pq.write_table(pa.table({name: [str(o[name]) if name == "id" else o[name] for o in objects] for name in HEADER}),
+                   tmp_path / "text.parquet")  # fmt: skip
+    files = [
+        write(tmp_path, as_csv([list(o.values()) for o in objects])),
+        write(tmp_path, "\n".join(map(json.dumps, objects)), "films.jsonl"),
+        tmp_path / "text.parquet",
+    ]
+    if first < 0:
+        pq.write_table(pa.Table.from_pylist(objects), tmp_path / "films.parquet")
+        files.append(tmp_path / "films.parquet")
+    for file in files:
+        assert load(file).ids.tolist() == [str(o["id"]) for o in objects]
+
+
 def test_too_many_malformed_rows_stop_with_column_sample_and_shapes(tmp_path):
     table = rows(CELLS["entries"])
     for row in table[::10]:
@@ -263,6 +321,12 @@ def test_genres_in_columns_that_are_not_named_have_a_hint(tmp_path):
     path = write(tmp_path, as_csv(rows(), (*HEADER[:3], "Drama")))
     with pytest.raises(DataError, match=r"no column 'genres'.*--data\.genre_format one_hot"):
         load(path)
+
+
+def test_lists_have_no_note_of_a_separator(tmp_path):
+    pq.write_table(pa.Table.from_pylist([dict(zip(HEADER, row, strict=True)) for row in rows(list)]),
+                   tmp_path / "films.parquet")  # fmt: skip
+    assert load(tmp_path / "films.parquet", genre_format="separated").notes == ()
 
 
 def test_a_loss_that_one_command_accepted_is_refused_by_the_next(tmp_path):
