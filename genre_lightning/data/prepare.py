@@ -171,6 +171,7 @@ def prepare_films(
         weights = changed.weights[rows]
         splits["train"] = replace(splits["train"], weights=weights[splits["train"].films])
         notes += notes_of_corrections(changed)
+    _check_positives(splits)
     train = splits["train"]
     inputs, leaks = fit_inputs(
         source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
@@ -391,6 +392,21 @@ def _check_parts(parts: Sequence[NDArray[np.int64]], labels: NDArray[np.bool_], 
             f"{len(labels)} films make splits of {', '.join(str(len(part)) for part in parts)}: "
             "use more films (data.csv, data.max_films), or larger fractions in data.split"
         )
+
+
+def _check_positives(splits: dict[str, Split]) -> None:
+    """Refuse a training or validation split in which no film has a genre, as with data.known_genres one may have.
+
+    Raises:
+        DataError: There is nothing to learn, or to choose an epoch and thresholds by.
+    """
+    for name in ("train", "validation"):
+        if not splits[name].labels.any():
+            raise DataError(
+                f"none of the {len(splits[name].films):,} films of the {name} split has a genre, by which a model is "
+                "trained and its thresholds are fitted: use more films with genres, a larger fraction in data.split, "
+                "or another data.seed"
+            )
 
 
 def _as_splits(parts: Sequence[NDArray[np.int64]], ids: NDArray[Any], labels: NDArray[np.bool_]) -> dict[str, Split]:

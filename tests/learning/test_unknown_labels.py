@@ -176,6 +176,16 @@ def test_a_rule_by_a_column_that_is_missing_names_its_option(tmp_path, options, 
         prepare_films(DataOptions(file, cache_dir=tmp_path / "cache", **options))
 
 
+def test_a_validation_split_without_a_genre_is_refused_before_the_training(tmp_path):
+    rows = [
+        {"id": n, "overview": f"A road, number {n}.", "genres": "Drama" if n < 2 else "", "known": "Drama"}
+        for n in range(60)
+    ]
+    file = written(tmp_path / "films.csv", rows)
+    with pytest.raises(DataError, match=r"none of the \d+ films of the validation split has a genre"):
+        prepare_films(DataOptions(file, known_genres="known", cache_dir=tmp_path / "cache"))
+
+
 def test_a_rule_by_files_says_nothing_of_another_file():
     rules = LabelRules({"Drama": "new.csv"}, "release_date", None, ("new.csv", "old.csv"))
     files = np.array(["new.csv", "old.csv", "other.csv"], dtype=object)
