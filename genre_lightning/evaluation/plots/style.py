@@ -66,7 +66,7 @@ def one_axes(title: str, width: float = 7.0, height: float = 4.2) -> tuple[Figur
 
 
 def in_panel(name: str) -> str:
-    """Return a genre's name in lines that are no wider than its panel."""
+    """Return a genre's name in lines that fit its panel."""
     return textwrap.fill(name, _PANEL_CHARACTERS)
 
 
