@@ -11,7 +11,7 @@ from typing import Any
 from genre_lightning.config.columns import ColumnNames, FilmSource
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.features import Feature
-from genre_lightning.data.cells import SHAPES_READ, MalformedCellError, readable
+from genre_lightning.data.cells import SHAPES_READ, MalformedCellError, readable, whole_characters
 from genre_lightning.data.csv_rows import MisfitRow
 from genre_lightning.data.features.fit import names_of
 from genre_lightning.data.features.read import Value, value_of
@@ -303,7 +303,7 @@ def read_movies(reading: Reading, shapes: Shapes, share: ReadShare | None = None
             shown = ", ".join(f"{name!r} = {cell!r}" for name, cell in cells.items())
             reading.count_problem("genres", f"row {number}, {shown}")
             continue
-        overview = str(row.get(columns.overview) or "").strip()
+        overview = whole_characters(str(row.get(columns.overview) or "")).strip()
         labelled = bool(genres) or not source.require_genres or _is_labelled(row, source.known_genres)
         reason = _reason_to_drop(film_id, overview, labelled=labelled, seen=seen)
         seen.add(film_id)

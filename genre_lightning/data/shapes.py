@@ -15,6 +15,7 @@ from genre_lightning.data.cells import (
     GenreStyle,
     MalformedCellError,
     distinct_names,
+    has_half_character,
     is_placeholder_genre,
     looks_like_list,
     parse_genres,
@@ -105,7 +106,7 @@ class Shapes:
         text = "" if cell is None else str(cell if number is None else number).strip()
         # a cell that is a number by its type but not a whole one is not a text either
         is_text = isinstance(cell, str | int) and not is_placeholder_genre(text) and len(text) <= _LONGEST_ID
-        if self.ids == "number" or not is_text:
+        if self.ids == "number" or not is_text or has_half_character(text):
             raise MalformedCellError(f"id {text[:40]!r}")
         return text
 

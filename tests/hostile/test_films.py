@@ -277,6 +277,26 @@ def test_an_empty_list_of_genre_columns_is_refused(tmp_path):
         DataOptions(tmp_path / "a.csv", columns=ColumnNames(genres=[]))
 
 
+def test_halves_of_characters_in_any_cell_end_in_no_traceback(tmp_path):
+    objects = [dict(zip(HEADER, row, strict=True)) for row in rows(ids=lambda n: f"tt{n}")]
+    objects[3]["overview"] += " \ud83d"
+    objects[4]["title"] = "\udc00"
+    objects[5]["id"] = "tt\ud83d"
+    path = write(tmp_path, "\n".join(map(json.dumps, objects)), "films.jsonl")
+    keywords = [{"id": one["id"], "keywords": ["a\ud83d", "b"]} for one in objects]
+    write(tmp_path, "\n".join(map(json.dumps, keywords)), "keywords.jsonl")
+    options = DataOptions(
+        path, join=[{"file": tmp_path / "keywords.jsonl"}], text="{title}. {overview} {keywords}", max_malformed=0.1
+    )
+    films = load_films(options.source, tmp_path / "cache")
+    assert films.audit.malformed == 1  # an id cannot be guessed
+    assert films.strings("overview")[3].endswith("\ufffd")
+    assert films.strings("title")[4] == "\ufffd"
+    assert films.joins[0]["rows_without_key"] == 1
+    new = NewFilms(path, ColumnNames(), {"overview": "overview"}, cache_dir=tmp_path / "cache")
+    assert [film.id for film in new.read()][5] == "tt\ufffd"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "U8", "utf_8_sig", "cp65001", "utf-16-le", "utf-16"])
 @pytest.mark.parametrize("name", ["films.csv", "films.jsonl"])
 def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path, encoding, name):
