@@ -256,6 +256,39 @@ def test_objects_that_lack_the_genres_of_other_films(tmp_path):
     assert [set(genres) for genres in films.genres()] == [set(names_of(n)) for n in range(1, FILMS + 1)]
 
 
+def read_by(tmp_path, films, **options):
+    file = write(tmp_path, "of the reader", "films.txt")
+    return MovieDataModule(
+        file, reader=lambda path: iter(films), cache_dir=tmp_path / "cache", **options
+    ).prepare_films()
+
+
+def test_a_reader_need_not_give_each_film_every_column(tmp_path):
+    films = [
+        {"id": n, "overview": f"A road, number {n}.", **dict.fromkeys(names_of(n), 1)} for n in range(1, FILMS + 1)
+    ]
+    data = read_by(tmp_path, films, genre_format="one_hot")
+    assert [set(genres) for genres in data.films.genres()] == [set(names_of(n)) for n in range(1, FILMS + 1)]
+
+
+def test_types_of_a_reader_are_those_of_all_its_films(tmp_path):
+    films = [
+        {"id": n, "overview": f"A road, number {n}.", "genres": names_of(n), "score": 1 if n < 4096 else 1.5,
+         "title": float("nan") if n < 4200 else "Late"}
+        for n in range(4300)
+    ]  # fmt: skip
+    scores = {"column": "score", "kind": "number"}
+    table = read_by(tmp_path, films, features=[scores]).films.table
+    assert table["input:score"].to_pylist() == [film["score"] for film in films]
+    assert table["title"].to_pylist() == [""] * 4200 + ["Late"] * 100
+
+
+def test_a_reader_of_several_kinds_in_a_column_is_refused_by_its_name(tmp_path):
+    films = [{"id": n if n % 2 else str(n), "overview": f"A road, number {n}.", "genres": ["Drama"]} for n in range(9)]
+    with pytest.raises(DataError, match=r"data\.reader yields a column 'id' that no table can hold"):
+        read_by(tmp_path, films)
+
+
 def test_a_column_of_0_and_1_that_begins_empty(tmp_path):
     table = [[str(n), f"A road, number {n}.", str(n % 2), str(n % 3 // 2) if n > 250 else ""] for n in range(1, 301)]
     path = write(tmp_path, as_csv(table, ("id", "overview", "Drama", "Western")))
