@@ -147,7 +147,7 @@ def prepare_films(
             found = None
     rows = _rows(options, kept, old, films, found, None if changed is None else changed.trains)
     vocabulary, labels = GenreVocabulary.from_batches(
-        films.batches("genres", rows), merge_case=options.merge_genre_case
+        films.batches("genres", rows), merge_case=options.merge_genre_case, own=() if old is None else old.genres
     )
     _check_genres(options, vocabulary, labels)
     # a name for the films in use and their order

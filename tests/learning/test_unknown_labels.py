@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from csv_files import rows_of, written
@@ -10,6 +11,7 @@ from made_runs import without_page
 
 from genre_lightning.__main__ import main
 from genre_lightning.config.data import DataOptions
+from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.known_labels import LabelRules
 from genre_lightning.data.prepare import prepare_films
@@ -184,6 +186,27 @@ def test_a_validation_split_without_a_genre_is_refused_before_the_training(tmp_p
     file = written(tmp_path / "films.csv", rows)
     with pytest.raises(DataError, match=r"none of the \d+ films of the validation split has a genre"):
         prepare_films(DataOptions(file, known_genres="known", cache_dir=tmp_path / "cache"))
+
+
+def test_merged_genres_of_another_file_count_in_any_case(made, tmp_path, monkeypatch):
+    own, other = made
+    run = trained(own, tmp_path / "run", "--data.merge_genre_case=true")
+    without_page(monkeypatch)
+    upper = written(tmp_path / "upper.csv", [{**row, "genres": row["genres"].upper()} for row in rows_of(other)])
+    figures = []
+    for name, file in (("as_written", other), ("upper", upper)):
+        assert main(["evaluate", str(run), f"--data.csv={file}", f"--name={name}"]) == 0
+        found = read_json(run / f"evaluation/{name}/metrics.json")
+        assert found["films"]["unknown_genres"] == {}
+        figures.append((found["policies"], found["threshold_free"]))
+    assert figures[0] == figures[1]
+
+
+def test_a_continued_run_keeps_the_spelling_of_merged_genres():
+    films = pa.array([["DRAMA"], ["DRAMA", "War"], ["Drama"], ["COMEDY"]], pa.list_(pa.string()))
+    vocabulary, labels = GenreVocabulary.from_batches([films], merge_case=True, own=("Comedy", "Drama"))
+    assert vocabulary.names == ("Comedy", "Drama", "War")
+    assert labels.tolist() == [[False, True, False], [False, True, True], [False, True, False], [True, False, False]]
 
 
 def test_a_rule_by_files_says_nothing_of_another_file():
