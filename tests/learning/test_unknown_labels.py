@@ -209,6 +209,14 @@ def test_a_continued_run_keeps_the_spelling_of_merged_genres():
     assert labels.tolist() == [[False, True, False], [False, True, True], [False, True, False], [True, False, False]]
 
 
+def test_a_rule_by_a_name_of_two_files_is_refused(tmp_path):
+    options = DataOptions(
+        tmp_path / "new/films.csv", older_csv=[tmp_path / "old/films.csv"], label_since={"Drama": ["films.csv"]}
+    )
+    with pytest.raises(ConfigError, match=r"data\.label_since of 'Drama' is 'films\.csv', the name of 2 files"):
+        options.check_options()
+
+
 def test_a_rule_by_files_says_nothing_of_another_file():
     rules = LabelRules({"Drama": "new.csv"}, "release_date", None, ("new.csv", "old.csv"))
     files = np.array(["new.csv", "old.csv", "other.csv"], dtype=object)
