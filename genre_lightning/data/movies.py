@@ -326,7 +326,9 @@ def _counted_rows(reading: Reading, share: ReadShare | None) -> Iterator[dict[st
     whole = [row for row in head if not isinstance(row, MisfitRow)]
     tally.has_ids = any(columns.id in row for row in whole) or not whole
     if source.finds_labels:
-        others = [columns.id, columns.title, columns.overview, *source.template.columns(columns).values()]
+        # a column that the model reads is not one that it predicts
+        read = [*source.template.columns(columns).values(), *(feature.column for feature in source.inputs)]
+        others = [columns.id, columns.title, columns.overview, *read, *(join.on for join in source.join if join.on)]
         tally.binary = BinaryColumns(others)
     elif source.genre_format == "one_hot" or not isinstance(columns.genres, str):
         tally.one_hot = tuple(columns.label_columns)

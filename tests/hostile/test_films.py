@@ -296,6 +296,15 @@ def test_a_column_of_0_and_1_that_begins_empty(tmp_path):
     assert sum("Western" in genres for genres in films.genres()) == sum(n % 3 == 2 for n in range(251, 301))
 
 
+def test_a_column_of_0_and_1_that_the_model_reads_is_not_a_genre(tmp_path):
+    table = [[str(n), f"A road, number {n}.", str(n % 2), str(n % 3 % 2)] for n in range(1, 61)]
+    path = write(tmp_path, as_csv(table, ("id", "overview", "Drama", "adult")))
+    adult = {"column": "adult", "kind": "number"}
+    films = load(path, genre_format="one_hot", features=[adult])
+    assert {name for genres in films.genres() for name in genres} == {"Drama"}
+    assert films.inputs["adult"]["known"] == films.audit.kept == 30
+
+
 def test_a_column_of_0_and_1_with_an_odd_cell_far_behind(tmp_path):
     table = [[str(n), f"A road, number {n}.", str(n % 2), "no" if n == 290 else "1"] for n in range(1, 301)]
     table[280][2] = "7"
