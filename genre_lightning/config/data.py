@@ -236,7 +236,7 @@ class DataOptions:
             for genre, since in given
             if since not in names and not is_date(since)
         ] + [
-            f"data.label_since of {genre!r} is {since!r}, the name of {names.count(since)} files: rename one of them"
+            f"data.label_since of {genre!r} is {since!r}, the name of {names.count(str(since))} files: rename one"
             for genre, since in given
             if names.count(str(since)) > 1
         ]
