@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from genre_lightning.config.features import Feature, JoinedFile, feature_problems
+from genre_lightning.config.features import Feature, JoinedFile, feature_problems, holds_labels
 from genre_lightning.errors import ConfigError
 
 GenreFormat = Literal["auto", "literal", "json", "separated", "one_hot"]
@@ -89,7 +89,7 @@ class TextTemplate:
         roles = asdict(names)
         labels = names.label_columns
         found = {name: roles[name] if name in _ROLES else name for name in self.fields}
-        if leaks := [name for name, column in found.items() if column in labels or name == "genres"]:
+        if leaks := [name for name, column in found.items() if holds_labels(column, labels)]:
             raise ConfigError(
                 f"data.text {self.template!r} holds {{{leaks[0]}}}, the genres that the model is to predict: "
                 "take them out of the text"
@@ -148,7 +148,10 @@ class FilmSource:
 
     def __post_init__(self) -> None:
         features = [*self.template.features, *self.inputs]
-        if problems := feature_problems(features, self.join, [*self.columns.label_columns, "genres"]):
+        problems = feature_problems(features, self.join, self.columns.label_columns)
+        if not self.columns.label_columns:
+            problems.append("data.columns.genres is an empty list: name the genres' columns, or the one that holds all")
+        if problems:
             raise ConfigError("; and ".join(problems))
         self.template.columns(self.columns)
 

@@ -229,12 +229,16 @@ class DataOptions:
         wanted = {
             genre: since if isinstance(since, list) else [since] for genre, since in (self.label_since or {}).items()
         }
+        given = [(genre, since) for genre, all_since in wanted.items() for since in all_since]
         return [
             f"data.label_since of {genre!r} is {since!r}, which is neither a date such as 2011-05-01 nor one of the "
             f"files {', '.join(names)}: fix it"
-            for genre, all_since in wanted.items()
-            for since in all_since
+            for genre, since in given
             if since not in names and not is_date(since)
+        ] + [
+            f"data.label_since of {genre!r} is {since!r}, the name of {names.count(str(since))} files: rename one"
+            for genre, since in given
+            if names.count(str(since)) > 1
         ]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from genre_lightning.bounds import at_least, bound_problems
 from genre_lightning.errors import ConfigError
@@ -108,6 +108,12 @@ class Feature:
         """List what is wrong with the options by themselves."""
         name = f"data.features, column {self.column!r}"
         found = bound_problems(Feature, vars(self), name)
+        for option, value, known in (
+            ("kind", self.kind, get_args(FeatureKind)),
+            ("place", self.place, get_args(Place)),
+        ):
+            if value not in known and (value is not None or option == "kind"):
+                found.append(f"{name}: {option} is {value!r}: give {', '.join(known)}")
         if self.kind == "text" and not self.in_text:
             found.append(f"{name}: a text goes into the text: set place: text")
         if self.kind == "vector" and self.in_text:
@@ -134,9 +140,13 @@ def as_joins(given: Iterable[JoinedFile | Mapping[str, Any]] | None) -> tuple[Jo
 
 def _made(kind: type[T], given: Iterable[T | Mapping[str, Any]] | None, option: str) -> tuple[T, ...]:
     try:
-        return tuple(kind(**one) if isinstance(one, Mapping) else one for one in given or ())
+        made = tuple(kind(**one) if isinstance(one, Mapping) else one for one in given or ())
     except TypeError as error:
         raise ConfigError(f"{option} cannot be read ({error})") from None
+    if others := [one for one in made if not isinstance(one, kind)]:
+        names = ", ".join(field.name for field in fields(kind))  # type: ignore[arg-type]
+        raise ConfigError(f"{option} has {others[0]!r}: give mappings of {names}")
+    return made
 
 
 def beside(file: Path, csv: Path) -> Path:
@@ -149,6 +159,16 @@ def beside(file: Path, csv: Path) -> Path:
 def join_beside(join: JoinedFile, csv: Path) -> JoinedFile:
     """Return a joined file with absolute paths; see `beside`."""
     return replace(join, file=beside(join.file, csv), via=beside(join.via, csv) if join.via else None)
+
+
+def holds_labels(column: str, labels: Sequence[str]) -> bool:
+    """Return whether a column holds the genres that are to be predicted, in the movies file or a joined one.
+
+    Args:
+        column: The column, or `file.column`.
+        labels: Columns of the genres in the movies file.
+    """
+    return not {column, column.rpartition(".")[2]}.isdisjoint([*labels, "genres"])
 
 
 def feature_problems(features: Sequence[Feature], joins: Sequence[JoinedFile], labels: Sequence[str]) -> list[str]:
@@ -164,7 +184,7 @@ def feature_problems(features: Sequence[Feature], joins: Sequence[JoinedFile], l
     for names, option in (([f.column for f in features], "data.features"), ([j.name for j in joins], "data.join")):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             problems.append(f"{option} names {twice[0]!r} twice: leave one of them out")
-    if leaks := [f.column for f in features if f.column in labels or f.column.rpartition(".")[2] in labels]:
+    if leaks := [f.column for f in features if holds_labels(f.column, labels)]:
         problems.append(
             f"data.features has {leaks[0]!r}, the genres that the model is to predict: take it out of the inputs"
         )

@@ -346,7 +346,7 @@ def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
             if not is_placeholder_genre(stripped := name.strip())
         )
     )
-    if any(_HALF_CHARACTER.search(name) for name in distinct):
+    if any(map(has_half_character, distinct)):
         raise MalformedCellError("a name with half a character, which no file can hold")
     return distinct
 
@@ -371,8 +371,13 @@ def readable(cell: Any) -> str:
     return whole_characters(text).strip()
 
 
+def has_half_character(text: str) -> bool:
+    """Return whether a text holds a lone surrogate, as JSON of a text that was cut within an emoji does."""
+    return not text.isascii() and _HALF_CHARACTER.search(text) is not None
+
+
 def whole_characters(text: str) -> str:
     """Return a text whose halves of characters are joined, or replaced by U+FFFD if they stand alone."""
-    if text.isascii() or not _HALF_CHARACTER.search(text):
+    if not has_half_character(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -12,6 +12,9 @@ from typing import Any, TextIO
 MAX_ROW_CHARACTERS = 16 * 2**20
 """A longer line or row is refused: a small compressed file may hold gigabytes of one cell."""
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What spreadsheet programs put before the first column's name; of Python's decoders only some remove it."""
+
 _DELIMITERS = ",;\t|"
 _LINES_BETWEEN_REPORTS = 4096
 _CERTAINLY_ROWS = 20
@@ -74,6 +77,8 @@ class CsvRows:
                     self._uncounted = 0
                 if not line:
                     return
+            if not self._line:
+                line = line.removeprefix(BYTE_ORDER_MARK)
             self._line += 1
             # the row's lines but the last are in its list
             self._characters = self._characters + len(line) if taken else len(line)

@@ -28,7 +28,7 @@ from genre_lightning.progress import ReadShare
 
 __all__ = ["FilmSource", "FilmTable", "load_films"]
 
-READING_VERSION = 5
+READING_VERSION = 6
 """Raised when what is kept of a film, or how it is read, changes: digests of films are of one version."""
 _SCHEMA = pa.schema(
     {"id": pa.string(), "title": pa.large_string(), "overview": pa.large_string(), "text": pa.large_string(),

@@ -34,13 +34,14 @@ class GenreVocabulary:
 
     @classmethod
     def from_batches(
-        cls, batches: Iterable[pa.ListArray], *, merge_case: bool = False
+        cls, batches: Iterable[pa.ListArray], *, merge_case: bool = False, own: Sequence[str] = ()
     ) -> tuple[GenreVocabulary, NDArray[np.bool_]]:
         """Return the vocabulary of all genres in a column, read once, and the column's films encoded.
 
         Args:
             batches: The names of each film's genres.
             merge_case: Take names that differ in upper and lower case only for one, the most frequent of them.
+            own: Names in whose spelling they are taken, whatever is frequent.
 
         Returns:
             The vocabulary, and bool (films, genres).
@@ -59,6 +60,8 @@ class GenreVocabulary:
         if merge_case:
             for variants in case_variants(dict(zip(number, films, strict=True))):
                 spelling.update(dict.fromkeys(variants, variants[0]))
+            before = {name.casefold(): name for name in own}
+            spelling = {name: before.get(name.casefold(), chosen) for name, chosen in spelling.items()}
         vocabulary = cls(tuple(sorted(set(spelling.values()))))
         at = {name: column for column, name in enumerate(vocabulary.names)}
         place = np.array([at[spelling[name]] for name in number], dtype=np.int64)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_lightning.config.features import JoinedFile
-from genre_lightning.data.cells import is_placeholder_genre
+from genre_lightning.data.cells import has_half_character, is_placeholder_genre
 from genre_lightning.data.csv_rows import MisfitRow
 from genre_lightning.data.shapes import whole_number
 from genre_lightning.data.tables import read_rows
@@ -25,7 +25,7 @@ _IMDB = re.compile(r"tt0*([0-9]{1,18})")
 
 
 def join_key(cell: object, *, imdb: bool = False) -> str | None:
-    """Return an id cell as a key: 862.0 is 862, and of IMDb's ids tt0114709 is 114709; None for an empty cell."""
+    """Return an id cell as a key: 862.0 is 862, and of IMDb's ids tt0114709 is 114709; None for a cell without one."""
     if (number := whole_number(cell)) is not None:
         return str(number)
     text = "" if cell is None else str(cell).strip()
@@ -33,7 +33,7 @@ def join_key(cell: object, *, imdb: bool = False) -> str | None:
         return str(int(found[1]))
     if len(text) > _LONGEST_KEY:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return None if is_placeholder_genre(text) else text
+    return None if is_placeholder_genre(text) or has_half_character(text) else text
 
 
 def write_rows(path: Path, join: JoinedFile, columns: Sequence[str], encoding: str) -> dict[str, Any]:

@@ -34,12 +34,13 @@ class Columns:
     joined: tuple[dict[str, str], ...] = ()
 
 
-def find_columns(source: FilmSource, names: Sequence[str] | None = None) -> Columns:
+def find_columns(source: FilmSource, names: Sequence[str] | None = None, option: str = "data.features") -> Columns:
     """Find the file that has each column of texts and inputs, by the headers alone.
 
     Args:
         source: The files.
         names: Names of the columns; None for those of the template and the inputs.
+        option: Option that names the inputs, for messages.
 
     Raises:
         DataError: A file cannot be read, or none has a column.
@@ -60,6 +61,9 @@ def find_columns(source: FilmSource, names: Sequence[str] | None = None) -> Colu
             for column in columns
             if f"{join.name}.{column}" == name or (column == name and name not in header)
         ]
+        if len(found) > 1 and len({place for place, _ in found}) == 1:
+            twice = source.join[found[0][0]].file
+            raise DataError(f"data.join {twice} has {len(found)} columns {found[0][1]!r}: rename one of them")
         if len(found) > 1:
             both = " and ".join(f"{source.join[place].name}.{column}" for place, column in found)
             raise DataError(f"the column {name!r} is in several joined files: name {both}")
@@ -69,7 +73,7 @@ def find_columns(source: FilmSource, names: Sequence[str] | None = None) -> Colu
         elif name in header or not _is_feature(source, name):
             own.append(name)
         else:
-            raise _missing(source, name, header, headers)
+            raise _missing(source, name, header, headers, option)
     for join in source.join:
         if join.on and join.on not in header:
             raise DataError(
@@ -83,14 +87,16 @@ def _is_feature(source: FilmSource, name: str) -> bool:
     return any(feature.column == name for feature in [*source.inputs, *source.template.features])
 
 
-def _missing(source: FilmSource, name: str, header: Sequence[str], headers: Sequence[Sequence[str]]) -> DataError:
+def _missing(
+    source: FilmSource, name: str, header: Sequence[str], headers: Sequence[Sequence[str]], option: str
+) -> DataError:
     shown = one_line(", ".join(header))[:300]
     others = "".join(
         f"; {join.file.name} has {one_line(', '.join(columns))[:200]}"
         for join, columns in zip(source.join, headers, strict=True)
     )
     return DataError(
-        f"data.features names the column {name!r}, which {source.path} does not have ({shown}{others}): name one of "
+        f"{option} names the column {name!r}, which {source.path} does not have ({shown}{others}): name one of "
         "those, add the file that has it to data.join, or give it an empty column if it is not known"
     )
 

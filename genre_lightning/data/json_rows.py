@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any, TextIO
 
-from genre_lightning.data.csv_rows import MAX_ROW_CHARACTERS, MisfitRow, TooLargeError
+from genre_lightning.data.csv_rows import BYTE_ORDER_MARK, MAX_ROW_CHARACTERS, MisfitRow, TooLargeError
 from genre_lightning.files import parse_json
 
 _HEAD_ROWS = 200
@@ -41,6 +41,8 @@ class JsonRows:
     def _rows(self) -> Iterator[dict[str, Any]]:
         number = uncounted = 0
         while line := self._text.readline(MAX_ROW_CHARACTERS + 1):
+            if not number:
+                line = line.removeprefix(BYTE_ORDER_MARK)
             number, uncounted = number + 1, uncounted + 1
             if len(line) > MAX_ROW_CHARACTERS:
                 raise TooLargeError(f"line {number} has more than {MAX_ROW_CHARACTERS:,} characters")

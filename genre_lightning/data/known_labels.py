@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from genre_lightning.data.features.prepare import values_of
 from genre_lightning.data.features.read import value_of
 from genre_lightning.data.films import FilmTable, input_column
 from genre_lightning.data.genres import GenreVocabulary
+from genre_lightning.data.joins import find_columns
 from genre_lightning.data.kept_splits import KeptSplits, as_bytes
 from genre_lightning.data.movies import check_columns
 from genre_lightning.data.splits import text_digests
@@ -33,24 +35,28 @@ class LabelRules:
         date: `data.label_date`: column of the dates that it is compared with.
         listed: `data.known_genres`: column of the genres that a film was labelled for.
         files: Names of the run's movies files.
+        merge_case: `data.merge_genre_case`: genres that differ in upper and lower case only are one.
     """
 
     since: Mapping[str, str | int | list[str]]
     date: str
     listed: str | None
     files: tuple[str, ...]
+    merge_case: bool = False
 
     @classmethod
     def of_options(cls, options: DataOptions) -> LabelRules:
         """Return those of a training."""
         files = tuple(source.path.name for source in options.sources)
-        return cls(options.label_since or {}, options.label_date, options.known_genres, files)
+        since = options.label_since or {}
+        return cls(since, options.label_date, options.known_genres, files, options.merge_genre_case)
 
     @classmethod
     def of_settings(cls, data: Mapping[str, Any]) -> LabelRules:
         """Return those of a run, from the options of the data in its configuration."""
         files = tuple(Path(str(file)).name for file in [data.get("csv") or "", *(data.get("older_csv") or [])])
-        return cls(data.get("label_since") or {}, data.get("label_date") or "", data.get("known_genres"), files)
+        since, date = data.get("label_since") or {}, data.get("label_date") or ""
+        return cls(since, date, data.get("known_genres"), files, bool(data.get("merge_genre_case")))
 
     def columns(self, inputs: Sequence[Feature]) -> tuple[Feature, ...]:
         """Return the columns that the rules read, beside the inputs that a model reads."""
@@ -106,8 +112,43 @@ class LabelRules:
         if self.listed is not None:
             for film, listed in enumerate(_values(films, self.listed, rows)):
                 if listed is not None:
-                    known[film] &= np.isin(names, listed)
+                    known[film] &= np.isin(names, self.own_names(listed, names))
         return known
+
+    def check_columns(self, source: FilmSource) -> None:
+        """Refuse a movies file without the columns of the rules, by its header alone.
+
+        Raises:
+            DataError: It lacks one; the message names the option.
+        """
+        for column in self.columns(source.inputs):
+            option = "data.known_genres" if column.column == self.listed else "data.label_date"
+            find_columns(replace(source, inputs=(column,)), [column.column], option)
+
+    def check_listed(self, films: FilmTable, rows: NDArray[np.int64], names: Sequence[str]) -> None:
+        """Refuse a column of the genres that films were labelled for if it lists none of the genres.
+
+        Raises:
+            ConfigError: It lists others only, as one with another separator does.
+        """
+        listed = [one for one in _values(films, self.listed or "", rows) if one is not None]
+        if listed and set(names).isdisjoint(self.own_names(chain.from_iterable(listed), names)):
+            raise ConfigError(
+                f"data.known_genres is {self.listed!r}, a column that lists none of the genres {', '.join(names[:5])}, "
+                f"but such as {listed[0][0][:60]!r}: write it as the genres are written, or name another column"
+            )
+
+    def own_names(self, names: Iterable[str], genres: Sequence[str]) -> list[str]:
+        """Return names of genres in a run's spelling if it merges the case of genres; others stay as they are.
+
+        Args:
+            names: Names, as a file has them.
+            genres: Of the run.
+        """
+        if not self.merge_case:
+            return list(names)
+        own = {genre.casefold(): genre for genre in genres}
+        return [own.get(name.casefold(), name) for name in names]
 
 
 def known_of_other_films(
@@ -184,11 +225,12 @@ def known_labels(
         bool (films in use, genres); None if all labels are known.
 
     Raises:
-        ConfigError: `label_since` names a genre that is not there.
+        ConfigError: `label_since` names a genre that is not there, or `known_genres` a column without genres.
     """
     rules = LabelRules.of_options(options)
     if unknown := sorted(set(rules.since) - set(vocabulary.names)):
         raise ConfigError(f"data.label_since names {unknown[0]!r}, which no film has: fix the name, or leave it out")
+    rules.check_listed(films, rows, vocabulary.names)
     files = np.full(len(rows), rules.files[0], dtype=object)
     if ORIGIN in films.table.column_names:
         files = np.array(rules.files, dtype=object)[films.table[ORIGIN].to_numpy()[rows]]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
 from genre_lightning.config.columns import ColumnNames, FilmSource
 from genre_lightning.config.data import DataOptions
 from genre_lightning.config.features import Feature
-from genre_lightning.data.cells import SHAPES_READ, MalformedCellError, readable
+from genre_lightning.data.cells import SHAPES_READ, MalformedCellError, readable, whole_characters
 from genre_lightning.data.csv_rows import MisfitRow
+from genre_lightning.data.features.fit import names_of
 from genre_lightning.data.features.read import Value, value_of
 from genre_lightning.data.joins import JoinIndex, find_columns, joined_row
-from genre_lightning.data.shapes import Shapes, Tally, one_hot_columns
+from genre_lightning.data.shapes import BinaryColumns, Shapes, Tally
 from genre_lightning.data.tables import read_rows
 from genre_lightning.errors import DataError, one_line
 from genre_lightning.progress import ReadShare
@@ -130,6 +131,7 @@ class Reading:
 
     def __init__(self, source: FilmSource, joins: Sequence[JoinIndex] = ()) -> None:
         self.source = source
+        self._separator: str | None = None
         self.joins = [join.fresh() for join in joins]
         self.inputs = {f.column: {"known": 0, "missing": 0, "malformed": 0} for f in source.inputs}
         self.audit = Audit()
@@ -168,6 +170,10 @@ class Reading:
         """Return a film's row with its cells of the joined files."""
         return joined_row(self.joins, self.source, film_id, row)
 
+    def read_like_genres(self, shapes: Shapes) -> None:
+        """Read the genres that a film was labelled for as its genres are written, or as tags are."""
+        self._separator = shapes.separator if shapes.style == "separated" and not shapes.one_hot else None
+
     def inputs_of(self, row: dict[str, Any]) -> tuple[Value, ...]:
         """Return the values of the head's inputs in a row, and count them."""
         return tuple(self._input(feature, row.get(feature.column)) for feature in self.source.inputs)
@@ -176,6 +182,8 @@ class Reading:
         counts = self.inputs[feature.column]
         try:
             value = value_of(feature, cell)
+            if feature.column == self.source.known_genres and self._separator and isinstance(cell, str) and value:
+                value = self._labelled_for(feature, cell, self._separator, value)
         except MalformedCellError as error:
             counts["malformed"] += 1
             self.examples.setdefault(f"input {feature.column}", one_line(error)[:120])
@@ -183,14 +191,30 @@ class Reading:
         counts["missing" if value is None else "known"] += 1
         return value
 
+    @staticmethod
+    def _labelled_for(feature: Feature, cell: str, separator: str, tags: Value) -> Value:
+        names = value_of(replace(feature, separator=separator), cell)
+        # without the genres' separator a cell is one name, perhaps with a comma in it, or written in another form
+        return names if separator in cell else [*names_of(tags), *names_of(names)]
+
     def notes(self) -> list[str]:
         """Return what a reader of the audit should know beside the counts."""
         malformed = [name for name, counts in self.inputs.items() if counts["malformed"]]
         return [
             *self.tally.notes(),
             *(f"malformed: {self.examples[kind]}" for kind in self.problems),
-            *(f"malformed and so missing: {name}, such as {self.examples[f'input {name}']}" for name in malformed),
+            *(f"{_MALFORMED_INPUT.format(name)}{self.examples[f'input {name}']}" for name in malformed),
         ]
+
+
+_MALFORMED_INPUT = "malformed and so missing: {}, such as "
+
+
+def malformed_cell(notes: Iterable[str], column: str) -> str:
+    """Return what an audit's notes report of the first malformed cell of an input; empty if there is none."""
+    beginning = _MALFORMED_INPUT.format(column)
+    found = (note.partition(beginning) for note in notes)  # several files' notes have their names before them
+    return next((example for _, mark, example in found if mark), "")
 
 
 def is_placeholder(overview: str) -> bool:
@@ -255,6 +279,7 @@ def read_movies(reading: Reading, shapes: Shapes, share: ReadShare | None = None
     source, audit = reading.source, reading.audit
     columns, fields = source.columns, source.template.columns(source.columns)
     label, genres_in = columns.label_columns[0], shapes.reader()
+    reading.read_like_genres(shapes)
     seen: set[int | str] = set()
     for number, row in enumerate(_counted_rows(reading, share), start=1):
         audit.rows += 1
@@ -278,7 +303,7 @@ def read_movies(reading: Reading, shapes: Shapes, share: ReadShare | None = None
             shown = ", ".join(f"{name!r} = {cell!r}" for name, cell in cells.items())
             reading.count_problem("genres", f"row {number}, {shown}")
             continue
-        overview = str(row.get(columns.overview) or "").strip()
+        overview = whole_characters(str(row.get(columns.overview) or "")).strip()
         labelled = bool(genres) or not source.require_genres or _is_labelled(row, source.known_genres)
         reason = _reason_to_drop(film_id, overview, labelled=labelled, seen=seen)
         seen.add(film_id)
@@ -301,20 +326,23 @@ def _counted_rows(reading: Reading, share: ReadShare | None) -> Iterator[dict[st
     whole = [row for row in head if not isinstance(row, MisfitRow)]
     tally.has_ids = any(columns.id in row for row in whole) or not whole
     if source.finds_labels:
-        others = [columns.id, columns.title, columns.overview, *source.template.columns(columns).values()]
-        tally.one_hot = one_hot_columns(whole, others)
-        if not tally.one_hot:
-            raise DataError(
-                f"{source.path} has no column of 0 and 1 beside {', '.join(dict.fromkeys(others))}, as "
-                "data.genre_format one_hot needs: list the genres' columns in data.columns.genres"
-            )
+        # a column that the model reads is not one that it predicts
+        read = [*source.template.columns(columns).values(), *(feature.column for feature in source.inputs)]
+        others = [columns.id, columns.title, columns.overview, *read, *(join.on for join in source.join if join.on)]
+        tally.binary = BinaryColumns(others)
     elif source.genre_format == "one_hot" or not isinstance(columns.genres, str):
         tally.one_hot = tuple(columns.label_columns)
-    label, add = columns.label_columns[0], tally.add
-    for row in chain(head, rows):
+    label, add, binary = columns.label_columns[0], tally.add, tally.binary
+    for number, row in enumerate(chain(head, rows), start=1):
         if not isinstance(row, MisfitRow):
             add(row.get(columns.id), row.get(label))
+            if binary is not None:
+                binary.add(row)
+        if binary is not None and number == len(head):
+            binary.check(source.path, whole=False)  # before the rest is read
         yield row
+    if binary is not None:
+        binary.check(source.path, whole=True)
 
 
 def source_rows(source: FilmSource, share: ReadShare | None = None) -> Iterator[dict[str, Any]]:

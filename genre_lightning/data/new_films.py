@@ -11,7 +11,7 @@ from typing import Any
 from genre_lightning.cache import default_cache_dir
 from genre_lightning.config.columns import ColumnNames, FilmSource, TextTemplate
 from genre_lightning.config.features import Feature, JoinedFile
-from genre_lightning.data.cells import is_placeholder_genre, readable
+from genre_lightning.data.cells import is_placeholder_genre, readable, whole_characters
 from genre_lightning.data.csv_rows import MisfitRow
 from genre_lightning.data.features.read import value_or_none
 from genre_lightning.data.joins import find_columns, joined_row, open_joins
@@ -140,5 +140,5 @@ def reason_not_to_tag(overview: str) -> str | None:
 def _id_text(cell: Any) -> str | None:
     if (number := whole_number(cell)) is not None:
         return str(number)  # of 862.0 too, as pandas writes numbers that may be missing
-    text = "" if cell is None else str(cell).strip()
+    text = "" if cell is None else whole_characters(str(cell)).strip()
     return None if is_placeholder_genre(text) else text

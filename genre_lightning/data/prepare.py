@@ -147,7 +147,7 @@ def prepare_films(
             found = None
     rows = _rows(options, kept, old, films, found, None if changed is None else changed.trains)
     vocabulary, labels = GenreVocabulary.from_batches(
-        films.batches("genres", rows), merge_case=options.merge_genre_case
+        films.batches("genres", rows), merge_case=options.merge_genre_case, own=() if old is None else old.genres
     )
     _check_genres(options, vocabulary, labels)
     # a name for the films in use and their order
@@ -171,6 +171,7 @@ def prepare_films(
         weights = changed.weights[rows]
         splits["train"] = replace(splits["train"], weights=weights[splits["train"].films])
         notes += notes_of_corrections(changed)
+    _check_positives(splits)
     train = splits["train"]
     inputs, leaks = fit_inputs(
         source.inputs, films, rows[train.films], train.labels, vocabulary.names, exclude_leaks=options.exclude_leaks
@@ -271,11 +272,12 @@ def read_files(options: DataOptions, *, require_genres: bool = True) -> FilmTabl
     reader, tables, sources = options.own_reader, [], options.sources
     paths = [one.path if reader is None else read_rows(reader, one.path, options.cache) for one in sources]
     languages = language_columns(options, paths)
+    rules = LabelRules.of_options(options)
     for source, path in zip(sources, paths, strict=True):
-        inputs = (*source.inputs, *LabelRules.of_options(options).columns(source.inputs))
-        source = replace(
-            source, path=path, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres
-        )
+        source = replace(source, path=path)
+        rules.check_columns(source)
+        inputs = (*source.inputs, *rules.columns(source.inputs))
+        source = replace(source, inputs=inputs, known_genres=options.known_genres, require_genres=require_genres)
         tables.append(load_films(source, options.cache, _reading_progress(), languages))
     return combined(tables, [source.path for source in options.sources], options.cache)
 
@@ -390,6 +392,21 @@ def _check_parts(parts: Sequence[NDArray[np.int64]], labels: NDArray[np.bool_], 
             f"{len(labels)} films make splits of {', '.join(str(len(part)) for part in parts)}: "
             "use more films (data.csv, data.max_films), or larger fractions in data.split"
         )
+
+
+def _check_positives(splits: dict[str, Split]) -> None:
+    """Refuse a training or validation split in which no film has a genre, as with data.known_genres one may have.
+
+    Raises:
+        DataError: There is nothing to learn, or to choose an epoch and thresholds by.
+    """
+    for name in ("train", "validation"):
+        if not splits[name].labels.any():
+            raise DataError(
+                f"none of the {len(splits[name].films):,} films of the {name} split has a genre, by which a model is "
+                "trained and its thresholds are fitted: use more films with genres, a larger fraction in data.split, "
+                "or another data.seed"
+            )
 
 
 def _as_splits(parts: Sequence[NDArray[np.int64]], ids: NDArray[Any], labels: NDArray[np.bool_]) -> dict[str, Split]:

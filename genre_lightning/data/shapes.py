@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from genre_lightning.config.columns import GenreFormat
@@ -14,11 +15,13 @@ from genre_lightning.data.cells import (
     GenreStyle,
     MalformedCellError,
     distinct_names,
+    has_half_character,
     is_placeholder_genre,
     looks_like_list,
     parse_genres,
     split_names,
 )
+from genre_lightning.errors import DataError
 
 IdKind = Literal["number", "text", "row"]
 
@@ -31,6 +34,8 @@ _MOST_CELLS = 20_000
 """Distinct genres cells that are looked at as a whole, some megabytes."""
 _LONGEST_CELL = 1000
 _LONGEST_ID = 200
+_CELLS_TO_JUDGE_BY = 200
+"""Cells by which a column of 0 and 1 is known for one; another cell behind them makes its row malformed."""
 _SIGNS = re.compile(r"(?<=\w)[ ]*(<br */?>|\t|[^\w\s'’().-]+)[ ]*(?=\w)")
 """What may separate names in a file without any of SEPARATORS."""
 _WITHIN_NAMES = (" - ", " and ")
@@ -101,7 +106,7 @@ class Shapes:
         text = "" if cell is None else str(cell if number is None else number).strip()
         # a cell that is a number by its type but not a whole one is not a text either
         is_text = isinstance(cell, str | int) and not is_placeholder_genre(text) and len(text) <= _LONGEST_ID
-        if self.ids == "number" or not is_text:
+        if self.ids == "number" or not is_text or has_half_character(text):
             raise MalformedCellError(f"id {text[:40]!r}")
         return text
 
@@ -129,6 +134,58 @@ def is_true(cell: Any) -> bool:
     raise MalformedCellError(f"a cell {text[:40]!r} in a 0/1 column")
 
 
+class BinaryColumns:
+    """Finds the columns that hold nothing but 0 and 1 in their first cells that are not empty, row by row.
+
+    A rare genre may be empty in thousands of rows, and objects of JSON may lack the genres that a film has not.
+
+    Args:
+        others: Columns with another role.
+    """
+
+    def __init__(self, others: Iterable[str]) -> None:
+        self._others = tuple(dict.fromkeys(others))
+        self._cells: dict[str, int] = {}  # of each column that is not ruled out
+        self._ruled_out = set(self._others)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Look at the cells of a row."""
+        for column, cell in row.items():
+            if column in self._ruled_out:
+                continue
+            cells = self._cells.setdefault(column, 0)
+            if cells == _CELLS_TO_JUDGE_BY or cell is None or not str(cell).strip():
+                continue
+            try:
+                is_true(cell)
+            except MalformedCellError:
+                self._ruled_out.add(column)
+                del self._cells[column]
+            else:
+                self._cells[column] += 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that were found, in the order of the file."""
+        return tuple(column for column, cells in self._cells.items() if cells)
+
+    def check(self, path: Path, *, whole: bool) -> None:
+        """Refuse rows without such a column.
+
+        Args:
+            path: Path of the file.
+            whole: Whether all rows were added, so that a column without a cell is none.
+
+        Raises:
+            DataError: There is none; the message names the fix.
+        """
+        if not (self.names if whole else self._cells):
+            raise DataError(
+                f"{path} has no column of 0 and 1 beside {', '.join(self._others)}, as "
+                "data.genre_format one_hot needs: list the genres' columns in data.columns.genres"
+            )
+
+
 @dataclass
 class Tally:
     """What the ids and genres of the rows look like; counts that do not depend on how they are read.
@@ -137,13 +194,15 @@ class Tally:
         wanted: Format of the genres that the user named, or "auto".
         separator: Separator that the user named; None to find out.
         has_ids: Whether the file has the column of ids.
-        one_hot: Columns of 0/1, if the genres are in such.
+        one_hot: Columns of 0/1 that the user named.
+        binary: Finds the columns of 0/1 that the user has not named; None if the genres are in a column.
     """
 
     wanted: GenreFormat = "auto"
     separator: str | None = None
     has_ids: bool = True
     one_hot: tuple[str, ...] = ()
+    binary: BinaryColumns | None = None
     number_ids: int = 0
     text_ids: int = 0
     text_id: str = ""
@@ -159,8 +218,9 @@ class Tally:
             if whole_number(id_cell) is not None:
                 self.number_ids += 1
             elif not is_placeholder_genre(stripped := id_cell.strip()):
-                self.text_ids += 1
-                self.text_id = self.text_id or stripped[:40]
+                self._count_text_id(stripped)
+        elif isinstance(id_cell, int) and whole_number(id_cell) is None:
+            self._count_text_id(str(id_cell))  # negative or large: as text it can be an id, and in a CSV it is one
         elif id_cell is not None:
             self.number_ids += 1  # by its type, whether or not it can be an id
         if isinstance(genres_cell, str) and (genres_cell in self.cells or self._is_new(genres_cell)):
@@ -169,6 +229,10 @@ class Tally:
             entries = genres_cell if isinstance(genres_cell, list) else [genres_cell]
             self.objects += bool(entries)
             self.numbers += bool(entries) and all(isinstance(entry, int | float) for entry in entries)
+
+    def _count_text_id(self, text: str) -> None:
+        self.text_ids += 1
+        self.text_id = self.text_id or text[:40]
 
     def _is_new(self, cell: str) -> bool:
         if len(self.cells) < _MOST_CELLS and len(cell) <= _LONGEST_CELL:
@@ -186,8 +250,8 @@ class Tally:
         """Decide by what has been counted."""
         ids: IdKind = "number" if self.text_ids <= _MOST_TEXT_IDS * (self.text_ids + self.number_ids) else "text"
         ids = ids if self.has_ids else "row"
-        if self.one_hot:
-            return Shapes(ids, one_hot=self.one_hot)
+        if one_hot := self.one_hot or (self.binary.names if self.binary else ()):
+            return Shapes(ids, one_hot=one_hot)
         texts = self._texts()
         lists = self.lists + sum(times for cell, times in texts.items() if looks_like_list(cell))
         total = self.texts + sum(texts.values())
@@ -201,7 +265,7 @@ class Tally:
         """Return what a reader of the audit should know of the ids and of an unusual separator."""
         shapes = self.shapes()
         separated = []
-        if shapes.style == "separated" and not self.one_hot and self.separator is None:
+        if shapes.style == "separated" and not shapes.one_hot and self.separator is None:
             texts = self._texts()
             if shapes.separator not in SEPARATORS:
                 separated = [f"genres are separated at {shapes.separator!r}: name another with --data.genre_separator"]
@@ -266,7 +330,7 @@ def _signs(texts: Mapping[str, int]) -> list[str]:
 
 def _far_fewer(texts: Mapping[str, int], marks: Sequence[str], names: int) -> str | None:
     """Return the first mark that leaves at most two thirds of n names."""
-    return next((mark for mark in marks if 3 * _count_names(texts, mark) <= 2 * names), None)
+    return next((mark for mark in marks if 3 * _count_names(texts, mark) <= 2 * names), None) if names else None
 
 
 def _count_names(texts: Mapping[str, int], separator: str) -> int:
@@ -287,22 +351,3 @@ def _odd_names(texts: Mapping[str, int], separator: str) -> tuple[tuple[str, tup
                 odd[name] = parts
                 break
     return tuple(sorted(odd.items()))
-
-
-def one_hot_columns(head: Sequence[Mapping[str, Any]], others: Iterable[str]) -> tuple[str, ...]:
-    """Return the columns that hold nothing but 0 and 1 in the first rows.
-
-    Args:
-        head: The first rows.
-        others: Columns with another role.
-    """
-
-    def is_binary(column: str) -> bool:
-        cells = [cell for row in head if (cell := row.get(column)) is not None and str(cell).strip()]
-        try:
-            return all(is_true(cell) in (True, False) for cell in cells) and bool(cells)
-        except MalformedCellError:
-            return False
-
-    taken = set(others)
-    return tuple(column for column in (head[0] if head else ()) if column not in taken and is_binary(column))

@@ -157,9 +157,7 @@ def _text_rows(
 
 def _as_text(raw: BinaryIO, kind: str, encoding: str) -> TextIO:
     content = gzip.GzipFile(fileobj=raw) if kind.endswith(".gz") else raw
-    # utf-8-sig: spreadsheet programs put a byte-order mark before the first column's name
-    plain = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
-    return io.TextIOWrapper(content, encoding="utf-8-sig" if plain else encoding, newline="")
+    return io.TextIOWrapper(content, encoding=encoding, newline="")
 
 
 def _likely_encoding(path: Path) -> str:
@@ -286,12 +284,12 @@ def check_header(path: Path, header: Sequence[str], needed: Sequence[str], optio
         raise DataError(
             f"{path} has no column {', '.join(map(repr, missing))}; its header is: {one_line(shown)[:400]}: "
             "name the right columns with --data.columns.id, .overview, .genres, .title, or give a movies file"
+            + (" whose columns are separated by commas, semicolons, tabs or |" if len(header) == 1 else "")
             + (
                 "; genres in columns of 0 and 1 are read with --data.genre_format one_hot"
                 if "genres" in missing
                 else ""
             )
-            + (" whose columns are separated by commas, semicolons, tabs or |" if len(header) == 1 else "")
         )
     for name in dict.fromkeys([*needed, *(optional or ())]):
         if header.count(name) > 1:

@@ -156,7 +156,8 @@ def require_same_films(first: StoredPredictions, second: StoredPredictions, name
     left, right = (np.argsort(stored.predictions.ids, kind="stable") for stored in (first, second))
     ids = np.array_equal(first.predictions.ids[left], second.predictions.ids[right])
     if not ids or (None not in hashes and hashes[0] != hashes[1]):
-        shared = len(np.intersect1d(first.predictions.ids, second.predictions.ids))
+        # as texts: the ids of one file may be numbers, and those of the other not
+        shared = len(set.intersection(*(set(map(str, one.predictions.ids.tolist())) for one in (first, second))))
         raise DataError(
             f"{name} and {other} were evaluated on different splits ({len(first.predictions)} and "
             f"{len(second.predictions)} films, {shared} in both): run both with the same data settings and seed"

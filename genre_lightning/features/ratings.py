@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from genre_lightning.errors import DataError, one_line
 from genre_lightning.progress import ReadShare, file_progress
 
-_RATING_COLUMNS = {"userId": pa.int64(), "movieId": pa.int64(), "rating": pa.float32()}
 # pandas writes whole numbers beside empty cells as 862.0
+_RATING_COLUMNS = {"userId": pa.float64(), "movieId": pa.float64(), "rating": pa.float32()}
 _LINK_COLUMNS = {"movieId": pa.float64(), "tmdbId": pa.float64()}
 _LARGEST_ID = 2**31
 """Ids are kept in 32 bits, so that 26 million ratings take 0.3 GB."""
@@ -117,10 +117,10 @@ def film_vectors(ratings: Ratings, dimensions: int, seed: int) -> FilmVectors:
 
     ids, film = _numbered(ratings.films)
     accounts, user = _numbered(ratings.users)
-    if dimensions >= min(len(ids), len(accounts)):
+    if dimensions >= (fewest := min(len(ids), len(accounts))):
+        fix = f"give --dimensions below {fewest}" if fewest > 2 else "give a file of more ratings"
         raise DataError(
-            f"{len(accounts):,} users have rated {len(ids):,} films, too few for {dimensions} dimensions: give "
-            f"--dimensions below {min(len(ids), len(accounts))}"
+            f"{len(accounts):,} users have rated {len(ids):,} films, too few for {dimensions} dimensions: {fix}"
         )
     shape = (len(ids), len(accounts))
     sums = sparse.csr_matrix((ratings.values, (film, user)), shape=shape, dtype=np.float32)

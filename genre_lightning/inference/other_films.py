@@ -119,7 +119,7 @@ class OtherFilms:
         unknown: Counter[str] = Counter()
         film = 0
         for batch in self.table.batches("genres", self.rows):
-            for names in batch.to_pylist():
+            for names in (self.rules.own_names(found, genres) for found in batch.to_pylist()):
                 labels[film, [place[name] for name in names if name in place]] = True
                 unknown.update(name for name in names if name not in place)
                 film += 1

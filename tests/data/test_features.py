@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from genre_lightning.config.columns import TextTemplate
+from genre_lightning.config.data import DataOptions
 from genre_lightning.config.features import Feature
 from genre_lightning.data.cells import MalformedCellError
 from genre_lightning.data.collate import Padding, TokenisedFilms
@@ -15,6 +16,7 @@ from genre_lightning.data.datamodule import MovieDataModule
 from genre_lightning.data.features.encode import EncodedInputs, encode_input
 from genre_lightning.data.features.fit import NamesOfFilms, find_leaks, fit_names, fit_numbers
 from genre_lightning.data.features.read import value_of
+from genre_lightning.data.prepare import prepare_films
 from genre_lightning.data.steps import MicroBatch
 from genre_lightning.data.tokens import TokenLists
 from genre_lightning.errors import ConfigError, DataError
@@ -104,6 +106,14 @@ def test_vectors_have_one_length():
         encode_input(fitted, [[3.0]])
     with pytest.raises(DataError, match="no training film has a value"):
         fit_numbers(Feature("x", "vector"), [None])
+
+
+def test_a_column_of_malformed_cells_is_refused_with_one_of_them(tmp_path):
+    rows = [f"{n},A man number {n} walks.,Drama,10/{n % 28 + 1}/1995" for n in range(30)]
+    (tmp_path / "films.csv").write_text("\n".join(["id,overview,genres,released", *rows]))
+    options = DataOptions(tmp_path / "films.csv", features=[Feature("released", "date")], cache_dir=tmp_path / "cache")
+    with pytest.raises(DataError, match=r"'released': no training film has a value \('10/\d+/1995' is not a date such"):
+        prepare_films(options)
 
 
 def test_unseen_names_and_none_are_apart():

@@ -203,3 +203,28 @@ def test_what_a_joined_file_holds_names_the_films(movies, tmp_path):
     second = load(movies, tmp_path, [{"file": "k.csv"}])
     assert second.digest != first.digest
     assert second.table["input:keywords"].to_pylist()[0] == ["war"]
+
+
+def test_genres_of_a_joined_file_are_refused_in_the_text(movies):
+    with pytest.raises(ConfigError, match=r"holds \{movies\.genres\}, the genres that the model is to predict"):
+        DataOptions(movies, join=[{"file": movies}], text="{overview} {movies.genres}")
+
+
+def test_a_column_that_is_twice_in_a_joined_file(movies, tmp_path):
+    keywords = write(tmp_path / "keywords.csv", ["id", "keywords", "keywords"], [["1", "a", "b"]])
+    with pytest.raises(DataError, match=r"data\.join .*keywords\.csv has 2 columns 'keywords'"):
+        load(movies, tmp_path, [{"file": keywords}])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"join": ["keywords.csv"]}, r"data\.join has 'keywords\.csv': give mappings of file, key, on, via, to"),
+        ({"features": ["keywords"]}, r"data\.features has 'keywords': give mappings of column, kind"),
+        ({"features": [{"column": "a", "kind": "tag"}]}, r"kind is 'tag': give text, tags"),
+        ({"features": [{"column": "a", "kind": "tags", "place": "tail"}]}, r"place is 'tail': give text, head"),
+    ],
+)
+def test_options_of_another_kind_are_refused(movies, options, message):
+    with pytest.raises(ConfigError, match=message):
+        DataOptions(movies, **options)

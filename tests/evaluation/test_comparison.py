@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,12 @@ from made_predictions import GENRES, make_predictions
 from sklearn.metrics import f1_score, log_loss
 
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
-from genre_lightning.evaluation.comparison import PAPER_NAME, compare_runs, write_comparison
+from genre_lightning.evaluation.comparison import PAPER_NAME, compare_runs, require_same_films, write_comparison
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.ensemble import fit_weights, write_ensemble
 from genre_lightning.evaluation.evaluate import write_evaluation
 from genre_lightning.evaluation.paper import paper_tables, write_paper_report
-from genre_lightning.evaluation.predictions import Predictions, read_stored_predictions
+from genre_lightning.evaluation.predictions import Predictions, StoredPredictions, read_stored_predictions
 from genre_lightning.evaluation.report import write_report
 
 
@@ -82,6 +83,17 @@ def test_a_copy_of_a_run_in_another_order_does_not_differ(runs, tmp_path):
     first, second = make_run(tmp_path / "a", 1, 5), make_run(tmp_path / "b", 1, 5)
     comparison = compare_runs([first, second], resamples=50)
     assert comparison.rows[1]["f1_macro_p"] == 1
+
+
+def test_ids_that_are_texts_and_numbers_are_of_different_splits():
+    made = make_predictions(1, films=20)
+    texts = replace(made, ids=np.array([f"tt{n}" if n % 2 else str(n) for n in made.ids.tolist()], dtype=object))
+    first, second = (
+        StoredPredictions(one, np.zeros(one.logits.shape, np.float32), one.labels) for one in (made, texts)
+    )
+    shared = sum(n % 2 == 0 for n in made.ids.tolist())
+    with pytest.raises(DataError, match=rf"different splits \(20 and 20 films, {shared} in both\)"):
+        require_same_films(first, second, "a", "b")
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):

@@ -1,15 +1,18 @@
 """Plots are drawn for all data, also odd ones; what they count is tested as numbers."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from made_predictions import default_decision, make_predictions
+from matplotlib.text import Text
 from PIL import Image
 
 from genre_lightning.errors import CheckpointError
 from genre_lightning.evaluation.curves import loss_by_epoch
 from genre_lightning.evaluation.decisions import fit_decision
-from genre_lightning.evaluation.plots.errors import shown_genres, taken_for
-from genre_lightning.evaluation.plots.figures import write_figures
+from genre_lightning.evaluation.plots.errors import confusion_figure, shown_genres, taken_for, taken_for_figure
+from genre_lightning.evaluation.plots.figures import precision_recall_figure, write_figures
 from genre_lightning.evaluation.plots.titles import FIGURES
 from genre_lightning.evaluation.predictions import Predictions
 from genre_lightning.evaluation.scored import ScoredSplit
@@ -53,6 +56,26 @@ def test_one_film_one_genre_and_odd_names_are_drawn(tmp_path):
     one = make_predictions(0, films=1, genres=("$_{<b>",))
     odd = Predictions(one.genres, one.ids, one.titles, one.texts, one.labels & False, one.logits)
     assert len(write_figures(tmp_path, ScoredSplit(odd, default_decision(odd.genres)))) == len(FIGURES) - 1
+
+
+@pytest.mark.parametrize(
+    "genres", [("Drama",), ("Romantic comedies & musical films", "H" * 30, "War, and its aftermath 1914-1945")]
+)
+def test_names_stay_in_their_panels_and_all_text_in_the_figure(genres):
+    rng = np.random.default_rng(0)
+    labels, decided = rng.random((2, 40, len(genres))) < 0.4
+    panels = [confusion_figure(labels, decided, genres), precision_recall_figure(labels, labels * 0.5, decided, genres)]
+    for figure in (*panels, taken_for_figure(labels, decided, genres)):
+        figure.draw_without_rendering()
+        axes = [one for one in figure.axes if one.axison]
+        whole = figure.bbox
+        for text in figure.findobj(Text):
+            box = text.get_window_extent()
+            if text.get_text() and text.get_visible():
+                assert whole.y0 - 1 <= box.y0 <= box.y1 <= whole.y1 + 1, text.get_text()
+        if figure in panels:
+            for left, right in pairwise([one._left_title.get_window_extent() for one in axes]):
+                assert left.x1 <= right.x0 + 1
 
 
 def test_taken_for_is_the_fraction_of_the_films_missing_the_row_s_genre():

@@ -63,6 +63,14 @@ def test_ids_as_pandas_writes_them(files, tmp_path):
         read_ratings(files[0], links)
 
 
+def test_ratings_as_pandas_writes_them(files, tmp_path):
+    written = tmp_path / "written.csv"
+    written.write_text("userId,movieId,rating\n" + "".join(f"{u}.0,{f}.0,{r}\n" for u, f, r in ROWS))
+    found, expected = read_ratings(written), read_ratings(files[0])
+    np.testing.assert_array_equal(found.films, expected.films)
+    np.testing.assert_array_equal(found.users, expected.users)
+
+
 def test_a_film_rated_twice_by_a_user_has_the_mean():
     one = Ratings(*(np.array(a, np.int32) for a in ([1, 1, 2, 3, 3], [1, 1, 1, 2, 3])), np.float32([2, 4, 5, 1, 3]))
     merged = Ratings(*(np.array(a, np.int32) for a in ([1, 2, 3, 3], [1, 1, 2, 3])), np.float32([3, 5, 1, 3]))
@@ -121,7 +129,7 @@ def test_a_gzip_file_that_unpacks_to_far_more_is_refused(tmp_path):
         ("userId,movieId,rating\n1,2,nan\n", "not finite"),
         ("userId,movieId,rating\n1,2,-1\n", "negative"),
         ("userId,movieId,rating\n", "no ratings"),
-        ("userId,movieId,rating\n1,2,3\n2,3,4\n", "too few"),
+        ("userId,movieId,rating\n1,2,3\n2,3,4\n", "too few for 2 dimensions: give a file of more ratings"),
     ],
 )
 def test_a_bad_file_is_one_line(content, said, tmp_path, capsys):

@@ -247,6 +247,126 @@ def test_columns_of_0_and_1(tmp_path, listed):
     assert films.genres() == [sorted(names_of(n)) for n in range(1, FILMS + 1)]
 
 
+def test_objects_that_lack_the_genres_of_other_films(tmp_path):
+    lines = [
+        {"id": n, "overview": f"A road, number {n}.", **dict.fromkeys(names_of(n), 1)} for n in range(1, FILMS + 1)
+    ]
+    path = write(tmp_path, "\n".join(map(json.dumps, lines)), "films.jsonl")
+    films = load(path, genre_format="one_hot")
+    assert [set(genres) for genres in films.genres()] == [set(names_of(n)) for n in range(1, FILMS + 1)]
+
+
+def read_by(tmp_path, films, **options):
+    file = write(tmp_path, "of the reader", "films.txt")
+    return MovieDataModule(
+        file, reader=lambda path: iter(films), cache_dir=tmp_path / "cache", **options
+    ).prepare_films()
+
+
+def test_a_reader_need_not_give_each_film_every_column(tmp_path):
+    films = [
+        {"id": n, "overview": f"A road, number {n}.", **dict.fromkeys(names_of(n), 1)} for n in range(1, FILMS + 1)
+    ]
+    data = read_by(tmp_path, films, genre_format="one_hot")
+    assert [set(genres) for genres in data.films.genres()] == [set(names_of(n)) for n in range(1, FILMS + 1)]
+
+
+def test_types_of_a_reader_are_those_of_all_its_films(tmp_path):
+    films = [
+        {"id": n, "overview": f"A road, number {n}.", "genres": names_of(n), "score": 1 if n < 4096 else 1.5,
+         "title": float("nan") if n < 4200 else "Late"}
+        for n in range(4300)
+    ]  # fmt: skip
+    scores = {"column": "score", "kind": "number"}
+    table = read_by(tmp_path, films, features=[scores]).films.table
+    assert table["input:score"].to_pylist() == [film["score"] for film in films]
+    assert table["title"].to_pylist() == [""] * 4200 + ["Late"] * 100
+
+
+def test_a_reader_of_several_kinds_in_a_column_is_refused_by_its_name(tmp_path):
+    films = [{"id": n if n % 2 else str(n), "overview": f"A road, number {n}.", "genres": ["Drama"]} for n in range(9)]
+    with pytest.raises(DataError, match=r"data\.reader yields a column 'id' that no table can hold"):
+        read_by(tmp_path, films)
+
+
+def test_a_column_of_0_and_1_that_begins_empty(tmp_path):
+    table = [[str(n), f"A road, number {n}.", str(n % 2), str(n % 3 // 2) if n > 250 else ""] for n in range(1, 301)]
+    path = write(tmp_path, as_csv(table, ("id", "overview", "Drama", "Western")))
+    films = load(path, genre_format="one_hot")
+    assert sum("Western" in genres for genres in films.genres()) == sum(n % 3 == 2 for n in range(251, 301))
+
+
+def test_a_column_of_0_and_1_that_the_model_reads_is_not_a_genre(tmp_path):
+    table = [[str(n), f"A road, number {n}.", str(n % 2), str(n % 3 % 2)] for n in range(1, 61)]
+    path = write(tmp_path, as_csv(table, ("id", "overview", "Drama", "adult")))
+    adult = {"column": "adult", "kind": "number"}
+    films = load(path, genre_format="one_hot", features=[adult])
+    assert {name for genres in films.genres() for name in genres} == {"Drama"}
+    assert films.inputs["adult"]["known"] == films.audit.kept == 30
+
+
+def test_a_column_of_0_and_1_with_an_odd_cell_far_behind(tmp_path):
+    table = [[str(n), f"A road, number {n}.", str(n % 2), "no" if n == 290 else "1"] for n in range(1, 301)]
+    table[280][2] = "7"
+    path = write(tmp_path, as_csv(table, ("id", "overview", "Drama", "Western")))
+    films = load(path, genre_format="one_hot")
+    assert films.audit.malformed == 1
+    assert films.audit.kept == 298  # and one without genres
+
+
+def test_an_empty_list_of_genre_columns_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.columns\.genres is an empty list"):
+        DataOptions(tmp_path / "a.csv", columns=ColumnNames(genres=[]))
+
+
+def test_halves_of_characters_in_any_cell_end_in_no_traceback(tmp_path):
+    objects = [dict(zip(HEADER, row, strict=True)) for row in rows(ids=lambda n: f"tt{n}")]
+    objects[3]["overview"] += " \ud83d"
+    objects[4]["title"] = "\udc00"
+    objects[5]["id"] = "tt\ud83d"
+    path = write(tmp_path, "\n".join(map(json.dumps, objects)), "films.jsonl")
+    keywords = [{"id": one["id"], "keywords": ["a\ud83d", "b"]} for one in objects]
+    write(tmp_path, "\n".join(map(json.dumps, keywords)), "keywords.jsonl")
+    options = DataOptions(
+        path, join=[{"file": tmp_path / "keywords.jsonl"}], text="{title}. {overview} {keywords}", max_malformed=0.1
+    )
+    films = load_films(options.source, tmp_path / "cache")
+    assert films.audit.malformed == 1  # an id cannot be guessed
+    assert films.strings("overview")[3].endswith("\ufffd")
+    assert films.strings("title")[4] == "\ufffd"
+    assert films.joins[0]["rows_without_key"] == 1
+    new = NewFilms(path, ColumnNames(), {"overview": "overview"}, cache_dir=tmp_path / "cache")
+    assert [film.id for film in new.read()][5] == "tt\ufffd"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "U8", "utf_8_sig", "cp65001", "utf-16-le", "utf-16"])
+@pytest.mark.parametrize("name", ["films.csv", "films.jsonl"])
+def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path, encoding, name):
+    objects = [dict(zip(HEADER, row, strict=True)) for row in rows()]
+    text = as_csv(rows()) if name.endswith(".csv") else "\n".join(map(json.dumps, objects))
+    marked = text if encoding in ("utf-16", "utf_8_sig") else "\ufeff" + text  # those two write it themselves
+    films = load(write(tmp_path, marked.encode(encoding), name), encoding=encoding)
+    check_whole(films)
+    assert films.ids.tolist() == list(range(1, FILMS + 1))
+
+
+@pytest.mark.parametrize("first", [-7, 10**19])
+def test_numbers_beyond_those_of_ids_are_text_in_every_format(tmp_path, first):
+    objects = [dict(zip(HEADER, [first - n, *row[1:]], strict=True)) for n, row in enumerate(rows())]
+    pq.write_table(pa.table({name: [str(o[name]) if name == "id" else o[name] for o in objects] for name in HEADER}),
+                   tmp_path / "text.parquet")  # fmt: skip
+    files = [
+        write(tmp_path, as_csv([list(o.values()) for o in objects])),
+        write(tmp_path, "\n".join(map(json.dumps, objects)), "films.jsonl"),
+        tmp_path / "text.parquet",
+    ]
+    if first < 0:
+        pq.write_table(pa.Table.from_pylist(objects), tmp_path / "films.parquet")
+        files.append(tmp_path / "films.parquet")
+    for file in files:
+        assert load(file).ids.tolist() == [str(o["id"]) for o in objects]
+
+
 def test_too_many_malformed_rows_stop_with_column_sample_and_shapes(tmp_path):
     table = rows(CELLS["entries"])
     for row in table[::10]:
@@ -263,6 +383,12 @@ def test_genres_in_columns_that_are_not_named_have_a_hint(tmp_path):
     path = write(tmp_path, as_csv(rows(), (*HEADER[:3], "Drama")))
     with pytest.raises(DataError, match=r"no column 'genres'.*--data\.genre_format one_hot"):
         load(path)
+
+
+def test_lists_have_no_note_of_a_separator(tmp_path):
+    pq.write_table(pa.Table.from_pylist([dict(zip(HEADER, row, strict=True)) for row in rows(list)]),
+                   tmp_path / "films.parquet")  # fmt: skip
+    assert load(tmp_path / "films.parquet", genre_format="separated").notes == ()
 
 
 def test_a_loss_that_one_command_accepted_is_refused_by_the_next(tmp_path):

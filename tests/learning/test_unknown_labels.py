@@ -3,15 +3,20 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from csv_files import rows_of, written
 from made_runs import without_page
 
 from genre_lightning.__main__ import main
+from genre_lightning.config.data import DataOptions
+from genre_lightning.data.genres import GenreVocabulary
 from genre_lightning.data.kept_splits import KeptSplits
 from genre_lightning.data.known_labels import LabelRules
+from genre_lightning.data.prepare import prepare_films
 from genre_lightning.data.sample.generate import write_sample
+from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.files import read_json
 
 HIDDEN = ("Drama", "Comedy")
@@ -119,6 +124,97 @@ def test_a_column_that_the_file_lacks_is_empty(made, tmp_path, monkeypatch):
 
 def has(rows, film):
     return next(row["genres"] for row in rows if int(row["id"]) == film)
+
+
+def known_in(tmp_path, films, **options):
+    """The genres that are known of each film, of films given by their genres and what they were labelled for."""
+    rows = [
+        {"id": n, "overview": f"A road, number {n}.", "genres": genres, "known": known}
+        for n, (genres, known) in enumerate(films * 10)
+    ]
+    file = written(tmp_path / "films.csv", rows)
+    options = DataOptions(file, known_genres="known", cache_dir=tmp_path / "cache", **options)
+    data = prepare_films(options)
+    train = data.splits["train"]
+    masks = np.ones_like(train.labels) if train.known is None else train.known
+    found = dict(zip(data.rows[train.films].tolist(), masks, strict=True))
+    return [
+        {data.vocabulary.names[n] for n in np.flatnonzero(found[next(f for f in found if f % len(films) == one)])}
+        for one in range(len(films))
+    ]
+
+
+@pytest.mark.parametrize("mark", ["#", "/", "|", ";"])
+def test_genres_that_films_were_labelled_for_are_written_as_genres_are(tmp_path, mark):
+    labelled = [
+        (["Drama"], ["Drama", "War, Action"]),
+        (["War, Action", "Drama"], ["War, Action"]),
+        (["Comedy"], ["Comedy", "Drama"]),
+    ]
+    films = [(mark.join(genres), mark.join(known)) for genres, known in labelled]
+    assert known_in(tmp_path, films, genre_separator=mark) == [
+        {"Drama", "War, Action"}, {"Drama", "War, Action"}, {"Comedy", "Drama"},
+    ]  # fmt: skip
+
+
+def test_merged_genres_are_known_under_each_spelling(tmp_path):
+    films = [("Drama", "drama|COMEDY"), ("drama", "Drama"), ("Comedy", "Comedy|DRAMA"), ("War", "")]
+    found = known_in(tmp_path, films, merge_genre_case=True)
+    assert found[:3] == [{"Comedy", "Drama"}, {"Drama"}, {"Comedy", "Drama"}]
+
+
+def test_a_column_that_lists_no_genre_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.known_genres is 'known', a column that lists none of the genres"):
+        known_in(tmp_path, [("Drama", "x"), ("Comedy", "y")])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"known_genres": "looked_for"}, "known_genres"), ({"label_since": {"Drama": 2001}}, "label_date")],
+)
+def test_a_rule_by_a_column_that_is_missing_names_its_option(tmp_path, options, name):
+    file = written(tmp_path / "films.csv", [{"id": 1, "overview": "A road.", "genres": "Drama"}])
+    with pytest.raises(DataError, match=rf"^data\.{name} names the column"):
+        prepare_films(DataOptions(file, cache_dir=tmp_path / "cache", **options))
+
+
+def test_a_validation_split_without_a_genre_is_refused_before_the_training(tmp_path):
+    rows = [
+        {"id": n, "overview": f"A road, number {n}.", "genres": "Drama" if n < 2 else "", "known": "Drama"}
+        for n in range(60)
+    ]
+    file = written(tmp_path / "films.csv", rows)
+    with pytest.raises(DataError, match=r"none of the \d+ films of the validation split has a genre"):
+        prepare_films(DataOptions(file, known_genres="known", cache_dir=tmp_path / "cache"))
+
+
+def test_merged_genres_of_another_file_count_in_any_case(made, tmp_path, monkeypatch):
+    own, other = made
+    run = trained(own, tmp_path / "run", "--data.merge_genre_case=true")
+    without_page(monkeypatch)
+    upper = written(tmp_path / "upper.csv", [{**row, "genres": row["genres"].upper()} for row in rows_of(other)])
+    figures = []
+    for name, file in (("as_written", other), ("upper", upper)):
+        assert main(["evaluate", str(run), f"--data.csv={file}", f"--name={name}"]) == 0
+        found = read_json(run / f"evaluation/{name}/metrics.json")
+        assert found["films"]["unknown_genres"] == {}
+        figures.append((found["policies"], found["threshold_free"]))
+    assert figures[0] == figures[1]
+
+
+def test_a_continued_run_keeps_the_spelling_of_merged_genres():
+    films = pa.array([["DRAMA"], ["DRAMA", "War"], ["Drama"], ["COMEDY"]], pa.list_(pa.string()))
+    vocabulary, labels = GenreVocabulary.from_batches([films], merge_case=True, own=("Comedy", "Drama"))
+    assert vocabulary.names == ("Comedy", "Drama", "War")
+    assert labels.tolist() == [[False, True, False], [False, True, True], [False, True, False], [True, False, False]]
+
+
+def test_a_rule_by_a_name_of_two_files_is_refused(tmp_path):
+    options = DataOptions(
+        tmp_path / "new/films.csv", older_csv=[tmp_path / "old/films.csv"], label_since={"Drama": ["films.csv"]}
+    )
+    with pytest.raises(ConfigError, match=r"data\.label_since of 'Drama' is 'films\.csv', the name of 2 files"):
+        options.check_options()
 
 
 def test_a_rule_by_files_says_nothing_of_another_file():

@@ -85,15 +85,16 @@ def fit_names(feature: Feature, found: NamesOfFilms, left_out: frozenset[str] = 
     return FittedInput(feature.column, feature.kind, values=tuple(names[n] for n in order[: feature.max_values]))
 
 
-def fit_numbers(feature: Feature, values: Iterable[Any]) -> FittedInput:
+def fit_numbers(feature: Feature, values: Iterable[Any], malformed: str = "") -> FittedInput:
     """Fit mean and standard deviation of numbers, dates or vectors.
 
     Args:
         feature: The input.
         values: Values of the training films.
+        malformed: Why a cell is malformed, if any is.
 
     Raises:
-        DataError: Vectors have several lengths.
+        DataError: No film has a value, or vectors have several lengths.
     """
     count, total, squares = 0, np.zeros(0), np.zeros(0)
     for value in values:
@@ -112,8 +113,8 @@ def fit_numbers(feature: Feature, values: Iterable[Any]) -> FittedInput:
         squares += (numbers - shift) ** 2
     if not count:
         raise DataError(
-            f"data.features, column {feature.column!r}: no training film has a value: name another column, or leave "
-            "the feature out"
+            f"data.features, column {feature.column!r}: no training film has a value"
+            f"{f' ({malformed})' if malformed else ''}: name another column, or leave the feature out"
         )
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))

@@ -15,6 +15,7 @@ from genre_lightning.config.features import Feature
 from genre_lightning.data.features.encode import EncodedInputs, encode_input
 from genre_lightning.data.features.fit import Leak, NamesOfFilms, find_leaks, fit_names, fit_numbers
 from genre_lightning.data.films import FilmTable, input_column
+from genre_lightning.data.movies import malformed_cell
 from genre_lightning.types import FittedInput
 
 _FORMAT = 1
@@ -54,7 +55,8 @@ def fit_inputs(
     fitted, leaks = [], []
     for feature in features:
         if feature.kind not in ("tags", "category"):
-            fitted.append(fit_numbers(feature, values_of(films, feature.column, rows)))
+            values = values_of(films, feature.column, rows)
+            fitted.append(fit_numbers(feature, values, malformed_cell(films.notes, feature.column)))
             continue
         found = NamesOfFilms.collect(values_of(films, feature.column, rows))
         leaking = find_leaks(feature.column, found, labels, genres)

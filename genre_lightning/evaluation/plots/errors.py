@@ -8,7 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from genre_lightning.evaluation.plots.style import BLUE, GREY, INK, new_figure, one_axes, small_multiples, styled
+from genre_lightning.evaluation.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    in_panel,
+    new_figure,
+    one_axes,
+    small_multiples,
+    styled,
+)
 from genre_lightning.metrics import BoolArray, FloatArray, confusion_counts, film_f1, ratio
 
 FEWEST_FILMS = 5
@@ -62,7 +71,7 @@ def confusion_figure(
         axes.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["yes", "no"], yticklabels=["yes", "no"])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(genres[column], loc="left")
+        axes.set_title(in_panel(genres[column]), loc="left")
     figure.supxlabel("decided       (fraction of the films in the row)", fontsize=9)
     figure.supylabel("true", fontsize=9)
     return figure
@@ -101,7 +110,7 @@ def taken_for_figure(labels: BoolArray, decided: BoolArray, genres: tuple[str, .
     axes.set_xlabel("genre decided wrongly")
     axes.set_ylabel("genre missed (films)")
     bar = figure.colorbar(image, ax=axes, shrink=0.6, format=lambda value, _: f"{value:.0%}")
-    bar.set_label("fraction of the films missing the row's genre")
+    bar.set_label("fraction of the films\nmissing the row's genre")
     bar.outline.set_visible(False)
     return figure
 

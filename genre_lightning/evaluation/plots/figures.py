@@ -26,6 +26,7 @@ from genre_lightning.evaluation.plots.style import (
     GREY,
     ORANGE,
     RED,
+    in_panel,
     new_figure,
     one_axes,
     save_figure,
@@ -165,7 +166,7 @@ def precision_recall_figure(
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.grid(True)
         if support[j] == 0:
-            axes.set_title(f"{genres[j]}\nno films: undefined", loc="left", fontsize=8)
+            axes.set_title(f"{in_panel(genres[j])}\nno films: undefined", loc="left", fontsize=8)
             continue
         scores, truth = known_of(j, known, probabilities, labels)
         order = np.argsort(-scores, kind="stable")
@@ -179,7 +180,7 @@ def precision_recall_figure(
         if taken:
             both = (labels[:, j] & decided[:, j]).sum()
             axes.plot([both / support[j]], [both / taken], "o", color=RED, markersize=4)
-        axes.set_title(f"{genres[j]}\nAP {areas[j]:.2f}, {support[j]:,} films", loc="left", fontsize=8)
+        axes.set_title(f"{in_panel(genres[j])}\nAP {areas[j]:.2f}, {support[j]:,} films", loc="left", fontsize=8)
     figure.supxlabel("recall       (dot: as decided; dotted line: precision of deciding every film)", fontsize=9)
     figure.supylabel("precision", fontsize=9)
     return figure

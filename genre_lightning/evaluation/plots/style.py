@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 
 import matplotlib as mpl
 import numpy as np
@@ -17,6 +18,8 @@ from genre_lightning.files import replacing
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6b7280"
 INK, FAINT = "#1f2937", "#e5e7eb"
 DOTS_PER_INCH = 150
+_PANEL_CHARACTERS = 16
+"""Of a line above a panel of `small_multiples`."""
 # matplotlib reads a matplotlibrc of the working directory, by which a stranger's folder could have TeX run
 # the fonts are those of `drawable`, which adds to the default ones what the names of genres need
 _LEFT_ALONE = ("backend", "webagg.", "font.family")
@@ -60,6 +63,11 @@ def one_axes(title: str, width: float = 7.0, height: float = 4.2) -> tuple[Figur
     axes = figure.add_subplot()
     axes.grid(True)
     return figure, axes
+
+
+def in_panel(name: str) -> str:
+    """Return a genre's name in lines that fit its panel."""
+    return textwrap.fill(name, _PANEL_CHARACTERS)
 
 
 @styled
