@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ class Plan:
         if (shape := self._shape(texts)) is not None:
             self._memory(shape, steps)
             self._time(shape, texts, steps)
-        self.report.notes, self.report.conflicts = self.notes, list(dict.fromkeys(self.conflicts))
+        self.report.notes, self.report.conflicts = self.notes, _each_once(self.conflicts)
 
     @property
     def _matmul_precision(self) -> Precision:
@@ -369,6 +370,14 @@ def _memory_report(taken: Memory, machine: Machine, largest: int | None) -> Memo
         fits=taken.total <= machine.gpu.memory if machine.gpu else None,
         largest_micro_batch_tokens=largest,
     )
+
+
+def _each_once(conflicts: Sequence[str]) -> list[str]:
+    """Leave out what is listed already, with paths as they were given: later checks have absolute ones."""
+    found: dict[str, str] = {}
+    for conflict in conflicts:
+        found.setdefault(conflict.replace(f"{Path.cwd()}{os.sep}", ""), conflict)
+    return list(found.values())
 
 
 def _strategy(strategy: Any, ranks: int) -> Strategy:

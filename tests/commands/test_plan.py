@@ -186,9 +186,11 @@ def test_all_conflicts_are_listed_together(sample_csv, tmp_path, capsys):
     assert f"{len(facts['conflicts'])} conflicts, each with its fix:" in said
 
 
-def test_a_missing_file_is_a_conflict_and_the_memory_is_reported_all_the_same(tmp_path, capsys):
-    facts = plan(capsys, *small(tmp_path / "none.csv", tmp_path), status=2)
-    assert any("none.csv" in conflict for conflict in facts["conflicts"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_missing_file_is_a_conflict_and_the_memory_is_reported_all_the_same(tmp_path, capsys, relative, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    facts = plan(capsys, *small("none.csv" if relative else tmp_path / "none.csv", tmp_path), status=2)
+    [_] = [conflict for conflict in facts["conflicts"] if "none.csv" in conflict]
     assert facts["data"] is None
     assert facts["memory"]["single"]["total"] > 0
 
