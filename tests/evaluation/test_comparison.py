@@ -1,7 +1,9 @@
 """compare, ensemble and the paper's tables, over small run directories."""
 
 import csv
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from made_predictions import GENRES, make_predictions
 from sklearn.metrics import f1_score, log_loss
 
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
-from genre_lightning.evaluation.comparison import PAPER_NAME, compare_runs, write_comparison
+from genre_lightning.evaluation.comparison import PAPER_NAME, compare_runs, print_comparison, write_comparison
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.ensemble import fit_weights, write_ensemble
 from genre_lightning.evaluation.evaluate import write_evaluation
@@ -82,6 +84,20 @@ def test_a_copy_of_a_run_in_another_order_does_not_differ(runs, tmp_path):
     first, second = make_run(tmp_path / "a", 1, 5), make_run(tmp_path / "b", 1, 5)
     comparison = compare_runs([first, second], resamples=50)
     assert comparison.rows[1]["f1_macro_p"] == 1
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_every_run_and_interval_whole(runs, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    shown = io.StringIO()
+    print_comparison(compare_runs(runs, resamples=200), file=shown)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    table = [line for line in text.splitlines() if line.startswith(("|", "+"))]
+    assert max(map(len, table)) <= columns
+    assert "\u2026" not in text
+    assert [row for row in ("weak", "st|rong") if f"| {row} " in text] == ["weak", "st|rong"]
+    assert text.count("[") == text.count("]") >= 8
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
