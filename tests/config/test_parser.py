@@ -284,7 +284,7 @@ def test_an_unknown_option_is_answered_with_the_nearest(sample_csv, given, meant
     assert (f"did you mean --{meant}?" in str(caught.value)) if meant else ("did you mean" not in str(caught.value))
 
 
-def test_configurations_of_fit_and_of_baselines_are_told_apart():
+def test_fit_refuses_a_configuration_of_a_baseline_and_a_baseline_one_of_fit():
     for name in ("baseline_tfidf_nb", "paper_tfidf_logreg"):
         with pytest.raises(ConfigError, match=f"is for 'genre-lightning baseline {name.partition('_')[2]}', not for fit"):
             parse("fit", [f"--config={ROOT / 'configs' / name}.yaml"])
