@@ -146,17 +146,13 @@ def console_of(file: TextIO | None) -> Console:
     return console if console.is_terminal else SafeConsole(file, width=LOG_WIDTH, color_system=None)
 
 
-def print_stacked(
-    console: Console, heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str
-) -> None:
+def print_stacked(console: Console, heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str) -> None:
     """Print a table of cells of several lines each; intervals and heads are broken if it is too wide."""
     wide, narrow = (_stacked_table(heads, rows, title, narrow=narrow) for narrow in (False, True))
     console.print(wide if _fits(wide, console) else narrow)
 
 
-def _stacked_table(
-    heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str, *, narrow: bool
-) -> Table:
+def _stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str, *, narrow: bool) -> Table:
     table = Table(box=box.ASCII, title=title, title_justify="left", show_lines=True)
     table.add_column(heads[0], overflow="fold", min_width=None if narrow else 12)
     for head in heads[1:]:

@@ -58,7 +58,7 @@ def test_copy_writes_one_to_edit_and_never_over_a_file(tmp_path, monkeypatch, ca
         ("tune/distilbert", "genre-lightning tune --config distilbert --space 'my own.yaml' --trials 40"),
         ("strategy/ddp", "genre-lightning fit --config distilbert --config 'my own.yaml' --trainer.devices 8"),
         ("baseline_tfidf_nb", "genre-lightning baseline tfidf_nb --config 'my own.yaml' --data.csv"),
-        ("distilbert", "genre-lightning fit --config 'my own.yaml' --data.csv movies_metadata.csv --run_dir runs/distilbert"),
+        ("distilbert", "genre-lightning fit --config 'my own.yaml' --data.csv movies_metadata.csv --run_dir"),
     ],
 )
 def test_copy_shows_the_command_that_reads_the_copy(name, command, tmp_path, monkeypatch, capsys):

@@ -286,7 +286,8 @@ def test_an_unknown_option_is_answered_with_the_nearest(sample_csv, given, meant
 
 def test_fit_refuses_a_configuration_of_a_baseline_and_a_baseline_one_of_fit():
     for name in ("baseline_tfidf_nb", "paper_tfidf_logreg"):
-        with pytest.raises(ConfigError, match=f"is for 'genre-lightning baseline {name.partition('_')[2]}', not for fit"):
+        command = f"genre-lightning baseline {name.partition('_')[2]}"
+        with pytest.raises(ConfigError, match=f"is for '{command}', not for fit"):
             parse("fit", [f"--config={ROOT / 'configs' / name}.yaml"])
     with pytest.raises(ConfigError, match="model is DistilBertClassifier, and a baseline has a model of its own"):
         parse_baseline("tfidf_nb", TfidfNaiveBayes, [f"--config={ROOT / 'configs' / 'distilbert_rich.yaml'}"])

@@ -98,7 +98,8 @@ def test_markdown_shows_text_as_it_is(name):
 
 
 def test_markdown_tables_align_words_left_and_numbers_right():
-    table = markdown_table(["of", "licence", "size"], [["base", "unknown", "1e-05"], ["data", "-", "0.58 [0.42, 0.72]"]])
+    rows = [["base", "unknown", "1e-05"], ["data", "-", "0.58 [0.42, 0.72]"]]
+    table = markdown_table(["of", "licence", "size"], rows)
     columns = re.findall(r"<td(.*?)>", MarkdownIt("commonmark").enable("table").render(table))
     assert columns == ["", "", ' style="text-align:right"'] * 2
 
