@@ -148,8 +148,9 @@ def console_of(file: TextIO | None) -> Console:
 
 def print_stacked(console: Console, heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str) -> None:
     """Print a table of cells of several lines each; intervals and heads are broken if it is too wide."""
-    wide, narrow = (_stacked_table(heads, rows, title, narrow=narrow) for narrow in (False, True))
-    console.print(wide if _fits(wide, console) else narrow)
+    without_names = [[[""], *cells] for _, *cells in rows]  # which fold
+    wide = _fits(_stacked_table(heads, without_names, title, narrow=False), console)
+    console.print(_stacked_table(heads, rows, title, narrow=not wide))
 
 
 def _stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str, *, narrow: bool) -> Table:
