@@ -18,6 +18,7 @@ _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # Japanese spreadsheets k
 
 # emphasis, code, links, bare addresses, columns of a table, formulas
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$]|(?<=\])\(|:(?=//)")
+_WORD = re.compile(r"[^\W\d_]{2}")  # letters, beyond the e of 1e-05
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _PLAIN_CODE = re.compile(r"[^`|<>&\s](?:[^`|<>&\n]*[^`|<>&\s])?")
 
@@ -93,9 +94,11 @@ def markdown_code(text: object) -> str:
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a table, the first column left-aligned and the others right; the cells are Markdown."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Lay out a table, columns of numbers right-aligned and the others left; the cells are Markdown."""
+    rows = list(rows)
+    columns = list(zip(*rows, strict=True)) or [()] * len(heads)
+    rule = ["---", *("---" if _WORD.search(" ".join(cells)) else "---:" for cells in columns[1:])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *rows])
 
 
 def show_any_text() -> None:

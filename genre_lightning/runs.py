@@ -72,7 +72,7 @@ class EvaluationDirectory:
 
     @property
     def top_words(self) -> Path:
-        """The words that speak most for each genre, if `explain --top_words` has been run."""
+        """The words that add most to each genre, if `explain --top_words` has been run."""
         return self.path / "top_words.json"
 
 

@@ -77,7 +77,7 @@ def _print_inputs(audit: dict[str, Any], console: Console) -> None:
     if audit["inputs"]:
         inputs = Table(title="inputs of the head", title_justify="left", box=box.ASCII)
         for column in ("input", "kind"):
-            inputs.add_column(column)
+            inputs.add_column(column, overflow="fold")
         for column in ("known", "missing", "malformed"):
             inputs.add_column(column, justify="right")
         inputs.add_column("fitted on training")

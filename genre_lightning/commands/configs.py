@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genre_lightning.commands.arguments import CommandParser
-from genre_lightning.config.packaged import about, names, packaged
+from genre_lightning.config.packaged import about, command_with, names, packaged
 from genre_lightning.config.schema import configuration_schema
 from genre_lightning.errors import ConfigError
 from genre_lightning.files import check_output, write_text
@@ -46,7 +46,7 @@ def copy(arguments: Sequence[str]) -> int:
         raise ConfigError(f"{target} exists: name another file, genre-lightning configs copy {options.name} FILE")
     check_output(target, "FILE")
     write_text(target, source.read_text(encoding="utf-8"))
-    answer(f"wrote {target}: edit it, then run genre-lightning fit --config {target}")
+    answer(f"wrote {target}: edit it, then run {command_with(options.name, target)}")
     return 0
 
 

@@ -75,7 +75,7 @@ def _parser() -> CommandParser:
         help="probability to reach, in place of each genre's own threshold",
     )
     parser.add_argument(
-        "--top_words", action="store_true", help="the words that speak most for each genre, over a split; no TEXT"
+        "--top_words", action="store_true", help="the words that add most to each genre, over a split; no TEXT"
     )
     parser.add_argument("--split", help="validation (the default) or test, for --top_words")
     parser.add_argument(

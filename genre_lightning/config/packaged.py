@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -23,6 +25,14 @@ def about(name: str) -> str:
     """Return what a configuration is for: its first line."""
     with (CONFIGS / f"{name}.yaml").open(encoding="utf-8") as file:
         return file.readline().lstrip("# ").strip()
+
+
+def command_with(name: str, file: Path) -> str:
+    """Return the command that a configuration names in its first lines, with another file in place of it."""
+    lines = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    command = next(line for line in lines if "genre-lightning" in line).lstrip("# ")
+    words = re.sub(r"configs/(\S+)\.yaml", r"\1", command).split(" ")
+    return " ".join(shlex.quote(str(file)) if word == name else word for word in words)
 
 
 def with_packaged(arguments: Sequence[str]) -> list[str]:

@@ -31,8 +31,9 @@ from genre_lightning.config.run import CheckpointOptions, EarlyStoppingOptions, 
 from genre_lightning.config.stand_ins import PUBLIC, STAND_INS, StandIn, class_path
 from genre_lightning.config.trainer import OBJECTS, TrainerOptions
 from genre_lightning.config.trust import KINDS, imported, is_trusted
-from genre_lightning.config.words import WANTS_HELP, for_parser, nearest
+from genre_lightning.config.words import WANTS_HELP, for_parser, nearest, option_values
 from genre_lightning.errors import ConfigError, one_line
+from genre_lightning.yaml_files import read_yaml
 
 T = TypeVar("T")
 
@@ -73,6 +74,9 @@ def parse(command: str, arguments: Sequence[str]) -> tuple[Namespace, ArgumentPa
     """
     words = for_parser(arguments)
     named = check_arguments(words)
+    for file in option_values(words, "--config", "-c"):
+        if baseline := read_yaml(Path(file)).get("baseline"):
+            raise ConfigError(f"{file} is for 'genre-lightning baseline {baseline}', not for {command}")
     models = named.get("model", [])
     base = _model_base(models)
     if asked := _asked(words):  # shows the options of the one model that is meant
@@ -126,7 +130,9 @@ def parse_baseline(name: str, kind: type, arguments: Sequence[str]) -> tuple[Nam
         arguments: What follows it on the command line.
     """
     words = for_parser(arguments)
-    check_arguments(words)
+    if models := check_arguments(words).get("model"):
+        model = models[-1].rpartition(".")[2]
+        raise ConfigError(f"model is {model}, and a baseline has a model of its own: leave the section model out")
     summary = (kind.__doc__ or "").splitlines()[0]
     about = f"{summary} Options of data that are about tokens and steps have no effect here."
     parser = _empty(f"baseline {name}", about)

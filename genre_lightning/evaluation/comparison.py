@@ -16,7 +16,7 @@ from genre_lightning.escapes import markdown as in_markdown
 from genre_lightning.escapes import markdown_table
 from genre_lightning.evaluation import bootstrap
 from genre_lightning.evaluation.against_parent import named_as_in, on_shared_films
-from genre_lightning.evaluation.console import console_of, figure_text, stacked_table
+from genre_lightning.evaluation.console import console_of, figure_text, print_stacked
 from genre_lightning.evaluation.differing import differing_settings, extra_tables, over_seeds, readable
 from genre_lightning.evaluation.predictions import StoredPredictions
 from genre_lightning.evaluation.report import render
@@ -177,9 +177,9 @@ def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None
     """Print the table and its notes."""
     console = console_of(file)
     title = f"{comparison.split}: {comparison.n:,} films"
-    console.print(stacked_table(*stacked_cells(comparison), title))
+    print_stacked(console, *stacked_cells(comparison), title)
     for heading, heads, cells in extra_tables(comparison.settings, comparison.over_seeds, dict(COMPARED)):
-        console.print(stacked_table(heads, [[[cell] for cell in row] for row in cells], heading))
+        print_stacked(console, heads, [[[cell] for cell in row] for row in cells], heading)
     for note in notes(comparison):
         console.print(note, markup=False, soft_wrap=True)
 

@@ -146,23 +146,36 @@ def console_of(file: TextIO | None) -> Console:
     return console if console.is_terminal else SafeConsole(file, width=LOG_WIDTH, color_system=None)
 
 
-def stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str) -> Table:
-    """Lay out cells of several lines each, the first column folded if it is long."""
+def print_stacked(console: Console, heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str) -> None:
+    """Print a table of cells of several lines each; intervals and heads are broken if it is too wide."""
+    without_names = [[[""], *cells] for _, *cells in rows]  # which fold
+    wide = _fits(_stacked_table(heads, without_names, title, narrow=False), console)
+    console.print(_stacked_table(heads, rows, title, narrow=not wide))
+
+
+def _stacked_table(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], title: str, *, narrow: bool) -> Table:
     table = Table(box=box.ASCII, title=title, title_justify="left", show_lines=True)
-    table.add_column(heads[0], overflow="fold", min_width=12)
+    table.add_column(heads[0], overflow="fold", min_width=None if narrow else 12)
     for head in heads[1:]:
-        table.add_column(head, justify="right", no_wrap=True)
+        text = head.replace(" ", "\n") if narrow else head
+        table.add_column(text, justify="right", no_wrap=not narrow, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("\n".join(lines)) for lines in row))
+        cells = ("\n".join(lines) for lines in row)
+        table.add_row(*(Text(cell.replace(", ", ",\n") if narrow else cell) for cell in cells))
     return table
+
+
+def _fits(table: Table, console: Console) -> bool:
+    """Return whether a table is printed without cutting off cells."""
+    needed = console.measure(table, options=console.options.update(max_width=2 * LOG_WIDTH)).maximum
+    return needed <= console.width
 
 
 def print_headlines(result: Mapping[str, Any], file: TextIO | None = None) -> None:
     """Print the headline table, and the genres whose metrics are undefined."""
     console = console_of(file)
     table = headline_table(result)
-    needed = console.measure(table, options=console.options.update(max_width=2 * LOG_WIDTH)).maximum
-    console.print(table if needed <= console.width else headline_table(result, narrow=True))  # else cells are cut off
+    console.print(table if _fits(table, console) else headline_table(result, narrow=True))
     console.print(probability_table(result))
     level = result.get("bootstrap", {}).get("level")
     if level:

@@ -205,7 +205,7 @@ def _cards(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _top_words(run: Run, split: str) -> dict[str, Any] | None:
-    """Read the words that speak for each genre, of this split or another; None without, or of another checkpoint."""
+    """Read the words that add most to each genre, of this split or another; None without, or of another checkpoint."""
     for name in dict.fromkeys((split, "validation", "test")):
         path = run.files.evaluation(name).top_words
         if path.is_file():

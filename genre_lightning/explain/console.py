@@ -101,7 +101,7 @@ def top_words_table(found: Mapping[str, Any]) -> Table:
     """Lay out what `top_words` gave: one row a genre."""
     table = Table(
         box=box.ASCII,
-        title=f"{found['split']}: the words that speak most for each genre, in {found['films']:,} films",
+        title=f"{found['split']}: the words that add most to each genre, in {found['films']:,} films",
         title_justify="left",
     )
     table.add_column("genre", no_wrap=True)

@@ -1,4 +1,4 @@
-"""The words that speak most for each genre, over the films of a split that a run gives it."""
+"""The words that add most to each genre, over the films of a split that a run gives it."""
 
 from __future__ import annotations
 

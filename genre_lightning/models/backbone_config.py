@@ -41,7 +41,8 @@ def read_config(name: str, revision: str | None) -> PretrainedConfig:
 
     file = model_file(name, "config.json", revision)
     if file is None:
-        raise ConfigError(f"{name!r} has no config.json: {HOW_TO_GET.format(name=name)}")
+        lack = "has no" if Path(name).is_dir() else "is not in the hub's cache, and the hub gave no"
+        raise ConfigError(f"{name!r} {lack} config.json: {HOW_TO_GET.format(name=name)}")
     config = config_of(read_object(file), str(file if Path(name).is_dir() else f"config.json of {name}"))
     config._name_or_path = name
     config._commit_hash = extract_commit_hash(str(file), None)

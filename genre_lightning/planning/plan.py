@@ -343,17 +343,18 @@ class Plan:
             seconds_an_epoch=seconds,
             seconds=seconds * steps.total_steps / steps.steps,
         )
-        self.notes += _notes_of(step)
+        self.notes += _notes_of(step, machine.ranks)
 
 
-def _notes_of(step: StepTime) -> list[str]:
+def _notes_of(step: StepTime, ranks: int) -> list[str]:
     """Return what keeps the GPUs from their matmuls, if anything does."""
     parts = (
         f"a step is {1000 * step.seconds:,.3g} ms: matmuls {1000 * step.matmuls:,.3g}, kernel launches "
         f"{1000 * step.kernels:,.3g}, communication between ranks {1000 * step.communication:,.3g}"
     )
     if step.limit == "kernels":
-        return [f"{parts}; the host limits it: raise data.global_batch_size, or use fewer devices"]
+        fewer = ", or use fewer devices" if ranks > 1 else ""
+        return [f"{parts}; the host limits it: raise data.global_batch_size{fewer}"]
     if step.limit == "communication":
         return [f"{parts}; communication limits it: raise data.global_batch_size"]
     return []

@@ -59,7 +59,7 @@ class TagBody(Film, Options):
     """One film, or a list of them as `films`."""
 
     films: list[Film] | None = Field(None, min_length=1)
-    explain: bool = Field(False, description="Explain which words speak for the genres; of one film.")
+    explain: bool = Field(False, description="Explain what each word adds to the genres; of one film.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> TagBody:

@@ -289,8 +289,8 @@ def describe(setup: Setup, data: PreparedData, device: torch.device) -> None:
     for note in data.audit["notes"]:
         tell(f"note    {note}")
     model = setup.model
-    name = getattr(model.options, "backbone", type(model).__name__)
-    tell(f"model   {name}, {type(model).__name__}; {setup.data.options.global_batch_size} films a step")
+    names = [name for name in (getattr(model.options, "backbone", ""), type(model).__name__) if name]
+    tell(f"model   {', '.join(names)}; {setup.data.options.global_batch_size} films a step")
     if model.weight_report is not None:
         tell(f"weights {model.weight_report}")
     config = getattr(model, "backbone_config", None)

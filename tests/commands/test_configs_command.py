@@ -1,10 +1,12 @@
 """Configurations by name, as an installed wheel has them."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from genre_lightning.__main__ import main
-from genre_lightning.config.packaged import CONFIGS, names, with_packaged
+from genre_lightning.config.packaged import CONFIGS, command_with, names, with_packaged
 
 
 def test_every_configuration_is_listed_with_what_it_is_for(capsys):
@@ -48,6 +50,26 @@ def test_copy_writes_one_to_edit_and_never_over_a_file(tmp_path, monkeypatch, ca
     assert main(["configs", "copy", "logger/wandb"]) == 2
     assert (tmp_path / "wandb.yaml").read_text() == "mine"
     assert "wandb.yaml exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("tune/distilbert", "genre-lightning tune --config distilbert --space 'my own.yaml' --trials 40"),
+        ("strategy/ddp", "genre-lightning fit --config distilbert --config 'my own.yaml' --trainer.devices 8"),
+        ("baseline_tfidf_nb", "genre-lightning baseline tfidf_nb --config 'my own.yaml' --data.csv"),
+        ("distilbert", "genre-lightning fit --config 'my own.yaml' --data.csv movies_metadata.csv --run_dir"),
+    ],
+)
+def test_copy_shows_the_command_that_reads_the_copy(name, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["configs", "copy", name, "my own.yaml"]) == 0
+    assert f"edit it, then run {command}" in capsys.readouterr().out
+
+
+def test_every_configuration_names_its_command():
+    for name in names():
+        assert "'my own.yaml'" in command_with(name, Path("my own.yaml")), name
 
 
 def test_copy_refuses_a_place_that_cannot_be_written(tmp_path, capsys):

@@ -162,12 +162,12 @@ def test_the_report_leaves_out_words_of_another_checkpoint(run, capfd):
         place = run / "evaluation" / split / "top_words.json"
         if not place.is_file():
             assert main(["explain", str(run), "--top_words", "--split", split, "--films", "10"]) == 0
-    assert "Words that speak for each genre" in (run / "report.html").read_text()
+    assert "Words that add most to each genre" in (run / "report.html").read_text()
     for split in ("validation", "test"):
         place = run / "evaluation" / split / "top_words.json"
         place.write_text(place.read_text().replace('"checkpoint_sha256": "', '"checkpoint_sha256": "0'))
     assert main(["report", str(run)]) == 0
-    assert "Words that speak for each genre" not in (run / "report.html").read_text()
+    assert "Words that add most to each genre" not in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,9 @@ def test_time_is_that_of_matmuls_kernels_and_communication(sample_csv, tmp_path,
     assert time["seconds"] == pytest.approx(time["seconds_an_epoch"] * steps["epochs"])
     assert facts["machine"]["ranks"] == 4
     assert step["limit"] == "kernels"
-    assert any("kernel launches" in note for note in facts["notes"])
+    assert any("kernel launches" in note and note.endswith("or use fewer devices") for note in facts["notes"])
+    alone = plan(capsys, *small(sample_csv, tmp_path, "--devices=1", "--gpu=h200"))
+    assert any("kernel launches" in note and "fewer devices" not in note for note in alone["notes"])
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from genre_lightning.commands.checked import parse_checked
 from genre_lightning.config import parser as parser_module
 from genre_lightning.config.guard import instantiate
 from genre_lightning.config.model import OPTIONS
-from genre_lightning.config.parser import make_options, parse, parse_model
+from genre_lightning.config.parser import make_options, parse, parse_baseline, parse_model
 from genre_lightning.config.trainer import TrainerOptions
 from genre_lightning.config.words import for_parser, with_film_file
 from genre_lightning.errors import ConfigError, DataError
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.masked_language import MaskedLanguageModel
+from genre_lightning.models.tfidf import TfidfNaiveBayes
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if "tfidf" not in path.stem)
@@ -281,6 +282,15 @@ def test_an_unknown_option_is_answered_with_the_nearest(sample_csv, given, meant
     with pytest.raises(ConfigError, match="nrecognized arguments") as caught:
         parse_checked("fit", ["--data.csv", str(sample_csv), given, "1"], Path("run"))
     assert (f"did you mean --{meant}?" in str(caught.value)) if meant else ("did you mean" not in str(caught.value))
+
+
+def test_fit_refuses_a_configuration_of_a_baseline_and_a_baseline_one_of_fit():
+    for name in ("baseline_tfidf_nb", "paper_tfidf_logreg"):
+        command = f"genre-lightning baseline {name.partition('_')[2]}"
+        with pytest.raises(ConfigError, match=f"is for '{command}', not for fit"):
+            parse("fit", [f"--config={ROOT / 'configs' / name}.yaml"])
+    with pytest.raises(ConfigError, match="model is DistilBertClassifier, and a baseline has a model of its own"):
+        parse_baseline("tfidf_nb", TfidfNaiveBayes, [f"--config={ROOT / 'configs' / 'distilbert_rich.yaml'}"])
 
 
 def test_a_file_cannot_trust_a_package(sample_csv, tmp_path):

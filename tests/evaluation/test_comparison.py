@@ -1,7 +1,9 @@
 """compare, ensemble and the paper's tables, over small run directories."""
 
 import csv
+import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,13 @@ from made_predictions import GENRES, make_predictions
 from sklearn.metrics import f1_score, log_loss
 
 from genre_lightning.errors import CheckpointError, ConfigError, DataError
-from genre_lightning.evaluation.comparison import PAPER_NAME, compare_runs, require_same_films, write_comparison
+from genre_lightning.evaluation.comparison import (
+    PAPER_NAME,
+    compare_runs,
+    print_comparison,
+    require_same_films,
+    write_comparison,
+)
 from genre_lightning.evaluation.decisions import fit_decision, write_decision
 from genre_lightning.evaluation.ensemble import fit_weights, write_ensemble
 from genre_lightning.evaluation.evaluate import write_evaluation
@@ -94,6 +102,20 @@ def test_ids_that_are_texts_and_numbers_are_of_different_splits():
     shared = sum(n % 2 == 0 for n in made.ids.tolist())
     with pytest.raises(DataError, match=rf"different splits \(20 and 20 films, {shared} in both\)"):
         require_same_films(first, second, "a", "b")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_every_run_and_interval_whole(runs, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    shown = io.StringIO()
+    print_comparison(compare_runs(runs, resamples=200), file=shown)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    table = [line for line in text.splitlines() if line.startswith(("|", "+"))]
+    assert max(map(len, table)) <= columns
+    assert "\u2026" not in text
+    assert [row for row in ("weak", "st|rong") if f"| {row} " in text] == ["weak", "st|rong"]
+    assert text.count("[") == text.count("]") >= 8
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):

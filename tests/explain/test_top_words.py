@@ -1,4 +1,4 @@
-"""The words that speak most for each genre, against means worked out by hand."""
+"""The words that add most to each genre, against means worked out by hand."""
 
 import numpy as np
 import pytest

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -94,6 +95,13 @@ def test_markdown_shows_text_as_it_is(name):
     for mark, entity in (("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("&", "&amp;")):
         plain = plain.replace(entity, mark)
     assert plain == shown
+
+
+def test_markdown_tables_align_words_left_and_numbers_right():
+    rows = [["base", "unknown", "1e-05"], ["data", "-", "0.58 [0.42, 0.72]"]]
+    table = markdown_table(["of", "licence", "size"], rows)
+    columns = re.findall(r"<td(.*?)>", MarkdownIt("commonmark").enable("table").render(table))
+    assert columns == ["", "", ' style="text-align:right"'] * 2
 
 
 @pytest.fixture

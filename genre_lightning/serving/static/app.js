@@ -421,7 +421,8 @@ function queueKey(event) {
 
 // ---- the model
 
-const POLICIES = { per_genre: "one for each genre", global: "one for all genres", "fixed_0.5": "0.5" };
+const POLICIES = { per_genre: "a threshold for each genre", global: "one threshold", "fixed_0.5": "threshold 0.5" };
+const GENRE_HEADS = { support: "films", decided: "predicted", precision: "precision", recall: "recall", f1: "F1", average_precision: "average precision", auroc: "AUROC", threshold: "threshold" };
 
 async function loadModel(news = "") {
   const before = JSON.stringify(state.model?.inputs);
@@ -453,15 +454,15 @@ function table(element, heads, rows) {
 
 function drawModel(model) {
   const splits = Object.entries(model.data.splits).map(([name, films]) => `${films?.toLocaleString("en")} ${name}`).join(", ");
-  const about = [["Run", model.name], ["Model", model.kind], ["Version", model.version], ["Checkpoint (SHA-256)", model.checkpoint_sha256 ?? "–"], ["Data", model.data.file || "–"], ["Films", splits || "–"], ["Reads", model.inputs.map((input) => input.name).join(", ")], ["Most tokens", model.max_tokens ?? "all"]];
+  const about = [["Run", model.name], ["Model", model.kind], ["Version", model.version], ["Checkpoint (SHA-256)", model.checkpoint_sha256 ?? "–"], ["Data", model.data.file || "–"], ["Films", splits || "–"], ["Reads", model.inputs.map((input) => input.name).join(", ")], ["Maximum tokens", model.max_tokens ?? "all"]];
   $("model-about").replaceChildren(...about.flatMap(([name, value]) => [make("dt", { textContent: name }), make("dd", { textContent: String(value) })]));
   const rows = [];
   for (const [split, found] of Object.entries(model.metrics)) {
-    for (const [policy, values] of Object.entries(found.policies)) rows.push([`${split}, threshold ${POLICIES[policy]}`, ...["f1_micro", "f1_macro", "precision_micro", "recall_micro", "subset_accuracy"].map((name) => number(values[name]))]);
+    for (const [policy, values] of Object.entries(found.policies)) rows.push([`${split}, ${POLICIES[policy]}`, ...["f1_micro", "f1_macro", "precision_micro", "recall_micro", "subset_accuracy"].map((name) => number(values[name]))]);
   }
-  table($("model-metrics"), ["Films and policy", "micro-F1", "macro-F1", "precision", "recall", "exact"], rows);
-  const heads = model.per_genre.length ? ["support", "decided", "precision", "recall", "f1", "average_precision", "auroc", "threshold"].filter((name) => name in model.per_genre[0]) : [];
-  table($("model-genres"), ["Genre", ...heads.map((name) => name.replaceAll("_", " "))], model.per_genre.map((row) => [row.genre, ...heads.map((name) => (/^\d*$/.test(row[name]) ? row[name] || "–" : number(row[name])))]));
+  table($("model-metrics"), ["Films and policy", "micro-F1", "macro-F1", "precision", "recall", "subset accuracy"], rows);
+  const heads = model.per_genre.length ? Object.keys(GENRE_HEADS).filter((name) => name in model.per_genre[0]) : [];
+  table($("model-genres"), ["Genre", ...heads.map((name) => GENRE_HEADS[name])], model.per_genre.map((row) => [row.genre, ...heads.map((name) => (/^\d*$/.test(row[name]) ? row[name] || "–" : number(row[name])))]));
   $("report-title").hidden = $("report-link").hidden = !model.report;
 }
 
