@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from genre_lightning.config.changes import check_same_training, decision_changes, training_digest
 from genre_lightning.data.corrections import Correction, write_corrections
@@ -182,6 +183,8 @@ def _train(
                 distil(setup, setup.lineage, trainer)
             ckpt_path = str(resume) if resume else None
             trainer.fit(setup.model, datamodule=setup.data, ckpt_path=ckpt_path, weights_only=True)
+            # the profile is of the training; Lightning's profiler of torch cannot profile the evaluation after it
+            trainer.profiler = PassThroughProfiler()
             if trial is not None:
                 trial.reporter.check()
         else:
