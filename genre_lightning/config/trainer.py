@@ -155,7 +155,7 @@ def option_problems(config: Namespace) -> list[str]:
             problems.append(f"trainer.{name} would leave films without a prediction: use data.max_films instead")
     if trainer.enable_checkpointing is False:
         problems.append(
-            "trainer.enable_checkpointing is false, and a run is resumed and evaluated from its checkpoints: leave it out"
+            "trainer.enable_checkpointing is false, and runs are resumed and evaluated from checkpoints: leave it out"
         )
     if trainer.barebones:
         problems.append("trainer.barebones would leave out the run's curves and checkpoints: leave it out")

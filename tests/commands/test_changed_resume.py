@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from made_runs import without_page
+from made_runs import everything_under, without_page
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
@@ -79,6 +79,17 @@ def test_what_a_trained_run_keeps_is_refused_also_with_override(sample, tmp_path
         capfd.readouterr()
         assert fit(sample, place, change, "--trainer.max_epochs=2", "--override") == 2
         assert why in capfd.readouterr().err
+
+
+def test_other_groups_of_the_optimizer_are_refused_and_nothing_is_changed(sample, tmp_path, capfd):
+    place, longer = tmp_path / "run", ("--trainer.max_epochs=2", "--override")
+    assert fit(sample, place, "--trainer.max_epochs=1") == 0
+    before = everything_under(place)
+    capfd.readouterr()
+    assert fit(sample, place, *longer, "--model.layer_lr_decay=0.5") == 2
+    assert "other groups of parameters" in capfd.readouterr().err
+    assert everything_under(place) == before
+    assert fit(sample, place, *longer) == 0
 
 
 def test_a_longer_training_continues_by_its_own_schedule(sample, tmp_path):
