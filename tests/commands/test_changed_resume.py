@@ -92,6 +92,16 @@ def test_other_groups_of_the_optimizer_are_refused_and_nothing_is_changed(sample
     assert fit(sample, place, *longer) == 0
 
 
+def test_an_override_takes_the_previous_checkpoint_if_the_last_ones_manifest_is_damaged(sample, tmp_path, capfd):
+    place = tmp_path / "run"
+    assert fit(sample, place, "--trainer.max_epochs=1") == 0
+    (place / "checkpoints" / "last.ckpt.manifest.json").write_text("{}")
+    assert fit(sample, place, "--trainer.max_epochs=2", "--override") == 0
+    assert "last.ckpt cannot be verified" in capfd.readouterr().err
+    assert (place / "checkpoints" / "last.ckpt.damaged").is_file()
+    assert checkpoint(place)["global_step"] == 2 * STEPS
+
+
 def test_a_longer_training_continues_by_its_own_schedule(sample, tmp_path):
     place, unbroken = tmp_path / "run", tmp_path / "unbroken"
     linear = "--model.schedule=linear"
