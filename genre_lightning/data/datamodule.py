@@ -218,8 +218,8 @@ class MovieDataModule(LightningDataModule):
         theirs, own = before.get("global_batch_size"), self.options.global_batch_size
         if theirs not in (None, own):
             raise ConfigError(
-                f"the checkpoint was trained by steps of {theirs} films, and data.global_batch_size is {own}, while its "
-                f"place in an epoch is counted in steps: set data.global_batch_size={theirs}, or train from its "
+                f"the checkpoint was trained by steps of {theirs} films, and data.global_batch_size is {own}, while "
+                f"its place in an epoch is counted in steps: set data.global_batch_size={theirs}, or train from its "
                 "weights without ckpt_path"
             )
         if "micro_batches" in before:

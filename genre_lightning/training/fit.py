@@ -184,7 +184,7 @@ def _train(
             ckpt_path = str(resume) if resume else None
             trainer.fit(setup.model, datamodule=setup.data, ckpt_path=ckpt_path, weights_only=True)
             # the profile is of the training; Lightning's profiler of torch cannot profile the evaluation after it
-            trainer.profiler = PassThroughProfiler()
+            trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]  # set by a connector
             if trial is not None:
                 trial.reporter.check()
         else:
