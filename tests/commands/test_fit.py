@@ -322,7 +322,11 @@ def test_what_a_late_rank_finds_is_a_run_and_no_finished_one(sample, tmp_path, m
     assert written[names.index("config.yaml")] == ("config.yaml", "training")
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorchProfiler failed to export trace", "ignore:.*Profiler clears events")
+@pytest.mark.filterwarnings(
+    "ignore:The PyTorchProfiler failed to export trace",
+    "ignore:.*Profiler clears events",
+    "ignore:The PyTorch Profiler default",
+)
 def test_a_training_that_torch_profiles_is_evaluated(sample, tmp_path):
     assert fit(sample, tmp_path / "run", "--data.max_films=120", "--trainer.profiler=pytorch") == 0
     assert RunDirectory(tmp_path / "run").status == "finished"
