@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from genre_lightning.errors import CheckpointError, ConfigError, GenreLightningError, SaveError, one_line
 from genre_lightning.escapes import cell
-from genre_lightning.shapes import Shape, require_shape
+from genre_lightning.shapes import Shape, require_shape, without_nulls
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -354,6 +354,8 @@ def read_text(path: str | os.PathLike[str], fix: str = REMAKE) -> str:
 def read_json(path: str | os.PathLike[str], shape: Shape = None, fix: str = REMAKE) -> dict[str, Any]:
     """Read a JSON object.
 
+    Objects and lists of the shape that may be missing and are null are left out.
+
     Args:
         path: Path of the file.
         shape: Shape that the object must have; see `require_shape`.
@@ -368,7 +370,7 @@ def read_json(path: str | os.PathLike[str], shape: Shape = None, fix: str = REMA
         require_shape(value, {} if shape is None else shape)
     except ValueError as error:
         raise damaged(path, error, fix) from None
-    return dict(value)
+    return dict(without_nulls(value, shape))
 
 
 def read_record(

@@ -9,7 +9,7 @@ from typing import Any
 
 from genre_lightning.files import read_record, write_json
 from genre_lightning.runs import RunDirectory
-from genre_lightning.shapes import Shape, count, require_shape, text
+from genre_lightning.shapes import Shape, boolean, count, require_shape, text
 from genre_lightning.types import FittedInput
 
 _SHAPE: Shape = {
@@ -18,7 +18,7 @@ _SHAPE: Shape = {
     "generation": count,
     "genres": [text],
     "files": [text],
-    "subset": None,
+    "subset": boolean,
     "inputs?": [{"*": None}],
 }
 

@@ -9,14 +9,33 @@ import subprocess
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genre_lightning import __version__
+from genre_lightning.shapes import Shape, count, maybe_number, maybe_text, number, text
 
 if TYPE_CHECKING:
     import torch
 
 _PACKAGE = Path(__file__).parent
+
+
+def _maybe_number_or_text(value: Any) -> bool:
+    """Check for a number, a text, or null."""
+    return maybe_number(value) or text(value)
+
+
+MADE_BY: Shape = {
+    "version": text, "git_commit?": text, "date": text, "host": text, "device": text, "*": maybe_text,
+}  # fmt: skip
+"""Of what `made_by` returns."""
+TRAINING: Shape = {
+    "version?": text, "git_commit?": text, "date?": text, "host?": text, "device?": text,
+    "parent_run?": text, "parent_checkpoint_sha256?": text, "chosen?": text, "overridden?": text,
+    "learning_rate?": number, "head_learning_rate?": number, "best_epoch?": count, "best_step?": count,
+    "*": _maybe_number_or_text,
+}  # fmt: skip
+"""Of what a training has settled and what made it, in run_state.json and metrics.json."""
 
 
 def made_by(device: str) -> dict[str, str | None]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from genre_lightning.provenance import TRAINING
 from genre_lightning.shapes import Shape, count, number, one_of, require_shape, text
 
 Status = Literal["new", "training", "evaluating", "finished"]
@@ -26,7 +27,7 @@ _SHAPE: Shape = {
     "steps?": count,
     "starts?": count,
     "start?": {"time": number, "step": count, "job?": is_job_id},
-    "training?": {"*": None},
+    "training?": TRAINING,
     "wandb_id?": text,
 }
 

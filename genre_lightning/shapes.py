@@ -26,9 +26,29 @@ def count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def boolean(value: Any) -> bool:
+    """Check for true or false."""
+    return isinstance(value, bool)
+
+
 def text(value: Any) -> bool:
     """Check for a text."""
     return isinstance(value, str)
+
+
+def maybe_text(value: Any) -> bool:
+    """Check for a text, or null."""
+    return value is None or text(value)
+
+
+def pair(value: Any) -> bool:
+    """Check for a list of two numbers."""
+    return isinstance(value, list) and len(value) == 2 and all(map(number, value))
+
+
+def interval(value: Any) -> bool:
+    """Check for a list of two numbers, of which one may be null, or null."""
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(maybe_number, value)))
 
 
 def one_of(*values: str) -> Check:
@@ -79,6 +99,24 @@ def require_shape(value: Any, shape: Shape, place: str = "it") -> None:
     elif not shape(value):
         wanted = (shape.__doc__ or "").removeprefix("Check for ").rstrip(".")
         raise ValueError(f"{place} is {value!r:.40}, not {wanted[:1].lower()}{wanted[1:]}")
+
+
+def without_nulls(value: Any, shape: Shape) -> Any:
+    """Return a value that fits a shape without the null objects and lists in it that may be missing.
+
+    Whoever reads it has to look for one of both only.
+    """
+    if isinstance(shape, list):
+        return [without_nulls(item, shape[0]) for item in value]
+    if not isinstance(shape, Mapping):
+        return value
+    shapes = {key.removesuffix("?"): inner for key, inner in shape.items()}
+    inners = {name: shapes.get(name, shapes.get("*")) for name in value}
+    return {
+        name: without_nulls(item, inners[name])
+        for name, item in value.items()
+        if item is not None or not isinstance(inners[name], Mapping | list)
+    }
 
 
 def _joined(place: str, key: object) -> str:

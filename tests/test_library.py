@@ -125,6 +125,25 @@ def test_resumed_fit_is_the_unbroken_one_to_the_bit(parts, trainer, tmp_path):
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+def test_a_checkpoint_of_other_steps_is_not_resumed_but_evaluated(parts, trainer, tmp_path):
+    model, data = parts()
+
+    def saving():
+        return ModelCheckpoint(tmp_path / "saved", filename="one", save_top_k=-1)
+
+    trainer(saving()).fit(model, data)
+    again, data = parts()
+    data.options.global_batch_size = 32
+    saved = tmp_path / "saved" / "one.ckpt"
+    with pytest.raises(ConfigError, match=r"steps of 16 films, and data.global_batch_size is 32"):
+        trainer(saving(), max_epochs=2).fit(again, data, ckpt_path=saved)
+    assert trainer(saving()).test(again, data, ckpt_path=saved, verbose=False)
+    anew = trainer()
+    anew.fit(again, data)
+    assert anew.global_step == (STEPS + 1) // 2
+
+
 class Saves(Callback):
     """Saves a checkpoint after some micro-batches of a step, as one by the clock or by an exception may be."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genre_lightning.distributed.batch import JobState, job_state
-from genre_lightning.distributed.checkpoint.manifests import manifest_of
-from genre_lightning.errors import CheckpointError
+from genre_lightning.distributed.checkpoint.manifests import step_of
 from genre_lightning.evaluation.curves import read_curves
 from genre_lightning.run_state import Start
 from genre_lightning.runs import RunDirectory
@@ -61,7 +60,7 @@ def read_status(run: RunDirectory) -> RunStatus:
         job = _later(job, submitted)
     slurm = job_state(job) if job else None
     rows = read_curves(run.curves)[1] if run.curves.is_file() else []
-    saved = _saved_step(run)
+    saved = step_of(run.last)
     # a row of step 0 is written after the first optimizer step
     step = max([saved or 0, *(int(row["step"]) + 1 for row in rows if "step" in row)])
     rate = _rate(run, noted.start, step)
@@ -99,13 +98,6 @@ def _state(run: RunDirectory, slurm: JobState | None) -> str:
 
 def _last_values(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: value for row in rows for name, value in row.items() if name not in ("epoch", "step")}
-
-
-def _saved_step(run: RunDirectory) -> int | None:
-    try:
-        return manifest_of(run.last).global_step
-    except CheckpointError:
-        return None
 
 
 def _rate(run: RunDirectory, start: Start | None, step: int) -> float | None:

@@ -62,7 +62,7 @@ class TrainerOptions:
         overfit_batches: Refused, as limit_train_batches.
         val_check_interval: Optimizer steps or fraction of an epoch between two validations.
         check_val_every_n_epoch: Epochs between two validations.
-        enable_checkpointing: Whether Lightning may save checkpoints.
+        enable_checkpointing: Must not be false, as a run is resumed and evaluated from its checkpoints.
         enable_progress_bar: Whether progress is shown.
         accumulate_grad_batches: Refused, as it is planned from the data's options.
         gradient_clip_algorithm: "norm", the only one here: the norm is over all ranks.
@@ -72,7 +72,7 @@ class TrainerOptions:
         use_distributed_sampler: Refused, as the sampler gives each rank its films already.
         profiler: "simple", "advanced", "pytorch" or one of Lightning's.
         detect_anomaly: Look for the operation behind a NaN; slow.
-        barebones: Leave out whatever may cost time.
+        barebones: Refused, as it would leave out curves and checkpoints.
         plugins: Lightning's plugins for precision, clusters or checkpoints.
         sync_batchnorm: Synchronise batch norms over ranks.
         reload_dataloaders_every_n_epochs: Refused, as limit_train_batches.
@@ -129,6 +129,7 @@ class TrainerOptions:
 OBJECTS = ("accelerator", "strategy", "logger", "callbacks", "profiler", "plugins")
 """Options of the trainer that may be objects of Lightning's."""
 
+_PROFILERS = ("simple", "advanced", "pytorch")
 MONITORS = tuple(f"val/{name}" for name in ("loss", *VALIDATION_METRICS))
 
 
@@ -150,6 +151,14 @@ def option_problems(config: Namespace) -> list[str]:
     for name in ("limit_test_batches", "limit_predict_batches"):
         if not is_all(trainer[name]):
             problems.append(f"trainer.{name} would leave films without a prediction: use data.max_films instead")
+    if trainer.enable_checkpointing is False:
+        problems.append(
+            "trainer.enable_checkpointing is false, and runs are resumed and evaluated from checkpoints: leave it out"
+        )
+    if trainer.barebones:
+        problems.append("trainer.barebones would leave out the run's curves and checkpoints: leave it out")
+    if isinstance(trainer.profiler, str) and trainer.profiler not in _PROFILERS:
+        problems.append(f"trainer.profiler is {trainer.profiler}: choose one of {', '.join(_PROFILERS)}")
     if saving.monitor not in MONITORS:
         problems.append(f"checkpoint.monitor is {saving.monitor}: choose one of {', '.join(MONITORS)}")
     return problems

@@ -69,7 +69,8 @@ class MovieDataModule(LightningDataModule):
         self._films: PreparedFilms | None = None
         self._prepared: PreparedData | None = None
         self._sampler: StepSampler | None = None
-        self._restored_micro_batches: int | None = None
+        self._restored: dict[str, Any] = {}
+        """State of the checkpoint that was restored last, until a training has resumed from it."""
 
     # What the data takes from elsewhere
 
@@ -212,9 +213,17 @@ class MovieDataModule(LightningDataModule):
             )
         # optimizer steps done are the whole state: an epoch has the same number of them on any number of ranks
         self._sampler.load_state_dict({"epoch": 0, "step": self.trainer.global_step})
-        if self._restored_micro_batches is not None:
-            _take_place(self.trainer, self._sampler, self._restored_micro_batches)
-        self._restored_micro_batches = None
+        # an evaluation of a checkpoint restores the state too, and a training may follow it
+        before, self._restored = self._restored if self.trainer.ckpt_path else {}, {}
+        theirs, own = before.get("global_batch_size"), self.options.global_batch_size
+        if theirs not in (None, own):
+            raise ConfigError(
+                f"the checkpoint was trained by steps of {theirs} films, and data.global_batch_size is {own}, while "
+                f"its place in an epoch is counted in steps: set data.global_batch_size={theirs}, or train from its "
+                "weights without ckpt_path"
+            )
+        if "micro_batches" in before:
+            _take_place(self.trainer, self._sampler, before["micro_batches"])
         return self._loader(self.dataset("train"), self._sampler, StepLoader)
 
     def first_batches(self, films: int) -> Iterator[Batch]:
@@ -288,11 +297,12 @@ class MovieDataModule(LightningDataModule):
         if self._sampler is None:
             return {"epoch": 0, "step": 0}
         epoch, step = divmod(done, self._sampler.steps)
-        return {"epoch": epoch, "step": step, "micro_batches": self._sampler.micro_batches}
+        cut = {"micro_batches": self._sampler.micro_batches, "global_batch_size": self.options.global_batch_size}
+        return {"epoch": epoch, "step": step, **cut}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Note how the checkpoint's steps were cut; the trainer's own count has how many were done."""
-        self._restored_micro_batches = state_dict.get("micro_batches")
+        self._restored = state_dict
 
 
 def _take_place(trainer: Trainer, sampler: StepSampler, before: int) -> None:

@@ -66,8 +66,12 @@ def device_problems(devices: Any, accelerator: str) -> list[str]:
         devices: Devices as Lightning takes them, well-formed: "auto", -1, a number, a list, or "0,2".
         accelerator: Resolved.
     """
-    if str(devices) in ("auto", "-1"):
+    if devices == "auto":
         return []
+    if str(devices) == "-1":
+        return (
+            [] if accelerator != "cpu" else ["trainer.devices is -1, which stands for all GPUs: give a number of ranks"]
+        )
     listed = listed_devices(devices)
     if listed is not None:
         if accelerator != "cuda":

@@ -21,12 +21,12 @@ from genre_lightning.evaluation.runs import Run
 from genre_lightning.files import json_value, read_json, read_parquet, write_json
 from genre_lightning.metrics import judged
 from genre_lightning.runs import RunDirectory
-from genre_lightning.shapes import Shape, count, maybe_number, text
+from genre_lightning.shapes import Shape, boolean, count, maybe_number, text
 
 LEVEL = 0.05
 """Significance level of "worse", after Holm's correction."""
 OVERALL = (("f1_micro", "micro-F1"), ("f1_macro", "macro-F1"), ("map_macro", "mAP"))
-_ROW: dict[str, Shape] = {"name": text, "old": maybe_number, "new": maybe_number, "p": maybe_number, "worse": None}
+_ROW: dict[str, Shape] = {"name": text, "old": maybe_number, "new": maybe_number, "p": maybe_number, "worse": boolean}
 _SHAPE: Shape = {"parent": text, "n": count, "overall": [_ROW], "genres": [{**_ROW, "support": count}]}
 
 
@@ -190,7 +190,8 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     if worse := is_worse(comparison):
         return f"significantly worse than the parent on its test films: {', '.join(worse)}"
     rows = (*comparison["overall"], *comparison["genres"])
-    better = [r["name"] for r in rows if r["p"] is not None and r["p"] < LEVEL and r["new"] > r["old"]]
+    compared = [row for row in rows if None not in (row["p"], row["new"], row["old"])]
+    better = [row["name"] for row in compared if row["p"] < LEVEL and row["new"] > row["old"]]
     if better:
         return f"significantly better than the parent on its test films: {', '.join(better)}; worse in nothing"
     return "not significantly different from the parent on its test films"

@@ -16,6 +16,7 @@ SHAPE: Shape = {
     "excluded_trained?": count,
     "excluded_by_id_alone?": count,
     "from_validation?": count,
+    "from_test?": count,
     "unknown_genres?": {"*": count},
     "films_without_known_genres?": count,
     "unknown_labels?": count,
@@ -122,21 +123,25 @@ def describe_provenance(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     training, evaluation = metrics.get("training") or {}, metrics.get("made_by") or {}
     rows = []
-    if training.get("parent_run"):
+    if _knows(training, "parent_run", "parent_checkpoint_sha256"):
         sha256 = training["parent_checkpoint_sha256"]
         rows.append(("continues from", f"{Path(training['parent_run']).name}, checkpoint {sha256[:12]}"))
-    if training.get("learning_rate") is not None:
+    if _knows(training, "learning_rate", "head_learning_rate"):
         rows.append(("learning rate", f"{training['learning_rate']:g}, head {training['head_learning_rate']:g}"))
-    if training.get("best_epoch") is not None:
+    if _knows(training, "best_epoch", "best_step"):
         rows.append(("best checkpoint", f"epoch {training['best_epoch']}, optimizer step {training['best_step']:,}"))
     if training.get("chosen"):
         rows.append(("chosen as", training["chosen"]))
     if training.get("overridden"):
         rows.append(("overridden settings", training["overridden"]))
     for title, made in (("trained", training), ("evaluated", evaluation)):
-        if made.get("version"):
+        if _knows(made, "version", "date", "host", "device"):
             commit, dirty, _ = (made.get("git_commit") or "").partition("-dirty")
             commit = f", commit {commit[:12]}{dirty}" if commit else ""
             rows.append((f"{title} with", f"genre-lightning {made['version']}{commit}"))
             rows.append((f"{title} on", f"{made['date'][:10]}, {made['host']}, {made['device']}"))
     return rows
+
+
+def _knows(values: Mapping[str, Any], *names: str) -> bool:
+    return all(values.get(name) is not None for name in names)

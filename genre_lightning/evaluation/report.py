@@ -33,11 +33,16 @@ from genre_lightning.evaluation.setting_tables import audit_tables, setting_tabl
 from genre_lightning.files import read_bytes, read_json, write_text
 from genre_lightning.metrics import BoolArray, judged
 from genre_lightning.progress import duration
+from genre_lightning.shapes import Shape, count, number, text
 
 MISTAKES = 20
 _LONGEST_TEXT = 1200
 _TURNING = ("R", "AL", "LRE", "LRO", "LRI", "RLE", "RLO", "RLI", "FSI")
 """Unicode's classes of letters written from right to left, and of marks that set a direction."""
+_TOP_WORDS: Shape = {
+    "split": text, "films": count, "fewest_films_of_a_word": count, "baseline": text, "checkpoint_sha256?": text,
+    "genres": [{"genre": text, "films": count, "words": [{"word": text, "films": count, "log_odds": number}]}],
+}  # fmt: skip
 _CARDS = ("f1_micro", "f1_macro", "subset_accuracy")
 
 
@@ -128,7 +133,7 @@ def _other_evaluations(run: Run) -> list[dict[str, Any]]:
         if path.name.startswith(".") or path.name in ("validation", "test") or not run.has(path.name):
             continue
         metrics = run.metrics(path.name)
-        spans = metrics.get("intervals") or {}
+        spans = metrics.get("intervals", {})
         found.append(
             {
                 "name": path.name,
@@ -209,7 +214,8 @@ def _top_words(run: Run, split: str) -> dict[str, Any] | None:
     for name in dict.fromkeys((split, "validation", "test")):
         path = run.files.evaluation(name).top_words
         if path.is_file():
-            found = read_json(path)
+            fix = f"delete it, or run 'genre-lightning explain {run.directory} --top_words' again"
+            found = read_json(path, _TOP_WORDS, fix)
             if found.get("checkpoint_sha256") == run.decision.checkpoint_sha256:
                 return found
     return None

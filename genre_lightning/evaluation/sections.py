@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from genre_lightning.evaluation.runs import Run
 from genre_lightning.files import file_digest, read_json, write_json
-from genre_lightning.shapes import Shape, count, maybe_number, number, text
+from genre_lightning.shapes import Shape, boolean, count, interval, maybe_number, number, pair, text
 
 Section = Literal["monitor", "doubts"]
 
@@ -18,7 +18,7 @@ _ABOUT: dict[str, Shape] = {"decision_sha256": text, "date": text}
 _CHECKS: Shape = [
     {
         "name": text, "reference": maybe_number, "new": maybe_number, "effect": maybe_number, "p": maybe_number,
-        "drifted": None, "interval?": [maybe_number],
+        "drifted": boolean, "interval?": interval,
     }
 ]  # fmt: skip
 _SHAPES: dict[Section, Shape] = {
@@ -26,7 +26,7 @@ _SHAPES: dict[Section, Shape] = {
         **_ABOUT,
         "file": text, "films": count, "labelled": count, "reference_films": count, "left_out": count,
         "inputs": _CHECKS, "genres": _CHECKS, "calibration": _CHECKS,
-        "auroc?": [number], "auroc_interval?": [number], "new_genres?": {"*": count}, "advice": text, "why": text,
+        "auroc?": pair, "auroc_interval?": pair, "new_genres?": {"*": count}, "advice": text, "why": text,
     },
     "doubts": {
         **_ABOUT,
@@ -98,13 +98,13 @@ class DriftRow(NamedTuple):
 
 def drift_row(check: Mapping[str, Any]) -> DriftRow:
     """Lay out a comparison of `monitor`."""
-    effect, p, interval, span = _number(check["effect"]), _number(check["p"]), "", check.get("interval")
-    if span and None not in span:
-        effect, interval = f"{check['effect']:+z.3f}", f"[{span[0]:+z.3f}, {span[1]:+z.3f}]"
+    effect, p, limits, span = _number(check["effect"]), _number(check["p"]), "", check.get("interval")
+    if span and None not in (*span, check["effect"]):
+        effect, limits = f"{check['effect']:+z.3f}", f"[{span[0]:+z.3f}, {span[1]:+z.3f}]"
     if check["p"] is not None and check["p"] < 0.001:
         p = "<0.001"
     mark = "drift" if check["drifted"] else ""
-    return DriftRow(check["name"], _number(check["reference"]), _number(check["new"]), effect, interval, p, mark)
+    return DriftRow(check["name"], _number(check["reference"]), _number(check["new"]), effect, limits, p, mark)
 
 
 def monitor_lines(found: Mapping[str, Any]) -> list[str]:

@@ -14,23 +14,8 @@ from genre_lightning.escapes import original_cell
 from genre_lightning.evaluation import films, languages
 from genre_lightning.files import REMAKE, damaged, read_json, read_text
 from genre_lightning.metrics import POLICY_METRICS, THRESHOLD_FREE_METRICS
-from genre_lightning.shapes import Shape, count, maybe_number, number, text
-
-
-def _interval(value: Any) -> bool:
-    """Check for a pair of numbers, or null."""
-    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(maybe_number, value)))
-
-
-def _maybe_text(value: Any) -> bool:
-    """Check for a text, or null."""
-    return value is None or text(value)
-
-
-def _maybe_number_or_text(value: Any) -> bool:
-    """Check for a number, a text, or null."""
-    return maybe_number(value) or text(value)
-
+from genre_lightning.provenance import MADE_BY, TRAINING
+from genre_lightning.shapes import Shape, count, interval, maybe_number, number, text
 
 _POLICY: dict[str, Shape] = dict.fromkeys(POLICY_METRICS, maybe_number)
 _METRICS: Shape = {
@@ -44,8 +29,8 @@ _METRICS: Shape = {
     },
     "raw": {"ece": maybe_number, "loss": maybe_number},
     "intervals?": {
-        "threshold_free?": {"*": _interval},
-        "policies?": {policy + "?": {"*": _interval} for policy in POLICIES},
+        "threshold_free?": {"*": interval},
+        "policies?": {policy + "?": {"*": interval} for policy in POLICIES},
     },
     "trivial_baseline?": {"genres": [text], "chosen_on": text, **_POLICY},
     "undefined": [text],
@@ -55,8 +40,8 @@ _METRICS: Shape = {
     "seconds?": number,
     "trainable_parameters?": number,
     "films?": films.SHAPE,
-    "made_by?": {"*": _maybe_text},
-    "training?": {"*": _maybe_number_or_text},
+    "made_by?": MADE_BY,
+    "training?": TRAINING,
     "split_sha256?": text,
     "checkpoint_sha256?": text,
 }

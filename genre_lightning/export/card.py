@@ -76,11 +76,10 @@ def model_card(source: Source, exported: Exported) -> str:
     """
     run = Run(source.run.path)
     split = "test" if run.has("test") else "validation"
-    metrics = _with_intervals(run.metrics(split))
+    metrics = run.metrics(split)
     rows = [row for row in run.genre_rows(split) if row["policy"] == SHIPPED_POLICY]
-    made_by = _provenance(run, split, metrics)
     settings = {section: values or {} for section, values in source.run.settings().items()}
-    card = _Card(source, exported, split, metrics, settings, _audit(run), rows, made_by)
+    card = _Card(source, exported, split, metrics, settings, _audit(run), rows, describe_provenance(metrics))
     return render(
         "card.md.j2",
         card=card,
@@ -94,13 +93,6 @@ def model_card(source: Source, exported: Exported) -> str:
     )
 
 
-def _with_intervals(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return the metrics with empty intervals in place of those that are null or missing."""
-    found = metrics.get("intervals") or {}
-    policies = {policy: spans for policy, spans in (found.get("policies") or {}).items() if spans}
-    return {**metrics, "intervals": {"policies": policies, "threshold_free": found.get("threshold_free") or {}}}
-
-
 def _audit(run: Run) -> dict[str, Any]:
     """Return the audit; an empty one if the run has none of its splits."""
     audit = run.audit() or {}
@@ -111,15 +103,6 @@ def _audit(run: Run) -> dict[str, Any]:
     except ValueError as error:
         raise damaged(run.files.audit, error, f"delete it, then {run.files.again}") from None
     return audit
-
-
-def _provenance(run: Run, split: str, metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what made the evaluation, as rows of a table."""
-    try:
-        return describe_provenance(metrics)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = f"training or made_by in it cannot be read: {error!r}"
-        raise damaged(run.files.evaluation(split).metrics, reason, f"delete it, then {run.files.again}") from None
 
 
 @dataclass(frozen=True)
@@ -211,7 +194,7 @@ class _Card:
     @property
     def metrics_by_policy(self) -> list[list[object]]:
         """Rows of a metric's title and its value under each policy."""
-        spans = self.metrics["intervals"]["policies"]
+        spans = self.metrics.get("intervals", {}).get("policies", {})
         return [
             [
                 title,
@@ -226,7 +209,7 @@ class _Card:
     @property
     def metrics_without_threshold(self) -> list[list[object]]:
         """Rows of a metric's title and its value."""
-        spans = self.metrics["intervals"]["threshold_free"]
+        spans = self.metrics.get("intervals", {}).get("threshold_free", {})
         return [
             [title, _figure(self.metrics["threshold_free"][name], spans.get(name))] for name, title in THRESHOLD_FREE
         ]

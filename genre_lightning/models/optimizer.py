@@ -156,6 +156,25 @@ def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
     return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
 
 
+def refuse_other_groups(optimizer: Optimizer) -> None:
+    """Have an optimizer refuse a checkpoint in which its parameters lie in other groups, and so in another order.
+
+    Raises:
+        ConfigError: When such a checkpoint is loaded.
+    """
+
+    def check(optimizer: Optimizer, state: dict[str, Any]) -> None:
+        own, theirs = ([len(group["params"]) for group in each["param_groups"]] for each in (vars(optimizer), state))
+        if own != theirs:
+            raise ConfigError(
+                "the checkpoint's optimizer has other groups of parameters than this one, which have learning rates of "
+                "their own by model.layer_lr_decay and model.lora.lr_ratio_b: resume with those that the run was "
+                "started with, or start another run"
+            )
+
+    optimizer.register_load_state_dict_pre_hook(check)
+
+
 def put_back(settings: list[dict[str, Any]], scheduler: LambdaLR) -> None:
     """Train on with an optimizer's own settings in place of those of the checkpoint that it was restored from.
 

@@ -28,6 +28,7 @@ from genre_lightning.models.optimizer import (
     parameter_groups,
     parts_of_backbone,
     put_back,
+    refuse_other_groups,
     schedule_factor,
     settings_of,
 )
@@ -255,6 +256,7 @@ class StepwiseModule(LightningModule):
             ),
         )
         optimizer = self.new_optimizer(groups)
+        refuse_other_groups(optimizer)
         if self.options.ema_decay is not None:
             follow(optimizer, self.options.ema_decay, lambda: self.trainer.global_step)
         total = self._planned_steps()

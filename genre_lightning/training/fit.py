@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from genre_lightning.config.changes import check_same_training, decision_changes, training_digest
 from genre_lightning.data.corrections import Correction, write_corrections
 from genre_lightning.data.prepare import PreparedData
 from genre_lightning.data.steps import planned_epochs, steps_per_epoch
 from genre_lightning.distributed.checkpoint.io import previous_names
-from genre_lightning.distributed.checkpoint.manifests import Manifest, manifest_of, manifest_path, newest_good
+from genre_lightning.distributed.checkpoint.manifests import Manifest, manifest_of, manifest_path, newest_good, step_of
 from genre_lightning.distributed.launch import has_company
 from genre_lightning.distributed.ranks import is_first_rank, tell
 from genre_lightning.distributed.signals import FLAG
@@ -119,9 +120,9 @@ def _check_steps_left(setup: Setup, data: PreparedData) -> None:
     Raises:
         ConfigError: No step is left to train with them, so that metrics and report would name them wrongly.
     """
-    if not setup.model.trains or not manifest_path(setup.run.last).is_file():
+    trainer, done = setup.config.trainer, step_of(setup.run.last)
+    if not setup.model.trains or done is None:
         return
-    trainer, done = setup.config.trainer, manifest_of(setup.run.last).global_step or 0
     steps = steps_per_epoch(len(data.splits["train"].films), setup.data.options.global_batch_size)
     _, planned = planned_epochs(steps, trainer.max_epochs, trainer.max_steps)
     if 0 < planned <= done:
@@ -182,6 +183,8 @@ def _train(
                 distil(setup, setup.lineage, trainer)
             ckpt_path = str(resume) if resume else None
             trainer.fit(setup.model, datamodule=setup.data, ckpt_path=ckpt_path, weights_only=True)
+            # the profile is of the training; Lightning's profiler of torch cannot profile the evaluation after it
+            trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]  # set by a connector
             if trial is not None:
                 trial.reporter.check()
         else:
@@ -248,8 +251,7 @@ def note_override(setup: Setup, changed: list[str]) -> None:
     """Note what `--override` changes, and after which step: until the next save, the run's checkpoint is of before."""
     run = setup.run
     state, notes = run.read_state(), {}
-    step = manifest_of(run.last).global_step if manifest_path(run.last).is_file() else None
-    if step:
+    if step := step_of(run.last):
         what = "; ".join(changed) or "texts or genres of the films"
         notes["overrides"] = [*state.overrides, f"after step {step:,}: {what}"]
     if changed:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from made_runs import without_page
+from made_runs import everything_under, without_page
 from small_run import SMALL
 
 from genre_lightning.__main__ import main
@@ -79,6 +79,27 @@ def test_what_a_trained_run_keeps_is_refused_also_with_override(sample, tmp_path
         capfd.readouterr()
         assert fit(sample, place, change, "--trainer.max_epochs=2", "--override") == 2
         assert why in capfd.readouterr().err
+
+
+def test_other_groups_of_the_optimizer_are_refused_and_nothing_is_changed(sample, tmp_path, capfd):
+    place, longer = tmp_path / "run", ("--trainer.max_epochs=2", "--override")
+    assert fit(sample, place, "--trainer.max_epochs=1") == 0
+    before = everything_under(place)
+    capfd.readouterr()
+    assert fit(sample, place, *longer, "--model.layer_lr_decay=0.5") == 2
+    assert "other groups of parameters" in capfd.readouterr().err
+    assert everything_under(place) == before
+    assert fit(sample, place, *longer) == 0
+
+
+def test_an_override_takes_the_previous_checkpoint_if_the_last_ones_manifest_is_damaged(sample, tmp_path, capfd):
+    place = tmp_path / "run"
+    assert fit(sample, place, "--trainer.max_epochs=1") == 0
+    (place / "checkpoints" / "last.ckpt.manifest.json").write_text("{}")
+    assert fit(sample, place, "--trainer.max_epochs=2", "--override") == 0
+    assert "last.ckpt cannot be verified" in capfd.readouterr().err
+    assert (place / "checkpoints" / "last.ckpt.damaged").is_file()
+    assert checkpoint(place)["global_step"] == 2 * STEPS
 
 
 def test_a_longer_training_continues_by_its_own_schedule(sample, tmp_path):

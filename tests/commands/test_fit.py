@@ -23,6 +23,7 @@ from genre_lightning.data.sample.generate import write_sample
 from genre_lightning.distributed.checkpoint.io import read_checkpoint
 from genre_lightning.evaluation.films import describe_provenance
 from genre_lightning.models.base import GenreClassifier
+from genre_lightning.runs import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -319,3 +320,13 @@ def test_what_a_late_rank_finds_is_a_run_and_no_finished_one(sample, tmp_path, m
     assert fit(sample, place, "--trainer.max_epochs=2", "--override") == 0
     names = [name for name, _ in written]
     assert written[names.index("config.yaml")] == ("config.yaml", "training")
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The PyTorchProfiler failed to export trace",
+    "ignore:.*Profiler clears events",
+    "ignore:The PyTorch Profiler default",
+)
+def test_a_training_that_torch_profiles_is_evaluated(sample, tmp_path):
+    assert fit(sample, tmp_path / "run", "--data.max_films=120", "--trainer.profiler=pytorch") == 0
+    assert RunDirectory(tmp_path / "run").status == "finished"

@@ -270,7 +270,10 @@ def test_a_fit_takes_the_planned_steps(unbroken, sample_csv):
         assert sorted(shown) == list(range(films))
     assert all(rows == 1 or rows * tokens <= 256 for rows, tokens in model.micro_batches)
     assert data.trainer.accumulate_grad_batches * len(model.steps) == len(model.micro_batches)
-    assert data.state_dict() == {"epoch": 2, "step": 0, "micro_batches": data.trainer.accumulate_grad_batches}
+    assert data.state_dict() == {
+        "epoch": 2, "step": 0, "micro_batches": data.trainer.accumulate_grad_batches,
+        "global_batch_size": data.options.global_batch_size,
+    }  # fmt: skip
     validation = len(data.prepare().splits["validation"].films)
     assert sorted(model.validated) == sorted(2 * list(range(validation)))
 

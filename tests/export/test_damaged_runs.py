@@ -113,7 +113,8 @@ def test_metrics_without_intervals_are_shown_without(copy, tmp_path):
 
 def test_damaged_provenance(copy, tmp_path, capfd):
     change_json(copy / "evaluation" / "test" / "metrics.json", lambda metrics: metrics["made_by"].pop("date"))
-    refused(capfd, ["export", copy, tmp_path / "out"], "metrics.json is damaged", "'date'", "delete it, then run")
+    words = ("metrics.json is damaged (made_by.date is missing)", "run 'genre-lightning fit")
+    refused(capfd, ["export", copy, tmp_path / "out"], *words)
 
 
 def test_a_tokenizer_without_its_settings(copy, tmp_path, capfd):

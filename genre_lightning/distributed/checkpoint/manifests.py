@@ -176,7 +176,7 @@ def verify_checkpoint(path: Path) -> Manifest:
         CheckpointError: Missing, half-written or damaged.
     """
     if not path.exists():
-        raise CheckpointError(f"no checkpoint at {path}: train first with 'genre-lightning fit'")
+        raise CheckpointError(f"no checkpoint at {path}: put it back, or train in another --run_dir")
     entries = _entries(path)
     if not path.is_dir():
         found = digest_on_node(path)
@@ -210,6 +210,14 @@ def manifest_of(path: Path) -> Manifest:
         CheckpointError: There is none that can be read.
     """
     return _entries(path)[0]
+
+
+def step_of(path: Path) -> int | None:
+    """Return the optimizer steps before a checkpoint; None if its manifest is not there or damaged."""
+    try:
+        return manifest_of(path).global_step
+    except CheckpointError:
+        return None
 
 
 def _difference(manifest: Manifest, files: Mapping[str, str]) -> str:
