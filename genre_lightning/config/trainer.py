@@ -54,7 +54,8 @@ class TrainerOptions:
         min_epochs: Number of epochs that are trained whatever stops early.
         max_steps: Optimizer steps after which training ends; -1 for no limit.
         min_steps: Number of steps that are trained whatever stops early.
-        max_time: Time after which training ends, as DD:HH:MM:SS.
+        max_time: Time after which training ends and the run is finished, as DD:HH:MM:SS. A run that a
+            signal has stopped can be resumed.
         limit_train_batches: Refused, as it would break the plan of the steps: see data.max_films.
         limit_val_batches: Batches or fraction of each validation during training.
         limit_test_batches: Refused, as an evaluation counts each film once: see data.max_films.
