@@ -6,7 +6,7 @@ import copy
 import gc
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -232,3 +232,16 @@ def running_trial(study: optuna.Study, frozen: optuna.trial.FrozenTrial) -> optu
     import optuna
 
     return optuna.Trial(study, frozen._trial_id)
+
+
+def onednn_linear() -> Callable[..., Any] | None:
+    """Return oneDNN's linear layer, which adds the bias within its matmul; None if this torch or CPU lacks it.
+
+    The operation is what torch.compile calls on a CPU; it has no derivative. Read in torch 2.11 and 2.13.
+    """
+    import torch
+
+    operations = torch.ops.mkldnn
+    if not (torch.backends.mkldnn.is_available() and hasattr(operations, "_linear_pointwise")):
+        return None
+    return operations._linear_pointwise if operations._is_mkldnn_bf16_supported() else None

@@ -32,6 +32,7 @@ from genre_lightning.evaluation.decisions import Decision, check_checkpoint, rea
 from genre_lightning.inference.run_settings import Cells, TemplateReader, configured_model
 from genre_lightning.models.base import GenreClassifier
 from genre_lightning.models.decoder import FrozenDecoder
+from genre_lightning.models.layers.cpu_linear import add_bias_by_onednn
 from genre_lightning.models.layers.packing import packs
 from genre_lightning.models.metadata import CheckpointMetadata
 from genre_lightning.models.quantization import dtype_of_precision
@@ -157,6 +158,7 @@ def cast_weights_once(model: GenreClassifier, precision: str) -> None:
     config = getattr(model, "backbone_config", None)
     if config is not None and packs(config) and not model.adapters:
         cast_linear_weights(model.backbone, precision)
+        add_bias_by_onednn(model.backbone)
 
 
 def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
