@@ -139,9 +139,9 @@ def test_a_checkpoint_of_other_steps_is_not_resumed_but_evaluated(parts, trainer
     with pytest.raises(ConfigError, match=r"steps of 16 films, and data.global_batch_size is 32"):
         trainer(saving(), max_epochs=2).fit(again, data, ckpt_path=saved)
     assert trainer(saving()).test(again, data, ckpt_path=saved, verbose=False)
-    anew = trainer()
-    anew.fit(again, data)
-    assert anew.global_step == (STEPS + 1) // 2
+    later = trainer()
+    later.fit(again, data)
+    assert later.global_step == (STEPS + 1) // 2
 
 
 class Saves(Callback):

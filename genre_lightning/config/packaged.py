@@ -28,7 +28,7 @@ def about(name: str) -> str:
 
 
 def command_with(name: str, file: Path) -> str:
-    """Return the command that a configuration names in its first lines, with another file in place of it."""
+    """Return the command that a configuration names in its first lines, with another file in its place."""
     lines = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     command = next(line for line in lines if "genre-lightning" in line).lstrip("# ")
     words = re.sub(r"configs/(\S+)\.yaml", r"\1", command).split(" ")
