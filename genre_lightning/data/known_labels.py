@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -110,9 +110,10 @@ class LabelRules:
                 wanted = [since] if isinstance(since, str) else since
                 known[:, place[name]] = np.isin(files, wanted) | ~np.isin(files, self.files)
         if self.listed is not None:
+            spell = self.speller(names)
             for film, listed in enumerate(_values(films, self.listed, rows)):
                 if listed is not None:
-                    known[film] &= np.isin(names, self.own_names(listed, names))
+                    known[film] &= np.isin(names, spell(listed))
         return known
 
     def check_columns(self, source: FilmSource) -> None:
@@ -131,24 +132,23 @@ class LabelRules:
         Raises:
             ConfigError: It lists others only, as one with another separator does.
         """
-        listed = [one for one in _values(films, self.listed or "", rows) if one is not None]
-        if listed and set(names).isdisjoint(self.own_names(chain.from_iterable(listed), names)):
+        if self.listed is None:
+            return
+        listed = [one for one in _values(films, self.listed, rows) if one is not None]
+        if listed and set(names).isdisjoint(self.speller(names)(chain.from_iterable(listed))):
             raise ConfigError(
                 f"data.known_genres is {self.listed!r}, a column that lists none of the genres {', '.join(names[:5])}, "
                 f"but such as {listed[0][0][:60]!r}: write it as the genres are written, or name another column"
             )
 
-    def own_names(self, names: Iterable[str], genres: Sequence[str]) -> list[str]:
-        """Return names of genres in a run's spelling if it merges the case of genres; others stay as they are.
+    def speller(self, genres: Sequence[str]) -> Callable[[Iterable[str]], list[str]]:
+        """Return what puts names into a run's spelling if it merges the case of genres; others stay as they are.
 
         Args:
-            names: Names, as a file has them.
             genres: Of the run.
         """
-        if not self.merge_case:
-            return list(names)
-        own = {genre.casefold(): genre for genre in genres}
-        return [own.get(name.casefold(), name) for name in names]
+        own = {genre.casefold(): genre for genre in genres} if self.merge_case else {}
+        return lambda names: [own.get(name.casefold(), name) for name in names] if own else list(names)
 
 
 def known_of_other_films(

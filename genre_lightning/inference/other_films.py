@@ -117,9 +117,9 @@ class OtherFilms:
         place = {name: column for column, name in enumerate(genres)}
         labels = np.zeros((len(self.rows), len(genres)), dtype=bool)
         unknown: Counter[str] = Counter()
-        film = 0
+        film, spell = 0, self.rules.speller(genres)
         for batch in self.table.batches("genres", self.rows):
-            for names in (self.rules.own_names(found, genres) for found in batch.to_pylist()):
+            for names in map(spell, batch.to_pylist()):
                 labels[film, [place[name] for name in names if name in place]] = True
                 unknown.update(name for name in names if name not in place)
                 film += 1

@@ -76,7 +76,7 @@ def known_labels_in_file(
     table = _labelled_films(rules.reading(replace(_source_of(file), join=file.films.join)), cache_dir)
     if table is None:
         return {}, {}
-    digests, found = _digests_of(table), [frozenset(rules.own_names(names, genres)) for names in table.genres()]
+    digests, found = _digests_of(table), [frozenset(names) for names in map(rules.speller(genres), table.genres())]
     labels = np.array([[name in names for name in genres] for names in found], dtype=bool).reshape(-1, len(genres))
     known = known_of_other_films(rules, table, np.arange(len(table)), labels, genres, file.films.path.name)
     said = dict(zip(digests, found, strict=True))

@@ -157,7 +157,7 @@ def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 def refuse_other_groups(optimizer: Optimizer) -> None:
-    """Have an optimizer refuse a checkpoint in which its parameters lie in other groups, and so in another order.
+    """Have an optimizer refuse a checkpoint with other groups of parameters, in which their order differs too.
 
     Raises:
         ConfigError: When such a checkpoint is loaded.
